@@ -1,0 +1,514 @@
+//! System V shared memory: the only file with `unsafe` in it.
+//!
+//! Promise: every call checks its result; an attachment is detached when dropped; a slice never reaches past the
+//! segment. Must never: attach a segment that the caller has not named by id, or remove one by key.
+//!
+//! libc has neither `SHM_STAT`, `SHM_INFO` and `SHM_STAT_ANY` nor their structures, and its `ipc_perm` differs between
+//! glibc and musl. So the kernel's own 64-bit structures (`include/uapi/asm-generic/{ipcbuf,shmbuf}.h`) are declared
+//! here and the system calls made directly: the same bytes whatever the C library.
+
+use crate::segment::Key;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::ptr::NonNull;
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
+compile_error!("asmt runs on 64-bit little-endian Linux: x86_64 and aarch64");
+
+const IPC_CREAT: i32 = 0o1000;
+const IPC_EXCL: i32 = 0o2000;
+const IPC_RMID: i32 = 0;
+const IPC_SET: i32 = 1;
+const IPC_STAT: i32 = 2;
+const IPC_INFO: i32 = 3;
+const SHM_STAT: i32 = 13;
+const SHM_INFO: i32 = 14;
+const SHM_STAT_ANY: i32 = 15;
+const SHM_RDONLY: i32 = 0o10000;
+/// Flag in the mode of a segment that was removed while attached: it goes when the last process detaches.
+const SHM_DEST: u32 = 0o1000;
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelPerm {
+    key: i32,
+    uid: u32,
+    gid: u32,
+    cuid: u32,
+    cgid: u32,
+    mode: u32,
+    seq: u16,
+    pad: u16,
+    unused: [u64; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelShmid {
+    perm: KernelPerm,
+    segsz: u64,
+    atime: i64,
+    dtime: i64,
+    ctime: i64,
+    cpid: i32,
+    lpid: i32,
+    nattch: u64,
+    unused: [u64; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelShmInfo {
+    used_ids: i32,
+    total_pages: u64,
+    resident_pages: u64,
+    swapped_pages: u64,
+    swap_attempts: u64,
+    swap_successes: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct KernelIpcInfo {
+    shmmax: u64,
+    shmmin: u64,
+    shmmni: u64,
+    shmseg: u64,
+    shmall: u64,
+    unused: [u64; 4],
+}
+
+const _: () = assert!(size_of::<KernelPerm>() == 48);
+const _: () = assert!(size_of::<KernelShmid>() == 112);
+const _: () = assert!(size_of::<KernelShmInfo>() == 48);
+const _: () = assert!(size_of::<KernelIpcInfo>() == 72);
+
+/// Turns a raw system call's result into a `Result`.
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// What the kernel says of one segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentStat {
+    /// Its key; another segment may have the key later.
+    pub key: Key,
+    /// Its id; ids are reused, but not soon.
+    pub shmid: i32,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Who made it.
+    pub creator_uid: u32,
+    /// Permission bits, nine of them.
+    pub mode: u32,
+    /// How many times it is attached, by whomever.
+    pub attached_count: u64,
+    /// Process that made it.
+    pub creator_pid: i32,
+    /// Last change of owner or mode, or creation, in seconds since 1970.
+    pub changed_at_s: i64,
+    /// Removed already, and only kept by those attached.
+    pub is_removed: bool,
+}
+
+impl SegmentStat {
+    fn from_kernel(shmid: i32, stat: &KernelShmid) -> Self {
+        Self {
+            key: Key(stat.perm.key.cast_unsigned()),
+            shmid,
+            size_bytes: stat.segsz,
+            uid: stat.perm.uid,
+            gid: stat.perm.gid,
+            creator_uid: stat.perm.cuid,
+            mode: stat.perm.mode & 0o777,
+            attached_count: stat.nattch,
+            creator_pid: stat.cpid,
+            changed_at_s: stat.ctime,
+            is_removed: stat.perm.mode & SHM_DEST != 0,
+        }
+    }
+}
+
+/// `shmctl` for the commands that fill a [`KernelShmid`].
+fn stat_call(id_or_index: i32, command: i32, stat: &mut KernelShmid) -> io::Result<i64> {
+    // SAFETY: `stat` is a live, exclusively borrowed structure of the size the kernel fills for these commands.
+    check(unsafe { libc::syscall(libc::SYS_shmctl, id_or_index, command, std::ptr::from_mut(stat)) })
+}
+
+/// Every segment of this IPC namespace, in the kernel's order. Segments that vanish meanwhile are left out.
+///
+/// Errors: what `shmctl` gives; a kernel before 4.17 shows an unprivileged caller only what it may read.
+pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
+    let mut info = KernelShmInfo::default();
+    // SAFETY: `info` is a live, exclusively borrowed structure of the size that SHM_INFO fills.
+    let highest = check(unsafe { libc::syscall(libc::SYS_shmctl, 0, SHM_INFO, std::ptr::from_mut(&mut info)) })?;
+    let mut found = Vec::new();
+    for index in 0..=i32::try_from(highest).unwrap_or(i32::MAX) {
+        let mut stat = KernelShmid::default();
+        let outcome = match stat_call(index, SHM_STAT_ANY, &mut stat) {
+            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => stat_call(index, SHM_STAT, &mut stat),
+            other => other,
+        };
+        match outcome {
+            Ok(shmid) => found.push(SegmentStat::from_kernel(i32::try_from(shmid).unwrap_or(-1), &stat)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM | libc::EACCES)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// What the kernel says now of the segment with this id.
+///
+/// Errors: `EINVAL` or `EIDRM` if it is gone, `EACCES` if it may not be read.
+pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
+    let mut stat = KernelShmid::default();
+    stat_call(shmid, IPC_STAT, &mut stat)?;
+    Ok(SegmentStat::from_kernel(shmid, &stat))
+}
+
+/// The limits of this IPC namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest segment, in bytes (`kernel.shmmax`).
+    pub max_segment_bytes: u64,
+    /// Number of segments in all (`kernel.shmmni`).
+    pub max_segment_count: u64,
+    /// Pages in all segments together (`kernel.shmall`).
+    pub max_total_pages: u64,
+    /// Segments there are now.
+    pub segment_count: u64,
+    /// Pages they have now.
+    pub total_pages: u64,
+}
+
+/// Reads the limits of this IPC namespace and how much of them is used.
+pub fn limits() -> io::Result<Limits> {
+    let mut limits = KernelIpcInfo::default();
+    // SAFETY: `limits` is a live, exclusively borrowed structure of the size that IPC_INFO fills.
+    check(unsafe { libc::syscall(libc::SYS_shmctl, 0, IPC_INFO, std::ptr::from_mut(&mut limits)) })?;
+    let mut info = KernelShmInfo::default();
+    // SAFETY: `info` is a live, exclusively borrowed structure of the size that SHM_INFO fills.
+    check(unsafe { libc::syscall(libc::SYS_shmctl, 0, SHM_INFO, std::ptr::from_mut(&mut info)) })?;
+    Ok(Limits {
+        max_segment_bytes: limits.shmmax,
+        max_segment_count: limits.shmmni,
+        max_total_pages: limits.shmall,
+        segment_count: u64::try_from(info.used_ids).unwrap_or(0),
+        total_pages: info.total_pages,
+    })
+}
+
+/// Makes a segment that must not exist yet, mode 0600, all zeros and with no memory behind it. Gives its id.
+///
+/// Errors: `EEXIST`, `ENOSPC` (shmmni or shmall), `EINVAL` (shmmax), `ENOMEM`.
+pub fn create(key: Key, size_bytes: u64) -> io::Result<i32> {
+    let flags = IPC_CREAT | IPC_EXCL | 0o600;
+    // SAFETY: shmget takes three integers and touches no memory of ours.
+    let shmid = check(unsafe { libc::syscall(libc::SYS_shmget, key.as_raw(), size_bytes, flags) })?;
+    i32::try_from(shmid).map_err(io::Error::other)
+}
+
+/// Marks the segment with this id for removal; it goes when nobody is attached any more.
+pub fn remove(shmid: i32) -> io::Result<()> {
+    // SAFETY: IPC_RMID takes no structure; the null pointer is not read.
+    check(unsafe { libc::syscall(libc::SYS_shmctl, shmid, IPC_RMID, std::ptr::null_mut::<u8>()) })?;
+    Ok(())
+}
+
+/// Gives a segment its owner, group and mode. The caller must be its owner or creator, or have `CAP_SYS_ADMIN`.
+pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
+    let mut stat = KernelShmid::default();
+    stat.perm.uid = uid;
+    stat.perm.gid = gid;
+    stat.perm.mode = mode & 0o777;
+    stat_call(shmid, IPC_SET, &mut stat)?;
+    Ok(())
+}
+
+/// What an attachment may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Look, do not touch.
+    ReadOnly,
+    /// Fill.
+    ReadWrite,
+}
+
+/// How the holes of an attached segment are found without touching them.
+enum HoleFinder {
+    /// The segment's own file, through `/proc/self/map_files`: exact, costs microseconds.
+    MapFile(File),
+    /// `mincore`: exact where nothing is swapped out and the caller may write the segment.
+    Mincore,
+    /// Neither can be had: everything counts as data.
+    Blind,
+}
+
+/// An attached segment. Detached when dropped.
+pub struct Attachment {
+    base: NonNull<u8>,
+    size_bytes: u64,
+    access: Access,
+    holes: HoleFinder,
+}
+
+// SAFETY: the mapping is the process's, not a thread's; all methods take offsets that are checked against the size.
+unsafe impl Send for Attachment {}
+// SAFETY: as above; writers keep to disjoint ranges (see `write`), and readers only read segments nobody writes.
+unsafe impl Sync for Attachment {}
+
+impl Attachment {
+    /// Attaches the segment with this id. `swapped_bytes` is what `/proc/sysvipc/shm` shows: with pages swapped out,
+    /// `mincore` would call them holes.
+    ///
+    /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space, RLIMIT_AS).
+    pub fn new(shmid: i32, access: Access, swapped_bytes: u64) -> io::Result<Self> {
+        let size_bytes = stat(shmid)?.size_bytes;
+        let flags = match access {
+            Access::ReadOnly => SHM_RDONLY,
+            Access::ReadWrite => 0,
+        };
+        // SAFETY: with a null address the kernel picks a free range, so no mapping of ours is replaced.
+        let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
+        let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
+            .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
+        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind };
+        attachment.holes = attachment.find_holes_with(swapped_bytes);
+        Ok(attachment)
+    }
+
+    fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {
+        let start = self.base.as_ptr() as u64;
+        let end = start + self.size_bytes.next_multiple_of(page_bytes());
+        if let Ok(file) = File::open(format!("/proc/self/map_files/{start:x}-{end:x}")) {
+            return HoleFinder::MapFile(file);
+        }
+        // To a caller who may not write the segment mincore claims that everything is resident, which is the safe
+        // side: nothing is taken for a hole.
+        if swapped_bytes == 0 { HoleFinder::Mincore } else { HoleFinder::Blind }
+    }
+
+    /// Size of the segment in bytes.
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
+    }
+
+    fn check_range(&self, offset: u64, length: usize) {
+        let end = offset.checked_add(length as u64);
+        assert!(
+            end.is_some_and(|end| end <= self.size_bytes),
+            "range {offset}+{length} is past the segment's {} bytes",
+            self.size_bytes
+        );
+    }
+
+    /// Bytes of the segment. Reading a hole through this makes the kernel allocate it: ask [`Self::next_data`] first.
+    ///
+    /// Panics if the range reaches past the segment.
+    pub fn bytes(&self, range: Range<u64>) -> &[u8] {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        self.check_range(range.start, length);
+        // SAFETY: the range was checked to be in the segment.
+        let start = unsafe { self.base.as_ptr().add(range.start as usize) };
+        // SAFETY: the range is mapped and readable as long as `self` lives. Another process could write to it; the
+        // plan refuses attached segments and the backup looks again afterwards, so such a copy is never kept.
+        unsafe { std::slice::from_raw_parts(start, length) }
+    }
+
+    /// Stores bytes at an offset. Two threads must not store to the same range at once: whoever has taken a chunk
+    /// from the queue is the only one to write it.
+    ///
+    /// Panics if the range reaches past the segment or the attachment is read-only.
+    pub fn write(&self, offset: u64, bytes: &[u8]) {
+        assert_eq!(self.access, Access::ReadWrite, "attached read-only");
+        self.check_range(offset, bytes.len());
+        // SAFETY: the range was checked to be in the segment.
+        let target = unsafe { self.base.as_ptr().add(offset as usize) };
+        // SAFETY: the range is mapped writable as long as `self` lives, and `bytes` is memory of this process that
+        // the mapping cannot overlap.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+    }
+
+    /// Stores one aligned word, whole or not at all, after everything stored before it.
+    ///
+    /// Panics if the word is not aligned, reaches past the segment, or the attachment is read-only.
+    pub fn store_word(&self, offset: usize, word: u32) {
+        assert_eq!(self.access, Access::ReadWrite, "attached read-only");
+        assert_eq!(offset % 4, 0, "a word is aligned");
+        self.check_range(offset as u64, 4);
+        // SAFETY: the range was checked to be in the segment.
+        let target = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: `target` is mapped writable and aligned, the mapping starting at a page; it is only reached atomically here.
+        let atomic = unsafe { std::sync::atomic::AtomicU32::from_ptr(target.cast()) };
+        atomic.store(word.to_le(), std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.
+    /// Bytes between are zeros and need not be read. Whole pages, clipped to `from..to`.
+    ///
+    /// Errors: what `lseek` or `mincore` give.
+    pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
+        let to = to.min(self.size_bytes);
+        if from >= to {
+            return Ok(None);
+        }
+        match &self.holes {
+            HoleFinder::MapFile(file) => next_data_of_file(file, from, to),
+            HoleFinder::Mincore => self.next_resident(from, to),
+            HoleFinder::Blind => Ok(Some(from..to)),
+        }
+    }
+
+    fn next_resident(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
+        let page = page_bytes();
+        let mut pages = [0u8; 4096];
+        let mut data_start = None;
+        let mut position = from - from % page;
+        while position < to {
+            let length = (to - position).min(page * pages.len() as u64);
+            // SAFETY: the range was clipped to the segment by the caller.
+            let start = unsafe { self.base.as_ptr().add(position as usize) };
+            // SAFETY: the range is mapped; the kernel fills one byte a page, and `pages` has room for `length` of them.
+            check(i64::from(unsafe { libc::mincore(start.cast(), length as usize, pages.as_mut_ptr()) }))?;
+            for (index, state) in pages[..length.div_ceil(page) as usize].iter().enumerate() {
+                let page_start = position + index as u64 * page;
+                match (state & 1 != 0, data_start) {
+                    (true, None) => data_start = Some(page_start.max(from)),
+                    (false, Some(start)) => return Ok(Some(start..page_start)),
+                    _ => {}
+                }
+            }
+            position += length;
+        }
+        Ok(data_start.map(|start| start..to))
+    }
+}
+
+impl Drop for Attachment {
+    fn drop(&mut self) {
+        // SAFETY: `base` is what shmat gave, and no slice of it outlives `self`. It can only fail for a wrong address.
+        unsafe { libc::syscall(libc::SYS_shmdt, self.base.as_ptr()) };
+    }
+}
+
+/// The next range of a file that may hold data at or after `from` and before `to`; `None` if there are only holes.
+///
+/// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
+pub fn next_data_of_file(file: impl AsFd, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
+    use rustix::fs::{SeekFrom, seek};
+    if from >= to {
+        return Ok(None);
+    }
+    // Not a shared file position: two threads may use one descriptor, and SEEK_DATA and SEEK_HOLE take absolute
+    // offsets and only return their finding (the position they leave behind is never used).
+    let start = match seek(&file, SeekFrom::Data(from)) {
+        Ok(start) => start,
+        Err(rustix::io::Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    if start >= to {
+        return Ok(None);
+    }
+    let end = seek(&file, SeekFrom::Hole(start))?;
+    Ok(Some(start..end.min(to)))
+}
+
+/// Size of a memory page in bytes: 4096, and on some aarch64 kernels 16384 or 65536.
+pub fn page_bytes() -> u64 {
+    rustix::param::page_size() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A segment of the test's own, under a key that is not Aerospike's, removed when dropped.
+    struct Scratch(i32);
+
+    impl Scratch {
+        fn new(low: u32, size_bytes: u64) -> Self {
+            // 0x7E… is foreign to Aerospike; the pid keeps parallel test processes apart.
+            let key = Key(0x7e00_0000 | (std::process::id() & 0xffff) << 8 | low);
+            Self(create(key, size_bytes).expect("a scratch segment"))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            remove(self.0).expect("to remove the scratch segment");
+        }
+    }
+
+    fn data_ranges(attachment: &Attachment) -> Vec<Range<u64>> {
+        let mut ranges = Vec::new();
+        let mut from = 0;
+        while let Some(range) = attachment.next_data(from, attachment.size_bytes()).expect("ranges") {
+            from = range.end;
+            ranges.push(range);
+        }
+        ranges
+    }
+
+    #[test]
+    fn a_new_segment_is_private_sized_and_listed() {
+        let scratch = Scratch::new(1, 10_000);
+        let stat = stat(scratch.0).expect("stat");
+        assert_eq!((stat.size_bytes, stat.mode, stat.attached_count, stat.is_removed), (10_000, 0o600, 0, false));
+        assert_eq!(stat.creator_pid, i32::try_from(std::process::id()).expect("a pid"));
+        assert!(all_segments().expect("segments").iter().any(|s| s.shmid == scratch.0 && s.key == stat.key));
+        assert_eq!(create(stat.key, 10_000).expect_err("exclusive").raw_os_error(), Some(libc::EEXIST));
+        set_owner(scratch.0, stat.uid, stat.gid, 0o640).expect("set");
+        assert_eq!(super::stat(scratch.0).expect("stat").mode, 0o640);
+    }
+
+    #[test]
+    fn holes_are_found_and_not_made_resident() {
+        let page = page_bytes();
+        let scratch = Scratch::new(2, 64 * page);
+        let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
+        assert_eq!(data_ranges(&attachment), []);
+        attachment.write(5 * page + 7, b"x");
+        attachment.write(63 * page, b"y");
+        let expected = vec![5 * page..6 * page, 63 * page..64 * page];
+        assert_eq!(data_ranges(&attachment), expected);
+        let by_mincore =
+            Attachment { holes: HoleFinder::Mincore, ..Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach") };
+        assert_eq!(data_ranges(&by_mincore), expected);
+        assert_eq!(by_mincore.next_data(5 * page + 9, 5 * page + 11).expect("range"), Some(5 * page + 9..5 * page + 11));
+        let blind = Attachment { holes: HoleFinder::Blind, ..Attachment::new(scratch.0, Access::ReadOnly, 0).expect("attach") };
+        assert_eq!(data_ranges(&blind), vec![0..64 * page]);
+    }
+
+    #[test]
+    fn words_and_bytes_come_back() {
+        let scratch = Scratch::new(3, 5000);
+        let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
+        attachment.write(4996, &[1, 2, 3, 4]);
+        attachment.store_word(4, 0x0403_0201);
+        assert_eq!(attachment.bytes(4996..5000), attachment.bytes(4..8));
+        assert_eq!(stat(scratch.0).expect("stat").attached_count, 1);
+        drop(attachment);
+        assert_eq!(stat(scratch.0).expect("stat").attached_count, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "past the segment")]
+    fn a_range_past_the_segment_is_never_given() {
+        let scratch = Scratch::new(4, 4096);
+        Attachment::new(scratch.0, Access::ReadOnly, 0).expect("attach").bytes(4095..4097);
+    }
+
+    #[test]
+    fn limits_are_those_of_the_kernel() {
+        let shmmni: u64 = std::fs::read_to_string("/proc/sys/kernel/shmmni").expect("shmmni").trim().parse().expect("a number");
+        assert_eq!(limits().expect("limits").max_segment_count, shmmni);
+    }
+}
