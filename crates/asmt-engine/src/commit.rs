@@ -1,0 +1,154 @@
+//! The few ordered steps that make staged work count.
+//!
+//! Promise: a backup appears with one rename, that of base (with no base, that of the manifest), when everything it
+//! needs is durable; a restored namespace is trusted with one store, that of base's shutdown word. A kill or a power
+//! cut between two steps leaves nothing that a start, a restore or ASMT would trust. Must never: retry an fsync, or
+//! go on after one has failed.
+
+use crate::error::{Error, Result};
+use crate::fill::Filled;
+use crate::plan::publishing_rank;
+use crate::progress::{Control, Phase};
+use crate::segment::{Key, SegmentType};
+use crate::store::{Journal, JournalNamespace, Store};
+use crate::transfer::{Staged, StagedName, Temporaries};
+use std::cmp::Reverse;
+
+/// Publishes a staged backup. On an error nothing of it is left.
+pub fn publish(staged: Staged<'_>, control: &Control) -> Result<()> {
+    let store = staged.temporaries.store();
+    control.check_stop()?;
+    control.begin(Phase::Publish, 0);
+    let ordered = write_manifests(&staged)?;
+    let journal = write_journal(&staged, &ordered)?;
+    let mut published = Vec::new();
+    let outcome = publish_files(&staged, &ordered, &mut published, control);
+    match outcome {
+        Ok(()) => {
+            // Only a leftover if it stays: everything that it lists is committed.
+            if let Err(error) = store.remove_all(std::iter::once(journal.as_str())) {
+                control.note("journal-left", format!("the journal could not be removed: {error}"));
+            }
+            Ok(())
+        }
+        Err(error) => Err(undo(store, &staged.temporaries, &journal, &published, error)),
+    }
+}
+
+/// Takes back what was published, the last first: base goes before what it vouches for.
+fn undo(store: &Store, temporaries: &Temporaries<'_>, journal: &str, published: &[&str], error: Error) -> Error {
+    let removed = store.remove_all(published.iter().rev().copied());
+    // The journal stays as long as a file does that it accounts for: the next run sweeps both.
+    let cleaned = removed.and_then(|()| temporaries.remove()).and_then(|()| store.remove_all(std::iter::once(journal)));
+    match cleaned {
+        Ok(()) => error,
+        Err(other) => error.and_while_cleaning_up(other),
+    }
+}
+
+/// Files of a namespace, in the order in which they are published: manifest next to last, base last.
+struct Ordered {
+    namespace: String,
+    files: Vec<StagedName>,
+}
+
+fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
+    let mut all = Vec::new();
+    for namespace in &staged.namespaces {
+        let name = crate::format::manifest_name(namespace.plan.instance, &namespace.plan.name);
+        let text = namespace.manifest.to_text();
+        let file = staged.temporaries.create(&staged.run, &name)?;
+        file.write(0, text.as_bytes())?;
+        let inode = file.finish(text.len() as u64, None)?;
+        let mut files = namespace.files.clone();
+        files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode });
+        files.sort_by_key(rank);
+        all.push(Ordered { namespace: namespace.plan.name.to_string(), files });
+    }
+    Ok(all)
+}
+
+/// Segments' files by [`publishing_rank`], the manifest between the stripes and base.
+fn rank(file: &StagedName) -> ((u8, u8), Reverse<u16>) {
+    match file.key.and_then(Key::address) {
+        None => ((4, 1), Reverse(0)),
+        Some(address) => {
+            let (rank, index) = publishing_rank(address);
+            ((rank, 0), index)
+        }
+    }
+}
+
+/// Writes down what is about to get which name, so that a later run can tell what a dead one had published.
+fn write_journal(staged: &Staged<'_>, ordered: &[Ordered]) -> Result<String> {
+    let store = staged.temporaries.store();
+    let namespaces = ordered.iter().map(|namespace| JournalNamespace {
+        namespace: namespace.namespace.clone(),
+        files: namespace.files.iter().map(|file| (file.name.clone(), file.inode)).collect(),
+    });
+    let text = serde_json::to_string(&Journal { namespaces: namespaces.collect() })
+        .map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
+    let file = staged.temporaries.create(&staged.run, "journal")?;
+    file.write(0, text.as_bytes())?;
+    file.finish(text.len() as u64, None)?;
+    let name = Store::journal_name(&staged.run);
+    store.publish(file.temporary(), &name)?;
+    // One fsync for the journal and for the temporary names of all files: from here on each has its inode for good.
+    match store.sync() {
+        Ok(()) => Ok(name),
+        Err(error) => Err(undo(store, &staged.temporaries, &name, &[], error)),
+    }
+}
+
+/// The renames. Each group is durable before the next begins: whoever sees base finds all the rest.
+fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mut Vec<&'f str>, control: &Control) -> Result<()> {
+    let store = staged.temporaries.store();
+    for namespace in &staged.namespaces {
+        // In the order in which they would mislead least: base first, then the manifest, then the rest.
+        let mut names: Vec<&str> = namespace.plan.superseded.iter().map(String::as_str).collect();
+        names.sort_by_key(|name| match crate::segment::parse_file_name(name) {
+            Some((_, address, _)) if address.segment_type == SegmentType::PiBase => 0,
+            None => 1,
+            Some(_) => 2,
+        });
+        for name in names {
+            store.remove_all(std::iter::once(name))?;
+        }
+    }
+    let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
+        Some(address) if address.segment_type == SegmentType::PiBase => 2,
+        None => 1,
+        Some(_) => 0,
+    };
+    // All namespaces of the run together, so that their commits follow each other closely.
+    for group in 0..3 {
+        let files = ordered.iter().flat_map(|namespace| &namespace.files).filter(|file| group_of(file) == group);
+        let mut count = 0;
+        for file in files {
+            store.publish(&file.temporary, &file.name)?;
+            published.push(&file.name);
+            count += 1;
+        }
+        if count > 0 {
+            store.sync()?;
+            control.note("published", format!("{count} {} published", ["files", "manifests", "base files"][group]));
+        }
+    }
+    Ok(())
+}
+
+/// Makes restored segments count: owners and modes first, then the withheld words, base's shutdown word last of all.
+/// On an error nothing of them is left.
+pub fn trust(filled: Filled<'_>, control: &Control) -> Result<()> {
+    control.check_stop()?;
+    control.begin(Phase::Publish, 0);
+    for segment in filled.segments() {
+        segment.give_to_owner()?;
+    }
+    for segment in filled.segments_by_rank() {
+        segment.store_withheld()?;
+    }
+    control.note("trusted", "all segments are in place; the server may start");
+    filled.keep(control);
+    Ok(())
+}

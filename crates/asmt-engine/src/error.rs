@@ -1,0 +1,286 @@
+//! What can go wrong, as data: a kind, a stable code, what was found and expected, and the next step.
+//!
+//! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
+//! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
+
+use serde::Serialize;
+use std::fmt;
+
+/// What kind of failure it is. The command line makes its exit status of this and of nothing else.
+///
+/// Ordered by weight: where there are several problems, the first of these kinds speaks for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A bug of asmt's.
+    Bug,
+    /// Stopped by request, and cleaned up.
+    Interrupted,
+    /// What was asked makes no sense here.
+    Usage,
+    /// A backup is damaged or incomplete.
+    Damaged,
+    /// A backup that must not be used here: stale, used, foreign, or of a form that is not known.
+    Stale,
+    /// Not safe now: server running, not cleanly shut down, something in the way, another asmt at work.
+    Refused,
+    /// No room: disk, memory, a system limit.
+    NoRoom,
+    /// Failed and cleaned up.
+    Failed,
+    /// There is nothing to do.
+    NothingToDo,
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)*) => {
+        /// A stable name for what went wrong; scripts may compare it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Code {
+            /// The code as it stands in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            /// What kind of failure it is.
+            pub fn kind(self) -> Kind {
+                match self { $(Self::$name => Kind::$kind,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The engine contradicted itself.
+    Bug = "bug", Bug;
+    /// A stop was asked for before the commit.
+    Interrupted = "interrupted", Interrupted;
+    /// The directory to read from is not there.
+    DirectoryMissing = "directory-missing", Usage;
+    /// The path is not a directory.
+    NotADirectory = "not-a-directory", Usage;
+    /// None of the namespaces asked for is there.
+    NothingFound = "nothing-found", NothingToDo;
+    /// Some of the namespaces asked for are there, and some are not.
+    NamespaceMissing = "namespace-missing", Refused;
+    /// Somebody has a segment attached.
+    SegmentAttached = "segment-attached", Refused;
+    /// Base does not say that the server shut down cleanly.
+    NotCleanlyShutDown = "not-cleanly-shut-down", Refused;
+    /// A namespace in memory lacks a segment, or has one too many.
+    SegmentsIncomplete = "segments-incomplete", Refused;
+    /// A segment in memory does not hold what its key says.
+    SegmentInvalid = "segment-invalid", Refused;
+    /// Base in memory is of a layout version that is not known.
+    UnknownVersion = "unknown-version", Refused;
+    /// A segment changed, went or was attached while it was copied.
+    SegmentChanged = "segment-changed", Refused;
+    /// Files of the same instance and nsid are in the directory.
+    BackupExists = "backup-exists", Refused;
+    /// Segments of the namespace are in memory.
+    SegmentsExist = "segments-exist", Refused;
+    /// Another asmt works on the directory or the instance.
+    AnotherAsmt = "another-asmt", Refused;
+    /// `--require-manifest`, and there is none.
+    ManifestRequired = "manifest-required", Stale;
+    /// The manifest's format is newer than this program.
+    ManifestTooNew = "manifest-too-new", Stale;
+    /// Base in a backup is of a layout version that is not known.
+    BackupUnknownVersion = "backup-unknown-version", Stale;
+    /// Base in a backup does not say that the server shut down cleanly.
+    BackupNotClean = "backup-not-clean", Stale;
+    /// The manifest cannot be read as one, or its checksum does not match.
+    ManifestDamaged = "manifest-damaged", Damaged;
+    /// A backup lacks a file, or was never committed.
+    BackupIncomplete = "backup-incomplete", Damaged;
+    /// A file that does not belong there, or there twice.
+    ExtraFile = "extra-file", Damaged;
+    /// A file's size is not what it must be.
+    WrongSize = "wrong-size", Damaged;
+    /// A file's contents do not match their checksum, or cannot be decoded.
+    ContentDamaged = "content-damaged", Damaged;
+    /// A file of a backup is no regular file, or has several links.
+    UnsafeFile = "unsafe-file", Damaged;
+    /// The file system has no room.
+    DiskFull = "disk-full", NoRoom;
+    /// There is not enough memory.
+    NotEnoughMemory = "not-enough-memory", NoRoom;
+    /// A system limit stands in the way.
+    SystemLimit = "system-limit", NoRoom;
+    /// A permission is missing.
+    PermissionDenied = "permission-denied", Failed;
+    /// A system call failed.
+    SystemCall = "system-call", Failed;
+    /// What was read back differs from what was written.
+    CompareFailed = "compare-failed", Failed;
+}
+
+impl Serialize for Code {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Kind, as [`Code::kind`] says.
+    pub kind: Kind,
+    /// Stable code.
+    pub code: Code,
+    /// What was found and what was expected; lower case, no full stop.
+    pub message: String,
+    /// The next step; empty where there is none.
+    pub hint: String,
+}
+
+impl Problem {
+    /// A problem with its next step.
+    pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { kind: code.kind(), code, message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Why an operation failed: one or more problems, the weightiest first.
+#[derive(Debug, thiserror::Error)]
+pub struct Error {
+    problems: Vec<Problem>,
+    #[source]
+    source: Option<std::io::Error>,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = self.first();
+        write!(f, "{}", first.message)?;
+        if !first.hint.is_empty() {
+            write!(f, " (hint: {})", first.hint)?;
+        }
+        Ok(())
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self { problems: vec![problem], source: None }
+    }
+}
+
+impl Error {
+    /// An error of one problem.
+    pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Problem::new(code, message, hint).into()
+    }
+
+    /// An error of several problems; `None` if there are none. Sorts them by weight.
+    pub fn from_problems(mut problems: Vec<Problem>) -> Option<Self> {
+        problems.sort_by_key(|problem| problem.kind);
+        (!problems.is_empty()).then_some(Self { problems, source: None })
+    }
+
+    /// A failed system call: what was being done, to what, and what the system said. The code follows from the error.
+    pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
+        let source = source.into();
+        let (code, hint) = match source.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (
+                Code::DiskFull,
+                "make room (files, blocks, quota or file-size limit), or choose another directory, then run it again",
+            ),
+            Some(libc::ENOMEM) => {
+                (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then run it again")
+            }
+            Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
+                (Code::SystemLimit, "raise the limit on open files or processes, or use fewer threads (-t)")
+            }
+            Some(libc::EACCES | libc::EPERM) => {
+                (Code::PermissionDenied, "run it as root, or as the owner of the segments and of the directory")
+            }
+            Some(libc::EROFS) => (Code::SystemCall, "the file system is read-only: remount it, or choose another directory"),
+            Some(libc::EIO) => {
+                (Code::SystemCall, "the device has failed: look at the kernel's log, and choose another directory")
+            }
+            _ => (Code::SystemCall, "nothing was left behind; it can be run again"),
+        };
+        let problem = Problem::new(code, format!("{call} {object}: {}", without_number(&source)), hint);
+        Self { problems: vec![problem], source: Some(source) }
+    }
+
+    /// The error of a stop that came before the commit.
+    pub fn interrupted() -> Self {
+        Self::new(Code::Interrupted, "stopped before it was done; everything was cleaned up", "run it again")
+    }
+
+    /// The weightiest problem.
+    pub fn first(&self) -> &Problem {
+        &self.problems[0]
+    }
+
+    /// All problems, the weightiest first; at least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Adds what went wrong while cleaning up after this error.
+    pub fn and_while_cleaning_up(mut self, other: Error) -> Self {
+        self.problems.extend(other.problems.into_iter().map(|mut problem| {
+            problem.message = format!("and while cleaning up: {}", problem.message);
+            problem
+        }));
+        self
+    }
+}
+
+/// The system's words for an error, without "(os error N)" behind it.
+fn without_number(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Result of the engine's operations.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A remark: nothing is wrong, but the user should know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// Stable code.
+    pub code: &'static str,
+    /// What is remarkable.
+    pub message: String,
+}
+
+impl Remark {
+    /// A remark.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_weightiest_problem_speaks_for_all() {
+        let problems = vec![
+            Problem::new(Code::NothingFound, "nothing", ""),
+            Problem::new(Code::SegmentAttached, "attached", ""),
+            Problem::new(Code::ContentDamaged, "damaged", ""),
+        ];
+        let error = Error::from_problems(problems).expect("an error");
+        assert_eq!(error.first().code, Code::ContentDamaged);
+        assert_eq!(error.problems().len(), 3);
+        assert!(Error::from_problems(Vec::new()).is_none());
+    }
+
+    #[test]
+    fn a_failed_call_names_call_object_and_reason() {
+        let error = Error::io("fallocate", "ae001000.dat", std::io::Error::from_raw_os_error(libc::ENOSPC));
+        assert_eq!(error.first().message, "fallocate ae001000.dat: no space left on device");
+        assert_eq!(error.first().kind, Kind::NoRoom);
+        assert!(!error.first().hint.is_empty());
+    }
+}

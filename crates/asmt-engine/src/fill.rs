@@ -1,0 +1,312 @@
+//! Making segments and filling them from files.
+//!
+//! Promise: segments are made 0600, exclusively, and hold nothing that a start would trust until
+//! [`crate::commit::trust`]: base is made last, and its shutdown word (and the stripes' flags) are held back. Dropped
+//! before that, every segment made is removed. Untouched memory stays untouched: pages of zeros are not stored.
+//! Must never: attach or remove a segment that this run has not made.
+
+use crate::checksum::{self, RangeSum};
+use crate::error::{Code, Error, Result};
+use crate::format::chunk_range;
+use crate::plan::{NamespaceRestore, Source, publishing_rank};
+use crate::pool::{InWork, Pool, Units};
+use crate::progress::{Control, Phase};
+use crate::reading::{self, Scratch, chunk_bytes_of, unit_bytes, units_of};
+use crate::runtime::RestoreJournal;
+use crate::segment::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
+use crate::store::{InFile, Store};
+use crate::sysv::{self, Access, Attachment};
+use crate::transfer::{Options, data_ranges};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// A page as the kernel gives it: comparing with it finds what need not be stored.
+static ZERO_PAGE: [u8; 4096] = [0; 4096];
+
+/// A segment that this run has made.
+pub struct Made {
+    source: Source,
+    shmid: i32,
+    /// The word held back, as the backup has it.
+    withheld_word: AtomicU32,
+    sums: Mutex<Vec<u32>>,
+}
+
+/// Where the word is that is held back until everything else is in place.
+fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
+    match segment_type {
+        SegmentType::PiBase => Some(SHUTDOWN_OFFSET),
+        SegmentType::DataStage => Some(STRIPE_FLAGS_OFFSET),
+        SegmentType::PiTreex | SegmentType::PiStage | SegmentType::SiMeta | SegmentType::SiStage => None,
+    }
+}
+
+impl Made {
+    fn attach(&self, access: Access) -> Result<Attachment> {
+        Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
+    }
+
+    /// Stores a chunk's bytes, page by page where there is something in them, and keeps back the withheld word.
+    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) {
+        let withheld = withheld_offset(self.source.address.segment_type).filter(|_| offset == 0);
+        let mut position = 0;
+        while position < bytes.len() {
+            // The end of the page in the segment: bytes need not begin at one.
+            let in_page = ((offset + position as u64) % ZERO_PAGE.len() as u64) as usize;
+            let end = bytes.len().min(position + ZERO_PAGE.len() - in_page);
+            let page = &bytes[position..end];
+            match withheld.filter(|_| position == 0 && in_page == 0) {
+                Some(at) if page.len() >= at + 4 => {
+                    let mut first = [0; ZERO_PAGE.len()];
+                    let first = &mut first[..page.len()];
+                    first.copy_from_slice(page);
+                    self.withheld_word
+                        .store(u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]), Ordering::Relaxed);
+                    first[at..at + 4].fill(0);
+                    attachment.write(offset, first);
+                }
+                _ if page != &ZERO_PAGE[..page.len()] => attachment.write(offset + position as u64, page),
+                _ => {}
+            }
+            position = end;
+        }
+    }
+
+    /// Sets owner, group and mode to those of the backup.
+    pub fn give_to_owner(&self) -> Result<()> {
+        let source = &self.source;
+        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode)
+            .map_err(|error| Error::io("shmctl(IPC_SET)", source.key, error))
+    }
+
+    /// Stores the word that was held back, if the segment has one.
+    pub fn store_withheld(&self) -> Result<()> {
+        if let Some(offset) = withheld_offset(self.source.address.segment_type) {
+            let word = self.withheld_word.load(Ordering::Relaxed);
+            if word != 0 {
+                self.attach(Access::ReadWrite)?.store_word(offset, word);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Segments that are being made, or are complete, and that nobody would trust yet. Dropped, they are gone.
+pub struct Filled<'j> {
+    made: Vec<Made>,
+    journal: Option<&'j mut RestoreJournal>,
+    /// Bytes of data that came in; holes are not counted.
+    pub data_bytes: u64,
+}
+
+impl Filled<'_> {
+    /// All segments.
+    pub fn segments(&self) -> impl Iterator<Item = &Made> {
+        self.made.iter()
+    }
+
+    /// All segments, base last.
+    pub fn segments_by_rank(&self) -> impl Iterator<Item = &Made> {
+        let mut all: Vec<&Made> = self.made.iter().collect();
+        all.sort_by_key(|made| publishing_rank(made.source.address));
+        all.into_iter()
+    }
+
+    /// Size, id and CRC-32 of each segment.
+    pub fn sums(&self) -> impl Iterator<Item = (crate::segment::Key, i32, u32)> {
+        self.made.iter().map(|made| {
+            let sums = lock(&made.sums);
+            let crc32 = checksum::combine(made.source.size_bytes, chunk_bytes_of(&made.source), sums.iter().copied());
+            (made.source.key, made.shmid, crc32)
+        })
+    }
+
+    /// The segments are to stay: they are committed.
+    pub fn keep(mut self, control: &Control) {
+        self.made.clear();
+        // A journal that stays does no harm: the next run finds its segments complete and lets them be.
+        if let Some(Err(error)) = self.journal.take().map(RestoreJournal::end) {
+            control.note("journal-left", format!("the journal could not be removed: {error}"));
+        }
+    }
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        let mut all_gone = true;
+        // Base first: what it vouches for must not go before it.
+        self.made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
+        for made in &self.made {
+            let gone = matches!(sysv::remove(made.shmid), Ok(()))
+                || matches!(sysv::stat(made.shmid), Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)));
+            all_gone &= gone;
+        }
+        // The journal stays as long as a segment does: the next run removes both.
+        if let Some(journal) = self.journal.take().filter(|_| all_gone) {
+            let _ = journal.end();
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Makes the segments of namespaces and fills them; with `check`, reads each again and compares.
+///
+/// Errors: `segments-exist`, `system-limit`, `not-enough-memory`, `content-damaged`, failed calls. Nothing is left.
+pub fn fill<'j>(
+    store: &Store,
+    namespaces: &[NamespaceRestore],
+    journal: &'j mut RestoreJournal,
+    options: Options,
+    control: &Control,
+) -> Result<Filled<'j>> {
+    let sources: Vec<&Source> = namespaces.iter().flat_map(|namespace| &namespace.sources).collect();
+    let is_base = |source: &&&Source| source.address.segment_type == SegmentType::PiBase;
+    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
+    control.begin(Phase::Copy, sources.iter().map(|source| source.size_bytes).sum());
+    let others = make(&mut filled, sources.iter().filter(|source| !is_base(source)), control)?;
+    fill_made(store, &mut filled, others, options, control)?;
+    let bases = make(&mut filled, sources.iter().filter(is_base), control)?;
+    fill_made(store, &mut filled, bases, options, control)?;
+    if options.check {
+        compare(&filled, options, control)?;
+    }
+    Ok(filled)
+}
+
+/// Makes segments; gives their range among those made.
+fn make<'s>(
+    filled: &mut Filled<'_>,
+    sources: impl Iterator<Item = &'s &'s Source>,
+    control: &Control,
+) -> Result<std::ops::Range<usize>> {
+    let first = filled.made.len();
+    for source in sources {
+        control.check_stop()?;
+        let shmid = sysv::create(source.key, source.size_bytes).map_err(|error| cannot_make(source, error))?;
+        filled.made.push(Made {
+            source: (*source).clone(),
+            shmid,
+            withheld_word: AtomicU32::new(0),
+            sums: Mutex::new(Vec::new()),
+        });
+    }
+    Ok(first..filled.made.len())
+}
+
+fn cannot_make(source: &Source, error: std::io::Error) -> Error {
+    let what = format!("cannot make segment {} of {} bytes", source.key, source.size_bytes);
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => Error::new(
+            Code::SegmentsExist,
+            format!("{what}: it came into being meanwhile"),
+            "make sure that the server stays stopped during a restore, then run it again",
+        ),
+        Some(libc::ENOSPC) => Error::new(
+            Code::SystemLimit,
+            format!("{what}: kernel.shmmni or kernel.shmall is reached"),
+            "raise it with sysctl -w, or remove segments that nobody needs",
+        ),
+        Some(libc::EINVAL) => Error::new(
+            Code::SystemLimit,
+            format!("{what}: it is larger than kernel.shmmax"),
+            "raise it with sysctl -w kernel.shmmax=…",
+        ),
+        Some(libc::ENOMEM) => Error::new(
+            Code::NotEnoughMemory,
+            format!("{what}: the kernel has no memory for it"),
+            "free memory, or raise vm.overcommit_memory's limits",
+        ),
+        _ => Error::io("shmget", source.key, error),
+    }
+}
+
+struct Open {
+    file: InFile,
+    attachment: Attachment,
+}
+
+fn fill_made(
+    store: &Store,
+    filled: &mut Filled<'_>,
+    range: std::ops::Range<usize>,
+    options: Options,
+    control: &Control,
+) -> Result<()> {
+    let made = &filled.made[range];
+    let sources: Vec<Source> = made.iter().map(|made| made.source.clone()).collect();
+    let units = units_of(&sources);
+    let in_work: Vec<InWork<Open>> = sources.iter().map(|source| InWork::new(crate::plan::work_units(source))).collect();
+    let data_bytes = AtomicU64::new(0);
+    Pool::run(control, options.threads, units.count(), Scratch::default, |_, scratch, unit| {
+        let (index, unit) = units.locate(unit);
+        let (source, target) = (&sources[index], &made[index]);
+        let open = in_work[index]
+            .enter(|| Ok(Open { file: reading::open(store, source, false)?, attachment: target.attach(Access::ReadWrite)? }))?;
+        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut |offset, bytes| {
+            target.store(&open.attachment, offset, bytes);
+            data_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            Ok(())
+        })?;
+        reading::put_sums(&target.sums, source, unit, &found);
+        control.add_done(unit_bytes(source, unit));
+        if in_work[index].leave(open).is_some() {
+            control.note("filled", format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
+        }
+        Ok(())
+    })?;
+    filled.data_bytes += data_bytes.into_inner();
+    Ok(())
+}
+
+/// Reads every segment again and compares it with what came out of the files.
+fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<()> {
+    let made = &filled.made;
+    let count = |made: &Made| crate::format::chunk_count(made.source.size_bytes, chunk_bytes_of(&made.source));
+    let units = Units::new(made.iter().map(count));
+    let in_work: Vec<InWork<Attachment>> = made.iter().map(|made| InWork::new(count(made))).collect();
+    control.begin(Phase::Check, made.iter().map(|made| made.source.size_bytes).sum());
+    Pool::run(
+        control,
+        options.threads,
+        units.count(),
+        || (),
+        |_, (), unit| {
+            let (index, chunk_index) = units.locate(unit);
+            let target = &made[index];
+            let attachment = in_work[index].enter(|| target.attach(Access::ReadOnly))?;
+            let range = chunk_range(target.source.size_bytes, chunk_bytes_of(&target.source), chunk_index);
+            let found = sum_of(target, &attachment, &range).map_err(|error| Error::io("lseek", target.source.key, error))?;
+            let expected = lock(&target.sums)[usize::try_from(chunk_index).unwrap_or(usize::MAX)];
+            if found != expected {
+                return Err(Error::new(
+                    Code::CompareFailed,
+                    format!("segment {} at {}: CRC-32 {found:08x}, expected {expected:08x}", target.source.key, range.start),
+                    "do not trust this machine's memory: look at the kernel's log",
+                ));
+            }
+            control.add_done(range.end - range.start);
+            let _ = in_work[index].leave(attachment);
+            Ok(())
+        },
+    )
+}
+
+/// CRC-32 of a chunk of a segment, with the withheld word as the backup has it.
+fn sum_of(target: &Made, attachment: &Attachment, range: &std::ops::Range<u64>) -> std::io::Result<u32> {
+    let mut sum = RangeSum::new(range);
+    for part in data_ranges(attachment, range)? {
+        match withheld_offset(target.source.address.segment_type) {
+            Some(at) if part.start == 0 && part.end >= at as u64 + 4 => {
+                let at = at as u64;
+                sum.add(0, attachment.bytes(0..at));
+                sum.add(at, &target.withheld_word.load(Ordering::Relaxed).to_le_bytes());
+                sum.add(at + 4, attachment.bytes(at + 4..part.end));
+            }
+            _ => sum.add(part.start, attachment.bytes(part)),
+        }
+    }
+    Ok(sum.finish())
+}

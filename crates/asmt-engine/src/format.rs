@@ -1,0 +1,667 @@
+//! The bytes of a backup: ASMT's 24-byte header, the gzip member around chunks, and the manifest. No I/O.
+//!
+//! Promise: what is written here is read back the same, and what is read is checked before it is believed: sizes are
+//! claims, names are derived from keys. Must never: allocate by a number that a file holds.
+//!
+//! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
+//! the manifest is ours.
+
+use crate::segment::{Address, Encoding, Key, NamespaceName, SegmentType, file_name};
+use serde::{Deserialize, Serialize};
+
+/// Bytes in front of the gzip member of a `.dat.gz`.
+pub const ASMT_HEADER_BYTES: usize = 24;
+/// `ASMT`, as it stands in the file.
+const ASMT_MAGIC: [u8; 4] = *b"ASMT";
+/// Version of that header.
+const ASMT_VERSION: u32 = 1;
+/// The gzip header written: deflate, no name, no time, "fastest", Unix; the same as ASMT's.
+pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3];
+/// A last, empty deflate block with fixed codes: what ends a row of chunks that each end on a full flush.
+pub const DEFLATE_END: [u8; 2] = [0x03, 0x00];
+/// CRC-32 and length mod 2^32 behind the deflate stream.
+pub const GZIP_TRAILER_BYTES: usize = 8;
+/// Offset in bytes of the first chunk in a `.dat.gz` of ours.
+pub const FIRST_CHUNK_OFFSET: u64 = (ASMT_HEADER_BYTES + GZIP_HEADER.len()) as u64;
+/// Bytes behind the last chunk in a `.dat.gz` of ours.
+pub const AFTER_CHUNKS_BYTES: u64 = (DEFLATE_END.len() + GZIP_TRAILER_BYTES) as u64;
+/// Deflate cannot shrink more than this; a header that claims more is a lie (or a bomb).
+pub const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// ASMT's header of a compressed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsmtHeader {
+    /// Size of the segment in bytes; a claim.
+    pub size_bytes: u64,
+    /// CRC-32 of the segment.
+    pub crc32: u32,
+}
+
+impl AsmtHeader {
+    /// The header as it stands in the file.
+    pub fn to_bytes(self) -> [u8; ASMT_HEADER_BYTES] {
+        let mut bytes = [0; ASMT_HEADER_BYTES];
+        bytes[..4].copy_from_slice(&ASMT_MAGIC);
+        bytes[4..8].copy_from_slice(&ASMT_VERSION.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.size_bytes.to_le_bytes());
+        bytes[16..].copy_from_slice(&u64::from(self.crc32).to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header. The error says what was found and what was expected.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let bytes: &[u8; ASMT_HEADER_BYTES] =
+            bytes.first_chunk().ok_or_else(|| format!("its header has {} bytes, expected {ASMT_HEADER_BYTES}", bytes.len()))?;
+        let mut magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        // The reversed order is accepted too, as ASMT does.
+        if magic == *b"TMSA" {
+            magic.reverse();
+        }
+        if magic != ASMT_MAGIC {
+            return Err(format!("it starts with {:02x?}, expected \"ASMT\"", &bytes[..4]));
+        }
+        let word = |at: usize| {
+            u64::from_le_bytes([
+                bytes[at],
+                bytes[at + 1],
+                bytes[at + 2],
+                bytes[at + 3],
+                bytes[at + 4],
+                bytes[at + 5],
+                bytes[at + 6],
+                bytes[at + 7],
+            ])
+        };
+        let version = (word(4) & 0xffff_ffff) as u32;
+        if version != ASMT_VERSION {
+            return Err(format!("its header has version {version}, expected {ASMT_VERSION}"));
+        }
+        let crc32 = u32::try_from(word(16)).map_err(|_| format!("its header's CRC-32 is {:#x}, more than 32 bits", word(16)))?;
+        Ok(Self { size_bytes: word(8), crc32 })
+    }
+}
+
+/// The file name of a namespace's manifest. ASMT ignores it: it is not `<8 hex>.dat[.gz]`.
+///
+/// Letters, digits, `_`, `-` and dots inside stand for themselves; every other byte is `%XX`, so that no name can
+/// lead out of the directory.
+pub fn manifest_name(instance: u8, namespace: &NamespaceName) -> String {
+    let mut name = format!("asmt-manifest-{instance}-");
+    for byte in namespace.as_str().bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
+            name.push(char::from(byte));
+        } else {
+            name.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    name + ".json"
+}
+
+/// Whether a file name is that of some namespace's manifest.
+pub fn is_manifest_name(name: &str) -> bool {
+    name.starts_with("asmt-manifest-") && name.ends_with(".json")
+}
+
+/// The instance that a manifest's name says it is of.
+pub fn instance_of_manifest_name(name: &str) -> Option<u8> {
+    name.strip_prefix("asmt-manifest-")?
+        .split_once('-')?
+        .0
+        .parse()
+        .ok()
+        .filter(|instance| *instance <= crate::segment::MAX_INSTANCE)
+}
+
+/// Version of the manifest's format that this program writes, and the newest that it reads.
+pub const MANIFEST_VERSION: u32 = 1;
+/// What the first line of every manifest says it is.
+const MANIFEST_FORMAT: &str = "asmt-manifest";
+/// Chunk sizes a manifest may name: powers of two in this range. Buffers are of this size.
+const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 4096..=(64 << 20);
+
+/// Bytes of a chunk, for a segment of this size: 4 MiB, and 16 MiB above 64 GiB so that tables stay small.
+pub fn chunk_bytes_for(segment_bytes: u64) -> u32 {
+    if segment_bytes <= 64 << 30 { 4 << 20 } else { 16 << 20 }
+}
+
+/// Number of chunks of a segment.
+pub fn chunk_count(segment_bytes: u64, chunk_bytes: u32) -> u64 {
+    segment_bytes.div_ceil(u64::from(chunk_bytes))
+}
+
+/// Where a chunk stands in its file, and what it must add up to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u32, u32)", into = "(u64, u32, u32)")]
+pub struct Chunk {
+    /// Offset in the file, bytes.
+    pub offset: u64,
+    /// Bytes in the file.
+    pub length: u32,
+    /// CRC-32 of the chunk's bytes in the segment (not of the compressed ones).
+    pub crc32: u32,
+}
+
+impl From<(u64, u32, u32)> for Chunk {
+    fn from((offset, length, crc32): (u64, u32, u32)) -> Self {
+        Self { offset, length, crc32 }
+    }
+}
+
+impl From<Chunk> for (u64, u32, u32) {
+    fn from(chunk: Chunk) -> Self {
+        (chunk.offset, chunk.length, chunk.crc32)
+    }
+}
+
+/// One segment in the manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestSegment {
+    /// Key; type, stage and file name follow from it.
+    pub key: Key,
+    /// What the key says.
+    pub address: Address,
+    /// Size of the segment, bytes.
+    pub size_bytes: u64,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// How it stands in its file.
+    pub encoding: Encoding,
+    /// Size of the file, bytes.
+    pub file_bytes: u64,
+    /// CRC-32 of the whole segment.
+    pub crc32: u32,
+    /// Bytes of a chunk; the last one may be shorter.
+    pub chunk_bytes: u32,
+    /// One entry a chunk, in order.
+    pub chunks: Vec<Chunk>,
+    /// Runs of chunks that hold nothing but zeros: first, count; ascending, apart. In a plain file they are holes.
+    pub zero_chunks: Vec<(u64, u64)>,
+}
+
+impl ManifestSegment {
+    /// Name of the file, from the key.
+    pub fn file_name(&self) -> String {
+        file_name(self.key, self.encoding)
+    }
+
+    /// Whether this chunk is known to hold only zeros.
+    pub fn is_zero_chunk(&self, index: u64) -> bool {
+        let after = self.zero_chunks.partition_point(|&(first, _)| first <= index);
+        after > 0 && index - self.zero_chunks[after - 1].0 < self.zero_chunks[after - 1].1
+    }
+}
+
+/// The manifest of one namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Tool and version that wrote it.
+    pub tool: String,
+    /// When, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// Host name.
+    pub host: String,
+    /// Boot id of the kernel whose memory was copied.
+    pub boot_id: String,
+    /// Instance.
+    pub instance: u8,
+    /// Namespace.
+    pub namespace: NamespaceName,
+    /// nsid of the index; `None` if there are only stripes.
+    pub nsid: Option<u8>,
+    /// Layout version of base; `None` if there are only stripes.
+    pub base_version: Option<u32>,
+    /// Segments, by key; base included.
+    pub segments: Vec<ManifestSegment>,
+}
+
+/// First line of the file.
+#[derive(Serialize, Deserialize)]
+struct HeadLine {
+    format: String,
+    version: u32,
+    tool: String,
+    created: String,
+    created_ms: u64,
+    host: String,
+    boot_id: String,
+    instance: u8,
+    namespace: String,
+    nsid: Option<u8>,
+    base_version: Option<u32>,
+    segment_count: u64,
+}
+
+/// What is read of the first line before anything else.
+#[derive(Deserialize)]
+struct FormatLine {
+    format: String,
+    version: u32,
+}
+
+/// A line a segment.
+#[derive(Serialize, Deserialize)]
+struct SegmentLine {
+    key: String,
+    r#type: String,
+    stage: Option<u16>,
+    size: u64,
+    uid: u32,
+    gid: u32,
+    mode: String,
+    file: String,
+    encoding: String,
+    file_size: u64,
+    crc32: String,
+    chunk_size: u32,
+    chunks: Vec<Chunk>,
+    #[serde(default)]
+    zero_chunks: Vec<(u64, u64)>,
+}
+
+/// Last line: the checksum of all bytes before it.
+#[derive(Serialize, Deserialize)]
+struct EndLine {
+    end: bool,
+    crc32: String,
+}
+
+/// Why a manifest was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestError {
+    /// Its format has this version, and this program reads up to [`MANIFEST_VERSION`].
+    TooNew(u32),
+    /// Anything else; the text says what was found and expected.
+    Damaged(String),
+}
+
+fn damaged(text: impl Into<String>) -> ManifestError {
+    ManifestError::Damaged(text.into())
+}
+
+fn line_of<'a, T: Deserialize<'a>>(line: &'a str, what: &str) -> Result<T, ManifestError> {
+    serde_json::from_str(line).map_err(|error| damaged(format!("{what}: {error}")))
+}
+
+impl Manifest {
+    /// The manifest as it stands in its file.
+    pub fn to_text(&self) -> String {
+        let head = HeadLine {
+            format: MANIFEST_FORMAT.to_owned(),
+            version: MANIFEST_VERSION,
+            tool: self.tool.clone(),
+            created: rfc3339(self.created_ms),
+            created_ms: self.created_ms,
+            host: self.host.clone(),
+            boot_id: self.boot_id.clone(),
+            instance: self.instance,
+            namespace: self.namespace.as_str().to_owned(),
+            nsid: self.nsid,
+            base_version: self.base_version,
+            segment_count: self.segments.len() as u64,
+        };
+        let mut text = json_line(&head);
+        for segment in &self.segments {
+            text.push_str(&json_line(&SegmentLine {
+                key: segment.key.to_string(),
+                r#type: segment.address.segment_type.name().to_owned(),
+                stage: segment.address.stage(),
+                size: segment.size_bytes,
+                uid: segment.uid,
+                gid: segment.gid,
+                mode: format!("{:04o}", segment.mode),
+                file: segment.file_name(),
+                encoding: segment.encoding.name().to_owned(),
+                file_size: segment.file_bytes,
+                crc32: format!("{:08x}", segment.crc32),
+                chunk_size: segment.chunk_bytes,
+                chunks: segment.chunks.clone(),
+                zero_chunks: segment.zero_chunks.clone(),
+            }));
+        }
+        let crc32 = format!("{:08x}", crc32fast::hash(text.as_bytes()));
+        text + &json_line(&EndLine { end: true, crc32 })
+    }
+
+    /// Reads a manifest and checks it as far as it can be checked by itself: its own checksum, every key against the
+    /// instance and nsid, types, stages and names against keys, sizes against chunk tables.
+    pub fn parse(text: &str) -> Result<Self, ManifestError> {
+        let first = text.lines().next().unwrap_or_default();
+        let format: FormatLine = line_of(first, "its first line")?;
+        if format.format != MANIFEST_FORMAT {
+            return Err(damaged(format!("it calls itself {:?}, expected {MANIFEST_FORMAT:?}", format.format)));
+        }
+        if format.version > MANIFEST_VERSION {
+            return Err(ManifestError::TooNew(format.version));
+        }
+        let body_bytes = text.strip_suffix('\n').and_then(|t| t.rfind('\n')).map(|at| at + 1);
+        let (body, last) = text.split_at(body_bytes.ok_or_else(|| damaged("it is cut short"))?);
+        let end: EndLine = line_of(last, "its last line (is it cut short?)")?;
+        let crc32 = format!("{:08x}", crc32fast::hash(body.as_bytes()));
+        if !end.end || end.crc32 != crc32 {
+            return Err(damaged(format!("its checksum is {crc32}, expected {}", end.crc32)));
+        }
+        let mut lines = body.lines();
+        let head: HeadLine = line_of(lines.next().unwrap_or_default(), "its first line")?;
+        let namespace =
+            NamespaceName::new(&head.namespace).ok_or_else(|| damaged(format!("{:?} is no namespace name", head.namespace)))?;
+        let segments = lines.map(|line| parse_segment(line, &head)).collect::<Result<Vec<_>, _>>()?;
+        if segments.len() as u64 != head.segment_count {
+            return Err(damaged(format!("it lists {} segments, expected {}", segments.len(), head.segment_count)));
+        }
+        if segments.is_empty() {
+            return Err(damaged("it lists no segments"));
+        }
+        if !segments.is_sorted_by(|a, b| a.key < b.key) {
+            return Err(damaged("its segments are not in ascending order of keys"));
+        }
+        Ok(Self {
+            tool: head.tool,
+            created_ms: head.created_ms,
+            host: head.host,
+            boot_id: head.boot_id,
+            instance: head.instance,
+            namespace,
+            nsid: head.nsid,
+            base_version: head.base_version,
+            segments,
+        })
+    }
+
+    /// Whether a base is among its segments: then base, and else the manifest, commits the backup.
+    pub fn has_base(&self) -> bool {
+        self.segments.iter().any(|segment| segment.address.segment_type == SegmentType::PiBase)
+    }
+}
+
+fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, ManifestError> {
+    let claim: SegmentLine = line_of(line, "a segment's line")?;
+    let key = Key::from_hex(&claim.key).ok_or_else(|| damaged(format!("{:?} is no key", claim.key)))?;
+    let wrong = |what: &str| damaged(format!("{key}: {what}"));
+    let address = key.address().ok_or_else(|| wrong("not a key of Aerospike's"))?;
+    if address.instance != head.instance {
+        return Err(wrong(&format!("is of instance {}, expected {}", address.instance, head.instance)));
+    }
+    if address.segment_type.is_index() && Some(address.nsid) != head.nsid {
+        return Err(wrong(&format!("is of nsid {}, expected {:?}", address.nsid, head.nsid)));
+    }
+    let encoding = match claim.encoding.as_str() {
+        "raw" => Encoding::Raw,
+        "gzip" if address.segment_type.may_be_compressed() => Encoding::Gzip,
+        other => return Err(wrong(&format!("encoding {other:?} is not known for a {}", address.segment_type.name()))),
+    };
+    if claim.file != file_name(key, encoding) || claim.r#type != address.segment_type.name() || claim.stage != address.stage() {
+        return Err(wrong("its file name, type or stage does not follow from its key"));
+    }
+    let mode = u32::from_str_radix(&claim.mode, 8).ok().filter(|mode| *mode <= 0o777);
+    let mode = mode.ok_or_else(|| wrong(&format!("{:?} is no mode", claim.mode)))?;
+    let crc32 = u32::from_str_radix(&claim.crc32, 16).map_err(|_| wrong(&format!("{:?} is no CRC-32", claim.crc32)))?;
+    let segment = ManifestSegment {
+        key,
+        address,
+        size_bytes: claim.size,
+        uid: claim.uid,
+        gid: claim.gid,
+        mode,
+        encoding,
+        file_bytes: claim.file_size,
+        crc32,
+        chunk_bytes: claim.chunk_size,
+        chunks: claim.chunks,
+        zero_chunks: claim.zero_chunks,
+    };
+    check_chunks(&segment).map_err(|text| wrong(&text))?;
+    Ok(segment)
+}
+
+/// Checks a chunk table against the sizes: every byte of the segment in one chunk, every chunk in the file, in order.
+fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
+    if !segment.chunk_bytes.is_power_of_two() || !CHUNK_SIZES.contains(&segment.chunk_bytes) {
+        return Err(format!(
+            "chunk size {} is no power of two from {} to {}",
+            segment.chunk_bytes,
+            CHUNK_SIZES.start(),
+            CHUNK_SIZES.end()
+        ));
+    }
+    if segment.size_bytes < segment.address.segment_type.min_bytes() {
+        return Err(format!(
+            "size {} is less than the {} a {} has at least",
+            segment.size_bytes,
+            segment.address.segment_type.min_bytes(),
+            segment.address.segment_type.name()
+        ));
+    }
+    let expected = chunk_count(segment.size_bytes, segment.chunk_bytes);
+    if segment.chunks.len() as u64 != expected {
+        return Err(format!("it has {} chunks, expected {expected}", segment.chunks.len()));
+    }
+    let mut offset = match segment.encoding {
+        Encoding::Raw => 0,
+        Encoding::Gzip => FIRST_CHUNK_OFFSET,
+    };
+    let mut crc32 = crc32fast::Hasher::new();
+    for (index, chunk) in segment.chunks.iter().enumerate() {
+        let bytes = chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).end
+            - chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).start;
+        let length_fits = match segment.encoding {
+            Encoding::Raw => u64::from(chunk.length) == bytes,
+            // Stored blocks cost 5 bytes a 64 KiB, a flush 5 more; half as much again is generous and still bounded.
+            Encoding::Gzip => chunk.length > 0 && u64::from(chunk.length) <= bytes + bytes / 2 + 1024,
+        };
+        if chunk.offset != offset || !length_fits {
+            return Err(format!(
+                "chunk {index} is at {}+{}, expected at {offset} and of a length that fits {bytes} bytes",
+                chunk.offset, chunk.length
+            ));
+        }
+        offset += u64::from(chunk.length);
+        crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, bytes));
+    }
+    let file_bytes = match segment.encoding {
+        Encoding::Raw => offset,
+        Encoding::Gzip => offset + AFTER_CHUNKS_BYTES,
+    };
+    if segment.file_bytes != file_bytes {
+        return Err(format!("its file has {} bytes, expected {file_bytes}", segment.file_bytes));
+    }
+    let crc32 = crc32.finalize();
+    if crc32 != segment.crc32 {
+        return Err(format!("its chunks add up to CRC-32 {crc32:08x}, expected {:08x}", segment.crc32));
+    }
+    let mut after = 0;
+    for &(first, count) in &segment.zero_chunks {
+        let end = first.checked_add(count).filter(|end| first >= after && count > 0 && *end <= expected);
+        after = end.ok_or_else(|| format!("its run of zero chunks {first}+{count} does not fit"))?;
+    }
+    Ok(())
+}
+
+/// The bytes of a segment that a chunk covers.
+pub fn chunk_range(segment_bytes: u64, chunk_bytes: u32, index: u64) -> std::ops::Range<u64> {
+    let start = index * u64::from(chunk_bytes);
+    start..segment_bytes.min(start + u64::from(chunk_bytes))
+}
+
+fn json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("plain structures always serialise") + "\n"
+}
+
+/// A time as people write it, UTC, to the second.
+fn rfc3339(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date in the proleptic Gregorian calendar, counted in years that start on 1 March.
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(key: u32, size_bytes: u64, encoding: Encoding) -> ManifestSegment {
+        let key = Key(key);
+        let chunk_bytes = 4096;
+        let mut offset = if encoding == Encoding::Gzip { FIRST_CHUNK_OFFSET } else { 0 };
+        let mut crc32 = crc32fast::Hasher::new();
+        let mut chunks = Vec::new();
+        for index in 0..chunk_count(size_bytes, chunk_bytes) {
+            let range = chunk_range(size_bytes, chunk_bytes, index);
+            let length = if encoding == Encoding::Gzip { 100 } else { (range.end - range.start) as u32 };
+            let chunk = Chunk { offset, length, crc32: 7 + index as u32 };
+            crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, range.end - range.start));
+            offset += u64::from(length);
+            chunks.push(chunk);
+        }
+        let file_bytes = if encoding == Encoding::Gzip { offset + AFTER_CHUNKS_BYTES } else { offset };
+        ManifestSegment {
+            key,
+            address: key.address().expect("an address"),
+            size_bytes,
+            uid: 1,
+            gid: 2,
+            mode: 0o640,
+            encoding,
+            file_bytes,
+            crc32: crc32.finalize(),
+            chunk_bytes,
+            chunks,
+            zero_chunks: vec![(0, 1)],
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            tool: "asmt 0.1.0".to_owned(),
+            created_ms: 1_782_864_000_000,
+            host: "node1".to_owned(),
+            boot_id: "b".to_owned(),
+            instance: 0,
+            namespace: NamespaceName::new("test").expect("a name"),
+            nsid: Some(1),
+            base_version: Some(12),
+            segments: vec![
+                segment(0xad00_5001, 8192, Encoding::Gzip),
+                segment(0xae00_1000, 65_536, Encoding::Raw),
+                segment(0xae00_1100, 10_000, Encoding::Gzip),
+            ],
+        }
+    }
+
+    /// The text with a change, and a checksum that fits again: what a forger would write.
+    fn forged(from: &str, to: &str) -> String {
+        let text = manifest().to_text();
+        assert!(text.contains(from), "{from} is not in {text}");
+        let text = text.replacen(from, to, 1);
+        let body = &text[..text.trim_end().rfind('\n').expect("lines") + 1];
+        format!("{body}{{\"end\":true,\"crc32\":\"{:08x}\"}}\n", crc32fast::hash(body.as_bytes()))
+    }
+
+    #[test]
+    fn a_manifest_is_read_back_as_it_was_written() {
+        let text = manifest().to_text();
+        assert_eq!(Manifest::parse(&text), Ok(manifest()));
+        assert!(text.contains("\"created\":\"2026-07-01T00:00:00Z\""), "{text}");
+        assert!(manifest().has_base());
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_found() {
+        let text = manifest().to_text();
+        for end in 0..text.len() {
+            assert!(Manifest::parse(&text[..end]).is_err(), "cut to {end}");
+        }
+        for at in 0..text.len() {
+            for bit in 0..7 {
+                let mut bytes = text.clone().into_bytes();
+                bytes[at] ^= 1 << bit;
+                let changed = String::from_utf8(bytes).expect("ASCII stays ASCII");
+                assert_ne!(Manifest::parse(&changed), Ok(manifest()), "bit {bit} of byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_forged_manifest_is_not_believed() {
+        for (from, to) in [
+            ("\"key\":\"ad005001\"", "\"key\":\"ad105001\""),
+            ("\"key\":\"ae001000\"", "\"key\":\"ae002000\""),
+            ("\"file\":\"ae001000.dat\"", "\"file\":\"../../passwd\""),
+            ("\"stage\":0", "\"stage\":1"),
+            ("\"size\":65536", "\"size\":18446744073709551615"),
+            ("\"size\":10000", "\"size\":20000"),
+            ("\"mode\":\"0640\"", "\"mode\":\"4755\""),
+            ("\"chunk_size\":4096", "\"chunk_size\":0"),
+            ("\"chunk_size\":4096", "\"chunk_size\":2147483648"),
+            ("\"zero_chunks\":[[0,1]]", "\"zero_chunks\":[[0,18446744073709551615]]"),
+            ("\"zero_chunks\":[[0,1]]", "\"zero_chunks\":[[1,1],[1,1]]"),
+            ("[34,100,", "[0,100,"),
+            ("\"segment_count\":3", "\"segment_count\":4"),
+            ("\"namespace\":\"test\"", "\"namespace\":\"te,st\""),
+            ("\"encoding\":\"raw\"", "\"encoding\":\"gzip\""),
+            ("\"file_size\":65536", "\"file_size\":65537"),
+        ] {
+            let outcome = Manifest::parse(&forged(from, to));
+            assert!(matches!(outcome, Err(ManifestError::Damaged(_))), "{to}: {outcome:?}");
+        }
+        assert_eq!(Manifest::parse(&forged("\"version\":1", "\"version\":2")), Err(ManifestError::TooNew(2)));
+    }
+
+    #[test]
+    fn unknown_fields_of_the_same_version_are_let_be() {
+        assert!(Manifest::parse(&forged("\"host\":", "\"devices\":[],\"host\":")).is_ok());
+    }
+
+    #[test]
+    fn zero_chunks_are_found_by_run() {
+        let mut segment = segment(0xae00_1100, 10 * 4096, Encoding::Raw);
+        segment.zero_chunks = vec![(1, 2), (5, 4)];
+        let zero: Vec<u64> = (0..10).filter(|&index| segment.is_zero_chunk(index)).collect();
+        assert_eq!(zero, [1, 2, 5, 6, 7, 8]);
+    }
+
+    #[test]
+    fn asmts_header_is_read_and_written() {
+        let header = AsmtHeader { size_bytes: 0x30000, crc32: 0x6486_4e8a };
+        let bytes = header.to_bytes();
+        assert_eq!(bytes, [0x41, 0x53, 0x4d, 0x54, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x8a, 0x4e, 0x86, 0x64, 0, 0, 0, 0]);
+        assert_eq!(AsmtHeader::parse(&bytes), Ok(header));
+        let mut reversed = bytes;
+        reversed[..4].reverse();
+        assert_eq!(AsmtHeader::parse(&reversed), Ok(header));
+        for at in [0, 4, 20] {
+            let mut wrong = bytes;
+            wrong[at] ^= 0x40;
+            assert!(AsmtHeader::parse(&wrong).is_err(), "byte {at}");
+        }
+        assert!(AsmtHeader::parse(&bytes[..23]).is_err());
+    }
+
+    #[test]
+    fn a_manifests_name_stays_in_the_directory_and_is_no_segments() {
+        let name = |text: &str| manifest_name(3, &NamespaceName::new(text).expect("a name"));
+        assert_eq!(name("test"), "asmt-manifest-3-test.json");
+        assert_eq!(name("../x"), "asmt-manifest-3-..%2Fx.json");
+        assert!(is_manifest_name(&name("test")));
+        assert_eq!(crate::segment::parse_file_name(&name("test")), None);
+    }
+
+    #[test]
+    fn times_are_written_as_people_do() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_827_696_000), "2000-02-29T12:34:56Z");
+        assert_eq!(rfc3339(4_107_542_399_000), "2100-02-28T23:59:59Z");
+    }
+}

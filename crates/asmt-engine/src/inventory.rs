@@ -1,0 +1,286 @@
+//! What is in shared memory: every segment of Aerospike's in this IPC namespace, with header and residency.
+//!
+//! Promise: foreign segments are counted and never attached, read or touched; of Aerospike's own only base, si-meta
+//! and stripes are looked into, for microseconds, read-only, and only where a page of memory is there to be read.
+//! Must never: write, or attach a segment whose key is not Aerospike's.
+
+use crate::error::{Error, Result};
+use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
+use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+
+/// One segment of Aerospike's, as it stands in memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// What the kernel says.
+    pub stat: SegmentStat,
+    /// What the key says.
+    pub address: Address,
+    /// Bytes resident; `None` where `/proc/sysvipc/shm` does not say.
+    pub resident_bytes: Option<u64>,
+    /// Bytes swapped out.
+    pub swapped_bytes: u64,
+    /// What its first bytes say.
+    pub header: Header,
+    /// Whether its first bytes could not be had for want of permission.
+    pub is_denied: bool,
+}
+
+impl Segment {
+    /// Its key.
+    pub fn key(&self) -> Key {
+        self.stat.key
+    }
+}
+
+/// A process that has a segment attached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attacher {
+    /// Process id.
+    pub pid: u32,
+    /// Its name; `asd` is the server.
+    pub command: String,
+}
+
+/// What there is, at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Inventory {
+    /// Aerospike's segments, by key.
+    pub segments: BTreeMap<Key, Segment>,
+    /// Segments of others.
+    pub foreign_count: u64,
+    /// Who is attached, by segment id; only of attached segments, and only as far as `/proc` shows.
+    pub attachers: HashMap<i32, Vec<Attacher>>,
+    /// Limits of the IPC namespace.
+    pub limits: Option<Limits>,
+    /// Memory the kernel believes can be had without swapping, bytes.
+    pub available_memory_bytes: Option<u64>,
+}
+
+/// A namespace as found in memory: its index by nsid, its stripes by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Instance.
+    pub instance: u8,
+    /// Name; `None` for index segments with no readable base.
+    pub name: Option<NamespaceName>,
+    /// nsid of the index, if there is one.
+    pub nsid: Option<u8>,
+    /// Keys, ascending.
+    pub keys: Vec<Key>,
+}
+
+impl Inventory {
+    /// Groups segments by instance and namespace name. Stripes are matched by the name in them, whatever their nsid;
+    /// index segments by their base. What has no readable name stands in a group of its own.
+    pub fn groups(&self) -> Vec<Group> {
+        group(self.segments.values().map(|segment| (segment.key(), segment.address, segment.header.name())))
+    }
+}
+
+/// Groups keys by instance and namespace name, for segments and for files alike.
+pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a NamespaceName>)> + Clone) -> Vec<Group> {
+    let base_names: HashMap<(u8, u8), &NamespaceName> = segments
+        .clone()
+        .filter(|(_, address, _)| address.segment_type == SegmentType::PiBase)
+        .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
+        .collect();
+    // Instance and name; nameless ones by nsid, index and data apart.
+    type Identity = (u8, Option<NamespaceName>, Option<(u8, bool)>);
+    let mut groups: BTreeMap<Identity, Group> = BTreeMap::new();
+    for (key, address, own_name) in segments {
+        let is_index = address.segment_type.is_index();
+        let name = if is_index { base_names.get(&(address.instance, address.nsid)).copied() } else { own_name };
+        let nameless = name.is_none().then_some((address.nsid, is_index));
+        let group = groups.entry((address.instance, name.cloned(), nameless)).or_insert_with(|| Group {
+            instance: address.instance,
+            name: name.cloned(),
+            nsid: None,
+            keys: Vec::new(),
+        });
+        if is_index {
+            group.nsid = group.nsid.or(Some(address.nsid));
+        }
+        group.keys.push(key);
+    }
+    let mut groups: Vec<Group> = groups.into_values().collect();
+    for group in &mut groups {
+        group.keys.sort_unstable();
+    }
+    groups.sort_by_key(|group| (group.instance, group.keys[0]));
+    groups
+}
+
+/// Looks at this IPC namespace.
+///
+/// Errors: what `shmctl` gives. Segments that vanish meanwhile are left out.
+pub fn take() -> Result<Inventory> {
+    let stats = sysv::all_segments().map_err(|error| Error::io("shmctl", "(listing segments)", error))?;
+    let pages = resident_and_swapped();
+    let mut inventory =
+        Inventory { limits: sysv::limits().ok(), available_memory_bytes: available_memory_bytes(), ..Inventory::default() };
+    for stat in stats {
+        // A segment that was removed while attached has lost its key: nobody can find it any more.
+        let Some(address) = stat.key.address().filter(|_| !stat.is_removed) else {
+            inventory.foreign_count += 1;
+            continue;
+        };
+        let (resident_bytes, swapped_bytes) = pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss), swap));
+        let (header, is_denied) = read_header(&stat, address, resident_bytes, swapped_bytes)?;
+        let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, stat };
+        inventory.segments.insert(segment.key(), segment);
+    }
+    let attached: Vec<i32> = inventory.segments.values().filter(|s| s.stat.attached_count > 0).map(|s| s.stat.shmid).collect();
+    if !attached.is_empty() {
+        inventory.attachers = attachers(&attached);
+    }
+    Ok(inventory)
+}
+
+/// Reads the header of a segment that must have one. The flag says that permission was missing.
+fn read_header(stat: &SegmentStat, address: Address, resident_bytes: Option<u64>, swapped_bytes: u64) -> Result<(Header, bool)> {
+    if !matches!(address.segment_type, SegmentType::PiBase | SegmentType::SiMeta | SegmentType::DataStage) {
+        return Ok((Header::None, false));
+    }
+    let zeros = [0; HEADER_BYTES];
+    let length = HEADER_BYTES.min(usize::try_from(stat.size_bytes).unwrap_or(HEADER_BYTES));
+    // Nothing was ever stored: reading would only make the kernel allocate a page of zeros.
+    if resident_bytes == Some(0) && swapped_bytes == 0 {
+        return Ok((Header::parse(address.segment_type, &zeros[..length]), false));
+    }
+    match Attachment::new(stat.shmid, Access::ReadOnly, swapped_bytes) {
+        Ok(attachment) => {
+            let length = length.min(usize::try_from(attachment.size_bytes()).unwrap_or(length));
+            let has_data = attachment.next_data(0, length as u64).map_err(|error| Error::io("lseek", stat.key, error))?;
+            let bytes = if has_data.is_some() { attachment.bytes(0..length as u64) } else { &zeros[..length] };
+            Ok((Header::parse(address.segment_type, bytes), false))
+        }
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => Ok((Header::Unreadable, true)),
+            // It went away between the listing and here.
+            Some(libc::EINVAL | libc::EIDRM) => Ok((Header::Unreadable, false)),
+            _ => Err(Error::io("shmat", stat.key, error)),
+        },
+    }
+}
+
+/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where it cannot be read.
+fn resident_and_swapped() -> HashMap<i32, (u64, u64)> {
+    let text = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+    let mut lines = text.lines();
+    let names: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
+    let column = |name: &str| names.iter().position(|found| *found == name);
+    let (Some(id), Some(rss), Some(swap)) = (column("shmid"), column("rss"), column("swap")) else {
+        return HashMap::new();
+    };
+    lines
+        .filter_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            Some((fields.get(id)?.parse().ok()?, (fields.get(rss)?.parse().ok()?, fields.get(swap)?.parse().ok()?)))
+        })
+        .collect()
+}
+
+/// `MemAvailable`, in bytes.
+fn available_memory_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.
+fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
+    let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
+    let own_namespace = fs::read_link("/proc/self/ns/ipc").ok();
+    let Ok(processes) = fs::read_dir("/proc") else { return found };
+    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+        if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {
+            continue;
+        }
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        let mut held: Vec<i32> = maps.lines().filter_map(shmid_of_mapping).filter(|id| shmids.contains(id)).collect();
+        held.sort_unstable();
+        held.dedup();
+        for shmid in held {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
+            found.entry(shmid).or_default().push(Attacher { pid, command });
+        }
+    }
+    found
+}
+
+/// The segment id of a line of `/proc/PID/maps`, where the line is of a System V segment: its inode is the id.
+fn shmid_of_mapping(line: &str) -> Option<i32> {
+    let mut fields = line.split_whitespace();
+    let inode = fields.nth(4)?;
+    fields.next()?.starts_with("/SYSV").then(|| inode.parse().ok())?
+}
+
+/// How base says the namespace was left, as listings show it.
+pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
+    let segments: Vec<&Segment> = group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect();
+    if segments.iter().any(|segment| segment.stat.attached_count > 0) {
+        return "running";
+    }
+    if segments.iter().any(|segment| segment.is_denied) {
+        return "unreadable";
+    }
+    let base = segments.iter().find(|segment| segment.address.segment_type == SegmentType::PiBase);
+    match base.map(|base| &base.header) {
+        None if group.nsid.is_none() && group.name.is_some() => "data-only",
+        None => "incomplete",
+        Some(Header::Base(base)) if !crate::segment::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
+        Some(Header::Base(base)) if base.shutdown != crate::segment::SHUTDOWN_CLEAN => "unclean",
+        Some(Header::Base(_)) if crate::plan::missing_or_extra(&headers_of(&segments)).is_empty() => "clean",
+        Some(_) => "incomplete",
+    }
+}
+
+fn headers_of<'a>(segments: &[&'a Segment]) -> Vec<(Address, &'a Header)> {
+    segments.iter().map(|segment| (segment.address, &segment.header)).collect()
+}
+
+const _: () = assert!(BASE_MIN_BYTES as usize <= HEADER_BYTES, "one read holds every header");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(key: u32, name: Option<&str>) -> (Key, Address, Option<NamespaceName>) {
+        (Key(key), Key(key).address().expect("an address"), name.and_then(NamespaceName::new))
+    }
+
+    #[test]
+    fn stripes_follow_their_name_and_index_segments_their_base() {
+        let segments = [
+            named(0xae00_1000, Some("a")),
+            named(0xae00_1001, None),
+            named(0xae00_1100, None),
+            named(0xa200_1000, None),
+            named(0xad00_5000, Some("a")),
+            named(0xad00_5001, Some("b")),
+            named(0xae00_3100, None),
+            named(0xad00_6000, None),
+            named(0xae20_1000, Some("a")),
+        ];
+        let groups = group(segments.iter().map(|(key, address, name)| (*key, *address, name.as_ref())));
+        let shown: Vec<(u8, Option<&str>, Option<u8>, usize)> =
+            groups.iter().map(|g| (g.instance, g.name.as_ref().map(NamespaceName::as_str), g.nsid, g.keys.len())).collect();
+        let expected = [
+            (0, Some("a"), Some(1), 5),
+            (0, Some("b"), None, 1),
+            (0, None, None, 1),
+            (0, None, Some(3), 1),
+            (2, Some("a"), Some(1), 1),
+        ];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn mappings_of_segments_are_told_from_others() {
+        assert_eq!(shmid_of_mapping("7f0-7f1 rw-s 00000000 00:01 42 /SYSVae001000 (deleted)"), Some(42));
+        assert_eq!(shmid_of_mapping("7f0-7f1 r-xp 00000000 08:01 42 /usr/lib/libc.so"), None);
+        assert_eq!(shmid_of_mapping("7f0-7f1 rw-p 00000000 00:00 0"), None);
+    }
+}

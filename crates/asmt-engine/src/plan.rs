@@ -1,0 +1,900 @@
+//! What would be done: a pure value from inventory, listing and request, with every refusal and its reason.
+//!
+//! Promise: the same inputs give the same plan; a plan with a refusal cannot be executed; what `-a` prints is what the
+//! executor gets. Must never: touch a file, a segment or the clock (no file system and no system calls in here).
+
+use crate::error::{Code, Error, Problem, Remark, Result};
+use crate::format::{MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_count, manifest_name};
+use crate::inventory::{Group, Inventory, Segment, group};
+use crate::segment::{
+    Address, Encoding, Header, KNOWN_BASE_VERSIONS, Key, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC, STRIPE_TRUSTED,
+    SegmentType, file_name,
+};
+use crate::store::{FileRecord, Listing};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Instance.
+    pub instance: u8,
+    /// Namespaces; `None` for all of the instance.
+    pub namespaces: Option<Vec<NamespaceName>>,
+    /// Backup: compress what may be compressed.
+    pub compress: bool,
+    /// Restore and verify: refuse what has no manifest.
+    pub require_manifest: bool,
+    /// Effective user id of the caller.
+    pub effective_uid: u32,
+    /// Page size in bytes: limits count in pages.
+    pub page_bytes: u64,
+}
+
+/// A plan, with what speaks against it.
+#[derive(Clone, Debug)]
+pub struct Plan<T> {
+    /// What would be done, as far as it could be planned.
+    pub namespaces: Vec<T>,
+    /// Why it must not be done; empty if it may.
+    pub refusals: Vec<Problem>,
+    /// What the user should know.
+    pub remarks: Vec<Remark>,
+}
+
+impl<T> Plan<T> {
+    fn new() -> Self {
+        Self { namespaces: Vec::new(), refusals: Vec::new(), remarks: Vec::new() }
+    }
+
+    fn refuse(&mut self, code: Code, message: impl Into<String>, hint: impl Into<String>) {
+        self.refusals.push(Problem::new(code, message, hint));
+    }
+
+    /// Whether something of what was asked for is there, be it damaged.
+    pub fn is_found(&self) -> bool {
+        !self.refusals.iter().any(|problem| matches!(problem.code, Code::NothingFound | Code::NamespaceMissing))
+    }
+
+    /// Adds another plan to this one.
+    pub fn extend(&mut self, other: Self) {
+        self.namespaces.extend(other.namespaces);
+        self.refusals.extend(other.refusals);
+        self.remarks.extend(other.remarks);
+    }
+
+    /// Fails with all refusals if there are any.
+    pub fn check(&self) -> Result<()> {
+        Error::from_problems(self.refusals.clone()).map_or(Ok(()), Err)
+    }
+}
+
+/// One segment to copy to a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    /// The segment as it was when it was planned; looked at again after copying.
+    pub segment: Segment,
+    /// How it will stand in its file.
+    pub encoding: Encoding,
+}
+
+impl Copy {
+    /// Name of its file.
+    pub fn file_name(&self) -> String {
+        file_name(self.segment.key(), self.encoding)
+    }
+}
+
+/// One namespace to back up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceBackup {
+    /// Instance.
+    pub instance: u8,
+    /// Name.
+    pub name: NamespaceName,
+    /// nsid of the index; `None` if there are only stripes.
+    pub nsid: Option<u8>,
+    /// Layout version of base; `None` if there are only stripes.
+    pub base_version: Option<u32>,
+    /// Segments, by key.
+    pub copies: Vec<Copy>,
+    /// Files of an interrupted run that this backup takes the place of; removed just before it is published.
+    pub superseded: Vec<String>,
+}
+
+/// Where the bytes of a segment come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Contents {
+    /// A file of ours: chunks that can be read and checked one by one.
+    Chunks(ManifestSegment),
+    /// A plain file with no manifest: nothing to check it against.
+    Plain,
+    /// A compressed file with no manifest: one stream, checked by the CRC-32 of its header and its trailer.
+    Stream {
+        /// CRC-32 of the segment.
+        crc32: u32,
+    },
+}
+
+/// One file to bring back, or to verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Key.
+    pub key: Key,
+    /// What the key says.
+    pub address: Address,
+    /// Size of the segment, bytes.
+    pub size_bytes: u64,
+    /// Owner the segment gets.
+    pub uid: u32,
+    /// Group the segment gets.
+    pub gid: u32,
+    /// Mode the segment gets.
+    pub mode: u32,
+    /// Name of the file.
+    pub file: String,
+    /// Size of the file, bytes.
+    pub file_bytes: u64,
+    /// How it stands in the file.
+    pub encoding: Encoding,
+    /// How it is read and checked.
+    pub contents: Contents,
+    /// Memory it needs at least, bytes: what is known to be holes or zeros does not count.
+    pub least_memory_bytes: u64,
+}
+
+/// One namespace to restore, or to verify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamespaceRestore {
+    /// Instance.
+    pub instance: u8,
+    /// Name.
+    pub name: NamespaceName,
+    /// nsid of the index; `None` if there are only stripes.
+    pub nsid: Option<u8>,
+    /// Layout version of base; `None` if there are only stripes.
+    pub base_version: Option<u32>,
+    /// When it was made, milliseconds since 1970; `None` if there is no manifest.
+    pub created_ms: Option<u64>,
+    /// Files, by key.
+    pub sources: Vec<Source>,
+}
+
+/// Plans a backup of what is in memory into a directory.
+pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
+    let mut plan = Plan::new();
+    for run in &listing.leftovers.live {
+        plan.refuse(
+            Code::AnotherAsmt,
+            format!("another asmt (pid {}) is at work in the directory", run.pid),
+            "wait for it to end, or use another directory",
+        );
+    }
+    let groups: Vec<Group> = inventory.groups().into_iter().filter(|group| group.instance == request.instance).collect();
+    let is_denied = groups.iter().any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
+    for group in choose(groups, request, is_denied, "shared memory", &mut plan) {
+        plan_group_backup(inventory, listing, request, &group, &mut plan);
+    }
+    plan
+}
+
+/// The groups that were asked for; refuses where one is not there.
+fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &str, plan: &mut Plan<T>) -> Vec<Group> {
+    let Some(names) = &request.namespaces else {
+        if groups.is_empty() {
+            plan.refuse(
+                Code::NothingFound,
+                format!("nothing of instance {} in {place}", request.instance),
+                "see what there is with: asmt list; choose another instance with -i",
+            );
+        }
+        return groups;
+    };
+    let chosen: Vec<Group> =
+        groups.iter().filter(|group| group.name.as_ref().is_some_and(|name| names.contains(name))).cloned().collect();
+    for name in names.iter().filter(|name| !chosen.iter().any(|group| group.name.as_ref() == Some(name))) {
+        if is_denied {
+            plan.refuse(
+                Code::PermissionDenied,
+                format!("namespace '{name}' was not found, and there are segments whose name may not be read"),
+                "run it as root, or as the owner of the segments",
+            );
+            continue;
+        }
+        let there: Vec<&str> = groups.iter().filter_map(|group| group.name.as_ref()).map(NamespaceName::as_str).collect();
+        let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
+        let code = if chosen.is_empty() { Code::NothingFound } else { Code::NamespaceMissing };
+        plan.refuse(
+            code,
+            format!("namespace '{name}' of instance {} is not in {place}; found: {there}", request.instance),
+            "check the name (-n) and the instance (-i); see what there is with: asmt list",
+        );
+    }
+    chosen
+}
+
+fn segments_of<'a>(inventory: &'a Inventory, group: &Group) -> Vec<&'a Segment> {
+    group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect()
+}
+
+fn plan_group_backup(
+    inventory: &Inventory,
+    listing: &Listing,
+    request: &Request,
+    group: &Group,
+    plan: &mut Plan<NamespaceBackup>,
+) {
+    let segments = segments_of(inventory, group);
+    let title = title_of(group);
+    if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
+        plan.refuse(
+            Code::PermissionDenied,
+            format!(
+                "{title}: segment {} belongs to uid {} with mode {:04o}, and uid {} may not read it",
+                denied.key(),
+                denied.stat.uid,
+                denied.stat.mode,
+                request.effective_uid
+            ),
+            "run it as root, or as the owner of the segments",
+        );
+        return;
+    }
+    if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
+        plan.refusals.push(attached_problem(inventory, &title, &segments, attached));
+        return;
+    }
+    let foreign_owner = segments.iter().find(|segment| segment.stat.uid != request.effective_uid);
+    if let Some(segment) = foreign_owner.filter(|_| request.effective_uid != 0) {
+        plan.refuse(
+            Code::PermissionDenied,
+            format!(
+                "{title}: segment {} belongs to uid {}, and uid {} cannot give its file to that owner",
+                segment.key(),
+                segment.stat.uid,
+                request.effective_uid
+            ),
+            "run it as root, or as the owner of the segments",
+        );
+    }
+    let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
+    for text in missing_or_extra(&headers) {
+        plan.refuse(
+            Code::SegmentsIncomplete,
+            format!("{title}: {text}"),
+            "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up",
+        );
+    }
+    let Some(name) = &group.name else { return };
+    for segment in segments.iter().filter(|segment| {
+        segment.stat.size_bytes < segment.address.segment_type.min_bytes() || segment.header == Header::Unreadable
+    }) {
+        plan.refuse(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, fewer than a {} has",
+                segment.key(),
+                segment.stat.size_bytes,
+                segment.address.segment_type.name()
+            ),
+            "it was not made by a server that is known; leave it, or remove it with: ipcrm",
+        );
+    }
+    let base_version = check_base(&headers, &title, &WhereBase::Memory, &mut plan.refusals);
+    plan.remarks.extend(stripe_remarks(&headers, &title));
+    let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
+    let own_manifest = manifest_name(group.instance, name);
+    let superseded = check_nothing_in_the_way(listing, group.instance, &nsids, &own_manifest, &title, plan);
+    let copies = segments.iter().map(|&segment| {
+        let compress = request.compress && segment.address.segment_type.may_be_compressed();
+        Copy { segment: segment.clone(), encoding: if compress { Encoding::Gzip } else { Encoding::Raw } }
+    });
+    plan.namespaces.push(NamespaceBackup {
+        instance: group.instance,
+        name: name.clone(),
+        nsid: group.nsid,
+        base_version,
+        copies: copies.collect(),
+        superseded,
+    });
+}
+
+fn title_of(group: &Group) -> String {
+    match (&group.name, group.nsid) {
+        (Some(name), _) => format!("namespace '{name}'"),
+        (None, Some(nsid)) => format!("nsid {nsid} (no base, so no name)"),
+        (None, None) => format!("stripe {} (no name in it)", group.keys[0]),
+    }
+}
+
+fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], first: &Segment) -> Problem {
+    let count = segments.iter().filter(|segment| segment.stat.attached_count > 0).count();
+    let mut holders: Vec<String> = segments
+        .iter()
+        .filter_map(|segment| inventory.attachers.get(&segment.stat.shmid))
+        .flatten()
+        .map(|attacher| format!("pid {} ({})", attacher.pid, attacher.command))
+        .collect();
+    holders.sort_unstable();
+    holders.dedup();
+    let is_server = segments
+        .iter()
+        .filter_map(|segment| inventory.attachers.get(&segment.stat.shmid))
+        .flatten()
+        .any(|attacher| attacher.command == "asd");
+    let by = if holders.is_empty() { "a process that cannot be seen from here".to_owned() } else { holders.join(", ") };
+    let hint = if is_server {
+        "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again"
+    } else if holders.is_empty() {
+        "find who holds it (as root: grep -l SYSV /proc/*/maps, also in other containers), let it end, then run it again"
+    } else {
+        "let that process end, then run it again"
+    };
+    Problem::new(
+        Code::SegmentAttached,
+        format!("{title}: {count} of {} segments attached ({} first), expected none; by {by}", segments.len(), first.key()),
+        hint,
+    )
+}
+
+/// Where a base was found: the same findings have other reasons and next steps.
+enum WhereBase {
+    Memory,
+    Backup,
+}
+
+/// Checks version and shutdown status of base; gives the version.
+fn check_base(headers: &[(Address, &Header)], title: &str, place: &WhereBase, refusals: &mut Vec<Problem>) -> Option<u32> {
+    let base = headers.iter().find_map(|(_, header)| if let Header::Base(base) = header { Some(base) } else { None })?;
+    if !KNOWN_BASE_VERSIONS.contains(&base.version) {
+        let code = match place {
+            WhereBase::Memory => Code::UnknownVersion,
+            WhereBase::Backup => Code::BackupUnknownVersion,
+        };
+        let (first, last) = (KNOWN_BASE_VERSIONS.start(), KNOWN_BASE_VERSIONS.end());
+        refusals.push(Problem::new(
+            code,
+            format!("{title}: base has layout version {}, expected {first} to {last}", base.version),
+            "this server is newer (or older) than this asmt knows: look for a newer asmt",
+        ));
+    }
+    if base.shutdown != SHUTDOWN_CLEAN {
+        let (code, hint) = match place {
+            WhereBase::Memory => (
+                Code::NotCleanlyShutDown,
+                "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
+            ),
+            WhereBase::Backup => (
+                Code::BackupNotClean,
+                "this backup was not made of a cleanly shut down server: do not use it; the node must cold-start",
+            ),
+        };
+        refusals.push(Problem::new(
+            code,
+            format!("{title}: base has shutdown status {}, expected {SHUTDOWN_CLEAN} (clean)", base.shutdown),
+            hint,
+        ));
+    }
+    Some(base.version)
+}
+
+/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are not counted: their number is not a
+/// field that decides (see [`stripe_remarks`]).
+pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
+    let mut found = Vec::new();
+    let of = |wanted: SegmentType| headers.iter().filter(move |(address, _)| address.segment_type == wanted);
+    let nsids: BTreeSet<u8> =
+        headers.iter().filter(|(address, _)| address.segment_type.is_index()).map(|(address, _)| address.nsid).collect();
+    if nsids.is_empty() {
+        return found;
+    }
+    if nsids.len() > 1 {
+        found.push(format!("its index is there under nsids {nsids:?}, expected one"));
+        return found;
+    }
+    if of(SegmentType::PiBase).count() == 0 {
+        found.push("base (pi-base, low 000) is missing".to_owned());
+    }
+    if of(SegmentType::PiTreex).count() == 0 {
+        found.push("treex (pi-treex, low 001) is missing".to_owned());
+    }
+    let base_count = of(SegmentType::PiBase)
+        .find_map(|(_, header)| if let Header::Base(base) = header { Some(base.stage_count) } else { None });
+    check_stages("primary", "base", of(SegmentType::PiStage).map(|(address, _)| address.index), base_count, &mut found);
+    let meta = of(SegmentType::SiMeta).next();
+    let si_count = meta.and_then(|(_, header)| if let Header::SiMeta(meta) = header { Some(meta.stage_count) } else { None });
+    if meta.is_none() && of(SegmentType::SiStage).count() > 0 {
+        found.push("there are secondary stages, and si-meta (low 000) is missing".to_owned());
+    } else if si_count == Some(0) {
+        found.push("si-meta counts 0 secondary stages, expected at least 1".to_owned());
+    }
+    check_stages("secondary", "si-meta", of(SegmentType::SiStage).map(|(address, _)| address.index), si_count, &mut found);
+    found
+}
+
+/// Stages must be 0 to count − 1, each once.
+fn check_stages(which: &str, counted_by: &str, stages: impl Iterator<Item = u16>, count: Option<u32>, found: &mut Vec<String>) {
+    let Some(count) = count else { return };
+    let there: BTreeSet<u32> = stages.map(u32::from).collect();
+    let missing: Vec<u32> = (0..count.min(2048)).filter(|stage| !there.contains(stage)).collect();
+    let extra: Vec<u32> = there.iter().copied().filter(|stage| *stage >= count).collect();
+    if let Some(first) = missing.first() {
+        found.push(format!(
+            "{} of {count} {which} stages counted by {counted_by} missing, the first is stage {first} (low {:03x})",
+            missing.len(),
+            0x100 + first
+        ));
+    }
+    if count > 2048 {
+        found.push(format!("{counted_by} counts {count} {which} stages, expected at most 2048"));
+    }
+    if let Some(first) = extra.first() {
+        found.push(format!(
+            "{} {which} stages more than the {count} counted by {counted_by}, the first is stage {first} (low {:03x})",
+            extra.len(),
+            0x100 + first
+        ));
+    }
+}
+
+/// What is odd about stripes. The fields are read out of public headers and decide nothing.
+fn stripe_remarks(headers: &[(Address, &Header)], title: &str) -> Vec<Remark> {
+    let stripes: Vec<_> = headers
+        .iter()
+        .filter_map(|(address, header)| if let Header::Stripe(stripe) = header { Some((address, stripe)) } else { None })
+        .collect();
+    let Some((_, first)) = stripes.first() else { return Vec::new() };
+    let mut remarks = Vec::new();
+    let mut remark = |text: String| remarks.push(Remark::new("stripes", format!("{title}: {text}")));
+    if stripes.len() as u64 != u64::from(first.stripe_count) {
+        remark(format!("{} data stripes are there, and they count {}", stripes.len(), first.stripe_count));
+    }
+    if stripes.iter().any(|(_, stripe)| stripe.magic != STRIPE_MAGIC) {
+        remark("a data stripe does not start with the expected magic".to_owned());
+    }
+    if stripes.iter().any(|(_, stripe)| stripe.random != first.random) {
+        remark("the data stripes are not of one set (their random differs): a server would not start with them".to_owned());
+    }
+    if stripes.iter().any(|(_, stripe)| stripe.flags & STRIPE_TRUSTED == 0) {
+        remark("a data stripe is not marked as trusted: the server was not shut down cleanly".to_owned());
+    }
+    remarks
+}
+
+/// Refuses if files of the same instance and nsid are in the directory; gives those that an interrupted run left
+/// committed, and that this backup replaces.
+fn check_nothing_in_the_way<T>(
+    listing: &Listing,
+    instance: u8,
+    nsids: &BTreeSet<u8>,
+    own_manifest: &str,
+    title: &str,
+    plan: &mut Plan<T>,
+) -> Vec<String> {
+    let is_ours = |name: &str| {
+        name == own_manifest
+            || crate::segment::parse_file_name(name)
+                .is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
+    };
+    let files = listing.files.iter().map(|file| &file.name);
+    let manifests = listing.manifests.iter().map(|manifest| &manifest.name);
+    let unsafe_files = listing.problems.iter().map(|(name, _)| name);
+    let mut in_the_way: Vec<&String> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
+    in_the_way.sort_unstable();
+    let (superseded, in_the_way): (Vec<&String>, Vec<&String>) =
+        in_the_way.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
+    if let Some(first) = in_the_way.first() {
+        plan.refuse(
+            Code::BackupExists,
+            format!("{title}: the directory holds {} files of instance {instance} and the same nsid or name, the first is {first}; expected none", in_the_way.len()),
+            "use another directory; or, when that backup is no longer needed, move it away",
+        );
+    }
+    superseded.into_iter().cloned().collect()
+}
+
+/// Plans a restore from a directory into memory.
+pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> Plan<NamespaceRestore> {
+    let mut plan = verify(listing, request);
+    for namespace in plan.namespaces.clone() {
+        check_nothing_in_memory(inventory, &namespace, &mut plan.refusals);
+    }
+    check_room(inventory, &plan.namespaces, request.page_bytes, &mut plan.refusals);
+    plan
+}
+
+/// Plans the reading of a backup: what is there must be whole, committed and consistent.
+pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
+    let mut plan = Plan::new();
+    let in_instance = |file: &&FileRecord| file.address.instance == request.instance;
+    let records: BTreeMap<Key, &FileRecord> = listing.files.iter().filter(in_instance).map(|file| (file.key, file)).collect();
+    let manifests: Vec<&Manifest> = listing
+        .manifests
+        .iter()
+        .filter_map(|record| record.manifest.as_ref().ok())
+        .filter(|manifest| manifest.instance == request.instance)
+        .collect();
+    // A manifest claims its files; what no manifest claims is grouped by the names in the files.
+    let claimed: BTreeSet<Key> = manifests.iter().flat_map(|manifest| &manifest.segments).map(|segment| segment.key).collect();
+    let mut groups: Vec<Group> = manifests
+        .iter()
+        .map(|manifest| Group {
+            instance: manifest.instance,
+            name: Some(manifest.namespace.clone()),
+            nsid: manifest.nsid,
+            keys: manifest.segments.iter().map(|segment| segment.key).collect(),
+        })
+        .collect();
+    let unclaimed = records.values().filter(|file| !claimed.contains(&file.key));
+    for loose in group(unclaimed.map(|file| (file.key, file.address, file.header.name()))) {
+        let owner = groups
+            .iter()
+            .find(|group| group.name == loose.name && loose.name.is_some() || loose.nsid.is_some() && group.nsid == loose.nsid);
+        match owner {
+            Some(owner) => plan.refuse(
+                Code::ExtraFile,
+                format!(
+                    "{}: {} files are not in its manifest, the first is {}",
+                    title_of(owner),
+                    loose.keys.len(),
+                    records[&loose.keys[0]].name
+                ),
+                "remove what is not of this backup",
+            ),
+            None => groups.push(loose),
+        }
+    }
+    check_interrupted(listing, request, &groups, &mut plan);
+    if plan.refusals.is_empty() || !groups.is_empty() {
+        for group in choose(groups, request, false, "the directory", &mut plan) {
+            let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
+            match manifest {
+                Some(manifest) => plan_from_manifest(manifest, &records, &group, &mut plan),
+                None => plan_without_manifest(&records, &group, request, &mut plan),
+            }
+        }
+    }
+    check_other_files(listing, request, &mut plan);
+    plan
+}
+
+/// Refuses where an interrupted backup, or one still at work, is what was asked for.
+fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], plan: &mut Plan<NamespaceRestore>) {
+    for run in &listing.leftovers.live {
+        plan.refuse(
+            Code::AnotherAsmt,
+            format!("another asmt (pid {}) is at work in the directory", run.pid),
+            "wait for it to end",
+        );
+    }
+    let is_asked = |name: &str| request.namespaces.as_ref().is_none_or(|names| names.iter().any(|asked| asked.as_str() == name));
+    for name in listing.leftovers.interrupted.iter().filter(|name| is_asked(name)) {
+        plan.refuse(
+            Code::BackupIncomplete,
+            format!("the backup of namespace '{name}' was interrupted before it was committed"),
+            "it cannot be used; name the other namespaces with -n, or let the node cold-start",
+        );
+    }
+    if groups.is_empty() && plan.refusals.is_empty() && !listing.leftovers.sweep.is_empty() {
+        plan.refuse(
+            Code::BackupIncomplete,
+            format!(
+                "the directory holds {} files of a backup that was interrupted before it was committed, and no other",
+                listing.leftovers.sweep.len()
+            ),
+            "it cannot be used; back up again (that sweeps them), or let the node cold-start",
+        );
+    }
+}
+
+/// Refuses for files that bear the name of a segment or manifest of this instance and cannot be read as such.
+fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceRestore>) {
+    let manifest_prefix = format!("asmt-manifest-{}-", request.instance);
+    let is_asked_manifest = |name: &str| match &request.namespaces {
+        None => name.starts_with(&manifest_prefix),
+        Some(names) => names.iter().any(|asked| manifest_name(request.instance, asked) == name),
+    };
+    for record in &listing.manifests {
+        let Err(error) = &record.manifest else { continue };
+        if !is_asked_manifest(&record.name) {
+            continue;
+        }
+        match error {
+            ManifestError::TooNew(version) => plan.refuse(
+                Code::ManifestTooNew,
+                format!("{} has format version {version}, expected at most {MANIFEST_VERSION}", record.name),
+                "use the asmt that made this backup, or a newer one",
+            ),
+            ManifestError::Damaged(text) => plan.refuse(
+                Code::ManifestDamaged,
+                format!("{} is damaged: {text}", record.name),
+                "the backup cannot be checked: use another one, or let the node cold-start",
+            ),
+        }
+    }
+    for (name, problem) in &listing.problems {
+        let of_instance =
+            crate::segment::parse_file_name(name).is_some_and(|(_, address, _)| address.instance == request.instance);
+        if of_instance || is_asked_manifest(name) {
+            plan.refusals.push(problem.clone());
+        }
+    }
+}
+
+fn damaged_hint() -> &'static str {
+    "the backup is damaged: use another one, or let the node cold-start"
+}
+
+fn plan_from_manifest(
+    manifest: &Manifest,
+    records: &BTreeMap<Key, &FileRecord>,
+    group: &Group,
+    plan: &mut Plan<NamespaceRestore>,
+) {
+    let title = title_of(group);
+    let mut sources = Vec::new();
+    let mut headers = Vec::new();
+    for segment in &manifest.segments {
+        let file = segment.file_name();
+        let Some(record) = records.get(&segment.key) else {
+            let hint = if segment.address.segment_type == SegmentType::PiBase {
+                "without base it was never committed, or base was removed: it cannot be used"
+            } else {
+                damaged_hint()
+            };
+            plan.refuse(Code::BackupIncomplete, format!("{title}: {file} is missing"), hint);
+            continue;
+        };
+        if record.encoding != segment.encoding {
+            plan.refuse(
+                Code::ExtraFile,
+                format!("{title}: found {}, expected {file}", record.name),
+                "the files are not those of the manifest: use another backup",
+            );
+            continue;
+        }
+        headers.push((segment.address, &record.header));
+        let problems_before = plan.refusals.len();
+        if record.file_bytes != segment.file_bytes {
+            plan.refuse(
+                Code::WrongSize,
+                format!("{title}: {file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes),
+                damaged_hint(),
+            );
+        }
+        if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
+            || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
+        {
+            plan.refuse(
+                Code::ContentDamaged,
+                format!(
+                    "{title}: the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
+                    record.size_bytes,
+                    record.crc32.unwrap_or(0),
+                    segment.size_bytes,
+                    segment.crc32
+                ),
+                damaged_hint(),
+            );
+        }
+        if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
+            plan.refuse(
+                Code::ContentDamaged,
+                format!(
+                    "{title}: {file} is of namespace '{}', expected '{}'",
+                    record.header.name().map_or("?", NamespaceName::as_str),
+                    manifest.namespace
+                ),
+                damaged_hint(),
+            );
+        }
+        if plan.refusals.len() > problems_before {
+            continue;
+        }
+        let zero_bytes = segment.zero_chunks.iter().map(|(_, count)| count * u64::from(segment.chunk_bytes)).sum::<u64>();
+        sources.push(Source {
+            key: segment.key,
+            address: segment.address,
+            size_bytes: segment.size_bytes,
+            uid: segment.uid,
+            gid: segment.gid,
+            mode: segment.mode,
+            file: record.name.clone(),
+            file_bytes: segment.file_bytes,
+            encoding: segment.encoding,
+            contents: Contents::Chunks(segment.clone()),
+            // A plain file keeps holes that are smaller than a chunk, too.
+            least_memory_bytes: match segment.encoding {
+                Encoding::Raw => segment.size_bytes.saturating_sub(zero_bytes).min(record.allocated_bytes),
+                Encoding::Gzip => segment.size_bytes.saturating_sub(zero_bytes).min(segment.file_bytes),
+            },
+        });
+    }
+    if headers.len() == manifest.segments.len() {
+        for text in missing_or_extra(&headers) {
+            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), damaged_hint());
+        }
+    }
+    let base_version = check_base(&headers, &title, &WhereBase::Backup, &mut plan.refusals);
+    plan.remarks.extend(stripe_remarks(&headers, &title));
+    plan.namespaces.push(NamespaceRestore {
+        instance: manifest.instance,
+        name: manifest.namespace.clone(),
+        nsid: manifest.nsid,
+        base_version,
+        created_ms: Some(manifest.created_ms),
+        sources,
+    });
+}
+
+fn plan_without_manifest(
+    records: &BTreeMap<Key, &FileRecord>,
+    group: &Group,
+    request: &Request,
+    plan: &mut Plan<NamespaceRestore>,
+) {
+    let title = title_of(group);
+    let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
+    if request.require_manifest {
+        plan.refuse(
+            Code::ManifestRequired,
+            format!("{title}: there is no manifest, and --require-manifest was given"),
+            "leave it out to restore a backup of ASMT's, whose plain files cannot be checked",
+        );
+    }
+    let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
+    for text in missing_or_extra(&headers) {
+        plan.refuse(
+            Code::BackupIncomplete,
+            format!("{title}: {text}"),
+            "the backup is incomplete: use another one, or let the node cold-start",
+        );
+    }
+    let Some(name) = &group.name else {
+        if group.nsid.is_none() {
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", files[0].name), damaged_hint());
+        }
+        return;
+    };
+    let mut readable = Vec::new();
+    for file in &files {
+        let least = file.address.segment_type.min_bytes();
+        // A deflate stream cannot grow more: a header that says so lies, and its size must not be believed.
+        let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
+        if file.size_bytes < least || file.size_bytes > most {
+            plan.refuse(
+                Code::WrongSize,
+                format!(
+                    "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
+                    file.name, file.file_bytes, file.size_bytes
+                ),
+                damaged_hint(),
+            );
+        } else {
+            readable.push(file);
+        }
+    }
+    let base_version = check_base(&headers, &title, &WhereBase::Backup, &mut plan.refusals);
+    plan.remarks.extend(stripe_remarks(&headers, &title));
+    let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
+    plan.remarks.push(Remark::new(
+        "no-manifest",
+        format!(
+            "{title}: made by ASMT, with no manifest: {plain_count} of {} files are plain and cannot be checked for damage",
+            files.len()
+        ),
+    ));
+    let sources = readable.iter().map(|file| Source {
+        key: file.key,
+        address: file.address,
+        size_bytes: file.size_bytes,
+        uid: file.uid,
+        gid: file.gid,
+        mode: file.mode,
+        file: file.name.clone(),
+        file_bytes: file.file_bytes,
+        encoding: file.encoding,
+        contents: file.crc32.map_or(Contents::Plain, |crc32| Contents::Stream { crc32 }),
+        least_memory_bytes: file.size_bytes.min(file.allocated_bytes),
+    });
+    plan.namespaces.push(NamespaceRestore {
+        instance: group.instance,
+        name: name.clone(),
+        nsid: group.nsid,
+        base_version,
+        created_ms: None,
+        sources: sources.collect(),
+    });
+}
+
+/// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
+fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, refusals: &mut Vec<Problem>) {
+    let wanted: BTreeSet<(bool, u8)> =
+        namespace.sources.iter().map(|source| (source.address.segment_type.is_index(), source.address.nsid)).collect();
+    let named: BTreeSet<Key> = inventory
+        .groups()
+        .into_iter()
+        .filter(|group| group.instance == namespace.instance && group.name.as_ref() == Some(&namespace.name))
+        .flat_map(|group| group.keys)
+        .collect();
+    let in_the_way: Vec<&Segment> = inventory
+        .segments
+        .values()
+        .filter(|segment| segment.address.instance == namespace.instance)
+        .filter(|segment| {
+            wanted.contains(&(segment.address.segment_type.is_index(), segment.address.nsid)) || named.contains(&segment.key())
+        })
+        .collect();
+    let Some(first) = in_the_way.first() else { return };
+    let title = format!("namespace '{}'", namespace.name);
+    if let Some(attached) = in_the_way.iter().find(|segment| segment.stat.attached_count > 0) {
+        refusals.push(attached_problem(inventory, &title, &in_the_way, attached));
+        return;
+    }
+    refusals.push(Problem::new(
+        Code::SegmentsExist,
+        format!(
+            "{title}: {} segments of it are in memory, the first is {} (shmid {}); expected none",
+            in_the_way.len(),
+            first.key(),
+            first.stat.shmid
+        ),
+        format!(
+            "if the server was shut down cleanly, just start it: nothing needs restoring; else remove exactly these: ipcrm{}",
+            in_the_way.iter().take(8).map(|segment| format!(" -m {}", segment.stat.shmid)).collect::<String>()
+                + if in_the_way.len() > 8 { " …" } else { "" }
+        ),
+    ));
+}
+
+/// Refuses what certainly does not fit: limits of the IPC namespace, and memory.
+fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes: u64, refusals: &mut Vec<Problem>) {
+    let sources = || namespaces.iter().flat_map(|namespace| &namespace.sources);
+    let mut limit = |name: &str, found: u64, needed: u64| {
+        if needed > found {
+            refusals.push(Problem::new(
+                Code::SystemLimit,
+                format!("kernel.{name} is {found}, expected at least {needed}"),
+                format!("raise it: sysctl -w kernel.{name}={needed}"),
+            ));
+        }
+    };
+    if let Some(limits) = inventory.limits {
+        let count = sources().count() as u64;
+        let largest = sources().map(|source| source.size_bytes).max().unwrap_or(0);
+        let pages = sources().map(|source| source.size_bytes.div_ceil(page_bytes)).fold(0, u64::saturating_add);
+        limit("shmmax", limits.max_segment_bytes, largest);
+        limit("shmmni", limits.max_segment_count, limits.segment_count + count);
+        limit("shmall", limits.max_total_pages, limits.total_pages.saturating_add(pages));
+    }
+    let needed = sources().map(|source| source.least_memory_bytes).fold(0, u64::saturating_add);
+    if let Some(available) = inventory.available_memory_bytes.filter(|available| *available < needed) {
+        refusals.push(Problem::new(
+            Code::NotEnoughMemory,
+            format!("{available} bytes of memory are available, expected at least {needed}"),
+            "free memory, or name fewer namespaces with -n",
+        ));
+    }
+}
+
+/// The order in which a namespace's files are published: what ASMT refuses without base first, stripes after it, and
+/// base last of all. (The manifest goes between; with no base it is last.)
+pub fn publishing_rank(address: Address) -> (u8, std::cmp::Reverse<u16>) {
+    let rank = match address.segment_type {
+        SegmentType::PiTreex => 0,
+        SegmentType::PiStage => 1,
+        SegmentType::SiStage => 2,
+        SegmentType::SiMeta => 3,
+        SegmentType::DataStage => 4,
+        SegmentType::PiBase => 5,
+    };
+    (rank, std::cmp::Reverse(address.index))
+}
+
+/// Chunks to transfer for a source: a stream counts as one.
+pub fn work_units(source: &Source) -> u64 {
+    match &source.contents {
+        Contents::Chunks(segment) => segment.chunks.len() as u64,
+        Contents::Plain => chunk_count(source.size_bytes, crate::format::chunk_bytes_for(source.size_bytes)),
+        Contents::Stream { .. } => 1,
+    }
+}

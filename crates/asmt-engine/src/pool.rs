@@ -1,0 +1,295 @@
+//! Worker threads on one queue of units, and what they share while a segment is in work.
+//!
+//! Promise: the first error, panic or stop ends all workers after the unit they are at; a thread that cannot be had is
+//! done without, as long as there is one. Must never: lose an error, or wait for a worker that has gone.
+
+use crate::error::{Code, Error, Result};
+use crate::progress::Control;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Descriptors left for everything that is not a worker's.
+const SPARE_DESCRIPTORS: u64 = 64;
+/// Descriptors a worker holds at most: a segment's file in `map_files`, and a file of the backup.
+const DESCRIPTORS_A_WORKER: u64 = 2;
+
+/// Threads to use: what was asked for, or all CPUs the process may use; fewer where the limit on open files is low.
+pub fn thread_count(asked: Option<usize>) -> usize {
+    let wanted = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    wanted.clamp(1, most_by_descriptors())
+}
+
+fn most_by_descriptors() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    // The soft limit is a default for programs that use select(); raising it needs no right.
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    let workers = current.map_or(u64::MAX, |current| current.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_WORKER);
+    usize::try_from(workers).unwrap_or(usize::MAX).max(1)
+}
+
+/// What the workers of one pool share.
+pub struct Pool<'c> {
+    control: &'c Control,
+    next: AtomicU64,
+    has_failed: AtomicBool,
+    first_error: Mutex<Option<Error>>,
+}
+
+impl<'c> Pool<'c> {
+    /// Does units `0..unit_count`, in the order of the queue, on up to `threads` threads; `state` makes what a worker
+    /// keeps to itself. The first error is given back.
+    pub fn run<S>(
+        control: &'c Control,
+        threads: usize,
+        unit_count: u64,
+        state: impl Fn() -> S + Sync,
+        work: impl Fn(&Self, &mut S, u64) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let pool = Self { control, next: AtomicU64::new(0), has_failed: AtomicBool::new(false), first_error: Mutex::new(None) };
+        let worker = || {
+            let mut own = state();
+            while let Some(unit) = pool.take(unit_count) {
+                let outcome = catch_unwind(AssertUnwindSafe(|| control.check_stop().and_then(|()| work(&pool, &mut own, unit))));
+                if let Err(error) = outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref()))) {
+                    pool.fail(error);
+                }
+            }
+        };
+        let others = threads.min(usize::try_from(unit_count).unwrap_or(usize::MAX)).saturating_sub(1);
+        std::thread::scope(|scope| {
+            for number in 0..others {
+                // This thread works as well, so that one worker there always is.
+                if std::thread::Builder::new().name(format!("asmt-{number}")).spawn_scoped(scope, worker).is_err() {
+                    control.note("fewer-threads", format!("only {} of {threads} threads could be started", number + 1));
+                    break;
+                }
+            }
+            worker();
+        });
+        pool.first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    }
+
+    fn take(&self, unit_count: u64) -> Option<u64> {
+        if self.is_ending() {
+            return None;
+        }
+        let unit = self.next.fetch_add(1, Ordering::Relaxed);
+        (unit < unit_count).then_some(unit)
+    }
+
+    fn fail(&self, error: Error) {
+        // Noted before others are told: their own errors, made because of this one, must not come first.
+        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has failed: whoever waits for another must give up.
+    fn is_ending(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// Fails if another worker has failed or a stop was asked for.
+    pub fn check(&self) -> Result<()> {
+        self.control.check_stop()?;
+        if self.is_ending() { Err(Error::new(Code::Bug, "another worker has failed", "")) } else { Ok(()) }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    Error::new(
+        Code::Bug,
+        format!("asmt has a bug: {}", text.unwrap_or("a panic without words")),
+        "please report it, with what was done",
+    )
+}
+
+/// A thing that is opened by the first worker that needs it and closed by the last: a segment in work.
+pub struct InWork<T> {
+    slot: Mutex<Option<Arc<T>>>,
+    units_left: AtomicU64,
+}
+
+impl<T> InWork<T> {
+    /// For so many units of work.
+    pub fn new(units: u64) -> Self {
+        Self { slot: Mutex::new(None), units_left: AtomicU64::new(units) }
+    }
+
+    /// The thing, opened now if nobody has it open.
+    pub fn enter(&self, open: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some(thing) => Ok(Arc::clone(thing)),
+            None => Ok(Arc::clone(slot.insert(Arc::new(open()?)))),
+        }
+    }
+
+    /// One unit is done. The worker of the last one gets the thing, to finish and close it.
+    pub fn leave(&self, thing: Arc<T>) -> Option<T> {
+        // Given up before it is counted: whoever counts the last unit finds no other holder.
+        drop(thing);
+        if self.units_left.fetch_sub(1, Ordering::AcqRel) != 1 {
+            return None;
+        }
+        let last = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        last.and_then(Arc::into_inner)
+    }
+}
+
+/// Places for pieces whose length is known only when they are made: each begins where the one before it ends.
+pub struct Places {
+    next: Mutex<(u64, u64)>,
+    moved: Condvar,
+}
+
+impl Places {
+    /// The first piece begins at `offset`.
+    pub fn new(offset: u64) -> Self {
+        Self { next: Mutex::new((0, offset)), moved: Condvar::new() }
+    }
+
+    /// Gives piece `index` its place, waiting for those before it. Pieces are taken from the queue in order, so the
+    /// one waited for is always in another worker's hands.
+    pub fn place(&self, pool: &Pool<'_>, index: u64, length: u64) -> Result<u64> {
+        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        while next.0 != index {
+            pool.check()?;
+            // A while, not for ever: a worker that failed notifies nobody.
+            next = self.moved.wait_timeout(next, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        let offset = next.1;
+        *next = (index + 1, offset + length);
+        self.moved.notify_all();
+        Ok(offset)
+    }
+
+    /// Where the last piece ended.
+    pub fn end(&self) -> u64 {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+}
+
+/// Numbers units over several segments: which one a unit belongs to, and which of its own it is.
+pub struct Units {
+    ends: Vec<u64>,
+}
+
+impl Units {
+    /// From the number of units of each.
+    pub fn new(counts: impl Iterator<Item = u64>) -> Self {
+        let ends = counts.scan(0, |sum, count| {
+            *sum += count;
+            Some(*sum)
+        });
+        Self { ends: ends.collect() }
+    }
+
+    /// Units in all.
+    pub fn count(&self) -> u64 {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    /// Index of the segment, and number of the unit in it.
+    pub fn locate(&self, unit: u64) -> (usize, u64) {
+        let index = self.ends.partition_point(|end| *end <= unit);
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        (index, unit - start)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_unit_is_done_once() {
+        let control = Control::default();
+        let done: Vec<AtomicU64> = (0..1000).map(|_| AtomicU64::new(0)).collect();
+        let outcome = Pool::run(
+            &control,
+            8,
+            1000,
+            || (),
+            |_, (), unit| {
+                done[unit as usize].fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            },
+        );
+        outcome.expect("no error");
+        assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn an_error_a_panic_and_a_stop_end_all_workers() {
+        let control = Control::default();
+        let places = Places::new(0);
+        let failing = |at: u64, panics: bool| {
+            Pool::run(
+                &control,
+                4,
+                1000,
+                || (),
+                |pool, (), unit| {
+                    assert!(!(panics && unit == at), "unit {unit}");
+                    if unit == at {
+                        return Err(Error::new(Code::SystemCall, "the first error", ""));
+                    }
+                    places.place(pool, unit, 1).map(|_| ())
+                },
+            )
+        };
+        assert_eq!(failing(0, false).expect_err("an error").first().message, "the first error");
+        assert_eq!(failing(0, true).expect_err("an error").first().code, Code::Bug);
+        control.stop();
+        assert_eq!(failing(2000, false).expect_err("an error").first().code, Code::Interrupted);
+    }
+
+    #[test]
+    fn pieces_stand_one_behind_the_other_whoever_makes_them() {
+        let control = Control::default();
+        let (places, found) = (Places::new(34), Mutex::new(Vec::new()));
+        let outcome = Pool::run(
+            &control,
+            8,
+            100,
+            || (),
+            |pool, (), unit| {
+                let offset = places.place(pool, unit, unit + 1)?;
+                found.lock().expect("a lock").push((unit, offset));
+                Ok(())
+            },
+        );
+        outcome.expect("no error");
+        let mut found = found.into_inner().expect("a lock");
+        found.sort_unstable();
+        let expected: Vec<(u64, u64)> = (0..100).map(|unit| (unit, 34 + unit * (unit + 1) / 2)).collect();
+        assert_eq!(found, expected);
+        assert_eq!(places.end(), 34 + 5050);
+    }
+
+    #[test]
+    fn the_last_one_out_closes() {
+        let in_work = InWork::new(3);
+        let opened = AtomicU64::new(0);
+        let enter = || in_work.enter(|| Ok(opened.fetch_add(1, Ordering::Relaxed))).expect("it opens");
+        let (first, second) = (enter(), enter());
+        assert_eq!(in_work.leave(first), None);
+        assert_eq!(in_work.leave(second), None);
+        assert_eq!(in_work.leave(enter()), Some(0));
+        assert_eq!(opened.into_inner(), 1);
+    }
+
+    #[test]
+    fn units_are_counted_over_segments() {
+        let units = Units::new([2, 0, 3].into_iter());
+        assert_eq!(units.count(), 5);
+        let located: Vec<(usize, u64)> = (0..5).map(|unit| units.locate(unit)).collect();
+        assert_eq!(located, [(0, 0), (0, 1), (2, 0), (2, 1), (2, 2)]);
+    }
+}

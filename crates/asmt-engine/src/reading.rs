@@ -1,0 +1,373 @@
+//! Reading segments out of files, chunk by chunk, checking each as it comes in: for restore, verify and `-c`.
+//!
+//! Promise: what is handed on has passed its check where there is one; a gzip member is read to its last byte, and its
+//! CRC-32, its length and the segment's size all agree; a decompression bomb stops at the segment's size.
+//! Must never: hand on bytes before they are checked, or believe a length in a file.
+
+use crate::checksum::{self, RangeSum};
+use crate::codec::{ChunkDecoder, MemberDecoder};
+use crate::error::{Code, Error, Kind, Problem, Result};
+use crate::format::{
+    ASMT_HEADER_BYTES, AsmtHeader, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, chunk_bytes_for, chunk_count,
+    chunk_range,
+};
+use crate::plan::{Contents, Source, work_units};
+use crate::pool::{InWork, Pool, Units};
+use crate::progress::{Control, Phase};
+use crate::segment::{Encoding, Key};
+use crate::store::{Buffer, InFile, Store};
+use crate::transfer::gzip_tail;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+/// Bytes read at once of a stream that has no chunk table.
+const STREAM_READ_BYTES: u64 = 1 << 20;
+
+/// What a worker keeps to itself.
+#[derive(Default)]
+pub struct Scratch {
+    file: Buffer,
+    decoded: Vec<u8>,
+    decoder: ChunkDecoder,
+}
+
+/// Takes checked bytes of a segment: their offset and the bytes. Called once a chunk, in any order.
+pub type Sink<'s> = &'s mut dyn FnMut(u64, &[u8]) -> Result<()>;
+
+fn damaged(text: String) -> Error {
+    Error::new(Code::ContentDamaged, text, "the backup is damaged: use another one, or let the node cold-start")
+}
+
+/// Bytes of a chunk of a source.
+pub fn chunk_bytes_of(source: &Source) -> u32 {
+    match &source.contents {
+        Contents::Chunks(segment) => segment.chunk_bytes,
+        Contents::Plain | Contents::Stream { .. } => chunk_bytes_for(source.size_bytes),
+    }
+}
+
+/// Opens a source's file, and checks what is around its chunks.
+pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
+    let file = store.read(&source.file, source.file_bytes, from_disk)?;
+    if let (Contents::Chunks(segment), Encoding::Gzip) = (&source.contents, source.encoding) {
+        let mut buffer = Buffer::default();
+        let mut start = AsmtHeader { size_bytes: segment.size_bytes, crc32: segment.crc32 }.to_bytes().to_vec();
+        start.extend_from_slice(&GZIP_HEADER);
+        if file.read(0, start.len(), &mut buffer)? != start {
+            return Err(damaged(format!("{} at 0: its header is not that of the manifest", file.shown())));
+        }
+        let tail = gzip_tail(segment.size_bytes, segment.crc32);
+        let offset = segment.file_bytes - tail.len() as u64;
+        if file.read(offset, tail.len(), &mut buffer)? != tail {
+            return Err(damaged(format!("{} at {offset}: its end is not that of the manifest", file.shown())));
+        }
+    }
+    Ok(file)
+}
+
+/// Reads one unit of a source (a chunk; all of a stream), checks it, and hands it on. Gives the CRC-32 of each chunk
+/// read, from the unit's first on.
+pub fn read_unit(
+    file: &InFile,
+    source: &Source,
+    unit: u64,
+    scratch: &mut Scratch,
+    control: &Control,
+    sink: Sink<'_>,
+) -> Result<Vec<u32>> {
+    match &source.contents {
+        Contents::Chunks(segment) => match segment.encoding {
+            Encoding::Raw => {
+                let expected = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)].crc32;
+                read_plain(file, source, segment.chunk_bytes, unit, Some(expected), scratch, sink).map(|crc32| vec![crc32])
+            }
+            Encoding::Gzip => read_compressed(file, segment, unit, scratch, sink).map(|crc32| vec![crc32]),
+        },
+        Contents::Plain => read_plain(file, source, chunk_bytes_of(source), unit, None, scratch, sink).map(|crc32| vec![crc32]),
+        Contents::Stream { crc32 } => read_stream(file, source, *crc32, scratch, control, sink),
+    }
+}
+
+fn read_plain(
+    file: &InFile,
+    source: &Source,
+    chunk_bytes: u32,
+    unit: u64,
+    expected: Option<u32>,
+    scratch: &mut Scratch,
+    sink: Sink<'_>,
+) -> Result<u32> {
+    let range = chunk_range(source.size_bytes, chunk_bytes, unit);
+    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+    let whole = std::slice::from_ref(&range);
+    let parts = data_ranges(file, &range)?;
+    if parts == whole {
+        let bytes = file.read(range.start, length, &mut scratch.file)?;
+        let crc32 = crc32fast::hash(bytes);
+        check_crc(file, range.start, source.key, expected, crc32)?;
+        sink(range.start, bytes)?;
+        return Ok(crc32);
+    }
+    // With holes: gathered first, so that nothing is handed on before all of the chunk is checked.
+    scratch.decoded.clear();
+    scratch.decoded.resize(length, 0);
+    let mut sum = RangeSum::new(&range);
+    for part in &parts {
+        let bytes = file.read(part.start, usize::try_from(part.end - part.start).unwrap_or(usize::MAX), &mut scratch.file)?;
+        sum.add(part.start, bytes);
+        let at = (part.start - range.start) as usize;
+        scratch.decoded[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+    let crc32 = sum.finish();
+    check_crc(file, range.start, source.key, expected, crc32)?;
+    for part in parts {
+        let at = (part.start - range.start) as usize;
+        sink(part.start, &scratch.decoded[at..at + (part.end - part.start) as usize])?;
+    }
+    Ok(crc32)
+}
+
+fn data_ranges(file: &InFile, range: &std::ops::Range<u64>) -> Result<Vec<std::ops::Range<u64>>> {
+    let mut found = Vec::new();
+    let mut position = range.start;
+    while let Some(data) = file.next_data(position, range.end)? {
+        position = data.end;
+        found.push(data);
+    }
+    Ok(found)
+}
+
+fn check_crc(file: &InFile, offset: u64, key: Key, expected: Option<u32>, found: u32) -> Result<()> {
+    match expected.filter(|expected| *expected != found) {
+        Some(expected) => {
+            Err(damaged(format!("{} at {offset} (segment {key}): CRC-32 {found:08x}, expected {expected:08x}", file.shown())))
+        }
+        None => Ok(()),
+    }
+}
+
+fn read_compressed(file: &InFile, segment: &ManifestSegment, unit: u64, scratch: &mut Scratch, sink: Sink<'_>) -> Result<u32> {
+    let chunk = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)];
+    let range = chunk_range(segment.size_bytes, segment.chunk_bytes, unit);
+    let encoded = file.read(chunk.offset, chunk.length as usize, &mut scratch.file)?;
+    scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
+    scratch.decoder.decode(encoded, &mut scratch.decoded).map_err(|text| {
+        damaged(format!("{} at {} (segment {}, offset {}): {text}", file.shown(), chunk.offset, segment.key, range.start))
+    })?;
+    let crc32 = crc32fast::hash(&scratch.decoded);
+    check_crc(file, chunk.offset, segment.key, Some(chunk.crc32), crc32)?;
+    sink(range.start, &scratch.decoded)?;
+    Ok(crc32)
+}
+
+/// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are handed on before
+/// it: the caller must not trust any before this returns.
+fn read_stream(
+    file: &InFile,
+    source: &Source,
+    expected_crc32: u32,
+    scratch: &mut Scratch,
+    control: &Control,
+    sink: Sink<'_>,
+) -> Result<Vec<u32>> {
+    let place = |offset: u64| format!("{} at {offset} (segment {})", file.shown(), source.key);
+    let chunk_bytes = chunk_bytes_of(source);
+    let start = ASMT_HEADER_BYTES as u64;
+    let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
+    if file.file_bytes() < least {
+        return Err(damaged(format!("{} has {} bytes, expected at least {least}", file.shown(), file.file_bytes())));
+    }
+    let header = file.read(start, GZIP_HEADER.len(), &mut scratch.file)?;
+    let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(format!("{}: {text}", place(start))))?;
+    let mut input_offset = start + GZIP_HEADER.len() as u64;
+    let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
+    let mut sums = Vec::new();
+    let mut is_end = false;
+    let mut chunk_index = 0;
+    let count = chunk_count(source.size_bytes, chunk_bytes);
+    let mut made = 0;
+    let mut range = chunk_range(source.size_bytes, chunk_bytes, 0);
+    scratch.decoded.resize((range.end - range.start) as usize, 0);
+    while !is_end {
+        control.check_stop()?;
+        let length = (stream_end - input_offset).min(STREAM_READ_BYTES) as usize;
+        if length == 0 {
+            return Err(damaged(format!("{}: the stream does not end where the file does", place(input_offset))));
+        }
+        let input = file.read(input_offset, length, &mut scratch.file)?;
+        let mut used = 0;
+        loop {
+            // One byte more than the segment has: a stream that fills it too is too long.
+            let mut beyond = [0];
+            let target = if chunk_index < count { &mut scratch.decoded[made..] } else { &mut beyond[..] };
+            let step = decoder
+                .step(&input[used..], target)
+                .map_err(|text| damaged(format!("{}: {text}", place(input_offset + used as u64))))?;
+            used += step.used;
+            if chunk_index == count && step.made > 0 {
+                return Err(damaged(format!(
+                    "{}: the stream goes on past the segment's {} bytes",
+                    place(input_offset + used as u64),
+                    source.size_bytes
+                )));
+            }
+            made += step.made;
+            if chunk_index < count && made == scratch.decoded.len() {
+                sums.push(crc32fast::hash(&scratch.decoded));
+                sink(range.start, &scratch.decoded)?;
+                control.add_done(made as u64);
+                chunk_index += 1;
+                made = 0;
+                if chunk_index < count {
+                    range = chunk_range(source.size_bytes, chunk_bytes, chunk_index);
+                    scratch.decoded.resize((range.end - range.start) as usize, 0);
+                }
+            }
+            is_end = step.is_end;
+            if is_end || step.used + step.made == 0 {
+                break;
+            }
+        }
+        if used == 0 && !is_end {
+            return Err(damaged(format!("{}: the stream does not go on", place(input_offset))));
+        }
+        input_offset += used as u64;
+    }
+    if chunk_index < count {
+        let found = u64::from(chunk_bytes) * chunk_index + made as u64;
+        return Err(damaged(format!(
+            "{}: the stream ends after {found} bytes, expected {}",
+            place(input_offset),
+            source.size_bytes
+        )));
+    }
+    if input_offset != stream_end {
+        return Err(damaged(format!("{}: the stream ends here, expected at {stream_end}", place(input_offset))));
+    }
+    let found = checksum::combine(source.size_bytes, chunk_bytes, sums.iter().copied());
+    let trailer = gzip_tail(source.size_bytes, found);
+    let trailer = &trailer[DEFLATE_END.len()..];
+    if found != expected_crc32 {
+        return Err(damaged(format!("{}: CRC-32 {found:08x}, expected {expected_crc32:08x}", place(0))));
+    }
+    if file.read(stream_end, GZIP_TRAILER_BYTES, &mut scratch.file)? != trailer {
+        return Err(damaged(format!("{}: the gzip trailer does not match the segment", place(stream_end))));
+    }
+    Ok(sums)
+}
+
+/// Number of units of each source.
+pub fn units_of(sources: &[Source]) -> Units {
+    Units::new(sources.iter().map(work_units))
+}
+
+/// Bytes of a segment that a unit covers, as far as progress is counted by unit (a stream counts its own).
+pub fn unit_bytes(source: &Source, unit: u64) -> u64 {
+    match source.contents {
+        Contents::Stream { .. } => 0,
+        _ => {
+            let range = chunk_range(source.size_bytes, chunk_bytes_of(source), unit);
+            range.end - range.start
+        }
+    }
+}
+
+/// Reads staged files back from the disk and compares them with what was copied.
+pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, control: &Control) -> Result<()> {
+    control.begin(Phase::Check, sources.iter().map(|source| source.size_bytes).sum());
+    let found = read_all(store, sources, threads, control, true, false)?;
+    if !found.is_from_disk {
+        control.note(
+            "page-cache",
+            "this file system has no direct I/O: files were read back after asking the kernel to drop them from memory",
+        );
+    }
+    Error::from_problems(
+        found
+            .damages
+            .into_iter()
+            .map(|problem| {
+                Problem::new(
+                    Code::CompareFailed,
+                    format!("reading back: {}", problem.message),
+                    "do not trust this disk: look at the kernel's log, and choose another directory",
+                )
+            })
+            .collect(),
+    )
+    .map_or(Ok(()), Err)
+}
+
+/// What reading everything brought.
+pub struct Findings {
+    /// All that is damaged.
+    pub damages: Vec<Problem>,
+    /// CRC-32 of each segment that was read whole.
+    pub sums: HashMap<Key, u32>,
+    /// Whether all reads went past the page cache, as far as asked.
+    pub is_from_disk: bool,
+}
+
+/// Most damages listed; a disk that has lost everything would fill the memory.
+const MAX_DAMAGES: usize = 1000;
+
+/// Reads every chunk of every source and checks it. With `go_on`, damage is collected and the rest is still read.
+pub fn read_all(
+    store: &Store,
+    sources: &[Source],
+    threads: usize,
+    control: &Control,
+    from_disk: bool,
+    go_on: bool,
+) -> Result<Findings> {
+    let units = units_of(sources);
+    let in_work: Vec<InWork<Result<InFile>>> = sources.iter().map(|source| InWork::new(work_units(source))).collect();
+    let findings = Mutex::new(Findings { damages: Vec::new(), sums: HashMap::new(), is_from_disk: true });
+    let sums: Vec<Mutex<Vec<u32>>> = sources.iter().map(|_| Mutex::new(Vec::new())).collect();
+    let lock = || findings.lock().unwrap_or_else(PoisonError::into_inner);
+    Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
+        let (index, unit) = units.locate(unit);
+        let source = &sources[index];
+        // A file that cannot be opened is reported once, by the worker that tried; its other chunks are passed over.
+        let file = in_work[index].enter(|| match open(store, source, from_disk) {
+            Err(error) if error.first().kind == Kind::Damaged && go_on => {
+                lock().damages.extend_from_slice(error.problems());
+                Ok(Err(error))
+            }
+            other => other.map(Ok),
+        })?;
+        if let Ok(file) = file.as_ref() {
+            match read_unit(file, source, unit, scratch, control, &mut |_, _| Ok(())) {
+                Ok(found) => put_sums(&sums[index], source, unit, &found),
+                Err(error) if error.first().kind == Kind::Damaged && go_on && lock().damages.len() < MAX_DAMAGES => {
+                    lock().damages.extend_from_slice(error.problems())
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        control.add_done(unit_bytes(source, unit));
+        if let Some(Ok(file)) = in_work[index].leave(file) {
+            lock().is_from_disk &= file.is_from_disk();
+            control.note("read", format!("read {}", source.file));
+        }
+        Ok(())
+    })?;
+    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
+    for (source, sums) in sources.iter().zip(sums) {
+        let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
+        findings.sums.insert(source.key, checksum::combine(source.size_bytes, chunk_bytes_of(source), sums.into_iter()));
+    }
+    // Workers find damage in any order; people read it in the order of files.
+    findings.damages.sort_by(|a, b| a.message.cmp(&b.message));
+    Ok(findings)
+}
+
+/// Keeps the CRC-32 of a unit's chunks among those of the segment.
+pub fn put_sums(all: &Mutex<Vec<u32>>, source: &Source, unit: u64, found: &[u32]) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if all.is_empty() {
+        all.resize(usize::try_from(chunk_count(source.size_bytes, chunk_bytes_of(source))).unwrap_or(usize::MAX), 0);
+    }
+    let first = usize::try_from(unit).unwrap_or(usize::MAX);
+    all[first..first + found.len()].copy_from_slice(found);
+}

@@ -1,0 +1,317 @@
+//! What an operation found or did, as data for people and scripts. Sizes in bytes, times in milliseconds.
+//!
+//! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
+
+use crate::error::Remark;
+use crate::format::Manifest;
+use crate::inventory::{self, Inventory, Segment};
+use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
+use crate::segment::{Address, Encoding, Header, Key};
+use serde::Serialize;
+use std::collections::HashMap;
+
+/// Which operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verb {
+    /// List what is in shared memory.
+    List,
+    /// Copy segments to a directory.
+    Backup,
+    /// Bring segments back from a directory.
+    Restore,
+    /// Check a backup at rest.
+    Verify,
+}
+
+/// A namespace.
+#[derive(Clone, Debug, Serialize)]
+pub struct NamespaceReport {
+    /// Instance.
+    pub instance: u8,
+    /// Name; null for index segments without a readable base.
+    pub name: Option<String>,
+    /// nsid of the index; null if there are only stripes.
+    pub nsid: Option<u8>,
+    /// nsid of the stripes, if there are any.
+    pub data_nsid: Option<u8>,
+    /// Layout version of base.
+    pub base_version: Option<u32>,
+    /// How the server left it: listings only.
+    pub state: Option<&'static str>,
+    /// Number of segments.
+    pub segment_count: usize,
+    /// Size of all of them.
+    pub size_bytes: u64,
+    /// Of these in memory; null where only files are known.
+    pub resident_bytes: Option<u64>,
+    /// Of these swapped out.
+    pub swapped_bytes: u64,
+    /// Size of all files.
+    pub file_bytes: Option<u64>,
+    /// Whether the backup has a manifest; null where there is no backup yet.
+    pub has_manifest: Option<bool>,
+    /// When the backup was made, milliseconds since 1970.
+    pub created_ms: Option<u64>,
+}
+
+/// A segment.
+#[derive(Clone, Debug, Serialize)]
+pub struct SegmentReport {
+    /// Key, eight hex digits.
+    pub key: String,
+    /// Id; null where it is only in a file.
+    pub shmid: Option<i32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Mode, four octal digits.
+    pub mode: String,
+    /// Times attached; null where it is only in a file.
+    pub attached_count: Option<u64>,
+    /// Size.
+    pub size_bytes: u64,
+    /// Of this in memory.
+    pub resident_bytes: Option<u64>,
+    /// Instance.
+    pub instance: u8,
+    /// nsid.
+    pub nsid: u8,
+    /// Namespace.
+    pub namespace: Option<String>,
+    /// What it holds, as ASMT names it.
+    pub r#type: &'static str,
+    /// Stage or stripe number, where the type has one.
+    pub stage: Option<u16>,
+    /// File name.
+    pub file: Option<String>,
+    /// `raw` or `gzip`.
+    pub encoding: Option<&'static str>,
+    /// Size of the file.
+    pub file_bytes: Option<u64>,
+    /// CRC-32, eight hex digits, where it was computed.
+    pub crc32: Option<String>,
+}
+
+/// What was found or done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// Which operation.
+    pub verb: Verb,
+    /// Directory; null for a list.
+    pub directory: Option<String>,
+    /// Nothing was done: it was only looked what would be.
+    pub analyze: bool,
+    /// Namespaces.
+    pub namespaces: Vec<NamespaceReport>,
+    /// Segments, by key.
+    pub segments: Vec<SegmentReport>,
+    /// What the user should know.
+    pub remarks: Vec<Remark>,
+    /// Size of all segments.
+    pub total_bytes: u64,
+    /// Of this read or written, holes left out; null where nothing was.
+    pub data_bytes: Option<u64>,
+    /// Disk space reserved, at worst needed; backups only.
+    pub reserve_bytes: Option<u64>,
+    /// How long it took.
+    pub elapsed_ms: u64,
+}
+
+impl Report {
+    /// One with nothing in it.
+    pub fn new(verb: Verb, directory: Option<String>, analyze: bool) -> Self {
+        Self {
+            verb,
+            directory,
+            analyze,
+            namespaces: Vec::new(),
+            segments: Vec::new(),
+            remarks: Vec::new(),
+            total_bytes: 0,
+            data_bytes: None,
+            reserve_bytes: None,
+            elapsed_ms: 0,
+        }
+    }
+
+    fn finish(mut self) -> Self {
+        self.segments.sort_by(|a, b| a.key.cmp(&b.key));
+        self.total_bytes = self.segments.iter().map(|segment| segment.size_bytes).sum();
+        self
+    }
+
+    /// What is in memory, as far as an instance and names do not narrow it down.
+    pub fn with_inventory(
+        mut self,
+        inventory: &Inventory,
+        instance: Option<u8>,
+        names: Option<&[crate::segment::NamespaceName]>,
+    ) -> Self {
+        for group in inventory.groups() {
+            let is_named = names.is_none_or(|names| group.name.as_ref().is_some_and(|name| names.contains(name)));
+            if !is_named || instance.is_some_and(|instance| instance != group.instance) {
+                continue;
+            }
+            let segments: Vec<&Segment> = group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect();
+            let name = group.name.as_ref().map(ToString::to_string);
+            self.namespaces.push(NamespaceReport {
+                base_version: segments
+                    .iter()
+                    .find_map(|segment| if let Header::Base(base) = &segment.header { Some(base.version) } else { None }),
+                state: Some(inventory::state(inventory, &group)),
+                ..namespace_of_segments(group.instance, name.clone(), group.nsid, &segments)
+            });
+            self.segments.extend(segments.into_iter().map(|segment| segment_in_memory(segment, name.clone())));
+        }
+        self.finish()
+    }
+
+    /// What a backup would copy.
+    pub fn with_backup_plan(mut self, namespaces: &[NamespaceBackup]) -> Self {
+        for namespace in namespaces {
+            let segments: Vec<&Segment> = namespace.copies.iter().map(|copy| &copy.segment).collect();
+            let name = Some(namespace.name.to_string());
+            self.namespaces.push(NamespaceReport {
+                base_version: namespace.base_version,
+                ..namespace_of_segments(namespace.instance, name.clone(), namespace.nsid, &segments)
+            });
+            self.segments.extend(namespace.copies.iter().map(|copy| SegmentReport {
+                file: Some(copy.file_name()),
+                encoding: Some(copy.encoding.name()),
+                ..segment_in_memory(&copy.segment, name.clone())
+            }));
+        }
+        self.finish()
+    }
+
+    /// What a backup has copied: files and sums, from the manifests.
+    pub fn with_manifests(mut self, manifests: &[Manifest]) -> Self {
+        for (report, manifest) in self.namespaces.iter_mut().zip(manifests) {
+            report.file_bytes = Some(manifest.segments.iter().map(|segment| segment.file_bytes).sum());
+            report.has_manifest = Some(true);
+            report.created_ms = Some(manifest.created_ms);
+        }
+        let by_key: HashMap<String, (u64, u32)> = manifests
+            .iter()
+            .flat_map(|manifest| &manifest.segments)
+            .map(|segment| (segment.key.to_string(), (segment.file_bytes, segment.crc32)))
+            .collect();
+        for segment in &mut self.segments {
+            if let Some((file_bytes, crc32)) = by_key.get(&segment.key) {
+                segment.file_bytes = Some(*file_bytes);
+                segment.crc32 = Some(format!("{crc32:08x}"));
+            }
+        }
+        self
+    }
+
+    /// What a restore would bring back, or a verification read.
+    pub fn with_restore_plan(mut self, namespaces: &[NamespaceRestore]) -> Self {
+        for namespace in namespaces {
+            let addresses = || namespace.sources.iter().map(|source| source.address);
+            self.namespaces.push(NamespaceReport {
+                instance: namespace.instance,
+                name: Some(namespace.name.to_string()),
+                nsid: namespace.nsid,
+                data_nsid: data_nsid(addresses()),
+                base_version: namespace.base_version,
+                state: None,
+                segment_count: namespace.sources.len(),
+                size_bytes: namespace.sources.iter().map(|source| source.size_bytes).sum(),
+                resident_bytes: None,
+                swapped_bytes: 0,
+                file_bytes: Some(namespace.sources.iter().map(|source| source.file_bytes).sum()),
+                has_manifest: Some(namespace.created_ms.is_some()),
+                created_ms: namespace.created_ms,
+            });
+            self.segments.extend(namespace.sources.iter().map(|source| segment_in_file(source, namespace.name.to_string())));
+        }
+        self.finish()
+    }
+
+    /// CRC-32 of segments, and their ids where they have one.
+    pub fn with_sums(mut self, sums: impl Iterator<Item = (Key, Option<i32>, u32)>) -> Self {
+        let by_key: HashMap<String, (Option<i32>, u32)> =
+            sums.map(|(key, shmid, crc32)| (key.to_string(), (shmid, crc32))).collect();
+        for segment in &mut self.segments {
+            if let Some((shmid, crc32)) = by_key.get(&segment.key) {
+                segment.shmid = *shmid;
+                segment.attached_count = shmid.map(|_| 0);
+                segment.crc32 = Some(format!("{crc32:08x}"));
+            }
+        }
+        self
+    }
+}
+
+fn data_nsid(mut addresses: impl Iterator<Item = Address>) -> Option<u8> {
+    addresses.find(|address| !address.segment_type.is_index()).map(|address| address.nsid)
+}
+
+fn namespace_of_segments(instance: u8, name: Option<String>, nsid: Option<u8>, segments: &[&Segment]) -> NamespaceReport {
+    NamespaceReport {
+        instance,
+        name,
+        nsid,
+        data_nsid: data_nsid(segments.iter().map(|segment| segment.address)),
+        base_version: None,
+        state: None,
+        segment_count: segments.len(),
+        size_bytes: segments.iter().map(|segment| segment.stat.size_bytes).sum(),
+        resident_bytes: segments.iter().map(|segment| segment.resident_bytes).sum(),
+        swapped_bytes: segments.iter().map(|segment| segment.swapped_bytes).sum(),
+        file_bytes: None,
+        has_manifest: None,
+        created_ms: None,
+    }
+}
+
+fn segment_in_memory(segment: &Segment, namespace: Option<String>) -> SegmentReport {
+    let stat = &segment.stat;
+    SegmentReport {
+        shmid: Some(stat.shmid),
+        attached_count: Some(stat.attached_count),
+        resident_bytes: segment.resident_bytes,
+        ..segment_of(stat.key, segment.address, (stat.uid, stat.gid, stat.mode), stat.size_bytes, namespace)
+    }
+}
+
+fn segment_in_file(source: &Source, namespace: String) -> SegmentReport {
+    let is_gzip = source.encoding == Encoding::Gzip;
+    SegmentReport {
+        file: Some(source.file.clone()),
+        encoding: Some(if is_gzip { Encoding::Gzip } else { Encoding::Raw }.name()),
+        file_bytes: Some(source.file_bytes),
+        ..segment_of(source.key, source.address, (source.uid, source.gid, source.mode), source.size_bytes, Some(namespace))
+    }
+}
+
+fn segment_of(
+    key: Key,
+    address: Address,
+    (uid, gid, mode): (u32, u32, u32),
+    size_bytes: u64,
+    namespace: Option<String>,
+) -> SegmentReport {
+    SegmentReport {
+        key: key.to_string(),
+        shmid: None,
+        uid,
+        gid,
+        mode: format!("{mode:04o}"),
+        attached_count: None,
+        size_bytes,
+        resident_bytes: None,
+        instance: address.instance,
+        nsid: address.nsid,
+        namespace,
+        r#type: address.segment_type.name(),
+        stage: address.stage(),
+        file: None,
+        encoding: None,
+        file_bytes: None,
+        crc32: None,
+    }
+}

@@ -1,0 +1,753 @@
+//! A backup directory: what is in it, reading from it, and staging files in it.
+//!
+//! Promise: the directory is opened once and everything is done relative to it; only regular files with one link are
+//! read, and no symbolic link is followed; files are 0600 from their creation; nothing is called part of a backup
+//! while it is staged. Must never: remove the directory, or a file that asmt did not make.
+//!
+//! Names in the directory: `<key>.dat[.gz]` (ASMT's, and ours), `asmt-manifest-<instance>-<namespace>.json`,
+//! `.asmt-tmp.<run>.<name>` (staged by a run) and `.asmt-run.<run>` (its journal while it publishes). Neither ASMT
+//! 2.2.1 nor we take the last two for a backup. `<run>` names boot, process and its start, so that the leftovers of a
+//! dead run are told from the work of a live one.
+
+use crate::codec::MemberDecoder;
+use crate::error::{Code, Error, Problem, Result};
+use crate::format::{ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, is_manifest_name, manifest_name};
+use crate::run::RunId;
+use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
+use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Alignment of buffers, offsets and lengths for direct I/O; more than any device asks for is not needed.
+const ALIGNMENT: usize = 4096;
+/// Largest manifest that is read: a chunk table for about 50 TiB.
+const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
+const JOURNAL_PREFIX: &str = ".asmt-run.";
+
+/// An open backup directory.
+pub struct Store {
+    directory: OwnedFd,
+    path: PathBuf,
+}
+
+/// A file of a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileRecord {
+    /// Its name as it stands in the directory (ASMT's may be of another case).
+    pub name: String,
+    /// Key of the segment.
+    pub key: Key,
+    /// What the key says.
+    pub address: Address,
+    /// How the segment stands in it.
+    pub encoding: Encoding,
+    /// Size of the file, bytes.
+    pub file_bytes: u64,
+    /// Bytes of the file that have blocks; the rest is holes.
+    pub allocated_bytes: u64,
+    /// Size of the segment, bytes, as file size or header claim it.
+    pub size_bytes: u64,
+    /// CRC-32 of the segment as the header of a compressed file claims it.
+    pub crc32: Option<u32>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// What the segment's first bytes say.
+    pub header: Header,
+}
+
+/// A manifest found, or why it was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ManifestRecord {
+    /// Its name in the directory.
+    pub name: String,
+    /// What it says.
+    pub manifest: std::result::Result<Manifest, ManifestError>,
+}
+
+/// What is in a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Files of segments, by name. Those of an interrupted backup that never was committed are not among them.
+    pub files: Vec<FileRecord>,
+    /// Manifests, by name.
+    pub manifests: Vec<ManifestRecord>,
+    /// Files that bear a segment's or manifest's name and must not be read: the name, and why.
+    pub problems: Vec<(String, Problem)>,
+    /// What interrupted backups left.
+    pub leftovers: Leftovers,
+}
+
+/// What dead runs of asmt left in a directory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Files to remove, in this order: nothing that a reader would take for a backup without what was removed before.
+    pub sweep: Vec<String>,
+    /// Names under which files of a run stand that had committed some of its namespaces, but not all: the run never
+    /// reported success, so the next backup of these namespaces takes their place.
+    pub superseded: BTreeSet<String>,
+    /// Namespaces (as in the journal) whose backup was interrupted before its commit.
+    pub interrupted: Vec<String>,
+    /// Runs that are still at work here.
+    pub live: Vec<RunId>,
+}
+
+/// What a run is about to publish: written before the first rename, removed after the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Journal {
+    /// A namespace each.
+    pub namespaces: Vec<JournalNamespace>,
+}
+
+/// The files of one namespace, in the order in which they are published: the last one commits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalNamespace {
+    /// Its name.
+    pub namespace: String,
+    /// Final name and inode of each file; the inode tells our file from another under the same name.
+    pub files: Vec<(String, u64)>,
+}
+
+/// How a directory is locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Readers: restore, verify.
+    Shared,
+    /// The one writer: backup.
+    Exclusive,
+}
+
+impl Store {
+    /// Opens a directory that must be there.
+    ///
+    /// Errors: `directory-missing`, `not-a-directory`, `permission-denied`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        match fs::open(path, flags, Mode::empty()) {
+            Ok(directory) => Ok(Self { directory, path: path.to_owned() }),
+            Err(Errno::NOENT) => Err(Error::new(
+                Code::DirectoryMissing,
+                format!("no such directory: {}", path.display()),
+                "check the path, and that its file system is mounted",
+            )),
+            Err(Errno::NOTDIR) => Err(Error::new(
+                Code::NotADirectory,
+                format!("not a directory: {}", path.display()),
+                "name the directory of the backup",
+            )),
+            Err(Errno::ACCESS) => Err(Error::new(
+                Code::PermissionDenied,
+                format!("no permission to read directory {}", path.display()),
+                "run it as root, or as the directory's owner",
+            )),
+            Err(error) => Err(Error::io("open", path.display(), error)),
+        }
+    }
+
+    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there.
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let synced =
+                    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fsync);
+                synced.map_err(|error| Error::io("fsync", parent.display(), error))?;
+            }
+            Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => {
+                return Err(Error::new(
+                    Code::DirectoryMissing,
+                    format!("cannot make directory {}: the directory above it is not there", path.display()),
+                    "make it, or check that its file system is mounted",
+                ));
+            }
+            Err(Errno::ACCESS) => {
+                return Err(Error::new(
+                    Code::PermissionDenied,
+                    format!("no permission to make directory {}", path.display()),
+                    "run it as root, or make the directory for this user first",
+                ));
+            }
+            Err(Errno::NOTDIR) => {
+                return Err(Error::new(
+                    Code::NotADirectory,
+                    format!("not a directory: above {}", path.display()),
+                    "check the path",
+                ));
+            }
+            Err(error) => return Err(Error::io("mkdir", path.display(), error)),
+        }
+        let store = Self::open(path)?;
+        match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Err(Errno::ACCESS) => Err(Error::new(
+                Code::PermissionDenied,
+                format!("no permission to write in directory {}", path.display()),
+                "run it as root, or as the directory's owner",
+            )),
+            // Whatever else it is, the first file will say so.
+            _ => Ok(store),
+        }
+    }
+
+    /// Its path, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn shown(&self, name: &str) -> String {
+        self.path.join(name).display().to_string()
+    }
+
+    /// Locks the directory until the store is dropped.
+    ///
+    /// Errors: `another-asmt` if it is locked the other way.
+    pub fn lock(&self, lock: Lock) -> Result<()> {
+        let operation = match lock {
+            Lock::Shared => FlockOperation::NonBlockingLockShared,
+            Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        };
+        match fs::flock(&self.directory, operation) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(Error::new(
+                Code::AnotherAsmt,
+                format!("another asmt is at work in {}", self.path.display()),
+                "wait for it to end, or use another directory",
+            )),
+            // Some network file systems have no locks; the run's names and journal still tell live from dead.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
+            Err(error) => Err(Error::io("flock", self.path.display(), error)),
+        }
+    }
+
+    /// Names in the directory, sorted. Names that are not UTF-8 are nobody's we know.
+    fn names(&self) -> Result<Vec<String>> {
+        // A descriptor of its own, so that listing twice starts at the beginning twice.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = fs::openat(&self.directory, ".", flags, Mode::empty())
+            .map_err(|error| Error::io("open", self.path.display(), error))?;
+        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+        let mut entries = RawDir::new(directory, &mut buffer);
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry.map_err(|error| Error::io("read directory", self.path.display(), error))?;
+            if let Ok(name) = entry.file_name().to_str() {
+                names.push(name.to_owned());
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Looks at what is in the directory: names, owners, sizes, headers, manifests. Reads no data.
+    ///
+    /// Errors: failed system calls. What is wrong with single files is in [`Listing::problems`].
+    pub fn list(&self) -> Result<Listing> {
+        let names = self.names()?;
+        let mut listing = Listing { leftovers: self.leftovers(&names)?, ..Listing::default() };
+        let swept: BTreeSet<&str> = listing.leftovers.sweep.iter().map(String::as_str).collect();
+        let mut files: BTreeMap<Key, FileRecord> = BTreeMap::new();
+        for name in names.iter().filter(|name| !swept.contains(name.as_str())) {
+            if let Some((key, address, encoding)) = parse_file_name(name) {
+                match self.file_record(name, key, address, encoding)? {
+                    Ok(record) => {
+                        if let Some(other) = files.get(&key) {
+                            let message =
+                                format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
+                            let problem = Problem::new(Code::ExtraFile, message, "remove the one that is not of this backup");
+                            listing.problems.push((name.clone(), problem));
+                        }
+                        files.insert(key, record);
+                    }
+                    Err(problem) => listing.problems.push((name.clone(), problem)),
+                }
+            } else if is_manifest_name(name) {
+                let manifest = self.read_manifest(name)?;
+                match manifest {
+                    Ok(manifest) => listing.manifests.push(ManifestRecord { name: name.clone(), manifest }),
+                    Err(problem) => listing.problems.push((name.clone(), problem)),
+                }
+            }
+        }
+        listing.files = files.into_values().collect();
+        Ok(listing)
+    }
+
+    fn file_record(
+        &self,
+        name: &str,
+        key: Key,
+        address: Address,
+        encoding: Encoding,
+    ) -> Result<std::result::Result<FileRecord, Problem>> {
+        let file = match self.open_file(name)? {
+            Ok(file) => file,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        let file_bytes = stat.st_size.cast_unsigned();
+        let needs_header = matches!(address.segment_type, SegmentType::PiBase | SegmentType::SiMeta | SegmentType::DataStage);
+        let mut record = FileRecord {
+            name: name.to_owned(),
+            key,
+            address,
+            encoding,
+            file_bytes,
+            allocated_bytes: stat.st_blocks.cast_unsigned().saturating_mul(512),
+            size_bytes: file_bytes,
+            crc32: None,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o777,
+            header: Header::None,
+        };
+        let wanted = match (encoding, needs_header) {
+            (Encoding::Raw, false) => 0,
+            (Encoding::Raw, true) => HEADER_BYTES,
+            (Encoding::Gzip, false) => ASMT_HEADER_BYTES,
+            // Enough compressed bytes for the first few decoded ones, whoever compressed them.
+            (Encoding::Gzip, true) => 256 << 10,
+        };
+        let mut bytes = vec![0; wanted.min(usize::try_from(file_bytes).unwrap_or(wanted))];
+        let read = read_at_most(file.as_fd(), 0, &mut bytes).map_err(|error| Error::io("read", self.shown(name), error))?;
+        bytes.truncate(read);
+        if encoding == Encoding::Raw {
+            record.header = Header::parse(address.segment_type, &bytes);
+            return Ok(Ok(record));
+        }
+        match AsmtHeader::parse(&bytes) {
+            Ok(header) => {
+                record.size_bytes = header.size_bytes;
+                record.crc32 = Some(header.crc32);
+            }
+            Err(text) => {
+                return Ok(Err(Problem::new(
+                    Code::ContentDamaged,
+                    format!("{}: {text}", self.shown(name)),
+                    "the backup is damaged: use another one, or let the node cold-start",
+                )));
+            }
+        }
+        if needs_header {
+            let mut start = vec![0; HEADER_BYTES.min(usize::try_from(record.size_bytes).unwrap_or(HEADER_BYTES))];
+            let made = inflate_start(&bytes[ASMT_HEADER_BYTES..], &mut start);
+            record.header = Header::parse(address.segment_type, &start[..made]);
+        }
+        Ok(Ok(record))
+    }
+
+    /// Opens a file for reading if it is a regular file with one link. The inner error says what it is instead.
+    fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
+        let unsafe_file = |what: &str| {
+            Ok(Err(Problem::new(
+                Code::UnsafeFile,
+                format!("{} is {what}, expected a regular file with one link", self.shown(name)),
+                "find out who put it there, and remove it",
+            )))
+        };
+        // Not blocking: opening a FIFO would wait for its writer.
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::LOOP) => return unsafe_file("a symbolic link"),
+            Err(Errno::NXIO) => return unsafe_file("a socket or device"),
+            Err(error) => return Err(Error::io("open", self.shown(name), error)),
+        };
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile if stat.st_nlink == 1 => Ok(Ok(file)),
+            FileType::RegularFile => unsafe_file(&format!("a file with {} links", stat.st_nlink)),
+            FileType::Directory => unsafe_file("a directory"),
+            _ => unsafe_file("a FIFO or device"),
+        }
+    }
+
+    /// The inner error says why a file that bears a manifest's name must not be read.
+    fn read_manifest(&self, name: &str) -> Result<std::result::Result<std::result::Result<Manifest, ManifestError>, Problem>> {
+        let text = match self.read_text(name, MAX_MANIFEST_BYTES)? {
+            Ok(text) => text,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let manifest = match text {
+            Some(text) => Manifest::parse(&text),
+            None => Err(ManifestError::Damaged(format!("it is no text of at most {MAX_MANIFEST_BYTES} bytes"))),
+        };
+        // A manifest renamed to another namespace's is not that namespace's.
+        Ok(Ok(manifest.and_then(|manifest| {
+            let own_name = manifest_name(manifest.instance, &manifest.namespace);
+            if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
+        })))
+    }
+
+    /// Text of a small file; `None` if it is longer or not UTF-8.
+    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Option<String>, Problem>> {
+        let file = match self.open_file(name)? {
+            Ok(file) => file,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        let Some(length) = Some(stat.st_size.cast_unsigned()).filter(|size| *size <= most_bytes) else { return Ok(Ok(None)) };
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        let read = read_at_most(file.as_fd(), 0, &mut bytes).map_err(|error| Error::io("read", self.shown(name), error))?;
+        bytes.truncate(read);
+        Ok(Ok(String::from_utf8(bytes).ok()))
+    }
+
+    /// Finds what dead runs left, and live ones.
+    fn leftovers(&self, names: &[String]) -> Result<Leftovers> {
+        let mut leftovers = Leftovers::default();
+        let mut temporaries = Vec::new();
+        let mut journals = Vec::new();
+        for name in names {
+            let run = match (name.strip_prefix(TEMPORARY_PREFIX), name.strip_prefix(JOURNAL_PREFIX)) {
+                (Some(rest), _) => rest.split_once('.').and_then(|(run, _)| RunId::parse(run)),
+                (_, Some(run)) => RunId::parse(run),
+                _ => None,
+            };
+            let Some(run) = run else { continue };
+            if run.is_other_and_alive() {
+                leftovers.live.push(run);
+            } else if name.starts_with(JOURNAL_PREFIX) {
+                journals.push(name);
+            } else {
+                temporaries.push(name.clone());
+            }
+        }
+        for name in &journals {
+            let text = self.read_text(name, MAX_MANIFEST_BYTES)?.ok().flatten();
+            // A journal is renamed into place when it is whole; one that cannot be read is not ours.
+            let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
+            self.judge_journal(&journal, &mut leftovers)?;
+        }
+        // Journals last: while one is there, what it lists can still be swept by the next run.
+        leftovers.sweep.extend(temporaries);
+        leftovers.sweep.extend(journals.into_iter().cloned());
+        Ok(leftovers)
+    }
+
+    /// Decides what becomes of the files that a dead run had begun to publish.
+    fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
+        let mut published: Vec<(Vec<String>, bool)> = Vec::new();
+        for namespace in &journal.namespaces {
+            let mut there = Vec::new();
+            let mut is_committed = false;
+            for (index, (name, inode)) in namespace.files.iter().enumerate() {
+                // The names are claims: only those that a backup can have are looked at.
+                if parse_file_name(name).is_none() && !is_manifest_name(name) {
+                    continue;
+                }
+                if self.inode_of(name)? == Some(*inode) {
+                    there.push(name.clone());
+                    is_committed = index + 1 == namespace.files.len();
+                }
+            }
+            if !is_committed {
+                leftovers.interrupted.push(namespace.namespace.clone());
+            }
+            published.push((there, is_committed));
+        }
+        let all_committed = published.iter().all(|(_, is_committed)| *is_committed);
+        for (names, is_committed) in published {
+            if !is_committed {
+                leftovers.sweep.extend(names.into_iter().rev());
+            } else if !all_committed {
+                leftovers.superseded.extend(names);
+            }
+        }
+        Ok(())
+    }
+
+    /// Inode of a name, itself and not what a link leads to; `None` if it is not there.
+    fn inode_of(&self, name: &str) -> Result<Option<u64>> {
+        match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat.st_ino)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(Error::io("stat", self.shown(name), error)),
+        }
+    }
+
+    /// Removes names, in order; one that is gone already is no error. Durable when it returns.
+    pub fn remove_all<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
+        let mut has_removed = false;
+        for name in names {
+            match fs::unlinkat(&self.directory, name, AtFlags::empty()) {
+                Ok(()) => has_removed = true,
+                Err(Errno::NOENT) => {}
+                Err(error) => return Err(Error::io("unlink", self.shown(name), error)),
+            }
+        }
+        if has_removed { self.sync() } else { Ok(()) }
+    }
+
+    /// Makes the directory's entries durable.
+    pub fn sync(&self) -> Result<()> {
+        fs::fsync(&self.directory).map_err(|error| Error::io("fsync", self.path.display(), error))
+    }
+
+    /// Gives a staged file its final name, where nothing may be yet.
+    pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
+        match fs::renameat_with(&self.directory, temporary, &self.directory, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            // A file system with no such rename: a link never replaces either.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                fs::linkat(&self.directory, temporary, &self.directory, name, AtFlags::empty())
+                    .map_err(|error| Error::io("link", self.shown(name), error))?;
+                fs::unlinkat(&self.directory, temporary, AtFlags::empty())
+                    .map_err(|error| Error::io("unlink", self.shown(temporary), error))
+            }
+            Err(Errno::EXIST) => Err(Error::new(
+                Code::BackupExists,
+                format!("{} came into being while the backup was made", self.shown(name)),
+                "find out who else writes to this directory",
+            )),
+            Err(error) => Err(Error::io("rename", self.shown(name), error)),
+        }
+    }
+
+    /// Bytes this user can still have of the file system.
+    pub fn free_bytes(&self) -> Result<u64> {
+        let stat = fs::fstatvfs(&self.directory).map_err(|error| Error::io("statvfs", self.path.display(), error))?;
+        let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
+        Ok(blocks.saturating_mul(stat.f_frsize))
+    }
+
+    /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
+    pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
+        let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
+        Ok(StagedFile { file, shown: self.shown(&temporary), temporary, name: name.to_owned() })
+    }
+
+    /// Opens a staged file again, for writing.
+    pub fn reopen(&self, temporary: &str, name: &str) -> Result<StagedFile> {
+        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, temporary, flags, Mode::empty())
+            .map_err(|error| Error::io("open", self.shown(temporary), error))?;
+        Ok(StagedFile { file, shown: self.shown(temporary), temporary: temporary.to_owned(), name: name.to_owned() })
+    }
+
+    /// Name of the journal of a run.
+    pub fn journal_name(run: &RunId) -> String {
+        format!("{JOURNAL_PREFIX}{run}")
+    }
+
+    /// Opens a file of a backup, or a staged one, for reading.
+    ///
+    /// `expected_bytes` is the size it must have. `from_disk` asks for the bytes on the device and not in the page
+    /// cache; [`InFile::is_from_disk`] says whether that could be had.
+    pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InFile> {
+        let file = self.open_file(name)?.map_err(Error::from)?;
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        let file_bytes = stat.st_size.cast_unsigned();
+        if file_bytes != expected_bytes {
+            return Err(Error::new(
+                Code::WrongSize,
+                format!("{} has {file_bytes} bytes, expected {expected_bytes}", self.shown(name)),
+                "the backup is damaged: use another one, or let the node cold-start",
+            ));
+        }
+        let mut is_direct = false;
+        if from_disk {
+            let flags = fs::fcntl_getfl(&file).map_err(|error| Error::io("fcntl", self.shown(name), error))?;
+            is_direct = fs::fcntl_setfl(&file, (flags | OFlags::DIRECT) & !OFlags::NONBLOCK).is_ok();
+            if !is_direct {
+                // The next best: ask the kernel to drop what it has. It may keep it.
+                let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
+            }
+        } else {
+            let _ = fs::fadvise(&file, 0, None, fs::Advice::Sequential);
+        }
+        Ok(InFile { file, shown: self.shown(name), file_bytes, is_direct })
+    }
+}
+
+/// Inflates the first bytes of a gzip member; gives how many it could.
+fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
+    let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
+    let (mut used, mut made) = (GZIP_HEADER.len(), 0);
+    while made < output.len() {
+        match decoder.step(&member[used..], &mut output[made..]) {
+            Ok(step) if step.made + step.used > 0 && !step.is_end => {
+                used += step.used;
+                made += step.made;
+            }
+            Ok(step) => return made + step.made,
+            Err(_) => break,
+        }
+    }
+    made
+}
+
+/// Reads until the buffer is full or the file ends.
+fn read_at_most(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(done)
+}
+
+/// A file that is being staged: it has no name that a reader takes for a backup.
+pub struct StagedFile {
+    file: OwnedFd,
+    shown: String,
+    temporary: String,
+    name: String,
+}
+
+impl StagedFile {
+    /// Its temporary name.
+    pub fn temporary(&self) -> &str {
+        &self.temporary
+    }
+
+    /// Its final name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Reserves blocks for a range. False if the file system cannot reserve.
+    ///
+    /// Errors: `disk-full`, and other failures of `fallocate`.
+    pub fn reserve(&self, offset: u64, bytes: u64) -> Result<bool> {
+        if bytes == 0 {
+            return Ok(true);
+        }
+        loop {
+            match fs::fallocate(&self.file, FallocateFlags::empty(), offset, bytes) {
+                Ok(()) => return Ok(true),
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(false),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::io("fallocate", &self.shown, error)),
+            }
+        }
+    }
+
+    /// Writes all bytes at an offset.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let mut done = 0;
+        while done < bytes.len() {
+            match rustix::io::pwrite(&self.file, &bytes[done..], offset + done as u64) {
+                Ok(0) => {
+                    return Err(Error::new(
+                        Code::SystemCall,
+                        format!("write {}: took no bytes", self.shown),
+                        "look at the kernel's log",
+                    ));
+                }
+                Ok(count) => done += count,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(Error::io("write", &self.shown, error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets size, owner and group, and makes all of it durable. Gives the inode.
+    ///
+    /// An error of fsync is final: the kernel may have dropped what it could not write, and a second call would
+    /// report success for it.
+    pub fn finish(&self, size_bytes: u64, owner: Option<(u32, u32)>) -> Result<u64> {
+        fs::ftruncate(&self.file, size_bytes).map_err(|error| Error::io("ftruncate", &self.shown, error))?;
+        let stat = fs::fstat(&self.file).map_err(|error| Error::io("fstat", &self.shown, error))?;
+        if let Some((uid, gid)) = owner.filter(|owner| *owner != (stat.st_uid, stat.st_gid)) {
+            let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
+            fs::fchown(&self.file, Some(uid), Some(gid)).map_err(|error| Error::io("chown", &self.shown, error))?;
+        }
+        fs::fsync(&self.file).map_err(|error| Error::io("fsync", &self.shown, error))?;
+        Ok(stat.st_ino)
+    }
+}
+
+/// A file of a backup, open for reading.
+pub struct InFile {
+    file: OwnedFd,
+    shown: String,
+    file_bytes: u64,
+    is_direct: bool,
+}
+
+impl InFile {
+    /// Size in bytes.
+    pub fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// Its path, for messages.
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// Whether reads go past the page cache.
+    pub fn is_from_disk(&self) -> bool {
+        self.is_direct
+    }
+
+    /// The next range that may hold data; the rest of `from..to` is holes, which read as zeros.
+    pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
+        match crate::sysv::next_data_of_file(&self.file, from, to) {
+            Ok(range) => Ok(range),
+            // A file system with no such call: everything is data.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((from < to).then_some(from..to)),
+            Err(error) => Err(Error::io("lseek", &self.shown, error)),
+        }
+    }
+
+    /// Reads exactly these bytes.
+    ///
+    /// Errors: `wrong-size` if the file ends before; failed reads, with the offset.
+    pub fn read<'b>(&self, offset: u64, length: usize, buffer: &'b mut Buffer) -> Result<&'b mut [u8]> {
+        let skipped = if self.is_direct { (offset % ALIGNMENT as u64) as usize } else { 0 };
+        let whole = if self.is_direct { (skipped + length).next_multiple_of(ALIGNMENT) } else { length };
+        let target = buffer.aligned(whole);
+        let start = offset - skipped as u64;
+        let fail = |error| Error::io("read", format!("{} at {offset}", self.shown), error);
+        let read = match read_at_most(self.file.as_fd(), start, target) {
+            // It was opened for direct I/O, and still the file system does not do it.
+            Err(Errno::INVAL) if self.is_direct => {
+                let flags = fs::fcntl_getfl(&self.file).map_err(fail)?;
+                fs::fcntl_setfl(&self.file, flags & !OFlags::DIRECT).map_err(fail)?;
+                read_at_most(self.file.as_fd(), start, target).map_err(fail)?
+            }
+            other => other.map_err(fail)?,
+        };
+        if read < skipped + length {
+            return Err(Error::new(
+                Code::WrongSize,
+                format!("{} ends at {}, expected {} bytes", self.shown, start + read as u64, self.file_bytes),
+                "the backup is damaged: use another one, or let the node cold-start",
+            ));
+        }
+        Ok(&mut buffer.aligned(whole)[skipped..skipped + length])
+    }
+}
+
+/// Memory to read into, aligned for direct I/O. Grows to the largest read and stays so.
+#[derive(Default)]
+pub struct Buffer(Vec<u8>);
+
+impl Buffer {
+    /// `length` bytes, aligned, with whatever they held before.
+    pub fn aligned(&mut self, length: usize) -> &mut [u8] {
+        if self.0.len() < length + ALIGNMENT {
+            // Nothing to keep: not resized, so that nothing is copied.
+            self.0 = vec![0; length + ALIGNMENT];
+        }
+        let start = self.0.as_ptr().align_offset(ALIGNMENT);
+        &mut self.0[start..start + length]
+    }
+}

@@ -1,0 +1,515 @@
+//! Copying segments into staged files: reserve, copy, look again, compare.
+//!
+//! Promise: nothing has a name that a reader takes for a backup before [`crate::commit`] gives it one; what is not
+//! committed is removed when it is dropped. Space is reserved for everything before a byte is copied. A segment is
+//! attached and a file open only while in work, and memory does not grow with the data (but for 16 bytes a chunk, for
+//! the manifest). Must never: write to a segment, or read a hole of one.
+
+use crate::checksum::{self, RangeSum};
+use crate::codec::{self, ChunkEncoder};
+use crate::error::{Code, Error, Result};
+use crate::format::{
+    AsmtHeader, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, chunk_bytes_for, chunk_count,
+    chunk_range,
+};
+use crate::plan::{Contents, Copy, NamespaceBackup, Source};
+use crate::pool::{InWork, Places, Pool, Units};
+use crate::progress::{Control, Phase};
+use crate::reading;
+use crate::run::RunId;
+use crate::segment::{Encoding, Key, SegmentType};
+use crate::store::{StagedFile, Store};
+use crate::sysv::{self, Access, Attachment};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Who makes a backup, and where: what the manifest says of it.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Tool and version.
+    pub tool: String,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Host name.
+    pub host: String,
+    /// Boot id.
+    pub boot_id: String,
+}
+
+/// A file that is complete and durable under its temporary name.
+#[derive(Clone, Debug)]
+pub struct StagedName {
+    /// Key of its segment; `None` for a manifest.
+    pub key: Option<Key>,
+    /// The name it has.
+    pub temporary: String,
+    /// The name it is to get.
+    pub name: String,
+    /// Its inode.
+    pub inode: u64,
+}
+
+/// A namespace whose files are complete and durable.
+#[derive(Debug)]
+pub struct StagedNamespace {
+    /// What was planned.
+    pub plan: NamespaceBackup,
+    /// Its manifest, not yet written.
+    pub manifest: Manifest,
+    /// Its files, by key.
+    pub files: Vec<StagedName>,
+}
+
+/// Temporary names in a directory; removed when dropped, unless they were kept.
+pub struct Temporaries<'s> {
+    store: &'s Store,
+    names: Mutex<Vec<String>>,
+}
+
+impl<'s> Temporaries<'s> {
+    /// None yet.
+    pub fn new(store: &'s Store) -> Self {
+        Self { store, names: Mutex::new(Vec::new()) }
+    }
+
+    /// Makes a file to stage, and remembers it.
+    pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
+        let file = self.store.create(run, name)?;
+        self.lock().push(file.temporary().to_owned());
+        Ok(file)
+    }
+
+    /// The directory.
+    pub fn store(&self) -> &'s Store {
+        self.store
+    }
+
+    /// Removes what is still there.
+    pub fn remove(&self) -> Result<()> {
+        let names = std::mem::take(&mut *self.lock());
+        self.store.remove_all(names.iter().map(String::as_str))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Drop for Temporaries<'_> {
+    fn drop(&mut self) {
+        // On the way out of an error there is nobody left to tell; the next run sweeps what is left.
+        let _ = self.remove();
+    }
+}
+
+/// A backup that is complete and durable, and that nobody can see yet. Only [`crate::commit::publish`] makes it one;
+/// dropped, it is gone.
+pub struct Staged<'s> {
+    /// The run.
+    pub run: RunId,
+    /// Namespaces.
+    pub namespaces: Vec<StagedNamespace>,
+    /// All temporary names.
+    pub temporaries: Temporaries<'s>,
+    /// Bytes of data that were copied; holes are not counted.
+    pub data_bytes: u64,
+    /// Bytes that were reserved.
+    pub reserved_bytes: u64,
+}
+
+/// How to copy.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Worker threads.
+    pub threads: usize,
+    /// Read every file back from the disk and compare.
+    pub check: bool,
+}
+
+/// A segment on its way into its file.
+struct Job<'p> {
+    copy: &'p Copy,
+    temporary: String,
+    chunk_bytes: u32,
+    zero_chunks: Vec<(u64, u64)>,
+    in_work: InWork<Open>,
+    chunks: Mutex<Vec<Chunk>>,
+    /// Inode and size of the finished file.
+    finished: Mutex<Option<(u64, u64)>>,
+}
+
+/// What is open while a segment is in work.
+struct Open {
+    attachment: Attachment,
+    file: StagedFile,
+    places: Places,
+}
+
+/// What a worker keeps to itself.
+struct Worker {
+    encoder: Box<dyn ChunkEncoder>,
+    encoded: Vec<u8>,
+    gathered: Vec<u8>,
+}
+
+/// Copies namespaces into staged files of a directory.
+///
+/// Errors: `disk-full` before anything is copied; `segment-changed`; failed calls. Nothing is left behind.
+pub fn stage<'s>(
+    store: &'s Store,
+    run: &RunId,
+    namespaces: &[NamespaceBackup],
+    origin: &Origin,
+    options: Options,
+    control: &Control,
+) -> Result<Staged<'s>> {
+    let temporaries = Temporaries::new(store);
+    let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
+    let (jobs, reserved_bytes) = reserve(&temporaries, run, &copies, control)?;
+    let data_bytes = copy_all(store, &jobs, options, control)?;
+    let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;
+    if options.check {
+        let sources: Vec<Source> =
+            manifests.iter().flat_map(|manifest| &manifest.segments).map(|segment| staged_source(segment, &jobs)).collect();
+        reading::compare_with_disk(store, &sources, options.threads, control)?;
+    }
+    for copy in &copies {
+        look_again(copy)?;
+    }
+    let by_key: HashMap<Key, &Job<'_>> = jobs.iter().map(|job| (job.copy.segment.key(), job)).collect();
+    let staged = namespaces.iter().zip(manifests).map(|(namespace, manifest)| {
+        let files = namespace.copies.iter().map(|copy| {
+            let job = by_key[&copy.segment.key()];
+            let inode = lock(&job.finished).map_or(0, |(inode, _)| inode);
+            StagedName { key: Some(copy.segment.key()), temporary: job.temporary.clone(), name: copy.file_name(), inode }
+        });
+        StagedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
+    });
+    Ok(Staged { run: run.clone(), namespaces: staged.collect(), data_bytes, reserved_bytes, temporaries })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Attaches a segment to read it. It must still be the one that was planned.
+fn attach(copy: &Copy) -> Result<Attachment> {
+    let segment = &copy.segment;
+    let attachment = Attachment::new(segment.stat.shmid, Access::ReadOnly, segment.swapped_bytes).map_err(|error| match error
+        .raw_os_error()
+    {
+        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
+        _ => Error::io("shmat", segment.key(), error),
+    })?;
+    if attachment.size_bytes() != segment.stat.size_bytes {
+        return Err(changed(copy, &format!("it has {} bytes, expected {}", attachment.size_bytes(), segment.stat.size_bytes)));
+    }
+    Ok(attachment)
+}
+
+fn changed(copy: &Copy, what: &str) -> Error {
+    Error::new(
+        Code::SegmentChanged,
+        format!("segment {} changed while it was copied: {what}", copy.segment.key()),
+        "make sure that the server stays stopped during a backup, then run it again",
+    )
+}
+
+/// After copying: the segment must be the same one, unchanged, with nobody attached.
+fn look_again(copy: &Copy) -> Result<()> {
+    let before = &copy.segment.stat;
+    let now = sysv::stat(before.shmid).map_err(|error| changed(copy, &format!("it cannot be looked at any more ({error})")))?;
+    if now.attached_count > 0 {
+        return Err(changed(copy, &format!("it is attached {} times, expected 0", now.attached_count)));
+    }
+    if now != *before {
+        return Err(changed(copy, "its key, size, owner, mode or change time is another"));
+    }
+    Ok(())
+}
+
+/// Finds holes, makes the files and reserves their space: for compressed ones as much as they can need at worst.
+fn reserve<'p>(
+    temporaries: &Temporaries<'_>,
+    run: &RunId,
+    copies: &[&'p Copy],
+    control: &Control,
+) -> Result<(Vec<Job<'p>>, u64)> {
+    control.begin(Phase::Reserve, copies.iter().map(|copy| copy.segment.stat.size_bytes).sum());
+    let mut jobs = Vec::new();
+    let mut reserved_bytes = 0;
+    for copy in copies {
+        control.check_stop()?;
+        let size_bytes = copy.segment.stat.size_bytes;
+        let chunk_bytes = chunk_bytes_for(size_bytes);
+        let zero_chunks =
+            find_zero_chunks(&attach(copy)?, chunk_bytes).map_err(|error| Error::io("lseek", copy.segment.key(), error))?;
+        let file = temporaries.create(run, &copy.file_name())?;
+        let needed = ranges_to_reserve(copy.encoding, size_bytes, chunk_bytes, &zero_chunks);
+        for range in &needed {
+            let is_reserved = file
+                .reserve(range.start, range.end - range.start)
+                .map_err(|error| no_room(error, temporaries.store(), copies, control))?;
+            if !is_reserved {
+                control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
+                break;
+            }
+            reserved_bytes += range.end - range.start;
+        }
+        control.add_done(size_bytes);
+        let count = chunk_count(size_bytes, chunk_bytes);
+        jobs.push(Job {
+            copy,
+            temporary: file.temporary().to_owned(),
+            chunk_bytes,
+            zero_chunks,
+            in_work: InWork::new(count),
+            chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
+            finished: Mutex::new(None),
+        });
+    }
+    control.note("reserved", format!("reserved {reserved_bytes} bytes for {} files", jobs.len()));
+    Ok((jobs, reserved_bytes))
+}
+
+/// Says how much room there is and how much is needed, where that is what was wrong.
+fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control) -> Error {
+    if error.first().code != Code::DiskFull {
+        return error;
+    }
+    let needed: u64 = copies
+        .iter()
+        .map(|copy| copy.segment.resident_bytes.unwrap_or(copy.segment.stat.size_bytes) + copy.segment.swapped_bytes)
+        .sum();
+    let free = store.free_bytes().map_or_else(|_| "an unknown number of".to_owned(), |bytes| bytes.to_string());
+    control.note("no-room", format!("{needed} bytes needed, {free} free with what was reserved so far"));
+    Error::new(
+        Code::DiskFull,
+        format!(
+            "no room in {}: about {needed} bytes are needed for all files, and {free} were left when the reservation failed; {}",
+            store.path().display(),
+            error.first().message
+        ),
+        "make room, choose another directory, or name fewer namespaces with -n; nothing was copied",
+    )
+}
+
+/// Runs of chunks with no data in them: first, count.
+fn find_zero_chunks(attachment: &Attachment, chunk_bytes: u32) -> std::io::Result<Vec<(u64, u64)>> {
+    let size_bytes = attachment.size_bytes();
+    let count = chunk_count(size_bytes, chunk_bytes);
+    let mut runs = Vec::new();
+    let mut next_chunk = 0;
+    while next_chunk < count {
+        let data = attachment.next_data(next_chunk * u64::from(chunk_bytes), size_bytes)?;
+        let data_chunk = data.as_ref().map_or(count, |data| data.start / u64::from(chunk_bytes));
+        if data_chunk > next_chunk {
+            runs.push((next_chunk, data_chunk - next_chunk));
+        }
+        next_chunk = data.map_or(count, |data| data.end.div_ceil(u64::from(chunk_bytes)));
+    }
+    Ok(runs)
+}
+
+/// The ranges of a file that need blocks. Compressed: one, from the start, as long as at worst; a chunk of zeros
+/// deflates to about a thousandth, and is counted with a hundredth.
+fn ranges_to_reserve(
+    encoding: Encoding,
+    size_bytes: u64,
+    chunk_bytes: u32,
+    zero_chunks: &[(u64, u64)],
+) -> Vec<std::ops::Range<u64>> {
+    let zero_ranges = zero_chunks.iter().map(|&(first, count)| {
+        let start = chunk_range(size_bytes, chunk_bytes, first).start;
+        start..size_bytes.min(start + count * u64::from(chunk_bytes))
+    });
+    match encoding {
+        Encoding::Raw => {
+            let mut data = Vec::new();
+            let mut position = 0;
+            for zeros in zero_ranges {
+                data.push(position..zeros.start);
+                position = zeros.end;
+            }
+            data.push(position..size_bytes);
+            data.retain(|range| !range.is_empty());
+            data
+        }
+        Encoding::Gzip => {
+            let zero_bytes: u64 = zero_ranges.map(|zeros| zeros.end - zeros.start).sum();
+            let worst = codec::max_file_bytes(size_bytes, chunk_bytes);
+            std::iter::once(0..worst - zero_bytes + zero_bytes / 100).collect()
+        }
+    }
+}
+
+/// Copies every chunk. Gives the number of bytes that were data.
+fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control) -> Result<u64> {
+    let units = Units::new(jobs.iter().map(|job| chunk_count(job.copy.segment.stat.size_bytes, job.chunk_bytes)));
+    control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
+    let data_bytes = AtomicU64::new(0);
+    let worker = || Worker { encoder: codec::encoder(), encoded: Vec::new(), gathered: Vec::new() };
+    Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
+        let (job_index, chunk_index) = units.locate(unit);
+        let job = &jobs[job_index];
+        let open = job.in_work.enter(|| {
+            Ok(Open {
+                attachment: attach(job.copy)?,
+                file: store.reopen(&job.temporary, &job.copy.file_name())?,
+                places: Places::new(FIRST_CHUNK_OFFSET),
+            })
+        })?;
+        let range = chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk_index);
+        let data = data_ranges(&open.attachment, &range).map_err(|error| Error::io("lseek", job.copy.segment.key(), error))?;
+        let chunk = match job.copy.encoding {
+            Encoding::Raw => copy_plain(&open, &range, &data)?,
+            Encoding::Gzip => copy_compressed(&open, pool, worker, chunk_index, &range, &data)?,
+        };
+        data_bytes.fetch_add(data.iter().map(|range| range.end - range.start).sum(), Ordering::Relaxed);
+        lock(&job.chunks)[usize::try_from(chunk_index).unwrap_or(usize::MAX)] = chunk;
+        control.add_done(range.end - range.start);
+        match job.in_work.leave(open) {
+            Some(open) => finish(job, &open, control),
+            None => Ok(()),
+        }
+    })?;
+    Ok(data_bytes.into_inner())
+}
+
+/// The data in a range, hole after hole.
+pub fn data_ranges(attachment: &Attachment, range: &std::ops::Range<u64>) -> std::io::Result<Vec<std::ops::Range<u64>>> {
+    let mut found = Vec::new();
+    let mut position = range.start;
+    while let Some(data) = attachment.next_data(position, range.end)? {
+        position = data.end;
+        found.push(data);
+    }
+    Ok(found)
+}
+
+fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
+    let mut sum = RangeSum::new(range);
+    for part in data {
+        let bytes = open.attachment.bytes(part.clone());
+        sum.add(part.start, bytes);
+        open.file.write(part.start, bytes)?;
+    }
+    Ok(Chunk { offset: range.start, length: length_of(range), crc32: sum.finish() })
+}
+
+fn length_of(range: &std::ops::Range<u64>) -> u32 {
+    u32::try_from(range.end - range.start).expect("a chunk is at most 64 MiB")
+}
+
+fn copy_compressed(
+    open: &Open,
+    pool: &Pool<'_>,
+    worker: &mut Worker,
+    index: u64,
+    range: &std::ops::Range<u64>,
+    data: &[std::ops::Range<u64>],
+) -> Result<Chunk> {
+    let bytes = if data == std::slice::from_ref(range) {
+        open.attachment.bytes(range.clone())
+    } else {
+        // The encoder needs the chunk in one piece, and its holes must not be touched where they are.
+        worker.gathered.clear();
+        worker.gathered.resize(length_of(range) as usize, 0);
+        for part in data {
+            let at = (part.start - range.start) as usize;
+            let bytes = open.attachment.bytes(part.clone());
+            worker.gathered[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        &worker.gathered
+    };
+    let crc32 = crc32fast::hash(bytes);
+    worker.encoder.encode(bytes, &mut worker.encoded);
+    let length = worker.encoded.len() as u64;
+    let offset = open.places.place(pool, index, length)?;
+    open.file.write(offset, &worker.encoded)?;
+    Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
+}
+
+/// The last chunk is done: completes the file and makes it durable.
+fn finish(job: &Job<'_>, open: &Open, control: &Control) -> Result<()> {
+    let stat = &job.copy.segment.stat;
+    let crc32 = checksum::combine(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
+    let file_bytes = match job.copy.encoding {
+        Encoding::Raw => stat.size_bytes,
+        Encoding::Gzip => {
+            let end = open.places.end();
+            let tail = gzip_tail(stat.size_bytes, crc32);
+            open.file.write(end, &tail)?;
+            open.file.write(0, &AsmtHeader { size_bytes: stat.size_bytes, crc32 }.to_bytes())?;
+            open.file.write(crate::format::ASMT_HEADER_BYTES as u64, &GZIP_HEADER)?;
+            end + tail.len() as u64
+        }
+    };
+    let inode = open.file.finish(file_bytes, Some((stat.uid, stat.gid)))?;
+    *lock(&job.finished) = Some((inode, file_bytes));
+    control.note("wrote", format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", open.file.name(), stat.size_bytes));
+    Ok(())
+}
+
+/// What stands behind the last chunk: the end of the deflate stream, CRC-32, and length mod 2^32.
+pub fn gzip_tail(size_bytes: u64, crc32: u32) -> Vec<u8> {
+    let length = (size_bytes & 0xffff_ffff) as u32;
+    [&DEFLATE_END[..], &crc32.to_le_bytes(), &length.to_le_bytes()].concat()
+}
+
+fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -> Result<Manifest> {
+    let by_key: HashMap<Key, &Job<'_>> = jobs.iter().map(|job| (job.copy.segment.key(), job)).collect();
+    let segments = namespace.copies.iter().map(|copy| {
+        let job = by_key[&copy.segment.key()];
+        let stat = &copy.segment.stat;
+        let (_, file_bytes) =
+            lock(&job.finished).ok_or_else(|| Error::new(Code::Bug, format!("{} was not finished", copy.file_name()), ""))?;
+        let chunks = std::mem::take(&mut *lock(&job.chunks));
+        Ok(ManifestSegment {
+            key: stat.key,
+            address: copy.segment.address,
+            size_bytes: stat.size_bytes,
+            uid: stat.uid,
+            gid: stat.gid,
+            mode: stat.mode,
+            encoding: copy.encoding,
+            file_bytes,
+            crc32: checksum::combine(stat.size_bytes, job.chunk_bytes, chunks.iter().map(|chunk| chunk.crc32)),
+            chunk_bytes: job.chunk_bytes,
+            chunks,
+            zero_chunks: job.zero_chunks.clone(),
+        })
+    });
+    Ok(Manifest {
+        tool: origin.tool.clone(),
+        created_ms: origin.created_ms,
+        host: origin.host.clone(),
+        boot_id: origin.boot_id.clone(),
+        instance: namespace.instance,
+        namespace: namespace.name.clone(),
+        nsid: namespace
+            .nsid
+            .filter(|_| namespace.copies.iter().any(|copy| copy.segment.address.segment_type != SegmentType::DataStage)),
+        base_version: namespace.base_version,
+        segments: segments.collect::<Result<_>>()?,
+    })
+}
+
+/// A staged file as something to read and check.
+fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
+    let job = jobs.iter().find(|job| job.copy.segment.key() == segment.key);
+    Source {
+        key: segment.key,
+        address: segment.address,
+        size_bytes: segment.size_bytes,
+        uid: segment.uid,
+        gid: segment.gid,
+        mode: segment.mode,
+        file: job.map_or_else(|| segment.file_name(), |job| job.temporary.clone()),
+        file_bytes: segment.file_bytes,
+        encoding: segment.encoding,
+        contents: Contents::Chunks(segment.clone()),
+        least_memory_bytes: 0,
+    }
+}
