@@ -131,7 +131,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
         }
         if count > 0 {
             store.sync()?;
-            control.note("published", format!("{count} {} published", ["files", "manifests", "base files"][group]));
+            let what = ["files of segments", "manifests", "base, which commits"][group];
+            control.note("published", format!("published {what}: {count}"));
         }
     }
     Ok(())

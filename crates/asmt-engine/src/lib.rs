@@ -230,9 +230,8 @@ impl<'r> Operation<'r> {
         if plan.refusals.iter().any(is_fatal) {
             return checked(&plan, report);
         }
-        let is_readable = |source: &&Source| !plan.refusals.iter().any(|problem| problem.message.contains(&source.file));
-        let sources: Vec<Source> =
-            plan.namespaces.iter().flat_map(|namespace| &namespace.sources).filter(is_readable).cloned().collect();
+        // Files that the plan refuses are not among these.
+        let sources: Vec<Source> = plan.namespaces.iter().flat_map(|namespace| &namespace.sources).cloned().collect();
         self.control.begin(Phase::Verify, sources.iter().map(|source| source.size_bytes).sum());
         let findings = reading::read_all(&store, &sources, self.options.threads, self.control, self.request.check, true)?;
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));

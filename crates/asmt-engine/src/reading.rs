@@ -15,7 +15,7 @@ use crate::plan::{Contents, Source, work_units};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::segment::{Encoding, Key};
-use crate::store::{Buffer, InFile, Store};
+use crate::store::{Buffer, InFile, Store, published_name};
 use crate::transfer::gzip_tail;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -348,7 +348,7 @@ pub fn read_all(
         control.add_done(unit_bytes(source, unit));
         if let Some(Ok(file)) = in_work[index].leave(file) {
             lock().is_from_disk &= file.is_from_disk();
-            control.note("read", format!("read {}", source.file));
+            control.note("read", format!("read {}", published_name(&source.file)));
         }
         Ok(())
     })?;

@@ -116,6 +116,12 @@ pub struct JournalNamespace {
     pub files: Vec<(String, u64)>,
 }
 
+/// The name under which a staged file is published; any other name is its own.
+pub fn published_name(name: &str) -> &str {
+    let parts = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('.'));
+    parts.map_or(name, |(_run, published)| published)
+}
+
 /// How a directory is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {

@@ -50,13 +50,13 @@ impl Index {
             element[at..at + 5].copy_from_slice(&child);
         }
         element[34..36].copy_from_slice(&((bits >> 24 & 7) as u16).to_le_bytes());
-        let void_time = if bits >> 28 & 3 == 0 { 0x1a00_0000 + (rng.next() as u32 & 0xf_ffff) } else { 0 };
+        let void_time = if bits >> 28 & 1 == 0 { 0x1a00_0000 + (rng.next() as u32 & 0xff_ffff) } else { 0 };
         element[36..40].copy_from_slice(&void_time.to_le_bytes());
-        let updated = OLDEST_UPDATE_MS + index * 1500 + (bits >> 32 & 0x3ff);
+        let updated = OLDEST_UPDATE_MS + index * 1500 + (bits >> 32 & 0xfff);
         element[40..45].copy_from_slice(&updated.to_le_bytes()[..5]);
         element[45..47].copy_from_slice(&(1 + (bits >> 44 & 3) as u16).to_le_bytes());
         // 37 bits of place on the device, 19 of size (a few blocks), 7 of device.
-        let place = index * 15 + (bits >> 48 & 7);
+        let place = index * 15 + (rng.next() & 0x3fff);
         let rblocks = (place & 0x1f_ffff_ffff) | (8 + (bits >> 52 & 15)) << 37 | 1 << 56;
         element[47..55].copy_from_slice(&rblocks.to_le_bytes());
         element[55] = 2;

@@ -1,0 +1,85 @@
+/**
+ * Failures, and what exit status each kind of them gives: the one table of it.
+ *
+ * The engine's problems come as data (see `native.ts`); the front end's own become the same shape here, so that there is
+ * one way to show them. Must never: print, or end the process.
+ */
+
+/** What kind of failure; the engine's kinds, in the engine's words. */
+export type Kind = 'failed' | 'usage' | 'refused' | 'stale' | 'damaged' | 'no-room' | 'nothing-to-do' | 'bug' | 'interrupted';
+
+/** One thing that is wrong. */
+export interface Problem {
+  kind: Kind;
+  /** Stable; scripts may compare it. */
+  code: string;
+  /** What was found and what was expected. */
+  message: string;
+  /** The next step; may be empty. */
+  hint: string;
+}
+
+/** Why an operation failed: the weightiest problem, and all of them (at least one). */
+export interface ErrorText extends Problem {
+  problems: Problem[];
+}
+
+/** Exit status of the commands, and what the help says to it. */
+export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly status: number; readonly help: string }[] = [
+  { kind: 'done', status: 0, help: 'done' },
+  { kind: 'failed', status: 1, help: 'failed, and cleaned up' },
+  { kind: 'usage', status: 2, help: 'wrong usage' },
+  { kind: 'refused', status: 3, help: 'refused, not safe now: server running, not cleanly shut down, something in the way' },
+  { kind: 'stale', status: 4, help: 'refused, the backup is stale, used, foreign or of an unknown form' },
+  { kind: 'damaged', status: 5, help: 'the backup is damaged or incomplete' },
+  { kind: 'no-room', status: 6, help: 'no room: disk, memory or a system limit' },
+  { kind: 'nothing-to-do', status: 7, help: 'nothing to do' },
+  { kind: 'bug', status: 70, help: 'a bug of asmt' },
+  { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP)' },
+];
+
+/** Status of an interruption, by the signal that asked for it. */
+const STATUS_OF_SIGNAL: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+
+/** How it was called: by a command, or in ASMT's own form, whose exit status is 0 or 1. */
+export type Form = 'commands' | 'asmt';
+
+/** The exit status; `kind` null means done. */
+export function exitStatus(kind: Kind | null, form: Form, signal: NodeJS.Signals | null = null): number {
+  const wanted = kind ?? 'done';
+  const status = EXIT_STATUSES.find((entry) => entry.kind === wanted)?.status ?? 70;
+  if (form === 'asmt') return Math.min(status, 1);
+  return kind === 'interrupted' && signal !== null ? (STATUS_OF_SIGNAL[signal] ?? status) : status;
+}
+
+/** A failure of the front end itself. */
+export class AsmtError extends Error {
+  readonly kind: Kind;
+  readonly code: string;
+  readonly hint: string;
+
+  constructor(kind: Kind, code: string, message: string, hint: string) {
+    super(message);
+    this.name = 'AsmtError';
+    this.kind = kind;
+    this.code = code;
+    this.hint = hint;
+  }
+
+  /** What was typed makes no sense. */
+  static usage(message: string, hint: string): AsmtError {
+    return new AsmtError('usage', 'usage', message, hint);
+  }
+
+  /** Anything thrown, as a failure: what is not ours is a bug. */
+  static of(error: unknown): AsmtError {
+    if (error instanceof AsmtError) return error;
+    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
+    return new AsmtError('bug', 'bug', `asmt has a bug: ${text}`, 'please report it, with what was done');
+  }
+
+  toText(): ErrorText {
+    const problem: Problem = { kind: this.kind, code: this.code, message: this.message, hint: this.hint };
+    return { ...problem, problems: [problem] };
+  }
+}

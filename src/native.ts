@@ -1,0 +1,154 @@
+/**
+ * The border to the engine: the only file that loads the addon, and the only one that believes its JSON.
+ *
+ * The shapes are those of `Request`, `Report`, `Problem` and `Snapshot` in `crates/asmt-engine`; sizes are bytes, times
+ * milliseconds, and all numbers stay below 2^53. Must never: decide, print, or be imported for types only at a cost
+ * (the addon is loaded when a job begins, so that `--help` stays quick).
+ */
+
+import { createRequire } from 'node:module';
+
+import { AsmtError, type ErrorText } from './errors.ts';
+import type { Verb } from './options.ts';
+
+export interface Request {
+  verb: Verb;
+  directory: string | null;
+  /** Null: every instance (list and verify), else 0. */
+  instance: number | null;
+  /** Null: every namespace. */
+  namespaces: string[] | null;
+  compress: boolean;
+  check: boolean;
+  /** Null: as many as the process may use CPUs. */
+  threads: number | null;
+  analyze: boolean;
+  require_manifest: boolean;
+}
+
+export interface NamespaceReport {
+  instance: number;
+  /** Null: not known, index segments without a base. */
+  name: string | null;
+  /** Null: no index, only data. */
+  nsid: number | null;
+  /** Nsid of the stripes, where it differs. */
+  data_nsid: number | null;
+  base_version: number | null;
+  /** List only. */
+  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'unreadable' | 'unknown-version' | 'data-only' | null;
+  segment_count: number;
+  size_bytes: number;
+  resident_bytes: number | null;
+  swapped_bytes: number | null;
+  file_bytes: number | null;
+  has_manifest: boolean | null;
+  created_ms: number | null;
+}
+
+export interface SegmentReport {
+  /** Eight hex digits. */
+  key: string;
+  shmid: number | null;
+  uid: number;
+  gid: number;
+  /** Octal. */
+  mode: string;
+  attached_count: number | null;
+  size_bytes: number;
+  resident_bytes: number | null;
+  instance: number;
+  nsid: number;
+  namespace: string | null;
+  type: string;
+  stage: number | null;
+  file: string | null;
+  encoding: 'raw' | 'gzip' | null;
+  file_bytes: number | null;
+  crc32: string | null;
+}
+
+export interface Remark {
+  code: string;
+  message: string;
+}
+
+export interface Report {
+  verb: Verb;
+  directory: string | null;
+  analyze: boolean;
+  namespaces: NamespaceReport[];
+  segments: SegmentReport[];
+  remarks: Remark[];
+  /** Size of all segments. */
+  total_bytes: number;
+  /** What was really read or written, holes left out. */
+  data_bytes: number | null;
+  /** Room asked for on the disk; backup only. */
+  reserve_bytes: number | null;
+  elapsed_ms: number;
+}
+
+export interface Outcome {
+  ok: boolean;
+  report: Report | null;
+  error: ErrorText | null;
+}
+
+export interface Progress {
+  phase: 'plan' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
+  done_bytes: number;
+  /** 0 where a phase has no measure. */
+  total_bytes: number;
+  /** Since the phase began. */
+  elapsed_ms: number;
+  /** What happened since the last look. */
+  events: Remark[];
+}
+
+interface Addon {
+  Job: new (request: string) => { run(): Promise<string>; poll(): string; stop(): void };
+  engineVersion(): string;
+}
+
+/** How often progress is looked at. */
+const POLL_MS = 125;
+
+/** The engine's version. */
+export function engineVersion(): string {
+  return load().engineVersion();
+}
+
+/** Runs one operation to its end. Rejects only if the engine cannot be loaded. */
+export async function runJob(
+  request: Request,
+  onProgress: (progress: Progress) => void,
+  onStoppable: (stop: () => void) => void,
+): Promise<Outcome> {
+  const job = new (load().Job)(JSON.stringify(request));
+  onStoppable(() => job.stop());
+  const look = () => onProgress(JSON.parse(job.poll()) as Progress);
+  const timer = setInterval(look, POLL_MS);
+  try {
+    const outcome = JSON.parse(await job.run()) as Outcome;
+    look();
+    return outcome;
+  } finally {
+    clearInterval(timer);
+  }
+}
+
+function load(): Addon {
+  const path = '../native/index.cjs';
+  try {
+    return createRequire(import.meta.url)(path) as Addon;
+  } catch (error) {
+    const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
+    throw new AsmtError(
+      'failed',
+      'engine-missing',
+      `the engine for ${process.platform}-${process.arch} cannot be loaded: ${reason}`,
+      'install asmt again with its optional dependencies, or run npm run build in a clone',
+    );
+  }
+}

@@ -1,0 +1,81 @@
+/**
+ * Every option of asmt, once: the normaliser of what was typed, the commands, the help and the tests walk this table.
+ *
+ * Must never: know how an option is carried out.
+ */
+
+export const VERBS = ['list', 'backup', 'restore', 'verify'] as const;
+export type Verb = (typeof VERBS)[number];
+
+/** What a command is for, in a line of the help. */
+export const VERB_HELP: Readonly<Record<Verb, string>> = {
+  list: 'show the Aerospike segments in shared memory',
+  backup: 'copy segments to files in DIR, before a reboot',
+  restore: 'copy the files in DIR back to shared memory, before the server starts',
+  verify: 'read a backup in DIR and compare it with its manifest',
+};
+
+export interface OptionSpec {
+  /** Long name, without dashes. */
+  readonly name: string;
+  /** Other long names. */
+  readonly aliases?: readonly string[];
+  /** One letter. */
+  readonly short?: string;
+  /** What stands for the value in the help; a flag has none. */
+  readonly value?: string;
+  /** Which commands take it; ASMT's own form takes what backup or restore takes. */
+  readonly verbs: readonly Verb[];
+  /** Only in ASMT's own form, where it says what to do. */
+  readonly selectsVerb?: Verb;
+  readonly help: string;
+}
+
+const ALL = VERBS;
+const WITH_DIRECTORY = ['backup', 'restore', 'verify'] as const;
+
+export const OPTIONS = [
+  {
+    name: 'namespace',
+    short: 'n',
+    value: 'NAME,...',
+    verbs: ALL,
+    help: 'only these namespaces (default: every one of the instance)',
+  },
+  { name: 'instance', short: 'i', value: 'N', verbs: ALL, help: 'instance 0 to 15 (default: 0; list and verify: every one)' },
+  { name: 'path', short: 'p', value: 'DIR', verbs: WITH_DIRECTORY, help: 'the directory, instead of DIR behind the command' },
+  { name: 'compress', short: 'z', verbs: ['backup', 'restore'], help: 'compress (gzip); a restore recognises it by itself' },
+  {
+    name: 'crc',
+    short: 'c',
+    verbs: WITH_DIRECTORY,
+    help: 'read everything again when it is written, from the disk, and compare',
+  },
+  { name: 'threads', short: 't', value: 'N', verbs: WITH_DIRECTORY, help: 'worker threads, 1 to 1024 (default: one a CPU)' },
+  { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DIRECTORY, help: 'only check and show what would be done' },
+  { name: 'require-manifest', verbs: ['restore', 'verify'], help: 'refuse a backup that has no checksums to compare with' },
+  { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
+  { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
+  { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },
+  { name: 'restore', short: 'r', verbs: ['restore'], selectsVerb: 'restore', help: 'restore (ASMT form)' },
+  { name: 'help', short: 'h', verbs: ALL, help: 'show this help' },
+  { name: 'version', verbs: ALL, help: 'show the version' },
+] as const satisfies readonly OptionSpec[];
+
+export type OptionName = (typeof OPTIONS)[number]['name'];
+
+/** The option of a long name or an alias. */
+export function optionNamed(name: string): OptionSpec | undefined {
+  const specs: readonly OptionSpec[] = OPTIONS;
+  return specs.find((spec) => spec.name === name || spec.aliases?.includes(name));
+}
+
+/** An option as it is typed: `-n, --namespace NAME,...`. */
+export function optionUsage(spec: OptionSpec): string {
+  const names = [
+    ...(spec.short ? [`-${spec.short}`] : []),
+    `--${spec.name}`,
+    ...(spec.aliases ?? []).map((alias) => `--${alias}`),
+  ];
+  return names.join(', ') + (spec.value ? ` ${spec.value}` : '');
+}

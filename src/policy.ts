@@ -1,0 +1,125 @@
+/**
+ * What was typed becomes what is meant: defaults, limits and what goes with what. Pure: no I/O, no addon, no clock.
+ *
+ * Promise: a request that comes out of here is complete and in range; everything else is a usage error with a next step.
+ */
+
+import { AsmtError } from './errors.ts';
+import type { Remark, Request } from './native.ts';
+import { OPTIONS, optionNamed, type OptionName, type OptionSpec, type Verb } from './options.ts';
+
+/** Longest name of a namespace, in bytes. */
+export const MAX_NAME_BYTES = 31;
+export const MAX_INSTANCE = 15;
+export const MAX_THREADS = 1024;
+
+/** Values of options as typed; flags that are not given are missing. */
+export type Values = { readonly [name in OptionName]?: string | boolean | undefined };
+
+/** What is meant. */
+export interface Meant {
+  request: Request;
+  remarks: Remark[];
+  verbose: boolean;
+  json: boolean;
+}
+
+/** The verb of ASMT's own form. */
+export function verbOfAsmtForm(values: Values): Verb {
+  if (values.backup && values.restore)
+    throw AsmtError.usage('both -b and -r are given', 'give one of them: -b backs up, -r restores');
+  return values.restore ? 'restore' : 'backup';
+}
+
+/** What is meant by `verb` with these values and, behind the command, `operands`. */
+export function meaning(verb: Verb, values: Values, operands: readonly string[]): Meant {
+  refuseForeignOptions(verb, values);
+  const directory = directoryOf(verb, text(values.path), operands);
+  const remarks: Remark[] = [];
+  if (verb === 'restore' && values.compress) {
+    remarks.push({
+      code: 'compress-ignored',
+      message: '-z says nothing to a restore: compressed files are recognised by themselves',
+    });
+  }
+  const request: Request = {
+    verb,
+    directory,
+    instance: integer('--instance', text(values.instance), 0, MAX_INSTANCE) ?? (verb === 'list' || verb === 'verify' ? null : 0),
+    namespaces: namesOf(text(values.namespace)),
+    compress: verb === 'backup' && values.compress === true,
+    check: values.crc === true,
+    threads: integer('--threads', text(values.threads), 1, MAX_THREADS),
+    analyze: values.analyze === true,
+    require_manifest: values['require-manifest'] === true,
+  };
+  return { request, remarks, verbose: values.verbose === true, json: values.json === true };
+}
+
+function refuseForeignOptions(verb: Verb, values: Values): void {
+  const specs: readonly OptionSpec[] = OPTIONS;
+  for (const spec of specs) {
+    const isGiven = values[spec.name as OptionName] !== undefined && values[spec.name as OptionName] !== false;
+    if (isGiven && !spec.verbs.includes(verb)) {
+      throw AsmtError.usage(
+        `${verb} takes no --${spec.name}`,
+        `it is an option of ${spec.verbs.join(' and ')}; see asmt ${verb} --help`,
+      );
+    }
+  }
+}
+
+function text(value: string | boolean | undefined): string | undefined {
+  return typeof value === 'string' ? value : undefined;
+}
+
+function directoryOf(verb: Verb, path: string | undefined, operands: readonly string[]): string | null {
+  const [operand, ...more] = operands;
+  if (verb === 'list') {
+    if (operand !== undefined)
+      throw AsmtError.usage(`what is "${operand}" for?`, 'list takes no directory; asmt verify DIR looks at a backup');
+    return null;
+  }
+  if (more.length > 0)
+    throw AsmtError.usage(`${verb} takes one directory, but ${operands.length} are given`, `run asmt ${verb} once for each`);
+  if (path !== undefined && operand !== undefined && path !== operand) {
+    throw AsmtError.usage(`two directories are given, "${operand}" and "${path}"`, 'give one of them');
+  }
+  const directory = path ?? operand;
+  if (directory === undefined) throw AsmtError.usage(`${verb} needs a directory`, `write asmt ${verb} DIR, or -p DIR`);
+  if (directory === '') throw AsmtError.usage('the directory is empty text', 'is a variable in the script not set?');
+  // Node puts this in the place of bytes that are no UTF-8: it would be another directory than the one that is meant.
+  if (directory.includes('\uFFFD') || directory.includes('\0')) {
+    throw AsmtError.usage(`the directory's name is not valid UTF-8: "${directory}"`, 'choose a directory with a plain name');
+  }
+  return directory;
+}
+
+function namesOf(typed: string | undefined): string[] | null {
+  if (typed === undefined) return null;
+  const names = typed.split(',');
+  for (const name of names) {
+    if (name === '') throw AsmtError.usage(`a name in --namespace "${typed}" is empty`, 'separate names by one comma: -n a,b');
+    const bytes = Buffer.byteLength(name);
+    if (bytes > MAX_NAME_BYTES) {
+      throw AsmtError.usage(
+        `namespace "${name}" has ${bytes} bytes, and at most ${MAX_NAME_BYTES} are possible`,
+        'asmt list shows the names',
+      );
+    }
+  }
+  return [...new Set(names)];
+}
+
+function integer(option: string, typed: string | undefined, least: number, most: number): number | null {
+  if (typed === undefined) return null;
+  const value = Number(typed);
+  if (!/^[0-9]{1,9}$/.test(typed) || value < least || value > most) {
+    const spec = optionNamed(option.slice(2));
+    throw AsmtError.usage(
+      `${option} is "${typed}", but must be a whole number from ${least} to ${most}`,
+      `write -${spec?.short} ${least}, for example`,
+    );
+  }
+  return value;
+}

@@ -1,0 +1,49 @@
+/**
+ * Shows progress on standard error: one line drawn again on a terminal, else a line every few seconds.
+ *
+ * Must never: write to standard output, or leave a half line behind when it ends.
+ */
+
+import type { Progress } from './native.ts';
+import { progressLine } from './render.ts';
+
+/** How often there is a line where there is no terminal. */
+const LINE_EVERY_MS = 5_000;
+const CLEAR_LINE = '\r\u001b[K';
+
+export interface Stream {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): unknown;
+}
+
+export class ProgressDisplay {
+  readonly #stream: Stream;
+  readonly #now: () => number;
+  #isDrawn = false;
+  #lastLineMs: number;
+
+  constructor(stream: Stream, now: () => number = () => performance.now()) {
+    this.#stream = stream;
+    this.#now = now;
+    this.#lastLineMs = now();
+  }
+
+  show(progress: Progress): void {
+    const line = progressLine(progress);
+    if (this.#stream.isTTY) {
+      // A line that wraps could not be drawn again.
+      this.#stream.write(CLEAR_LINE + line.slice(0, Math.max(0, (this.#stream.columns ?? 80) - 1)));
+      this.#isDrawn = true;
+    } else if (this.#now() - this.#lastLineMs >= LINE_EVERY_MS) {
+      this.#lastLineMs = this.#now();
+      this.#stream.write(`asmt: ${line}\n`);
+    }
+  }
+
+  /** Makes room for other text. */
+  clear(): void {
+    if (this.#isDrawn) this.#stream.write(CLEAR_LINE);
+    this.#isDrawn = false;
+  }
+}

@@ -1,0 +1,253 @@
+/**
+ * What a user sees, as text: tables, sizes, plans, errors, the progress line. Pure; the only file that colours.
+ *
+ * Promise: nothing that came from outside (names, messages) reaches a terminal with control characters in it. Must never:
+ * write, read a clock, or decide what happens.
+ */
+
+import type { ChalkInstance } from 'chalk';
+
+import type { ErrorText, Problem } from './errors.ts';
+import type { NamespaceReport, Progress, Remark, Report, SegmentReport } from './native.ts';
+import type { Names } from './users.ts';
+
+const PAST: Readonly<Record<Report['verb'], string>> = {
+  list: 'listed',
+  backup: 'backed up',
+  restore: 'restored',
+  verify: 'verified',
+};
+
+const PHASES: Readonly<Record<Progress['phase'], string>> = {
+  plan: 'looking',
+  reserve: 'reserving',
+  copy: 'copying',
+  check: 'comparing',
+  publish: 'publishing',
+  verify: 'reading',
+};
+
+/** Makes control characters (also those of Unicode that turn the writing round) visible. */
+export function visible(text: string): string {
+  // oxlint-disable-next-line no-control-regex -- they are what this is about
+  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, (character) => {
+    return `\\u{${character.codePointAt(0)?.toString(16)}}`;
+  });
+}
+
+/** `1.5 GiB`; three digits, units of 1,024. */
+export function size(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit += 1;
+  }
+  const digits = unit === 0 || value >= 100 ? 0 : value >= 10 ? 1 : 2;
+  return `${value.toFixed(digits)} ${units[unit]}`;
+}
+
+/** `850 MiB/s`; a dash where nothing can be said. */
+export function rate(bytes: number, elapsedMs: number): string {
+  return elapsedMs > 0 ? `${size((bytes * 1000) / elapsedMs)}/s` : '-';
+}
+
+/** `0.42 s`, `12 s`, `3 min 20 s`, `2 h 5 min`. */
+export function duration(ms: number): string {
+  const seconds = ms / 1000;
+  if (seconds < 10) return `${seconds.toFixed(2)} s`;
+  if (seconds < 60) return `${seconds.toFixed(0)} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min ${Math.floor(seconds % 60)} s`;
+  return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+type Align = 'left' | 'right';
+
+/** Rows under a head, columns aligned, two spaces between; no line ends in a space. */
+export function table(chalk: ChalkInstance, head: readonly [string, Align][], rows: readonly (readonly string[])[]): string {
+  const widths = head.map(([name], column) => Math.max(name.length, ...rows.map((row) => row[column]?.length ?? 0)));
+  const line = (cells: readonly string[]) =>
+    cells
+      .map((cell, column) =>
+        head[column]?.[1] === 'right' ? cell.padStart(widths[column] ?? 0) : cell.padEnd(widths[column] ?? 0),
+      )
+      .join('  ')
+      .trimEnd();
+  return [chalk.bold(line(head.map(([name]) => name))), ...rows.map(line)].map((text) => `${text}\n`).join('');
+}
+
+function orDash(value: string | number | null): string {
+  return value === null ? '-' : visible(String(value));
+}
+
+function sizeOrDash(bytes: number | null): string {
+  return bytes === null ? '-' : size(bytes);
+}
+
+/** `test`, or what there is to say without a name. */
+function nameOf(namespace: NamespaceReport): string {
+  return namespace.name === null ? `(nsid ${namespace.nsid ?? namespace.data_nsid ?? '?'}, no name)` : visible(namespace.name);
+}
+
+const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = {
+  clean: 'clean: can be backed up',
+  running: 'running: a process has it attached',
+  unclean: 'not cleanly shut down',
+  incomplete: 'incomplete',
+  unreadable: 'cannot be read: not yours, and you are not root',
+  'unknown-version': 'unknown version',
+  'data-only': 'data only: can be backed up',
+};
+
+/** The namespaces of a list. */
+export function namespaceTable(chalk: ChalkInstance, report: Report): string {
+  const head: [string, Align][] = [
+    ['instance', 'right'],
+    ['namespace', 'left'],
+    ['nsid', 'right'],
+    ['version', 'right'],
+    ['segments', 'right'],
+    ['size', 'right'],
+    ['resident', 'right'],
+    ['swapped', 'right'],
+    ['state', 'left'],
+  ];
+  const rows = report.namespaces.map((namespace) => [
+    String(namespace.instance),
+    nameOf(namespace),
+    orDash(namespace.nsid ?? namespace.data_nsid),
+    orDash(namespace.base_version),
+    String(namespace.segment_count),
+    size(namespace.size_bytes),
+    sizeOrDash(namespace.resident_bytes),
+    sizeOrDash(namespace.swapped_bytes),
+    namespace.state === null ? '-' : STATES[namespace.state],
+  ]);
+  return table(chalk, head, rows);
+}
+
+/** ASMT's table of segments. */
+export function segmentTable(chalk: ChalkInstance, segments: readonly SegmentReport[], names: Names): string {
+  const head: [string, Align][] = [
+    ['key', 'left'],
+    ['shmid', 'right'],
+    ['user', 'left'],
+    ['group', 'left'],
+    ['mode', 'left'],
+    ['natt', 'right'],
+    ['segsz', 'right'],
+    ['inst', 'right'],
+    ['nsid', 'right'],
+    ['name', 'left'],
+    ['type', 'left'],
+    ['stage', 'right'],
+    ['crc32', 'left'],
+  ];
+  const rows = segments.map((segment) => [
+    `0x${segment.key}`,
+    orDash(segment.shmid),
+    visible(names.user(segment.uid)),
+    visible(names.group(segment.gid)),
+    segment.mode,
+    orDash(segment.attached_count),
+    String(segment.size_bytes),
+    String(segment.instance),
+    String(segment.nsid),
+    orDash(segment.namespace),
+    segment.type,
+    orDash(segment.stage),
+    orDash(segment.crc32),
+  ]);
+  return table(chalk, head, rows);
+}
+
+/** What would be copied where: the plan of `--analyze`. */
+export function planTable(chalk: ChalkInstance, report: Report): string {
+  const [from, to]: [string, string] = report.verb === 'backup' ? ['segment', 'file'] : ['file', 'segment'];
+  const head: [string, Align][] = [
+    [from, 'left'],
+    [to, 'left'],
+    ['size', 'right'],
+    ['name', 'left'],
+    ['type', 'left'],
+    ['stage', 'right'],
+  ];
+  const rows = report.segments.map((segment) => {
+    const ends = [`0x${segment.key}`, orDash(segment.file)];
+    return [
+      ...(report.verb === 'backup' ? ends : ends.toReversed()),
+      size(segment.size_bytes),
+      orDash(segment.namespace),
+      segment.type,
+      orDash(segment.stage),
+    ];
+  });
+  return table(chalk, head, rows);
+}
+
+function plural(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? '' : 's'}`;
+}
+
+/** What was done, or would be: a line a namespace and one in all. */
+export function summary(chalk: ChalkInstance, report: Report, command: string | null): string {
+  const directory = visible(report.directory ?? '');
+  const lines = report.namespaces.map((namespace) => {
+    const what = `namespace ${nameOf(namespace)} of instance ${namespace.instance}: ${plural(namespace.segment_count, 'segment')}, ${size(namespace.size_bytes)}`;
+    const files = namespace.file_bytes === null ? '' : `, ${size(namespace.file_bytes)} in files`;
+    const made =
+      namespace.created_ms === null ? '' : `, backed up ${new Date(namespace.created_ms).toISOString().replace(/\.\d+Z$/, 'Z')}`;
+    return what + files + (report.verb === 'backup' ? '' : made);
+  });
+  const count = plural(report.namespaces.length, 'namespace');
+  if (report.analyze) {
+    const reserve = report.reserve_bytes === null ? '' : `; needs ${size(report.reserve_bytes)} of room`;
+    const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
+    lines.push(`${verb}, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}${reserve}; nothing was done`);
+    if (command !== null) lines.push(`to do it: ${command}`);
+  } else {
+    const data = report.data_bytes ?? report.total_bytes;
+    const holes = report.verb !== 'verify' && data < report.total_bytes ? ` (${size(data)} of it data)` : '';
+    const speed = `${duration(report.elapsed_ms)}, ${rate(report.verb === 'verify' ? data : report.total_bytes, report.elapsed_ms)}`;
+    const place =
+      report.verb === 'backup' ? `to ${directory}` : report.verb === 'restore' ? `from ${directory}` : `in ${directory}`;
+    lines.push(`${chalk.green(PAST[report.verb])} ${count} ${place}: ${size(report.total_bytes)}${holes} in ${speed}`);
+  }
+  return lines.map((line) => `${line}\n`).join('');
+}
+
+/** A remark, on standard error. */
+export function remark(chalk: ChalkInstance, { message }: Remark): string {
+  return `${chalk.yellow('asmt: note:')} ${visible(message)}\n`;
+}
+
+/** Something that happened, with `-v`. */
+export function event({ message }: Remark): string {
+  return `asmt: ${visible(message)}\n`;
+}
+
+/** A failure: every problem, and after those that share it, the next step. */
+export function failure(chalk: ChalkInstance, error: ErrorText): string {
+  const groups = new Map<string, Problem[]>();
+  for (const problem of error.problems) groups.set(problem.hint, [...(groups.get(problem.hint) ?? []), problem]);
+  const label = chalk.red('asmt: error:');
+  return [...groups]
+    .map(([hint, problems]) => {
+      const lines = problems.map((problem) => `${label} ${visible(problem.message)}\n`);
+      return lines.join('') + (hint === '' ? '' : `${chalk.bold('HINT:')} ${visible(hint)}\n`);
+    })
+    .join('');
+}
+
+/** How far it is: `copying 1.20 of 4.00 GiB, 30 %, 1.1 GiB/s, 2.50 s left`. */
+export function progressLine(progress: Progress): string {
+  const { done_bytes: done, total_bytes: total, elapsed_ms: elapsed } = progress;
+  const phase = PHASES[progress.phase];
+  if (total === 0) return phase;
+  const percent = Math.floor((100 * done) / total);
+  const parts = [`${phase} ${size(done)} of ${size(total)}`, `${percent} %`, rate(done, elapsed)];
+  if (done > 0 && elapsed >= 500 && done < total) parts.push(`${duration(((total - done) * elapsed) / done)} left`);
+  return parts.join(', ');
+}
