@@ -63,7 +63,7 @@ function refuseForeignOptions(verb: Verb, values: Values): void {
     if (isGiven && !spec.verbs.includes(verb)) {
       throw AsmtError.usage(
         `${verb} takes no --${spec.name}`,
-        `it is an option of ${spec.verbs.join(' and ')}; see asmt ${verb} --help`,
+        `it is an option of ${spec.verbs.join(', ')}; see asmt ${verb} --help`,
       );
     }
   }

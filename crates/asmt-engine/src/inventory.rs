@@ -80,18 +80,30 @@ impl Inventory {
 }
 
 /// Groups keys by instance and namespace name, for segments and for files alike.
+///
+/// Index segments whose base is missing belong to the namespace whose stripes have their nsid, unless that has a base of
+/// its own: without that, what is left of a namespace would pass for a whole one that has only data.
 pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a NamespaceName>)> + Clone) -> Vec<Group> {
     let base_names: HashMap<(u8, u8), &NamespaceName> = segments
         .clone()
         .filter(|(_, address, _)| address.segment_type == SegmentType::PiBase)
         .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
         .collect();
+    let has_base =
+        |instance: u8, name: &NamespaceName| base_names.iter().any(|(place, base)| place.0 == instance && *base == name);
+    let stripe_names: HashMap<(u8, u8), &NamespaceName> = segments
+        .clone()
+        .filter(|(_, address, _)| !address.segment_type.is_index())
+        .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
+        .filter(|((instance, _), name)| !has_base(*instance, name))
+        .collect();
     // Instance and name; nameless ones by nsid, index and data apart.
     type Identity = (u8, Option<NamespaceName>, Option<(u8, bool)>);
     let mut groups: BTreeMap<Identity, Group> = BTreeMap::new();
     for (key, address, own_name) in segments {
         let is_index = address.segment_type.is_index();
-        let name = if is_index { base_names.get(&(address.instance, address.nsid)).copied() } else { own_name };
+        let place = (address.instance, address.nsid);
+        let name = if is_index { base_names.get(&place).or_else(|| stripe_names.get(&place)).copied() } else { own_name };
         let nameless = name.is_none().then_some((address.nsid, is_index));
         let group = groups.entry((address.instance, name.cloned(), nameless)).or_insert_with(|| Group {
             instance: address.instance,

@@ -169,28 +169,39 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
             "wait for it to end, or use another directory",
         );
     }
-    let groups: Vec<Group> = inventory.groups().into_iter().filter(|group| group.instance == request.instance).collect();
-    let is_denied = groups.iter().any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
-    for group in choose(groups, request, is_denied, "shared memory", &mut plan) {
+    let groups = inventory.groups();
+    let is_denied = groups
+        .iter()
+        .filter(|group| group.instance == request.instance)
+        .any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
+    for group in choose(groups, request, is_denied, &Place::Memory, &mut plan) {
         plan_group_backup(inventory, listing, request, &group, &mut plan);
     }
     plan
 }
 
+/// Where something was looked for: the same findings have other reasons and next steps.
+enum Place {
+    Memory,
+    Backup,
+}
+
 /// The groups that were asked for; refuses where one is not there.
-fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &str, plan: &mut Plan<T>) -> Vec<Group> {
+fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Place, plan: &mut Plan<T>) -> Vec<Group> {
+    let (place, hint) = match place {
+        Place::Memory => ("in shared memory", "check the name (-n) and the instance (-i); see what there is with: asmt list"),
+        Place::Backup => ("in the directory", "check the directory, the name (-n) and the instance (-i)"),
+    };
+    let there = shown(&groups);
+    let of_instance: Vec<Group> = groups.into_iter().filter(|group| group.instance == request.instance).collect();
     let Some(names) = &request.namespaces else {
-        if groups.is_empty() {
-            plan.refuse(
-                Code::NothingFound,
-                format!("nothing of instance {} in {place}", request.instance),
-                "see what there is with: asmt list; choose another instance with -i",
-            );
+        if of_instance.is_empty() {
+            plan.refuse(Code::NothingFound, format!("nothing of instance {} is {place}; found: {there}", request.instance), hint);
         }
-        return groups;
+        return of_instance;
     };
     let chosen: Vec<Group> =
-        groups.iter().filter(|group| group.name.as_ref().is_some_and(|name| names.contains(name))).cloned().collect();
+        of_instance.into_iter().filter(|group| group.name.as_ref().is_some_and(|name| names.contains(name))).collect();
     for name in names.iter().filter(|name| !chosen.iter().any(|group| group.name.as_ref() == Some(name))) {
         if is_denied {
             plan.refuse(
@@ -200,16 +211,22 @@ fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &str
             );
             continue;
         }
-        let there: Vec<&str> = groups.iter().filter_map(|group| group.name.as_ref()).map(NamespaceName::as_str).collect();
-        let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
         let code = if chosen.is_empty() { Code::NothingFound } else { Code::NamespaceMissing };
-        plan.refuse(
-            code,
-            format!("namespace '{name}' of instance {} is not in {place}; found: {there}", request.instance),
-            "check the name (-n) and the instance (-i); see what there is with: asmt list",
-        );
+        plan.refuse(code, format!("namespace '{name}' of instance {} is not {place}; found: {there}", request.instance), hint);
     }
     chosen
+}
+
+/// What there is, in a few words: `test, bar (instance 0), cache (instance 2)`.
+fn shown(groups: &[Group]) -> String {
+    let mut by_instance: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+    for group in groups {
+        let name = group.name.as_ref().map_or_else(|| "segments without a name".to_owned(), ToString::to_string);
+        by_instance.entry(group.instance).or_default().push(name);
+    }
+    let texts: Vec<String> =
+        by_instance.iter().map(|(instance, names)| format!("{} (instance {instance})", names.join(", "))).collect();
+    if texts.is_empty() { "nothing".to_owned() } else { texts.join(", ") }
 }
 
 fn segments_of<'a>(inventory: &'a Inventory, group: &Group) -> Vec<&'a Segment> {
@@ -279,7 +296,7 @@ fn plan_group_backup(
             "it was not made by a server that is known; leave it, or remove it with: ipcrm",
         );
     }
-    let base_version = check_base(&headers, &title, &WhereBase::Memory, &mut plan.refusals);
+    let base_version = check_base(&headers, &title, &Place::Memory, &mut plan.refusals);
     plan.remarks.extend(stripe_remarks(&headers, &title));
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
@@ -336,19 +353,13 @@ fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], f
     )
 }
 
-/// Where a base was found: the same findings have other reasons and next steps.
-enum WhereBase {
-    Memory,
-    Backup,
-}
-
 /// Checks version and shutdown status of base; gives the version.
-fn check_base(headers: &[(Address, &Header)], title: &str, place: &WhereBase, refusals: &mut Vec<Problem>) -> Option<u32> {
+fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusals: &mut Vec<Problem>) -> Option<u32> {
     let base = headers.iter().find_map(|(_, header)| if let Header::Base(base) = header { Some(base) } else { None })?;
     if !KNOWN_BASE_VERSIONS.contains(&base.version) {
         let code = match place {
-            WhereBase::Memory => Code::UnknownVersion,
-            WhereBase::Backup => Code::BackupUnknownVersion,
+            Place::Memory => Code::UnknownVersion,
+            Place::Backup => Code::BackupUnknownVersion,
         };
         let (first, last) = (KNOWN_BASE_VERSIONS.start(), KNOWN_BASE_VERSIONS.end());
         refusals.push(Problem::new(
@@ -359,11 +370,11 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &WhereBase, re
     }
     if base.shutdown != SHUTDOWN_CLEAN {
         let (code, hint) = match place {
-            WhereBase::Memory => (
+            Place::Memory => (
                 Code::NotCleanlyShutDown,
                 "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
             ),
-            WhereBase::Backup => (
+            Place::Backup => (
                 Code::BackupNotClean,
                 "this backup was not made of a cleanly shut down server: do not use it; the node must cold-start",
             ),
@@ -544,12 +555,19 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
         }
     }
     check_interrupted(listing, request, &groups, &mut plan);
+    let others = listing.files.iter().filter(|file| file.address.instance != request.instance);
+    groups.extend(group(others.map(|file| (file.key, file.address, file.header.name()))));
     if plan.refusals.is_empty() || !groups.is_empty() {
-        for group in choose(groups, request, false, "the directory", &mut plan) {
+        for group in choose(groups, request, false, &Place::Backup, &mut plan) {
             let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
             match manifest {
                 Some(manifest) => plan_from_manifest(manifest, &records, &group, &mut plan),
-                None => plan_without_manifest(&records, &group, request, &mut plan),
+                None => {
+                    let own_name = group.name.as_ref().map(|name| manifest_name(group.instance, name));
+                    // One that cannot be used is refused below; this is no backup of ASMT's then.
+                    let is_asmts = !listing.manifests.iter().any(|record| Some(&record.name) == own_name.as_ref());
+                    plan_without_manifest(&records, &group, request, is_asmts, &mut plan);
+                }
             }
         }
     }
@@ -714,7 +732,7 @@ fn plan_from_manifest(
             plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), damaged_hint());
         }
     }
-    let base_version = check_base(&headers, &title, &WhereBase::Backup, &mut plan.refusals);
+    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
     plan.remarks.extend(stripe_remarks(&headers, &title));
     plan.namespaces.push(NamespaceRestore {
         instance: manifest.instance,
@@ -730,11 +748,12 @@ fn plan_without_manifest(
     records: &BTreeMap<Key, &FileRecord>,
     group: &Group,
     request: &Request,
+    is_asmts: bool,
     plan: &mut Plan<NamespaceRestore>,
 ) {
     let title = title_of(group);
     let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
-    if request.require_manifest {
+    if request.require_manifest && is_asmts {
         plan.refuse(
             Code::ManifestRequired,
             format!("{title}: there is no manifest, and --require-manifest was given"),
@@ -773,16 +792,17 @@ fn plan_without_manifest(
             readable.push(file);
         }
     }
-    let base_version = check_base(&headers, &title, &WhereBase::Backup, &mut plan.refusals);
+    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
     plan.remarks.extend(stripe_remarks(&headers, &title));
     let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
-    plan.remarks.push(Remark::new(
-        "no-manifest",
-        format!(
+    plan.remarks.extend(stage_size_remark(&files, &title));
+    if is_asmts {
+        let text = format!(
             "{title}: made by ASMT, with no manifest: {plain_count} of {} files are plain and cannot be checked for damage",
             files.len()
-        ),
-    ));
+        );
+        plan.remarks.push(Remark::new("no-manifest", text));
+    }
     let sources = readable.iter().map(|file| Source {
         key: file.key,
         address: file.address,
@@ -804,6 +824,19 @@ fn plan_without_manifest(
         created_ms: None,
         sources: sources.collect(),
     });
+}
+
+/// Without a manifest a plain file's size is all that tells the size of its segment. Base says what a stage has; that
+/// field decides nothing, but a file that was cut short would be restored in silence.
+fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
+    let expected =
+        files.iter().find_map(|file| if let Header::Base(base) = &file.header { Some(base.stage_bytes) } else { None })?;
+    let odd = files
+        .iter()
+        .find(|file| file.address.segment_type == SegmentType::PiStage && file.size_bytes != expected && expected > 0)?;
+    let text =
+        format!("{title}: the stage in {} has {} bytes, and base says {expected}: is it cut short?", odd.name, odd.size_bytes);
+    Some(Remark::new("stage-size", text))
 }
 
 /// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
@@ -840,8 +873,7 @@ fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, 
         ),
         format!(
             "if the server was shut down cleanly, just start it: nothing needs restoring; else remove exactly these: ipcrm{}",
-            in_the_way.iter().take(8).map(|segment| format!(" -m {}", segment.stat.shmid)).collect::<String>()
-                + if in_the_way.len() > 8 { " …" } else { "" }
+            in_the_way.iter().map(|segment| format!(" -m {}", segment.stat.shmid)).collect::<String>()
         ),
     ));
 }

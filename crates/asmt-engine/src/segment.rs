@@ -234,7 +234,7 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..offset + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
-/// The fields of base that decide whether a copy may be made or trusted.
+/// The fields of base that decide whether a copy may be made or trusted, and one that informs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseHeader {
     /// Layout version, u32 at 0.
@@ -243,6 +243,8 @@ pub struct BaseHeader {
     pub shutdown: u32,
     /// Namespace name, char\[32\] at 1024; `None` if the field holds no valid name.
     pub name: Option<NamespaceName>,
+    /// Size of a primary stage in bytes, u64 at 2088. Read out of public headers: it may only inform.
+    pub stage_bytes: u64,
     /// Number of primary stages, u32 at 2152.
     pub stage_count: u32,
 }
@@ -254,6 +256,7 @@ impl BaseHeader {
             version: u32_at(bytes, 0)?,
             shutdown: u32_at(bytes, SHUTDOWN_OFFSET)?,
             name: NamespaceName::from_field(bytes.get(1024..1024 + NAME_FIELD_BYTES)?),
+            stage_bytes: u64_at(bytes, 2088)?,
             stage_count: u32_at(bytes, 2152)?,
         })
     }

@@ -1,0 +1,220 @@
+/**
+ * What the specs over the built command line share: a machine with an IPC namespace and a directory of its own, and runs
+ * of asmt and of the simulator in it.
+ *
+ * Promise: a failed expectation shows the whole run; nothing is left over when a test ends, however it ends (the holder's
+ * standard input closes with this process, the namespace goes with the holder, and the segments go with the namespace).
+ * Must never: touch the segments of the namespace that the tests were started in.
+ */
+
+import { spawn, type ChildProcess } from 'node:child_process';
+import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+
+import type { ExecutionContext } from 'ava';
+
+import type { Outcome } from '../src/native.ts';
+
+export const ROOT = resolve(import.meta.dirname, '..');
+export const MAIN = join(ROOT, 'dist', 'main.js');
+export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
+export const GOLDEN = join(ROOT, '__test__', 'fixtures', 'golden');
+
+/** Whether files and segments can be given to others, and file systems mounted: not so in a user namespace. */
+export const IS_REAL_ROOT =
+  process.getuid?.() === 0 && readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] === '4294967295';
+
+/** One run of a command. */
+export interface Run {
+  readonly command: string;
+  readonly status: number | null;
+  readonly signal: NodeJS.Signals | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** The whole run, for a failure. */
+export function show(run: Run): string {
+  const end = run.signal ?? String(run.status);
+  return `$ ${run.command}\nexit: ${end}\n--- stdout\n${run.stdout}\n--- stderr\n${run.stderr}`;
+}
+
+export interface RunOptions {
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  /** Called while it runs. */
+  readonly during?: (child: ChildProcess, output: () => string) => Promise<void>;
+}
+
+function collect(child: ChildProcess): { stdout: () => string; stderr: () => string } {
+  const [out, err]: [Buffer[], Buffer[]] = [[], []];
+  child.stdout?.on('data', (data: Buffer) => out.push(data));
+  child.stderr?.on('data', (data: Buffer) => err.push(data));
+  return { stdout: () => Buffer.concat(out).toString(), stderr: () => Buffer.concat(err).toString() };
+}
+
+/** Runs a command to its end. */
+export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<Run> {
+  const child = spawn(command, args, {
+    cwd: options.cwd ?? ROOT,
+    env: { ...process.env, NO_COLOR: '1', FORCE_COLOR: '0', ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const { stdout, stderr } = collect(child);
+  const ended = new Promise<[number | null, NodeJS.Signals | null]>((done, fail) => {
+    child.on('error', fail);
+    child.on('close', (status, signal) => done([status, signal]));
+  });
+  await options.during?.(child, () => stdout() + stderr());
+  const [status, signal] = await ended;
+  return { command: [command, ...args].join(' '), status, signal, stdout: stdout(), stderr: stderr() };
+}
+
+/** Waits until `condition` holds; fails after a time that no machine needs. */
+export async function until(what: string, condition: () => boolean): Promise<void> {
+  const end = Date.now() + 60_000;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error(`never came: ${what}`);
+    await new Promise((wake) => {
+      setTimeout(wake, 2);
+    });
+  }
+}
+
+/** A process that was started in a machine and holds something until it is told to end. */
+export interface Holder {
+  readonly pid: number;
+  end(): Promise<void>;
+}
+
+/** An IPC namespace and a directory, as of a machine of its own. */
+export class Machine {
+  readonly #t: ExecutionContext;
+  readonly #holder: ChildProcess;
+  /** A directory of its own, removed when the test ends. */
+  readonly directory: string;
+
+  private constructor(t: ExecutionContext, holder: ChildProcess, directory: string) {
+    this.#t = t;
+    this.#holder = holder;
+    this.directory = directory;
+  }
+
+  static async start(t: ExecutionContext): Promise<Machine> {
+    const directory = mkdtempSync(join(process.env['ASMT_TEST_TMP'] ?? tmpdir(), 'asmt-test-'));
+    // It ends when its input does: also when this process is killed.
+    const holder = spawn('unshare', ['--ipc', 'sh', '-c', 'echo ready; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const { stdout } = collect(holder);
+    await until('an IPC namespace', () => stdout().includes('ready'));
+    t.teardown(async () => {
+      const gone = new Promise((done) => holder.once('exit', done));
+      holder.stdin?.end();
+      await gone;
+      rmSync(directory, { recursive: true, force: true });
+    });
+    mkdirSync(join(directory, 'run'), { mode: 0o700 });
+    return new Machine(t, holder, directory);
+  }
+
+  /** A path in its directory. */
+  path(...names: string[]): string {
+    return join(this.directory, ...names);
+  }
+
+  /** The command line that runs `command` in its namespace. */
+  within(command: string, args: readonly string[]): [string, string[]] {
+    return ['nsenter', [`--ipc=/proc/${this.#holder.pid}/ns/ipc`, '--', command, ...args]];
+  }
+
+  get env(): Record<string, string> {
+    return { ASMT_RUNTIME_DIR: this.path('run') };
+  }
+
+  async exec(command: string, args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    const [program, words] = this.within(command, args);
+    return run(program, words, { ...options, env: { ...this.env, ...options.env } });
+  }
+
+  /** Runs asmt. */
+  async asmt(args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    return this.exec(process.execPath, [MAIN, ...args], options);
+  }
+
+  /** Runs asmt, which must end by `status`. */
+  async expect(status: number, args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    const done = await this.asmt(args, options);
+    this.#t.is(done.status, status, show(done));
+    return done;
+  }
+
+  /** Runs asmt with `--json`, which must end by `status`; gives what it printed. */
+  async json(status: number, args: readonly string[], options: RunOptions = {}): Promise<Outcome & { exit_status: number }> {
+    const done = await this.expect(status, [...args, '--json'], options);
+    const outcome = JSON.parse(done.stdout) as Outcome & { exit_status: number };
+    this.#t.is(outcome.exit_status, status, show(done));
+    return outcome;
+  }
+
+  /** Runs the simulator, which must succeed; gives what it printed. */
+  async sim(...args: string[]): Promise<string> {
+    const done = await this.exec(SIM, args);
+    if (done.status !== 0) throw new Error(show(done));
+    return done.stdout;
+  }
+
+  /** What is in memory: a line a segment with key, size, CRC-32, owner, group, mode and attach count. */
+  async memory(): Promise<string> {
+    return this.sim('sum');
+  }
+
+  /** Attaches a segment (or all), as a running server would, until told to end. */
+  async hold(key?: string): Promise<Holder> {
+    return this.start(SIM, ['hold', ...(key ? ['--key', key] : [])], 'ready');
+  }
+
+  /** Starts a command that says `word` when it is ready, and ends when its input does. */
+  async start(command: string, args: readonly string[], word: string): Promise<Holder> {
+    const [program, words] = this.within(command, args);
+    const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...this.env } });
+    const { stdout } = collect(child);
+    const gone = new Promise<void>((done) => {
+      child.once('exit', () => done());
+    });
+    await until(`${command} ready`, () => stdout().includes(word));
+    const end = async () => {
+      child.stdin?.end();
+      await gone;
+    };
+    this.#t.teardown(end);
+    if (child.pid === undefined) throw new Error(`${command} has no pid`);
+    return { pid: child.pid, end };
+  }
+
+  /** Puts a backup made by ASMT 2.2.1 here as the tool left it: owners, groups and modes are not kept by git. */
+  golden(name: string): { directory: string; segments: string } {
+    const directory = this.path(name);
+    cpSync(join(GOLDEN, name, 'backup'), directory, { recursive: true });
+    chmodSync(directory, 0o700);
+    const segments = readFileSync(join(GOLDEN, name, 'segments.txt'), 'utf8');
+    for (const line of segments.trim().split('\n')) {
+      const [key, , , uid, gid, mode] = line.split(' ');
+      const file = ['.dat', '.dat.gz'].map((suffix) => join(directory, key + suffix)).find((path) => existsSync(path));
+      if (file === undefined || mode === undefined) throw new Error(`${name} has no file for "${line}"`);
+      chmodSync(file, Number.parseInt(mode, 8));
+      if (IS_REAL_ROOT) chownSync(file, Number(uid), Number(gid));
+    }
+    return { directory, segments };
+  }
+
+  /** Names in a directory, sorted; none if it is not there. */
+  names(directory: string): string[] {
+    return existsSync(directory) ? readdirSync(directory).toSorted() : [];
+  }
+}
+
+/** Says that a test was skipped, and why; the test counts as skipped. */
+export function skip(t: ExecutionContext, why: string): void {
+  t.log(`skipped: ${why}`);
+  t.pass();
+}

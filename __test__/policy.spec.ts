@@ -1,0 +1,98 @@
+import test from 'ava';
+
+import { AsmtError } from '../src/errors.ts';
+import { VERBS, type Verb } from '../src/options.ts';
+import { meaning, verbOfAsmtForm, type Values } from '../src/policy.ts';
+
+test('defaults', (t) => {
+  const base = { namespaces: null, compress: false, check: false, threads: null, analyze: false, require_manifest: false };
+  t.deepEqual(meaning('backup', {}, ['d']).request, { verb: 'backup', directory: 'd', instance: 0, ...base });
+  t.deepEqual(meaning('restore', {}, ['d']).request, { verb: 'restore', directory: 'd', instance: 0, ...base });
+  t.deepEqual(meaning('verify', {}, ['d']).request, { verb: 'verify', directory: 'd', instance: null, ...base });
+  t.deepEqual(meaning('list', {}, []).request, { verb: 'list', directory: null, instance: null, ...base });
+  t.false(meaning('list', {}, []).verbose);
+});
+
+test('everything at once', (t) => {
+  const values: Values = {
+    namespace: 'a,b,a',
+    instance: '15',
+    path: '/d',
+    threads: '1024',
+    compress: true,
+    crc: true,
+    analyze: true,
+  };
+  const meant = meaning('backup', { ...values, verbose: true, json: true }, ['/d']);
+  t.deepEqual(meant.request, {
+    verb: 'backup',
+    directory: '/d',
+    instance: 15,
+    namespaces: ['a', 'b'],
+    compress: true,
+    check: true,
+    threads: 1024,
+    analyze: true,
+    require_manifest: false,
+  });
+  t.true(meant.verbose && meant.json);
+  t.deepEqual(meant.remarks, []);
+});
+
+test('-z with a restore is remarked on, not refused', (t) => {
+  const { request, remarks } = meaning('restore', { compress: true }, ['d']);
+  t.false(request.compress);
+  t.is(remarks[0]?.code, 'compress-ignored');
+});
+
+test("ASMT's form: exactly one of -b and -r", (t) => {
+  t.is(verbOfAsmtForm({ backup: true, restore: false }), 'backup');
+  t.is(verbOfAsmtForm({ backup: false, restore: true }), 'restore');
+  t.throws(() => verbOfAsmtForm({ backup: true, restore: true }), { message: /both -b and -r/ });
+});
+
+test('values at and past their limits', (t) => {
+  for (const value of ['0', '15', '07']) t.is(meaning('list', { instance: value }, []).request.instance, Number(value));
+  for (const value of ['16', '-1', '1.5', '0x1', 'two', ' 1', '99999999999']) {
+    t.throws(() => meaning('list', { instance: value }, []), { message: /whole number from 0 to 15/ }, value);
+  }
+  for (const value of ['1', '1024']) t.is(meaning('backup', { threads: value }, ['d']).request.threads, Number(value));
+  for (const value of ['0', '1025', '']) {
+    t.throws(() => meaning('backup', { threads: value }, ['d']), { message: /whole number from 1 to 1024/ }, value);
+  }
+  const longest = 'n'.repeat(31);
+  t.deepEqual(meaning('list', { namespace: longest }, []).request.namespaces, [longest]);
+  t.throws(() => meaning('list', { namespace: `${longest}n` }, []), { message: /32 bytes, and at most 31/ });
+  t.throws(() => meaning('list', { namespace: 'ü'.repeat(16) }, []), { message: /32 bytes/ });
+  for (const value of ['a,,b', ',a', 'a,', ''])
+    t.throws(() => meaning('list', { namespace: value }, []), { message: /empty/ }, value);
+});
+
+const refused: [Verb, Values, string[], RegExp][] = [
+  ['backup', {}, [], /backup needs a directory/],
+  ['verify', {}, [''], /empty text/],
+  ['restore', {}, ['a', 'b'], /one directory, but 2/],
+  ['restore', { path: '/a' }, ['/b'], /two directories/],
+  ['backup', {}, ['bad\uFFFDname'], /not valid UTF-8/],
+  ['list', {}, ['d'], /what is "d" for/],
+  ['backup', { 'require-manifest': true }, ['d'], /backup takes no --require-manifest/],
+  ['verify', { compress: true }, ['d'], /verify takes no --compress/],
+  ['list', { threads: '2' }, [], /list takes no --threads/],
+  ['list', { path: 'd' }, [], /list takes no --path/],
+  ['list', { analyze: true }, [], /list takes no --analyze/],
+];
+
+for (const [verb, values, operands, message] of refused) {
+  test(`${verb} ${JSON.stringify(values)} ${operands.join(' ')} is refused`, (t) => {
+    const error = t.throws(() => meaning(verb, values, operands), { instanceOf: AsmtError, message });
+    t.is(error.kind, 'usage');
+    t.not(error.hint, '');
+  });
+}
+
+test('options that every command takes', (t) => {
+  for (const verb of VERBS) {
+    const { request } = meaning(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, verb === 'list' ? [] : ['d']);
+    t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
+  }
+});

@@ -1,0 +1,208 @@
+import test from 'ava';
+import { Chalk } from 'chalk';
+
+import { EXIT_STATUSES, exitStatus } from '../src/errors.ts';
+import { help, shortUsage } from '../src/help.ts';
+import type { Progress, Report } from '../src/native.ts';
+import { OPTIONS, VERBS, optionUsage, type OptionSpec } from '../src/options.ts';
+import { ProgressDisplay } from '../src/progress.ts';
+import * as render from '../src/render.ts';
+import { parse } from '../src/users.ts';
+
+const plain = new Chalk({ level: 0 });
+const colour = new Chalk({ level: 1 });
+
+test('sizes, rates and durations', (t) => {
+  t.is(render.size(0), '0 B');
+  t.is(render.size(1023), '1023 B');
+  t.is(render.size(1024), '1.00 KiB');
+  t.is(render.size(1536 * 1024), '1.50 MiB');
+  t.is(render.size(20 * 2 ** 30), '20.0 GiB');
+  t.is(render.size(300 * 2 ** 40), '300 TiB');
+  t.is(render.rate(2 ** 30, 500), '2.00 GiB/s');
+  t.is(render.rate(2 ** 30, 0), '-');
+  t.is(render.duration(420), '0.42 s');
+  t.is(render.duration(12_300), '12 s');
+  t.is(render.duration(200_000), '3 min 20 s');
+  t.is(render.duration(7_500_000), '2 h 5 min');
+});
+
+test('control characters never reach a terminal', (t) => {
+  t.is(render.visible('a\u001b[31mb\nc\u202ed'), String.raw`a\u{1b}[31mb\u{a}c\u{202e}d`);
+  t.is(render.visible('müßig ☺'), 'müßig ☺');
+});
+
+test('a table is aligned, and no line ends in a space', (t) => {
+  const text = render.table(
+    plain,
+    [
+      ['key', 'left'],
+      ['size', 'right'],
+      ['name', 'left'],
+    ],
+    [
+      ['1', '10', 'a'],
+      ['222222', '5', ''],
+    ],
+  );
+  t.is(text, 'key     size  name\n1         10  a\n222222     5\n');
+});
+
+const problem = (message: string, hint: string) => ({ kind: 'refused' as const, code: 'x', message, hint });
+
+test('a failure shows every problem, and each next step once', (t) => {
+  const problems = [
+    problem('first', 'do this'),
+    problem('second', 'do that'),
+    problem('third', 'do this'),
+    problem('fourth', ''),
+  ];
+  const text = render.failure(plain, { ...problem('first', 'do this'), problems });
+  t.is(text, 'asmt: error: first\nasmt: error: third\nHINT: do this\nasmt: error: second\nHINT: do that\nasmt: error: fourth\n');
+  t.true(render.failure(colour, { ...problem('first', ''), problems }).includes('\u001b['));
+});
+
+test('progress: bytes, share, rate and time left', (t) => {
+  const progress: Progress = { phase: 'copy', done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000, events: [] };
+  t.is(render.progressLine(progress), 'copying 1.00 GiB of 4.00 GiB, 25 %, 1.00 GiB/s, 3.00 s left');
+  t.is(render.progressLine({ ...progress, done_bytes: 0, elapsed_ms: 0 }), 'copying 0 B of 4.00 GiB, 0 %, -');
+  t.is(render.progressLine({ ...progress, phase: 'publish', total_bytes: 0 }), 'publishing');
+});
+
+test('progress: one line drawn again on a terminal, else a line every five seconds', (t) => {
+  const progress: Progress = { phase: 'copy', done_bytes: 1, total_bytes: 4, elapsed_ms: 1, events: [] };
+  let nowMs = 0;
+  const written: string[] = [];
+  const write = (text: string) => written.push(text);
+  const terminal = new ProgressDisplay({ isTTY: true, columns: 12, write }, () => nowMs);
+  terminal.show(progress);
+  terminal.clear();
+  terminal.clear();
+  t.deepEqual(written, ['\r\u001b[Kcopying 1 B', '\r\u001b[K']);
+  written.length = 0;
+  const pipe = new ProgressDisplay({ write }, () => nowMs);
+  for (nowMs = 0; nowMs <= 11_000; nowMs += 125) pipe.show(progress);
+  pipe.clear();
+  t.is(written.length, 2);
+  t.regex(written[0] ?? '', /^asmt: copying 1 B of 4 B, 25 %.*\n$/);
+});
+
+const report: Report = {
+  verb: 'restore',
+  directory: '/d\u001b',
+  analyze: false,
+  namespaces: [
+    {
+      instance: 2,
+      name: 'te\u0007st',
+      nsid: 1,
+      data_nsid: null,
+      base_version: 12,
+      state: null,
+      segment_count: 1,
+      size_bytes: 2 ** 20,
+      resident_bytes: null,
+      swapped_bytes: null,
+      file_bytes: 512,
+      has_manifest: true,
+      created_ms: 0,
+    },
+  ],
+  segments: [
+    {
+      key: 'ae201000',
+      shmid: 7,
+      uid: 0,
+      gid: 99,
+      mode: '0600',
+      attached_count: null,
+      size_bytes: 2 ** 20,
+      resident_bytes: null,
+      instance: 2,
+      nsid: 1,
+      namespace: 'te\u0007st',
+      type: 'pi-base',
+      stage: null,
+      file: 'ae201000.dat',
+      encoding: 'raw',
+      file_bytes: 512,
+      crc32: 'deadbeef',
+    },
+  ],
+  remarks: [],
+  total_bytes: 2 ** 20,
+  data_bytes: 2 ** 19,
+  reserve_bytes: null,
+  elapsed_ms: 1000,
+};
+
+test('a summary says what, from where, how much and how fast', (t) => {
+  const text = render.summary(plain, report, null);
+  t.true(
+    text.includes(
+      String.raw`namespace te\u{7}st of instance 2: 1 segment, 1.00 MiB, 512 B in files, backed up 1970-01-01T00:00:00Z`,
+    ),
+    text,
+  );
+  t.true(
+    text.includes(String.raw`restored 1 namespace from /d\u{1b}: 1.00 MiB (512 KiB of it data) in 1.00 s, 1.00 MiB/s`),
+    text,
+  );
+});
+
+test('the plan of an analysis says what goes where, and how to do it', (t) => {
+  const analysis: Report = { ...report, analyze: true };
+  const [head, row] = render.planTable(plain, analysis).split('\n');
+  t.regex(head ?? '', /^file +segment +size +name +type +stage$/);
+  t.regex(row ?? '', /^ae201000\.dat +0xae201000 +1\.00 MiB/);
+  t.regex(render.summary(plain, analysis, 'asmt restore /d'), /nothing was done\nto do it: asmt restore \/d\n/);
+  t.regex(render.planTable(plain, { ...analysis, verb: 'backup' }), /\n0xae201000 +ae201000\.dat/);
+});
+
+test("ASMT's table has its columns, and names from the system's files", (t) => {
+  const names = parse('root:x:0:0::/:/bin/sh\nsecond:x:0:0::/:\nbroken\n');
+  const text = render.segmentTable(plain, report.segments, { user: (uid) => names.get(uid) ?? '?', group: String });
+  t.regex(text, /^key +shmid +user +group +mode +natt +segsz +inst +nsid +name +type +stage +crc32\n/);
+  t.regex(text, /\n0xae201000 +7 +root +99 +0600 +- +1048576 +2 +1 +te\\u\{7\}st +pi-base +- +deadbeef\n$/);
+});
+
+test('one table of exit statuses', (t) => {
+  t.is(exitStatus(null, 'commands'), 0);
+  t.deepEqual(
+    EXIT_STATUSES.map(({ kind, status }) => [kind, status]),
+    [
+      ['done', 0],
+      ['failed', 1],
+      ['usage', 2],
+      ['refused', 3],
+      ['stale', 4],
+      ['damaged', 5],
+      ['no-room', 6],
+      ['nothing-to-do', 7],
+      ['bug', 70],
+      ['interrupted', 130],
+    ],
+  );
+  t.is(exitStatus('interrupted', 'commands', 'SIGINT'), 130);
+  t.is(exitStatus('interrupted', 'commands', 'SIGTERM'), 143);
+  t.is(exitStatus('interrupted', 'commands', 'SIGHUP'), 129);
+  // A signal that came too late to stop anything does not make a success of something else.
+  t.is(exitStatus(null, 'commands', 'SIGTERM'), 0);
+  for (const { kind } of EXIT_STATUSES) t.is(exitStatus(kind === 'done' ? null : kind, 'asmt'), kind === 'done' ? 0 : 1);
+});
+
+test('help names every option, every command and every exit status', (t) => {
+  const specs: readonly OptionSpec[] = OPTIONS;
+  const all = help(null);
+  for (const spec of specs) t.true(all.includes(optionUsage(spec)), spec.name);
+  for (const { status, help: text } of EXIT_STATUSES) t.true(all.includes(`${status}  ${text}`), text);
+  for (const verb of VERBS) {
+    t.true(all.includes(`asmt ${verb}`));
+    t.true(shortUsage().includes(`asmt ${verb}`));
+    for (const spec of specs) {
+      const isThere = help(verb).includes(`--${spec.name}`);
+      t.is(isThere, spec.verbs.includes(verb) && !spec.selectsVerb && spec.name !== 'version', `${verb} --${spec.name}`);
+    }
+  }
+  for (const line of [...all.split('\n'), ...VERBS.flatMap((verb) => help(verb).split('\n'))]) t.true(line.length <= 100, line);
+});
