@@ -12,7 +12,7 @@ import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readF
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
-import type { ExecutionContext } from 'ava';
+import test, { type ExecutionContext } from 'ava';
 
 import type { Outcome } from '../src/native.ts';
 
@@ -213,8 +213,10 @@ export class Machine {
   }
 }
 
-/** Says that a test was skipped, and why; the test counts as skipped. */
-export function skip(t: ExecutionContext, why: string): void {
-  t.log(`skipped: ${why}`);
-  t.pass();
+/** A test where `condition` holds; else one that is skipped, and says why. */
+export function testIf(condition: boolean, why: string): (title: string, body: (t: ExecutionContext) => unknown) => void {
+  return (title, body) => (condition ? test(title, body) : test.skip(`${title} (skipped: ${why})`, body));
 }
+
+/** For tests that need what only root of the machine has: other owners, other users, mounts. */
+export const testAsRoot = testIf(IS_REAL_ROOT, 'only root of the machine may give files to others and mount');

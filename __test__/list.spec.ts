@@ -1,0 +1,108 @@
+/** `asmt list`: what is in memory, and what it is fit for. */
+
+import test from 'ava';
+
+import { Machine, show } from './helpers.ts';
+
+test('nothing there is a success, said on standard error', async (t) => {
+  const machine = await Machine.start(t);
+  const done = await machine.expect(0, ['list']);
+  t.is(done.stdout, '');
+  t.regex(done.stderr, /no Aerospike segments/);
+  const { report } = await machine.json(0, ['list']);
+  t.deepEqual([report?.namespaces, report?.segments], [[], []]);
+});
+
+test('namespaces of all instances, by name, with what is resident', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--name', 'test', '--stages', '3');
+  await machine.sim(
+    'make',
+    '--name',
+    'bar',
+    '--nsid',
+    '2',
+    '--instance',
+    '3',
+    '--si-stages',
+    '2',
+    '--stripes',
+    '8',
+    '--data-nsid',
+    '5',
+  );
+  await machine.sim('make', '--name', 'cache', '--nsid', '7', '--no-index', '--stripes', '2');
+  await machine.sim('foreign', '--key', '12345678');
+  const { report } = await machine.json(0, ['list']);
+  const shown = report?.namespaces.map((n) => [n.instance, n.name, n.nsid, n.data_nsid, n.state, n.segment_count]);
+  t.deepEqual(shown, [
+    [0, 'cache', null, 7, 'data-only', 2],
+    [0, 'test', 1, null, 'clean', 5],
+    [3, 'bar', 2, 5, 'clean', 15],
+  ]);
+  for (const namespace of report?.namespaces ?? []) {
+    t.true(
+      (namespace.resident_bytes ?? 0) > 0 && (namespace.resident_bytes ?? 0) < namespace.size_bytes,
+      JSON.stringify(namespace),
+    );
+  }
+  t.is(report?.segments.length, 22);
+  t.false(report?.segments.some(({ key }) => key === '12345678'));
+  const text = await machine.expect(0, ['list', '-v', '-i', '3']);
+  t.regex(text.stdout, /^instance +namespace +nsid/, show(text));
+  t.regex(text.stdout, /\n +3 +bar +2 +12 +15 /, show(text));
+  t.regex(text.stdout, /\n0xad305007 +\d+ +root +root +0666 +0 +1048576 +3 +5 +bar +data-stage +7 +-\n/, show(text));
+  t.notRegex(text.stdout, /cache/, show(text));
+  t.regex((await machine.expect(0, ['list', '-n', 'cache'])).stdout, /cache/);
+});
+
+test('states: running, not cleanly shut down, incomplete, unknown version', async (t) => {
+  const machine = await Machine.start(t);
+  const state = async () => (await machine.json(0, ['list'])).report?.namespaces.map((namespace) => namespace.state);
+  await machine.sim('make', '--stripes', '2');
+  t.deepEqual(await state(), ['clean']);
+  const holder = await machine.hold();
+  t.deepEqual(await state(), ['running']);
+  await holder.end();
+  await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00');
+  t.deepEqual(await state(), ['unclean']);
+  await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '01');
+  await machine.sim('poke', '--key', 'ae001000', '--offset', '0', '--hex', '09');
+  t.deepEqual(await state(), ['unknown-version']);
+  await machine.sim('poke', '--key', 'ae001000', '--offset', '0', '--hex', '0c');
+  await machine.sim('remove', '--key', 'ae001101');
+  t.deepEqual(await state(), ['incomplete']);
+  // Without base, what is left is still that namespace's, not a whole one that has only data.
+  await machine.sim('remove', '--key', 'ae001000');
+  const { report } = await machine.json(0, ['list']);
+  t.deepEqual(
+    report?.namespaces.map(({ name, state: found }) => [name, found]),
+    [['test', 'incomplete']],
+  );
+});
+
+test('foreign segments are not touched: no attach, no change of times', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  for (const key of [
+    '12345678',
+    'ae000000',
+    'ae001002',
+    'ae0010ff',
+    'ae001900',
+    'ae021000',
+    'a2001001',
+    'ad001900',
+    'af001000',
+  ]) {
+    await machine.sim('foreign', '--key', key);
+  }
+  const look = async () =>
+    (await machine.exec('cat', ['/proc/sysvipc/shm'])).stdout.split('\n').filter((line) => !/ -?\d{10} .* 666 /.test(line));
+  const before = await look();
+  await machine.expect(0, ['list', '-v']);
+  await machine.expect(0, ['backup', machine.path('b')]);
+  const foreign = (lines: string[]) => lines.filter((line) => / 600 +1048576 /.test(line));
+  t.is(foreign(before).length, 9);
+  t.deepEqual(foreign(await look()), foreign(before));
+});
