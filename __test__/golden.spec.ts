@@ -3,7 +3,7 @@
 import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 
 import { GOLDEN, Machine, show, testAsRoot, testIf } from './helpers.ts';
 
@@ -26,7 +26,7 @@ test('every golden folder is known here', (t) => {
 
 for (const [name, instance] of Object.entries(INSTANCES)) {
   // Its owner is another user.
-  const testThis = name === 'raw-all' ? testAsRoot : test;
+  const testThis: (title: string, body: (t: ExecutionContext) => unknown) => void = name === 'raw-all' ? testAsRoot : test;
   testThis(`${name} is restored exactly`, async (t) => {
     const machine = await Machine.start(t);
     const { directory, segments } = machine.golden(name);

@@ -7,7 +7,7 @@
  * Must never: touch the segments of the namespace that the tests were started in.
  */
 
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -156,6 +156,17 @@ export class Machine {
     return outcome;
   }
 
+  /**
+   * Runs asmt under strace, which does to its system calls what `injections` say (`fsync:signal=KILL:when=3`). The
+   * process that is given to `during` is asmt's own: the tracer is detached.
+   */
+  async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    const calls = [...new Set(injections.map((injection) => injection.split(':')[0]))].join(',');
+    const words = ['-D', '-f', '-qq', '-o', '/dev/null', '-e', `trace=${calls}`];
+    for (const injection of injections) words.push('-e', `inject=${injection}`);
+    return this.exec('strace', [...words, process.execPath, MAIN, ...args], options);
+  }
+
   /** Runs the simulator, which must succeed; gives what it printed. */
   async sim(...args: string[]): Promise<string> {
     const done = await this.exec(SIM, args);
@@ -217,6 +228,11 @@ export class Machine {
 export function testIf(condition: boolean, why: string): (title: string, body: (t: ExecutionContext) => unknown) => void {
   return (title, body) => (condition ? test(title, body) : test.skip(`${title} (skipped: ${why})`, body));
 }
+
+const HAS_STRACE = spawnSync('strace', ['--version']).status === 0;
+
+/** For tests that interfere with single system calls. */
+export const testTraced = testIf(HAS_STRACE, 'strace is not installed');
 
 /** For tests that need what only root of the machine has: other owners, other users, mounts. */
 export const testAsRoot = testIf(IS_REAL_ROOT, 'only root of the machine may give files to others and mount');

@@ -192,6 +192,9 @@ fn make<'s>(
             withheld_word: AtomicU32::new(0),
             sums: Mutex::new(Vec::new()),
         });
+        if let Some(journal) = &mut filled.journal {
+            journal.made(shmid)?;
+        }
     }
     Ok(first..filled.made.len())
 }

@@ -159,12 +159,13 @@ impl<'r> Operation<'r> {
             let report = self.new_report().with_backup_plan(&plan.namespaces);
             return checked(&plan, report);
         }
+        // First, or another asmt's attachments would be taken for a server's.
+        let _runtime = Runtime::lock(request.instance)?;
         // Looked at before the directory is made: what must not be backed up leaves no trace.
         let before = plan::backup(&inventory::take()?, &store::Listing::default(), &request);
         checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
         let store = Store::open_or_create(&path)?;
         store.lock(Lock::Exclusive)?;
-        let _runtime = Runtime::lock(request.instance)?;
         let listing = store.list()?;
         let plan = plan::backup(&inventory::take()?, &listing, &request);
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;

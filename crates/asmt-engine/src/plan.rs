@@ -62,8 +62,11 @@ impl<T> Plan<T> {
         self.remarks.extend(other.remarks);
     }
 
-    /// Fails with all refusals if there are any.
+    /// Fails with all refusals if there are any. A plan of nothing is a refusal that was forgotten.
     pub fn check(&self) -> Result<()> {
+        if self.namespaces.is_empty() && self.refusals.is_empty() {
+            return Err(Error::new(Code::Bug, "nothing was planned, and nothing refused", "please report it"));
+        }
         Error::from_problems(self.refusals.clone()).map_or(Ok(()), Err)
     }
 }
@@ -281,7 +284,17 @@ fn plan_group_backup(
             "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up",
         );
     }
-    let Some(name) = &group.name else { return };
+    let Some(name) = &group.name else {
+        // Only with its base there, or as a stripe, can it lack nothing but the name.
+        if headers.iter().any(|(address, _)| matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
+            plan.refuse(
+                Code::SegmentInvalid,
+                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", segments[0].key()),
+                "it was not made by a server that is known; leave it, or remove it with: ipcrm",
+            );
+        }
+        return;
+    };
     for segment in segments.iter().filter(|segment| {
         segment.stat.size_bytes < segment.address.segment_type.min_bytes() || segment.header == Header::Unreadable
     }) {
@@ -318,7 +331,7 @@ fn plan_group_backup(
 fn title_of(group: &Group) -> String {
     match (&group.name, group.nsid) {
         (Some(name), _) => format!("namespace '{name}'"),
-        (None, Some(nsid)) => format!("nsid {nsid} (no base, so no name)"),
+        (None, Some(nsid)) => format!("nsid {nsid} (no name)"),
         (None, None) => format!("stripe {} (no name in it)", group.keys[0]),
     }
 }
@@ -769,7 +782,7 @@ fn plan_without_manifest(
         );
     }
     let Some(name) = &group.name else {
-        if group.nsid.is_none() {
+        if files.iter().any(|file| matches!(file.address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
             plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", files[0].name), damaged_hint());
         }
         return;

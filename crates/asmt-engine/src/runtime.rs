@@ -4,6 +4,9 @@
 //! the next run and removed: by id, only segments that the dead process itself made since its journal began, attached
 //! by nobody, and only where nothing a start would trust was completed. Must never: remove any other segment.
 //!
+//! The journal: a line of JSON that says what is about to be made, then the id of each segment in a line of its own, as
+//! soon as it is made. A kill can come between the making and its line: one segment may be there that has none.
+//!
 //! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt` and
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
@@ -16,11 +19,11 @@ use crate::segment::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
 use crate::sysv;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The directory, and the lock of one instance in it; released when dropped.
 pub struct Runtime {
@@ -30,10 +33,10 @@ pub struct Runtime {
     _lock: File,
 }
 
-/// What a restore is about to make.
+/// What a restore is about to make: the first line of its journal.
 #[derive(Serialize, Deserialize)]
-struct JournalText {
-    /// The restoring process's view of when it began, seconds since 1970: segments made earlier are not its own.
+struct JournalHead {
+    /// When it began, seconds since 1970 by the clock that the kernel stamps segments with: what is older is not its own.
     began_s: i64,
     /// A namespace each: the keys of its segments.
     namespaces: Vec<Vec<u32>>,
@@ -42,6 +45,7 @@ struct JournalText {
 /// The journal of a restore at work.
 pub struct RestoreJournal {
     path: PathBuf,
+    file: File,
 }
 
 impl Runtime {
@@ -74,18 +78,18 @@ impl Runtime {
     pub fn begin_restore(&self, namespaces: &[NamespaceRestore]) -> Result<RestoreJournal> {
         let path = self.directory.join(self.journal_prefix() + &RunId::own().to_string());
         let keys = |namespace: &NamespaceRestore| namespace.sources.iter().map(|source| source.key.0).collect();
-        let text = JournalText { began_s: now_s(), namespaces: namespaces.iter().map(keys).collect() };
-        let text =
-            serde_json::to_vec(&text).map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
-        let journal = RestoreJournal { path };
-        let fail = |error| Error::io("write", journal.path.display(), error);
+        let head = JournalHead { began_s: now_s(), namespaces: namespaces.iter().map(keys).collect() };
+        let mut text =
+            serde_json::to_vec(&head).map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
+        text.push(b'\n');
+        let fail = |error| Error::io("write", path.display(), error);
         // Not fsynced: a journal need only outlive the process. After a reboot there are no segments.
-        let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&journal.path).map_err(fail)?;
+        let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         file.write_all(&text).map_err(|error| {
-            let _ = fs::remove_file(&journal.path);
+            let _ = fs::remove_file(&path);
             fail(error)
         })?;
-        Ok(journal)
+        Ok(RestoreJournal { path, file })
     }
 
     /// Removes what restores that were killed have left, and their journals.
@@ -103,10 +107,10 @@ impl Runtime {
                     "wait for it to end, then run it again",
                 ));
             }
-            // Cut short while it was written: then nothing had been made yet.
-            let text = fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice::<JournalText>(&text).ok());
-            if let Some(text) = text.filter(|_| run.is_of_this_boot()) {
-                recover_one(&run, &text, control)?;
+            let text = fs::read_to_string(entry.path()).map_err(|error| Error::io("read", entry.path().display(), error))?;
+            // A head cut short while it was written: then nothing had been made yet.
+            if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_this_boot()) {
+                recover_one(&run, &head, &shmids, control)?;
             }
             fs::remove_file(entry.path()).map_err(|error| Error::io("unlink", entry.path().display(), error))?;
         }
@@ -114,18 +118,33 @@ impl Runtime {
     }
 }
 
+/// Head and segment ids of a journal; a last line that was cut short does not count.
+fn parse_journal(text: &str) -> Option<(JournalHead, HashSet<i32>)> {
+    let (head, rest) = text.split_once('\n')?;
+    let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
+    Some((serde_json::from_str(head).ok()?, whole.lines().filter_map(|line| line.parse().ok()).collect()))
+}
+
 /// Removes the segments of one dead restore, namespace by namespace, unless it had completed them.
-fn recover_one(run: &RunId, text: &JournalText, control: &Control) -> Result<()> {
+fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: &Control) -> Result<()> {
     let inventory = crate::inventory::take()?;
-    for keys in &text.namespaces {
-        let is_own = |stat: &sysv::SegmentStat| {
-            stat.creator_pid.cast_unsigned() == run.pid && stat.changed_at_s >= text.began_s && stat.attached_count == 0
-        };
-        let own: Vec<Key> = keys
-            .iter()
-            .map(|key| Key(*key))
-            .filter(|key| inventory.segments.get(key).is_some_and(|segment| is_own(&segment.stat)))
-            .collect();
+    let could_be_own = |stat: &sysv::SegmentStat| {
+        stat.creator_pid.cast_unsigned() == run.pid && stat.changed_at_s >= head.began_s && stat.attached_count == 0
+    };
+    let planned = |key: &u32| inventory.segments.get(&Key(*key)).filter(|segment| could_be_own(&segment.stat));
+    let without_line: Vec<i32> = head
+        .namespaces
+        .iter()
+        .flatten()
+        .filter_map(planned)
+        .map(|segment| segment.stat.shmid)
+        .filter(|shmid| !shmids.contains(shmid))
+        .collect();
+    // The one whose line the kill came before; more than that cannot be.
+    let is_own = |shmid: i32| shmids.contains(&shmid) || without_line == [shmid];
+    for keys in &head.namespaces {
+        let own: Vec<Key> =
+            keys.iter().filter_map(planned).filter(|segment| is_own(segment.stat.shmid)).map(|segment| segment.key()).collect();
         if own.len() == keys.len() && is_complete(&inventory, &own) {
             control.note(
                 "recovered",
@@ -161,14 +180,20 @@ fn is_complete(inventory: &Inventory, keys: &[Key]) -> bool {
 }
 
 impl RestoreJournal {
+    /// Notes a segment that was made.
+    pub fn made(&mut self, shmid: i32) -> Result<()> {
+        self.file.write_all(format!("{shmid}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
+    }
+
     /// The restore has ended: its segments stay or are gone.
     pub fn end(&mut self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| Error::io("unlink", self.path.display(), error))
     }
 }
 
+/// Seconds since 1970 by the clock of `shm_ctime`, which lags behind the exact one by up to a tick.
 fn now_s() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+    rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
 }
 
 /// Finds or makes the directory: this user's, and closed to others.
@@ -208,4 +233,25 @@ fn usable(path: &Path) -> Result<()> {
         ));
     }
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|error| Error::io("access", path.display(), error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_counts_as_far_as_its_lines_are_whole() {
+        let head = r#"{"began_s":7,"namespaces":[[1,2]]}"#;
+        assert!(parse_journal("").is_none() && parse_journal(&head[..9]).is_none() && parse_journal(head).is_none());
+        let ids = |text: &str| {
+            let (head, mut ids) =
+                parse_journal(text).map(|(head, ids)| (head, ids.into_iter().collect::<Vec<_>>())).expect("a journal");
+            ids.sort_unstable();
+            assert_eq!((head.began_s, head.namespaces), (7, vec![vec![1, 2]]));
+            ids
+        };
+        assert!(ids(&format!("{head}\n")).is_empty());
+        assert_eq!(ids(&format!("{head}\n12\n32770\n655")), [12, 32770]);
+        assert_eq!(ids(&format!("{head}\n12\n32770\n655\n")), [12, 655, 32770]);
+    }
 }

@@ -195,16 +195,13 @@ impl NamespaceName {
     /// Checks a name as typed or as read from a manifest.
     pub fn new(text: &str) -> Option<Self> {
         let fits = !text.is_empty() && text.len() < NAME_FIELD_BYTES;
-        let clean = text.chars().all(|c| !c.is_control() && !c.is_whitespace() && c != ',');
+        let clean = !text.chars().any(char::is_control);
         (fits && clean).then(|| Self(text.to_owned()))
     }
 
-    /// Reads the 32-byte field of a header: NUL-padded, so a last byte other than NUL is no name.
+    /// Reads the 32-byte field of a header, up to its first NUL; with none it is no name.
     fn from_field(field: &[u8]) -> Option<Self> {
         let end = field.iter().position(|&b| b == 0)?;
-        if field[end..].iter().any(|&b| b != 0) {
-            return None;
-        }
         Self::new(std::str::from_utf8(&field[..end]).ok()?)
     }
 

@@ -229,6 +229,9 @@ fn look_again(copy: &Copy) -> Result<()> {
     Ok(())
 }
 
+/// Holes smaller than this are reserved with the data around them: the number of calls stays bounded.
+const MERGED_GAP_BYTES: u64 = 256 << 10;
+
 /// Finds holes, makes the files and reserves their space: for compressed ones as much as they can need at worst.
 fn reserve<'p>(
     temporaries: &Temporaries<'_>,
@@ -243,19 +246,28 @@ fn reserve<'p>(
         control.check_stop()?;
         let size_bytes = copy.segment.stat.size_bytes;
         let chunk_bytes = chunk_bytes_for(size_bytes);
-        let zero_chunks =
-            find_zero_chunks(&attach(copy)?, chunk_bytes).map_err(|error| Error::io("lseek", copy.segment.key(), error))?;
+        let attachment = attach(copy)?;
         let file = temporaries.create(run, &copy.file_name())?;
-        let needed = ranges_to_reserve(copy.encoding, size_bytes, chunk_bytes, &zero_chunks);
-        for range in &needed {
-            let is_reserved = file
-                .reserve(range.start, range.end - range.start)
-                .map_err(|error| no_room(error, temporaries.store(), copies, control))?;
-            if !is_reserved {
-                control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
-                break;
+        let mut is_reserved = true;
+        let mut reserve = |range: std::ops::Range<u64>| {
+            if is_reserved {
+                let length = range.end - range.start;
+                is_reserved =
+                    file.reserve(range.start, length).map_err(|error| no_room(error, temporaries.store(), copies, control))?;
+                reserved_bytes += if is_reserved { length } else { 0 };
             }
-            reserved_bytes += range.end - range.start;
+            Ok(())
+        };
+        let zero_chunks = match copy.encoding {
+            Encoding::Raw => survey(copy.segment.key(), &attachment, chunk_bytes, &mut reserve)?,
+            Encoding::Gzip => {
+                let zero_chunks = survey(copy.segment.key(), &attachment, chunk_bytes, &mut |_| Ok(()))?;
+                reserve(0..worst_compressed_bytes(size_bytes, chunk_bytes, &zero_chunks))?;
+                zero_chunks
+            }
+        };
+        if !is_reserved {
+            control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
         }
         control.add_done(size_bytes);
         let count = chunk_count(size_bytes, chunk_bytes);
@@ -295,53 +307,51 @@ fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control) -> 
     )
 }
 
-/// Runs of chunks with no data in them: first, count.
-fn find_zero_chunks(attachment: &Attachment, chunk_bytes: u32) -> std::io::Result<Vec<(u64, u64)>> {
+/// Walks over the data of a segment without touching its holes. Calls `on_data` for each range of data, those that lie
+/// close together as one, and gives the runs of chunks with no data in them: first, count.
+fn survey(
+    key: Key,
+    attachment: &Attachment,
+    chunk_bytes: u32,
+    on_data: &mut dyn FnMut(std::ops::Range<u64>) -> Result<()>,
+) -> Result<Vec<(u64, u64)>> {
     let size_bytes = attachment.size_bytes();
-    let count = chunk_count(size_bytes, chunk_bytes);
-    let mut runs = Vec::new();
-    let mut next_chunk = 0;
-    while next_chunk < count {
-        let data = attachment.next_data(next_chunk * u64::from(chunk_bytes), size_bytes)?;
-        let data_chunk = data.as_ref().map_or(count, |data| data.start / u64::from(chunk_bytes));
+    let mut zero_runs = Vec::new();
+    let (mut position, mut next_chunk) = (0, 0);
+    let mut pending: Option<std::ops::Range<u64>> = None;
+    loop {
+        let data = attachment.next_data(position, size_bytes).map_err(|error| Error::io("lseek", key, error))?;
+        let data_chunk = data.as_ref().map_or(chunk_count(size_bytes, chunk_bytes), |data| data.start / u64::from(chunk_bytes));
         if data_chunk > next_chunk {
-            runs.push((next_chunk, data_chunk - next_chunk));
+            zero_runs.push((next_chunk, data_chunk - next_chunk));
         }
-        next_chunk = data.map_or(count, |data| data.end.div_ceil(u64::from(chunk_bytes)));
+        let Some(data) = data else { break };
+        next_chunk = next_chunk.max(data.end.div_ceil(u64::from(chunk_bytes)));
+        position = data.end;
+        pending = match pending {
+            Some(last) if data.start - last.end < MERGED_GAP_BYTES => Some(last.start..data.end),
+            Some(last) => {
+                on_data(last)?;
+                Some(data)
+            }
+            None => Some(data),
+        };
     }
-    Ok(runs)
+    pending.map_or(Ok(()), on_data)?;
+    Ok(zero_runs)
 }
 
-/// The ranges of a file that need blocks. Compressed: one, from the start, as long as at worst; a chunk of zeros
-/// deflates to about a thousandth, and is counted with a hundredth.
-fn ranges_to_reserve(
-    encoding: Encoding,
-    size_bytes: u64,
-    chunk_bytes: u32,
-    zero_chunks: &[(u64, u64)],
-) -> Vec<std::ops::Range<u64>> {
-    let zero_ranges = zero_chunks.iter().map(|&(first, count)| {
-        let start = chunk_range(size_bytes, chunk_bytes, first).start;
-        start..size_bytes.min(start + count * u64::from(chunk_bytes))
-    });
-    match encoding {
-        Encoding::Raw => {
-            let mut data = Vec::new();
-            let mut position = 0;
-            for zeros in zero_ranges {
-                data.push(position..zeros.start);
-                position = zeros.end;
-            }
-            data.push(position..size_bytes);
-            data.retain(|range| !range.is_empty());
-            data
-        }
-        Encoding::Gzip => {
-            let zero_bytes: u64 = zero_ranges.map(|zeros| zeros.end - zeros.start).sum();
-            let worst = codec::max_file_bytes(size_bytes, chunk_bytes);
-            std::iter::once(0..worst - zero_bytes + zero_bytes / 100).collect()
-        }
-    }
+/// How much a compressed file needs at worst; a chunk of zeros deflates to about a thousandth, and is counted with a
+/// hundredth.
+fn worst_compressed_bytes(size_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> u64 {
+    let zero_bytes: u64 = zero_chunks
+        .iter()
+        .map(|&(first, count)| {
+            let start = chunk_range(size_bytes, chunk_bytes, first).start;
+            size_bytes.min(start + count * u64::from(chunk_bytes)) - start
+        })
+        .sum();
+    codec::max_file_bytes(size_bytes, chunk_bytes) - zero_bytes + zero_bytes / 100
 }
 
 /// Copies every chunk. Gives the number of bytes that were data.

@@ -1,0 +1,113 @@
+/** SIGINT, SIGTERM and SIGHUP stop and clean up: no file, no segment, the signal's exit status, and the next run succeeds. */
+
+import type { ExecutionContext } from 'ava';
+
+import { Machine, show, testTraced, until } from './helpers.ts';
+
+const SIGNALS = [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const;
+
+/** A namespace of many chunks, so that there is something to stop. */
+const MAKE = ['make', '--stage-size', '32MiB', '--fill', '1', '--stripes', '8'];
+
+async function whole(t: ExecutionContext): Promise<Machine> {
+  const machine = await Machine.start(t);
+  await machine.sim(...MAKE);
+  return machine;
+}
+
+for (const [signal, status] of SIGNALS) {
+  testTraced(`${signal} while a backup copies`, async (t) => {
+    const machine = await whole(t);
+    const directory = machine.path('b');
+    const done = await machine.traced(['pwrite64:delay_enter=100000'], ['backup', '-v', '-t2', directory], {
+      during: async (child, output) => {
+        await until('something reserved', () => output().includes('asmt: reserved'));
+        t.true(machine.names(directory).some((name) => name.startsWith('.asmt-tmp.')));
+        child.kill(signal);
+        child.kill(signal);
+      },
+    });
+    t.is(done.status, status, show(done));
+    t.is(done.stdout, '');
+    t.regex(done.stderr, new RegExp(`asmt: ${signal}: stopping and cleaning up\n`), show(done));
+    t.regex(done.stderr, /error: stopped before it was done; everything was cleaned up\nHINT: run it again\n/, show(done));
+    t.deepEqual(machine.names(directory), []);
+    await machine.expect(0, ['backup', directory]);
+    await machine.expect(0, ['verify', directory]);
+  });
+
+  testTraced(`${signal} while a restore fills`, async (t) => {
+    const machine = await whole(t);
+    await machine.expect(0, ['backup', machine.path('b')]);
+    const before = await machine.memory();
+    await machine.sim('remove');
+    const done = await machine.traced(['shmget:delay_exit=150000'], ['restore', machine.path('b')], {
+      during: async (child) => {
+        for (;;) {
+          if ((await machine.memory()) !== '') break;
+        }
+        child.kill(signal);
+      },
+    });
+    t.is(done.status, status, show(done));
+    t.regex(done.stderr, new RegExp(`asmt: ${signal}: stopping and cleaning up\n`), show(done));
+    t.is(await machine.memory(), '');
+    t.deepEqual(
+      machine.names(machine.path('run')).filter((name) => !name.endsWith('.lock')),
+      [],
+    );
+    await machine.expect(0, ['restore', machine.path('b')]);
+    t.is(await machine.memory(), before);
+  });
+}
+
+testTraced("ASMT's form exits by 1 when it is interrupted", async (t) => {
+  const machine = await whole(t);
+  const done = await machine.traced(['pwrite64:delay_enter=100000'], ['-bvp', machine.path('b')], {
+    during: async (child, output) => {
+      await until('something reserved', () => output().includes('asmt: reserved'));
+      child.kill('SIGTERM');
+    },
+  });
+  t.is(done.status, 1, show(done));
+  t.deepEqual(machine.names(machine.path('b')), []);
+});
+
+testTraced('progress: a line every few seconds where there is no terminal', async (t) => {
+  const machine = await whole(t);
+  const done = await machine.traced(['pwrite64:delay_enter=700000'], ['backup', '-t1', machine.path('b')]);
+  t.is(done.status, 0, show(done));
+  t.regex(done.stderr, /^asmt: copying .* of .*iB, \d+ %, .*\/s.*\n/, show(done));
+});
+
+testTraced('two at once: the second is refused, and harms nothing', async (t) => {
+  const machine = await whole(t);
+  await machine.sim('make', '--name', 'other', '--nsid', '2');
+  await machine.expect(0, ['backup', '-n', 'other', machine.path('other')]);
+  await machine.sim('remove', '--nsid', '2');
+  const done = await machine.traced(['pwrite64:delay_enter=200000'], ['backup', '-v', machine.path('b')], {
+    during: async (child, output) => {
+      await until('something reserved', () => output().includes('asmt: reserved'));
+      child.kill('SIGSTOP');
+      for (const args of [
+        ['backup', machine.path('b')],
+        ['backup', machine.path('c')],
+        ['restore', machine.path('b')],
+        ['verify', machine.path('b')],
+        ['restore', machine.path('other')],
+      ]) {
+        const second = await machine.expect(3, args);
+        t.regex(second.stderr, /another asmt.*\nHINT: wait/, show(second));
+      }
+      // Another instance is another server.
+      await machine.expect(7, ['backup', '-i4', machine.path('d')]);
+      child.kill('SIGCONT');
+    },
+  });
+  t.is(done.status, 0, show(done));
+  await machine.expect(0, ['verify', machine.path('b')]);
+});
