@@ -609,7 +609,7 @@ mod tests {
             ("\"zero_chunks\":[[0,1]]", "\"zero_chunks\":[[1,1],[1,1]]"),
             ("[34,100,", "[0,100,"),
             ("\"segment_count\":3", "\"segment_count\":4"),
-            ("\"namespace\":\"test\"", "\"namespace\":\"te,st\""),
+            ("\"namespace\":\"test\"", "\"namespace\":\"te\\u0007st\""),
             ("\"encoding\":\"raw\"", "\"encoding\":\"gzip\""),
             ("\"file_size\":65536", "\"file_size\":65537"),
         ] {

@@ -204,7 +204,7 @@ fn available_memory_bytes() -> Option<u64> {
 /// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.
 fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
-    let own_namespace = fs::read_link("/proc/self/ns/ipc").ok();
+    let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
     let Ok(processes) = fs::read_dir("/proc") else { return found };
     for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
         if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {

@@ -54,7 +54,7 @@ impl Runtime {
     /// Errors: `another-asmt`; failed calls if no directory can be had.
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
-        let ipc_namespace = fs::metadata("/proc/self/ns/ipc").map_or(0, |metadata| metadata.ino());
+        let ipc_namespace = fs::metadata("/proc/thread-self/ns/ipc").map_or(0, |metadata| metadata.ino());
         let path = directory.join(format!("ipc-{ipc_namespace}-instance-{instance}.lock"));
         let file =
             OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);

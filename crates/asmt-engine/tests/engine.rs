@@ -1,0 +1,279 @@
+//! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes with its thread.
+
+use asmt_engine::error::{Code, Kind};
+use asmt_engine::progress::Control;
+use asmt_engine::report::{Report, Verb};
+use asmt_engine::segment::Key;
+use asmt_engine::sysv::{self, Access, Attachment};
+use asmt_engine::{Failure, Request, inventory, perform, plan, store};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A machine of its own: an IPC namespace and a directory.
+struct Machine {
+    directory: PathBuf,
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs a test on a thread with a new IPC namespace. Needs root, or to be root of a user namespace.
+fn on_own_machine(test: impl FnOnce(&Machine) + Send + 'static) {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let thread = std::thread::spawn(|| {
+        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+        let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
+        assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("asmt-engine-{}-{number}", std::process::id()));
+        std::fs::create_dir(&directory).expect("a directory");
+        test(&Machine { directory });
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+impl Machine {
+    fn sim(&self, line: &str) -> String {
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        let mut out = Vec::new();
+        asmt_sim::run(&words, &mut out).unwrap_or_else(|error| panic!("{line}: {error}"));
+        String::from_utf8(out).expect("text")
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    fn run(&self, request: &Request) -> Result<Report, Failure> {
+        perform(request, "asmt test", &Control::default())
+    }
+
+    fn names(&self, name: &str) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.path(name)) else { return Vec::new() };
+        let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+fn request(verb: Verb, directory: &Path) -> Request {
+    Request {
+        verb,
+        directory: Some(directory.to_owned()),
+        instance: Some(0),
+        namespaces: None,
+        compress: false,
+        check: false,
+        threads: Some(2),
+        analyze: false,
+        require_manifest: false,
+    }
+}
+
+fn code_of(outcome: Result<Report, Failure>) -> Code {
+    outcome
+        .map(|report| panic!("expected a failure, found {report:?}"))
+        .unwrap_or_else(|failure: Failure| failure.error.first().code)
+}
+
+#[test]
+fn every_shape_goes_through_and_back() {
+    on_own_machine(|machine| {
+        for (number, shape) in [
+            "--stages 1 --stage-size 64KiB",
+            "--stages 3 --stage-size 5MiB --fill 1",
+            "--stages 2 --stage-size 12MiB --fill 0.3 --si-stages 2 --stripes 3",
+            "--no-index --stripes 1 --stripe-size 4MiB --stripe-fill 1",
+            "--stages 1 --stage-size 4198400 --fill 1 --stripes 2 --data-nsid 32 --nsid 9",
+            "--stages 1 --base-size 4096 --treex-size 40000",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            machine.sim(&format!("make {shape} --seed {number}"));
+            let before = machine.sim("sum");
+            for (compress, check) in [(false, false), (true, true)] {
+                let directory = machine.path(&format!("{number}-{compress}"));
+                let backup = Request { compress, check, ..request(Verb::Backup, &directory) };
+                let made = machine.run(&backup).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
+                // The sums of the report are those of the memory.
+                for line in before.lines() {
+                    let [key, _, crc32, ..] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line}") };
+                    let segment = made.segments.iter().find(|segment| segment.key == key).expect(key);
+                    assert_eq!(segment.crc32.as_deref(), Some(crc32), "{shape}: {key}");
+                }
+                machine.run(&request(Verb::Verify, &directory)).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
+                machine.sim("remove");
+                let restore = Request { check, ..request(Verb::Restore, &directory) };
+                machine.run(&restore).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
+                assert_eq!(machine.sim("sum"), before, "{shape}");
+            }
+            machine.sim("remove");
+        }
+    });
+}
+
+#[test]
+fn a_stop_before_the_commit_leaves_nothing() {
+    on_own_machine(|machine| {
+        machine.sim("make --stages 2 --stage-size 24MiB --fill 1");
+        let before = machine.sim("sum");
+        // Stopped as soon as each kind of event is seen; "" is before anything began.
+        for event in ["", "reserved", "wrote"] {
+            let control = Arc::new(Control::default());
+            let outcome = stopped_at(event, &control, &Request { compress: true, ..request(Verb::Backup, &machine.path("b")) });
+            assert_eq!(code_of(outcome), Code::Interrupted, "{event}");
+            assert_eq!(machine.names("b"), Vec::<String>::new(), "{event}");
+        }
+        machine.run(&Request { compress: true, ..request(Verb::Backup, &machine.path("b")) }).expect("a backup");
+        machine.sim("remove");
+        for event in ["", "filled"] {
+            let control = Arc::new(Control::default());
+            let outcome =
+                stopped_at(event, &control, &Request { threads: Some(1), ..request(Verb::Restore, &machine.path("b")) });
+            assert_eq!(code_of(outcome), Code::Interrupted, "{event}");
+            assert_eq!(machine.sim("sum"), "", "{event}");
+        }
+        machine.run(&request(Verb::Restore, &machine.path("b"))).expect("a restore");
+        assert_eq!(machine.sim("sum"), before);
+    });
+}
+
+/// Performs a request that is stopped when an event of that code is seen.
+fn stopped_at(event: &str, control: &Arc<Control>, request: &Request) -> Result<Report, Failure> {
+    if event.is_empty() {
+        control.stop();
+    }
+    let watcher = {
+        let (control, event) = (Arc::clone(control), event.to_owned());
+        std::thread::spawn(move || {
+            while control.check_stop().is_ok() {
+                if control.snapshot().events.iter().any(|seen| seen.code == event) {
+                    control.stop();
+                }
+                std::thread::yield_now();
+            }
+        })
+    };
+    let outcome = perform(request, "asmt test", control);
+    control.stop();
+    watcher.join().expect("the watcher");
+    outcome
+}
+
+#[test]
+fn a_segment_that_is_attached_or_changed_meanwhile_fails_the_backup() {
+    on_own_machine(|machine| {
+        machine.sim("make --stages 1 --stage-size 32MiB --fill 1");
+        let before = machine.sim("sum");
+        let shmid = sysv::all_segments().expect("a list").iter().find(|stat| stat.key == Key(0xae00_1001)).expect("treex").shmid;
+        for disturb in ["attach", "mode"] {
+            let control = Control::default();
+            let request = Request { compress: true, threads: Some(1), ..request(Verb::Backup, &machine.path("b")) };
+            let outcome = std::thread::scope(|scope| {
+                let run = scope.spawn(|| perform(&request, "asmt test", &control));
+                while !control.snapshot().events.iter().any(|event| event.code == "reserved") {
+                    assert!(!run.is_finished(), "it ended before it copied");
+                    std::thread::yield_now();
+                }
+                let held = (disturb == "attach").then(|| Attachment::new(shmid, Access::ReadWrite, 0).expect("an attachment"));
+                if disturb == "mode" {
+                    sysv::set_owner(shmid, 0, 0, 0o600).expect("another mode");
+                }
+                let outcome = run.join().expect("no panic");
+                drop(held);
+                outcome
+            });
+            assert_eq!(code_of(outcome), Code::SegmentChanged, "{disturb}");
+            assert_eq!(machine.names("b"), Vec::<String>::new(), "{disturb}");
+        }
+        assert_eq!(machine.sim("sum").replace(" 600 ", " 666 "), before);
+    });
+}
+
+#[test]
+fn a_plan_is_a_value() {
+    on_own_machine(|machine| {
+        machine.sim("make --stripes 2");
+        machine.sim("make --name other --nsid 2 --shutdown 0");
+        let found = inventory::take().expect("an inventory");
+        let request = plan::Request {
+            instance: 0,
+            namespaces: None,
+            compress: true,
+            require_manifest: false,
+            effective_uid: 0,
+            page_bytes: 4096,
+        };
+        let empty = store::Listing::default();
+        let (first, second) = (plan::backup(&found, &empty, &request), plan::backup(&found, &empty, &request));
+        assert_eq!(first.namespaces, second.namespaces);
+        assert_eq!(first.refusals, second.refusals);
+        assert_eq!(first.refusals.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::NotCleanlyShutDown]);
+        assert!(first.check().is_err());
+        let names: Vec<String> =
+            first.namespaces.iter().flat_map(|namespace| &namespace.copies).map(plan::Copy::file_name).collect();
+        let expected =
+            ["ad001000.dat.gz", "ad001001.dat.gz", "ae001000.dat", "ae001001.dat.gz", "ae001100.dat.gz", "ae001101.dat.gz"];
+        assert_eq!(names[..6], expected);
+    });
+}
+
+#[test]
+fn every_truncation_and_every_flipped_bit_of_a_small_backup_is_refused() {
+    on_own_machine(|machine| {
+        machine.sim("make --stages 1 --stage-size 4096 --fill 0.5 --treex-size 4096 --base-size 4096");
+        let before = machine.sim("sum");
+        let directory = machine.path("b");
+        machine.run(&Request { compress: true, ..request(Verb::Backup, &directory) }).expect("a backup");
+        machine.sim("remove");
+        let files: BTreeMap<String, Vec<u8>> = machine
+            .names("b")
+            .into_iter()
+            .map(|name| (name.clone(), std::fs::read(directory.join(name)).expect("a file")))
+            .collect();
+        let (mut tried, mut harmless) = (0, 0);
+        let mut refused = |name: &str, what: &str, bytes: &[u8]| {
+            tried += 1;
+            std::fs::write(directory.join(name), bytes).expect("written");
+            match machine.run(&request(Verb::Verify, &directory)) {
+                // A manifest whose version is another one is not damaged: it is another format.
+                Err(failure) => {
+                    let kind = failure.error.first().kind;
+                    assert!(matches!(kind, Kind::Damaged | Kind::Stale), "{name}: {what}: {}", failure.error);
+                }
+                // A match at another distance can stand for the same bytes; nothing else may pass.
+                Ok(_) => {
+                    harmless += 1;
+                    assert!(name.ends_with(".gz"), "{name}: {what}");
+                    machine.run(&request(Verb::Restore, &directory)).expect("what was verified");
+                    assert_eq!(machine.sim("sum"), before, "{name}: {what}");
+                    machine.sim("remove");
+                }
+            }
+        };
+        for (name, whole) in &files {
+            // All bytes of the small ones, some of the large.
+            let step = whole.len().div_ceil(600);
+            for length in (0..whole.len()).step_by(step) {
+                refused(name, &format!("cut to {length}"), &whole[..length]);
+            }
+            for at in (0..whole.len()).step_by(step) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << (at % 8);
+                refused(name, &format!("byte {at}"), &bytes);
+            }
+            std::fs::write(directory.join(name), whole).expect("written");
+        }
+        assert!(tried > 4000 && harmless < 20, "{tried} {harmless}");
+        machine.run(&request(Verb::Restore, &directory)).expect("whole again");
+        assert_eq!(machine.sim("sum"), before);
+    });
+}

@@ -1,0 +1,68 @@
+/**
+ * Set-up that the other scripts share: installs and builds what is missing or older than its sources, by npm and cargo,
+ * which decide that themselves. Imports nothing but Node, for it runs before anything is installed.
+ *
+ * Promise: quiet when it succeeds (a line a step); when a step fails, its whole output is shown and the script ends by 1.
+ */
+
+import { spawnSync } from 'node:child_process';
+import { existsSync, statSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+
+export const ROOT = resolve(import.meta.dirname, '..');
+export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
+export const MAIN = join(ROOT, 'dist', 'main.js');
+
+const LEAST_NODE = [20, 19];
+
+/** Runs a command with its output kept; shows it and ends this process if the command fails. */
+export function step(title, command, args, env = {}) {
+  const since = performance.now();
+  process.stderr.write(`${title} … `);
+  const done = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8', maxBuffer: 2 ** 28, env: { ...process.env, ...env } });
+  const seconds = ((performance.now() - since) / 1000).toFixed(1);
+  if (done.status === 0) {
+    process.stderr.write(`${seconds} s\n`);
+    return;
+  }
+  process.stderr.write(`failed after ${seconds} s\n$ ${[command, ...args].join(' ')}\n`);
+  process.stderr.write(done.error ? `${done.error.message}\n` : `${done.stdout}${done.stderr}`);
+  process.exit(1);
+}
+
+/** Ends with what is missing, if a program is not there. */
+function need(program, args, hint) {
+  if (spawnSync(program, args).status !== 0) {
+    process.stderr.write(`error: ${program} is needed and was not found\nHINT: ${hint}\n`);
+    process.exit(1);
+  }
+}
+
+/** npm's packages, exactly those of the lock file. */
+export function install() {
+  const [major, minor] = process.versions.node.split('.').map(Number);
+  if (major < LEAST_NODE[0] || (major === LEAST_NODE[0] && minor < LEAST_NODE[1])) {
+    process.stderr.write(`error: Node ${process.versions.node} is too old, expected at least ${LEAST_NODE.join('.')}\n`);
+    process.exit(1);
+  }
+  need('cargo', ['--version'], 'install Rust with cargo, 1.88 or later: your distribution has it, or see https://rustup.rs');
+  const [lock, installed] = [join(ROOT, 'package-lock.json'), join(ROOT, 'node_modules', '.package-lock.json')];
+  const isNew = existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs;
+  if (!isNew) step('installing packages (npm ci)', 'npm', ['ci', '--no-audit', '--no-fund']);
+}
+
+/** The addon, the command line and the simulator. */
+export function build() {
+  step('building the engine (cargo, release)', 'npm', ['run', '--silent', 'build:native']);
+  step('building the command line (tsc)', 'npm', ['run', '--silent', 'build:ts']);
+  step('building the simulator (cargo, release)', 'cargo', ['build', '--release', '--locked', '--package', 'asmt-sim']);
+}
+
+/** The words before a command that give it an IPC namespace of its own; null where the system allows none. */
+export function ipcNamespace() {
+  const candidates = [
+    ['unshare', '--ipc'],
+    ['unshare', '--user', '--map-root-user', '--ipc'],
+  ];
+  return candidates.find(([program, ...args]) => spawnSync(program, [...args, 'true']).status === 0) ?? null;
+}

@@ -1,0 +1,148 @@
+/**
+ * `npm test`: format, lint, architecture, types, build, Rust tests, specs, and whether every spec ran and nothing is left.
+ *
+ * Promise: does the set-up that is missing by itself; its last line is the number of tests that passed, failed and were
+ * skipped. Without root it runs in a user namespace, and skips what only root of the machine may do.
+ */
+
+import { spawn, spawnSync } from 'node:child_process';
+import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { violations } from './architecture.mjs';
+import { ROOT, build, install, step } from './setup.mjs';
+
+const BIN = join(ROOT, 'node_modules', '.bin');
+const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
+
+install();
+if (process.getuid() !== 0 && !process.env[IN_USER_NAMESPACE]) {
+  const args = ['--user', '--map-root-user', '--ipc', process.execPath, import.meta.filename];
+  const done = spawnSync('unshare', args, { stdio: 'inherit', env: { ...process.env, [IN_USER_NAMESPACE]: '1' } });
+  if (done.error) process.stderr.write(`error: the tests need root, or user namespaces: ${done.error.message}\n`);
+  process.exit(done.status ?? 1);
+}
+
+const totals = { passed: 0, failed: 0, skipped: 0 };
+const scratch = mkdtempSync(join(process.env.ASMT_TEST_TMP ?? tmpdir(), 'asmt-tests-'));
+// Tests take on other users, who must get through.
+chmodSync(scratch, 0o711);
+process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+// Rust's tests lock instances, too; each namespace has its own lock there.
+const env = {
+  ...process.env,
+  ASMT_TEST_TMP: scratch,
+  ASMT_RUNTIME_DIR: scratch,
+  TMPDIR: scratch,
+  NO_COLOR: '1',
+  FORCE_COLOR: '0',
+};
+const before = leftovers();
+
+step('format (oxfmt)', join(BIN, 'oxfmt'), ['--check', '.']);
+step('format (rustfmt)', 'cargo', ['fmt', '--all', '--check']);
+step('lint (oxlint)', join(BIN, 'oxlint'), ['--type-aware', '--deny-warnings']);
+step('lint (clippy)', 'cargo', ['clippy', '--workspace', '--all-targets', '--locked', '--', '-D', 'warnings']);
+finding('architecture', violations());
+step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
+build();
+await rustTests();
+await specs();
+finding('nothing left over', difference(leftovers(), before));
+end();
+
+/** Ends with all findings, if there are any. */
+function finding(title, texts) {
+  process.stderr.write(`${title} … ${texts.length === 0 ? 'ok' : 'failed'}\n`);
+  if (texts.length === 0) return;
+  for (const text of texts) process.stderr.write(`  ${text}\n`);
+  totals.failed += texts.length;
+  end();
+}
+
+function end() {
+  process.stdout.write(`${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped\n`);
+  process.exit(totals.failed === 0 && totals.passed > 0 ? 0 : 1);
+}
+
+/** Runs a command, shows what it prints, and gives that and its exit status. */
+async function shown(command, args) {
+  const child = spawn(command, args, { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit'] });
+  let text = '';
+  child.stdout.setEncoding('utf8');
+  child.stdout.on('data', (data) => {
+    text += data;
+    process.stdout.write(data);
+  });
+  const status = await new Promise((done) => {
+    child.on('close', done);
+  });
+  return { text, status };
+}
+
+async function rustTests() {
+  const { text, status } = await shown('cargo', ['test', '--workspace', '--locked', '--quiet']);
+  for (const [, passed, failed, ignored] of text.matchAll(/^test result: .*? (\d+) passed; (\d+) failed; (\d+) ignored/gm)) {
+    totals.passed += Number(passed);
+    totals.failed += Number(failed);
+    totals.skipped += Number(ignored);
+  }
+  if (status !== 0) {
+    totals.failed ||= 1;
+    end();
+  }
+}
+
+/** Specs by ava, and whether each file ran: what its glob misses, ava passes over in silence. */
+async function specs() {
+  const { text, status } = await shown(join(BIN, 'ava'), ['--tap']);
+  const ran = new Map();
+  for (const [, not, title, directive] of text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)) {
+    const kind = directive ? 'skipped' : not ? 'failed' : 'passed';
+    totals[kind] += 1;
+    const file = title.split(' › ')[0];
+    ran.set(file, (ran.get(file) ?? 0) + 1);
+  }
+  if (status !== 0) {
+    totals.failed ||= 1;
+    end();
+  }
+  const files = readdirSync(join(ROOT, '__test__'), { recursive: true }).filter((name) => name.endsWith('.spec.ts'));
+  finding(
+    `every spec file ran (${files.length})`,
+    files.filter((name) => !ran.has(name.replace(/\.spec\.ts$/, '').replaceAll('/', ' › '))).map((name) => `${name} did not run`),
+  );
+}
+
+/** What a test may leave behind: segments here, and mounts, loop devices, processes and files of the scratch directory. */
+function leftovers() {
+  const lines = (text, pattern) => text.split('\n').filter((line) => line.includes(pattern));
+  const run = (command, args) => spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '';
+  const holds = (pid) => {
+    try {
+      return pid !== String(process.pid) && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(scratch);
+    } catch {
+      return false;
+    }
+  };
+  return [
+    ...readFileSync('/proc/sysvipc/shm', 'utf8')
+      .trim()
+      .split('\n')
+      .slice(1)
+      .map((line) => `segment ${line.trim().split(/\s+/).slice(0, 4).join(' ')}`),
+    ...lines(readFileSync('/proc/mounts', 'utf8'), scratch).map((line) => `mount ${line}`),
+    ...lines(run('losetup', ['-a']), scratch).map((line) => `loop device ${line}`),
+    ...readdirSync('/proc')
+      .filter((name) => /^\d+$/.test(name) && holds(name))
+      .map((pid) => `process ${pid}`),
+    ...readdirSync(scratch)
+      .filter((name) => name.startsWith('asmt-test-'))
+      .map((name) => `file ${name}`),
+  ];
+}
+
+function difference(after, earlier) {
+  return after.filter((text) => !earlier.includes(text)).map((text) => `left over: ${text}`);
+}
