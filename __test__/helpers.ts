@@ -41,7 +41,7 @@ export function show(run: Run): string {
 }
 
 export interface RunOptions {
-  readonly env?: Readonly<Record<string, string>>;
+  readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
   /** Called while it runs. */
   readonly during?: (child: ChildProcess, output: () => string) => Promise<void>;
@@ -161,10 +161,23 @@ export class Machine {
    * process that is given to `during` is asmt's own: the tracer is detached.
    */
   async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    return this.exec('strace', [...this.#tracer(injections), process.execPath, MAIN, ...args], options);
+  }
+
+  /** The same on a terminal of its own, to which both streams go. */
+  async tracedOnTerminal(injections: readonly string[], args: readonly string[]): Promise<Run> {
+    const spawn = 'import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';
+    const command = ['strace', ...this.#tracer(injections), process.execPath, MAIN, ...args];
+    return this.exec('python3', ['-c', spawn, ...command], {
+      env: { NO_COLOR: undefined, FORCE_COLOR: undefined, TERM: 'xterm' },
+    });
+  }
+
+  #tracer(injections: readonly string[]): string[] {
     const calls = [...new Set(injections.map((injection) => injection.split(':')[0]))].join(',');
     const words = ['-D', '-f', '-qq', '-o', '/dev/null', '-e', `trace=${calls}`];
     for (const injection of injections) words.push('-e', `inject=${injection}`);
-    return this.exec('strace', [...words, process.execPath, MAIN, ...args], options);
+    return words;
   }
 
   /** Runs the simulator, which must succeed; gives what it printed. */

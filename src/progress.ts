@@ -32,8 +32,8 @@ export class ProgressDisplay {
   show(progress: Progress): void {
     const line = progressLine(progress);
     if (this.#stream.isTTY) {
-      // A line that wraps could not be drawn again.
-      this.#stream.write(CLEAR_LINE + line.slice(0, Math.max(0, (this.#stream.columns ?? 80) - 1)));
+      // A line that wraps could not be drawn again. A serial console says that it has 0 columns.
+      this.#stream.write(CLEAR_LINE + line.slice(0, (this.#stream.columns || 80) - 1));
       this.#isDrawn = true;
     } else if (this.#now() - this.#lastLineMs >= LINE_EVERY_MS) {
       this.#lastLineMs = this.#now();
