@@ -204,9 +204,9 @@ fn runtime_directory() -> Result<PathBuf> {
     }
     let user_namespace = fs::metadata("/proc/self/ns/user").map_or(0, |metadata| metadata.ino());
     let user = rustix::process::geteuid().as_raw();
-    let of_session = std::env::var_os("XDG_RUNTIME_DIR").map(|path| PathBuf::from(path).join("asmt"));
+    let of_login = std::env::var_os("XDG_RUNTIME_DIR").map(|path| PathBuf::from(path).join("asmt"));
     let candidates =
-        [Some(PathBuf::from("/run/asmt")), of_session, Some(PathBuf::from(format!("/tmp/asmt-{user}-{user_namespace}")))];
+        [Some(PathBuf::from("/run/asmt")), of_login, Some(PathBuf::from(format!("/tmp/asmt-{user}-{user_namespace}")))];
     let mut last = None;
     for path in candidates.into_iter().flatten() {
         match usable(&path) {
