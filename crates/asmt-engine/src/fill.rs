@@ -32,6 +32,25 @@ pub struct Made {
     sums: Mutex<Vec<u32>>,
 }
 
+/// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched.
+fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) {
+    // The end of the page in the segment: bytes need not begin at one.
+    let page_end = |at: usize| bytes.len().min(at + ZERO_PAGE.len() - ((offset + at as u64) % ZERO_PAGE.len() as u64) as usize);
+    let has_data = |at: usize| bytes[at..page_end(at)] != ZERO_PAGE[..page_end(at) - at];
+    let mut position = 0;
+    while position < bytes.len() {
+        let start = position;
+        while position < bytes.len() && has_data(position) {
+            position = page_end(position);
+        }
+        if position > start {
+            attachment.exclusive(offset + start as u64..offset + position as u64).copy_from_slice(&bytes[start..position]);
+        } else {
+            position = page_end(position);
+        }
+    }
+}
+
 /// Where the word is that is held back until everything else is in place.
 fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
     match segment_type {
@@ -46,29 +65,16 @@ impl Made {
         Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
     }
 
-    /// Stores a chunk's bytes, page by page where there is something in them, and keeps back the withheld word.
+    /// Stores bytes where there is something in them, page by page, and keeps back the withheld word.
     fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) {
-        let withheld = withheld_offset(self.source.address.segment_type).filter(|_| offset == 0);
-        let mut position = 0;
-        while position < bytes.len() {
-            // The end of the page in the segment: bytes need not begin at one.
-            let in_page = ((offset + position as u64) % ZERO_PAGE.len() as u64) as usize;
-            let end = bytes.len().min(position + ZERO_PAGE.len() - in_page);
-            let page = &bytes[position..end];
-            match withheld.filter(|_| position == 0 && in_page == 0) {
-                Some(at) if page.len() >= at + 4 => {
-                    let mut first = [0; ZERO_PAGE.len()];
-                    let first = &mut first[..page.len()];
-                    first.copy_from_slice(page);
-                    self.withheld_word
-                        .store(u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]), Ordering::Relaxed);
-                    first[at..at + 4].fill(0);
-                    attachment.write(offset, first);
-                }
-                _ if page != &ZERO_PAGE[..page.len()] => attachment.write(offset + position as u64, page),
-                _ => {}
-            }
-            position = end;
+        if let Some(at) = withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4) {
+            let (before, rest) = bytes.split_at(at);
+            let (word, after) = rest.split_at(4);
+            self.withheld_word.store(u32::from_le_bytes([word[0], word[1], word[2], word[3]]), Ordering::Relaxed);
+            store_pages(attachment, 0, before);
+            store_pages(attachment, at as u64 + 4, after);
+        } else {
+            store_pages(attachment, offset, bytes);
         }
     }
 
@@ -88,6 +94,31 @@ impl Made {
             }
         }
         Ok(())
+    }
+}
+
+/// A segment as the place where its bytes go.
+struct Filling<'f> {
+    made: &'f Made,
+    attachment: &'f Attachment,
+    data_bytes: &'f AtomicU64,
+}
+
+impl reading::Sink for Filling<'_> {
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.made.store(self.attachment, offset, bytes);
+        self.placed(bytes.len() as u64);
+        Ok(())
+    }
+
+    fn place(&self, chunk: &std::ops::Range<u64>) -> Option<&Attachment> {
+        // What is held back is in the first chunk, and must not come into memory with it.
+        let has_withheld = chunk.start == 0 && withheld_offset(self.made.source.address.segment_type).is_some();
+        (!has_withheld).then_some(self.attachment)
+    }
+
+    fn placed(&self, bytes: u64) {
+        self.data_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 
@@ -248,11 +279,8 @@ fn fill_made(
         let (source, target) = (&sources[index], &made[index]);
         let open = in_work[index]
             .enter(|| Ok(Open { file: reading::open(store, source, false)?, attachment: target.attach(Access::ReadWrite)? }))?;
-        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut |offset, bytes| {
-            target.store(&open.attachment, offset, bytes);
-            data_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-            Ok(())
-        })?;
+        let mut sink = Filling { made: target, attachment: &open.attachment, data_bytes: &data_bytes };
+        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)?;
         reading::put_sums(&target.sums, source, unit, &found);
         control.add_done(unit_bytes(source, unit));
         if in_work[index].leave(open).is_some() {

@@ -12,7 +12,9 @@ pub mod commit;
 pub mod error;
 pub mod fill;
 pub mod format;
+pub mod huffman;
 pub mod inventory;
+pub mod lanes;
 pub mod plan;
 pub mod pool;
 pub mod progress;
@@ -22,6 +24,7 @@ pub mod run;
 pub mod runtime;
 pub mod segment;
 pub mod store;
+pub mod stride;
 pub mod sysv;
 pub mod transfer;
 

@@ -16,9 +16,13 @@ const SPARE_DESCRIPTORS: u64 = 64;
 /// Descriptors a worker holds at most: a segment's file in `map_files`, and a file of the backup.
 const DESCRIPTORS_A_WORKER: u64 = 2;
 
-/// Threads to use: what was asked for, or all CPUs the process may use; fewer where the limit on open files is low.
+/// Threads for each CPU, if nobody says how many: one computes while the other waits for the disk.
+const THREADS_A_CPU: usize = 2;
+
+/// Threads to use: what was asked for, or two for each CPU the process may use; fewer where the limit on open files is low.
 pub fn thread_count(asked: Option<usize>) -> usize {
-    let wanted = asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get));
+    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * THREADS_A_CPU;
+    let wanted = asked.unwrap_or_else(all);
     wanted.clamp(1, most_by_descriptors())
 }
 

@@ -8,16 +8,17 @@ use crate::checksum::{self, RangeSum};
 use crate::codec::{ChunkDecoder, MemberDecoder};
 use crate::error::{Code, Error, Kind, Problem, Result};
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, chunk_bytes_for, chunk_count,
-    chunk_range,
+    ASMT_HEADER_BYTES, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, chunk_bytes_for, chunk_count, chunk_range,
 };
 use crate::plan::{Contents, Source, work_units};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::segment::{Encoding, Key};
 use crate::store::{Buffer, InFile, Store, published_name};
-use crate::transfer::gzip_tail;
+use crate::sysv::Attachment;
+use crate::transfer::{gzip_front, gzip_tail};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes read at once of a stream that has no chunk table.
@@ -31,8 +32,29 @@ pub struct Scratch {
     decoder: ChunkDecoder,
 }
 
-/// Takes checked bytes of a segment: their offset and the bytes. Called once a chunk, in any order.
-pub type Sink<'s> = &'s mut dyn FnMut(u64, &[u8]) -> Result<()>;
+/// Where the bytes of a segment go, in any order.
+pub trait Sink {
+    /// Takes checked bytes: their offset in the segment, and the bytes.
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// The segment itself, if this chunk of it may be read into its place before it is checked: only where nobody trusts
+    /// it yet. Otherwise it is read elsewhere, and then taken.
+    fn place(&self, _chunk: &Range<u64>) -> Option<&Attachment> {
+        None
+    }
+
+    /// So many bytes came into their place.
+    fn placed(&self, _bytes: u64) {}
+}
+
+/// For bytes that are only to be checked.
+struct Nowhere;
+
+impl Sink for Nowhere {
+    fn take(&mut self, _: u64, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}
 
 fn damaged(text: String) -> Error {
     Error::new(Code::ContentDamaged, text, "the backup is damaged: use another one, or let the node cold-start")
@@ -51,9 +73,8 @@ pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
     let file = store.read(&source.file, source.file_bytes, from_disk)?;
     if let (Contents::Chunks(segment), Encoding::Gzip) = (&source.contents, source.encoding) {
         let mut buffer = Buffer::default();
-        let mut start = AsmtHeader { size_bytes: segment.size_bytes, crc32: segment.crc32 }.to_bytes().to_vec();
-        start.extend_from_slice(&GZIP_HEADER);
-        if file.read(0, start.len(), &mut buffer)? != start {
+        let front = gzip_front(segment.size_bytes, segment.crc32);
+        if file.read(0, front.len(), &mut buffer)? != front {
             return Err(damaged(format!("{} at 0: its header is not that of the manifest", file.shown())));
         }
         let tail = gzip_tail(segment.size_bytes, segment.crc32);
@@ -73,7 +94,7 @@ pub fn read_unit(
     unit: u64,
     scratch: &mut Scratch,
     control: &Control,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<Vec<u32>> {
     match &source.contents {
         Contents::Chunks(segment) => match segment.encoding {
@@ -95,17 +116,30 @@ fn read_plain(
     unit: u64,
     expected: Option<u32>,
     scratch: &mut Scratch,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<u32> {
     let range = chunk_range(source.size_bytes, chunk_bytes, unit);
     let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
     let whole = std::slice::from_ref(&range);
     let parts = data_ranges(file, &range)?;
+    // Without anything to check it against the file is another tool's, with zeros for holes, which are to stay holes.
+    if let Some(attachment) = sink.place(&range).filter(|_| expected.is_some()) {
+        let mut sum = RangeSum::new(&range);
+        for part in parts {
+            let mut memory = attachment.exclusive(part.clone());
+            file.read_into(part.start, &mut memory)?;
+            sum.add(part.start, &memory);
+            sink.placed(part.end - part.start);
+        }
+        let crc32 = sum.finish();
+        check_crc(file, range.start, source.key, expected, crc32)?;
+        return Ok(crc32);
+    }
     if parts == whole {
         let bytes = file.read(range.start, length, &mut scratch.file)?;
         let crc32 = crc32fast::hash(bytes);
         check_crc(file, range.start, source.key, expected, crc32)?;
-        sink(range.start, bytes)?;
+        sink.take(range.start, bytes)?;
         return Ok(crc32);
     }
     // With holes: gathered first, so that nothing is handed on before all of the chunk is checked.
@@ -122,12 +156,12 @@ fn read_plain(
     check_crc(file, range.start, source.key, expected, crc32)?;
     for part in parts {
         let at = (part.start - range.start) as usize;
-        sink(part.start, &scratch.decoded[at..at + (part.end - part.start) as usize])?;
+        sink.take(part.start, &scratch.decoded[at..at + (part.end - part.start) as usize])?;
     }
     Ok(crc32)
 }
 
-fn data_ranges(file: &InFile, range: &std::ops::Range<u64>) -> Result<Vec<std::ops::Range<u64>>> {
+fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     let mut position = range.start;
     while let Some(data) = file.next_data(position, range.end)? {
@@ -146,7 +180,13 @@ fn check_crc(file: &InFile, offset: u64, key: Key, expected: Option<u32>, found:
     }
 }
 
-fn read_compressed(file: &InFile, segment: &ManifestSegment, unit: u64, scratch: &mut Scratch, sink: Sink<'_>) -> Result<u32> {
+fn read_compressed(
+    file: &InFile,
+    segment: &ManifestSegment,
+    unit: u64,
+    scratch: &mut Scratch,
+    sink: &mut dyn Sink,
+) -> Result<u32> {
     let chunk = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)];
     let range = chunk_range(segment.size_bytes, segment.chunk_bytes, unit);
     let encoded = file.read(chunk.offset, chunk.length as usize, &mut scratch.file)?;
@@ -156,7 +196,7 @@ fn read_compressed(file: &InFile, segment: &ManifestSegment, unit: u64, scratch:
     })?;
     let crc32 = crc32fast::hash(&scratch.decoded);
     check_crc(file, chunk.offset, segment.key, Some(chunk.crc32), crc32)?;
-    sink(range.start, &scratch.decoded)?;
+    sink.take(range.start, &scratch.decoded)?;
     Ok(crc32)
 }
 
@@ -168,7 +208,7 @@ fn read_stream(
     expected_crc32: u32,
     scratch: &mut Scratch,
     control: &Control,
-    sink: Sink<'_>,
+    sink: &mut dyn Sink,
 ) -> Result<Vec<u32>> {
     let place = |offset: u64| format!("{} at {offset} (segment {})", file.shown(), source.key);
     let chunk_bytes = chunk_bytes_of(source);
@@ -214,7 +254,7 @@ fn read_stream(
             made += step.made;
             if chunk_index < count && made == scratch.decoded.len() {
                 sums.push(crc32fast::hash(&scratch.decoded));
-                sink(range.start, &scratch.decoded)?;
+                sink.take(range.start, &scratch.decoded)?;
                 control.add_done(made as u64);
                 chunk_index += 1;
                 made = 0;
@@ -337,7 +377,7 @@ pub fn read_all(
             other => other.map(Ok),
         })?;
         if let Ok(file) = file.as_ref() {
-            match read_unit(file, source, unit, scratch, control, &mut |_, _| Ok(())) {
+            match read_unit(file, source, unit, scratch, control, &mut Nowhere) {
                 Ok(found) => put_sums(&sums[index], source, unit, &found),
                 Err(error) if error.first().kind == Kind::Damaged && go_on && lock().damages.len() < MAX_DAMAGES => {
                     lock().damages.extend_from_slice(error.problems())

@@ -11,7 +11,9 @@
 
 use crate::codec::MemberDecoder;
 use crate::error::{Code, Error, Problem, Result};
-use crate::format::{ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, is_manifest_name, manifest_name};
+use crate::format::{
+    ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
+};
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
@@ -21,9 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Alignment of buffers, offsets and lengths for direct I/O; more than any device asks for is not needed.
-const ALIGNMENT: usize = 4096;
+/// Alignment of buffers, offsets and lengths for direct I/O. A device that asks for more gets buffered I/O.
+const ALIGNMENT: usize = SECTOR_BYTES as usize;
+/// Bytes that buffered writing may leave in the page cache: the node's memory is not for a backup.
+const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
 const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
@@ -322,7 +327,8 @@ impl Store {
             (Encoding::Gzip, true) => 256 << 10,
         };
         let mut bytes = vec![0; wanted.min(usize::try_from(file_bytes).unwrap_or(wanted))];
-        let read = read_at_most(file.as_fd(), 0, &mut bytes).map_err(|error| Error::io("read", self.shown(name), error))?;
+        let read =
+            read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
         bytes.truncate(read);
         if encoding == Encoding::Raw {
             record.header = Header::parse(address.segment_type, &bytes);
@@ -401,7 +407,8 @@ impl Store {
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         let Some(length) = Some(stat.st_size.cast_unsigned()).filter(|size| *size <= most_bytes) else { return Ok(Ok(None)) };
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let read = read_at_most(file.as_fd(), 0, &mut bytes).map_err(|error| Error::io("read", self.shown(name), error))?;
+        let read =
+            read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
         bytes.truncate(read);
         Ok(Ok(String::from_utf8(bytes).ok()))
     }
@@ -530,15 +537,16 @@ impl Store {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
-        Ok(StagedFile { file, shown: self.shown(&temporary), temporary, name: name.to_owned() })
+        Ok(StagedFile::new(file, self.shown(&temporary), temporary, name, false))
     }
 
-    /// Opens a staged file again, for writing.
+    /// Opens a staged file again, for writing: past the page cache where the file system does that.
     pub fn reopen(&self, temporary: &str, name: &str) -> Result<StagedFile> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, temporary, flags, Mode::empty())
             .map_err(|error| Error::io("open", self.shown(temporary), error))?;
-        Ok(StagedFile { file, shown: self.shown(temporary), temporary: temporary.to_owned(), name: name.to_owned() })
+        let is_direct = make_direct(&file);
+        Ok(StagedFile::new(file, self.shown(temporary), temporary.to_owned(), name, is_direct))
     }
 
     /// Name of the journal of a run.
@@ -548,8 +556,8 @@ impl Store {
 
     /// Opens a file of a backup, or a staged one, for reading.
     ///
-    /// `expected_bytes` is the size it must have. `from_disk` asks for the bytes on the device and not in the page
-    /// cache; [`InFile::is_from_disk`] says whether that could be had.
+    /// `expected_bytes` is the size it must have. It is read past the page cache where the file system does that;
+    /// [`InFile::is_from_disk`] says so. `from_disk` asks to do what can be done where it does not.
     pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InFile> {
         let file = self.open_file(name)?.map_err(Error::from)?;
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
@@ -561,19 +569,31 @@ impl Store {
                 "the backup is damaged: use another one, or let the node cold-start",
             ));
         }
-        let mut is_direct = false;
-        if from_disk {
-            let flags = fs::fcntl_getfl(&file).map_err(|error| Error::io("fcntl", self.shown(name), error))?;
-            is_direct = fs::fcntl_setfl(&file, (flags | OFlags::DIRECT) & !OFlags::NONBLOCK).is_ok();
-            if !is_direct {
-                // The next best: ask the kernel to drop what it has. It may keep it.
-                let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
-            }
-        } else {
-            let _ = fs::fadvise(&file, 0, None, fs::Advice::Sequential);
+        let is_direct = make_direct(&file);
+        if from_disk && !is_direct {
+            // The next best: ask the kernel to drop what it has. It may keep it.
+            let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
         }
-        Ok(InFile { file, shown: self.shown(name), file_bytes, is_direct })
+        Ok(InFile { file, shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
     }
+}
+
+/// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it will be.
+fn make_direct(file: &OwnedFd) -> bool {
+    let asked = fs::StatxFlags::DIOALIGN;
+    let suits = match fs::statx(file, "", AtFlags::EMPTY_PATH, asked) {
+        // A kernel before 6.1 or a file system does not say; then the first read or write does.
+        Ok(stat) if stat.stx_mask & asked.bits() != 0 => [stat.stx_dio_mem_align, stat.stx_dio_offset_align]
+            .iter()
+            .all(|alignment| *alignment > 0 && ALIGNMENT.is_multiple_of(*alignment as usize)),
+        _ => true,
+    };
+    suits && set_direct(file, true).is_ok()
+}
+
+fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {
+    let flags = fs::fcntl_getfl(file)? & !OFlags::NONBLOCK;
+    fs::fcntl_setfl(file, if direct { flags | OFlags::DIRECT } else { flags & !OFlags::DIRECT })
 }
 
 /// Inflates the first bytes of a gzip member; gives how many it could.
@@ -594,9 +614,10 @@ fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_at_most(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8]) -> std::result::Result<usize, Errno> {
+fn read_at_most(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8], is_direct: bool) -> std::result::Result<usize, Errno> {
     let mut done = 0;
-    while done < buffer.len() {
+    // Past the page cache a read can only go on at a sector; within one, the file has ended.
+    while done < buffer.len() && !(is_direct && done % ALIGNMENT != 0) {
         match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(count) => done += count,
@@ -613,9 +634,18 @@ pub struct StagedFile {
     shown: String,
     temporary: String,
     name: String,
+    /// Whether writes go past the page cache.
+    is_direct: AtomicBool,
+    /// Bytes written through the page cache since it was last emptied.
+    cached_bytes: AtomicU64,
 }
 
 impl StagedFile {
+    fn new(file: OwnedFd, shown: String, temporary: String, name: &str, is_direct: bool) -> Self {
+        let (is_direct, cached_bytes) = (AtomicBool::new(is_direct), AtomicU64::new(0));
+        Self { file, shown, temporary, name: name.to_owned(), is_direct, cached_bytes }
+    }
+
     /// Its temporary name.
     pub fn temporary(&self) -> &str {
         &self.temporary
@@ -643,30 +673,65 @@ impl StagedFile {
         }
     }
 
-    /// Writes all bytes at an offset.
+    /// Writes all bytes at an offset, which is one of a sector; the memory is aligned. An odd end is filled up with zeros
+    /// to a whole sector: [`Self::finish`] cuts what is too much.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if !self.is_direct.load(Ordering::Relaxed) {
+            return self.write_cached(offset, bytes);
+        }
+        let (whole, odd) = bytes.split_at(bytes.len() - bytes.len() % ALIGNMENT);
+        let mut end = Buffer::default();
+        let outcome = self.write_at(offset, whole).and_then(|()| {
+            if odd.is_empty() {
+                return Ok(());
+            }
+            let sector = end.aligned(ALIGNMENT);
+            sector[..odd.len()].copy_from_slice(odd);
+            sector[odd.len()..].fill(0);
+            self.write_at(offset + whole.len() as u64, sector)
+        });
+        match outcome {
+            // It was opened for direct I/O, and still the file system does not do it.
+            Err(Errno::INVAL) => {
+                set_direct(&self.file, false).map_err(|error| Error::io("fcntl", &self.shown, error))?;
+                self.is_direct.store(false, Ordering::Relaxed);
+                self.write_cached(offset, bytes)
+            }
+            other => other.map_err(|error| Error::io("write", &self.shown, error)),
+        }
+    }
+
+    /// Writes through the page cache, and empties that of what was written now and then.
+    fn write_cached(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.write_at(offset, bytes).map_err(|error| Error::io("write", &self.shown, error))?;
+        let length = bytes.len() as u64;
+        let before = self.cached_bytes.fetch_add(length, Ordering::Relaxed);
+        if before / MAX_CACHED_BYTES != (before + length) / MAX_CACHED_BYTES {
+            fs::fdatasync(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
+            let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::result::Result<(), Errno> {
         let mut done = 0;
         while done < bytes.len() {
             match rustix::io::pwrite(&self.file, &bytes[done..], offset + done as u64) {
-                Ok(0) => {
-                    return Err(Error::new(
-                        Code::SystemCall,
-                        format!("write {}: took no bytes", self.shown),
-                        "look at the kernel's log",
-                    ));
+                // A device that takes nothing and says nothing.
+                Ok(0) => return Err(Errno::IO),
+                // Past the page cache the next write must begin at a sector, too.
+                Ok(count) if self.is_direct.load(Ordering::Relaxed) => {
+                    done += Some(count - count % ALIGNMENT).filter(|whole| *whole > 0).ok_or(Errno::IO)?;
                 }
                 Ok(count) => done += count,
                 Err(Errno::INTR) => {}
-                Err(error) => return Err(Error::io("write", &self.shown, error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
-    /// Sets size, owner and group, and makes all of it durable. Gives the inode.
-    ///
-    /// An error of fsync is final: the kernel may have dropped what it could not write, and a second call would
-    /// report success for it.
+    /// Sets size, owner and group. Gives the inode.
     pub fn finish(&self, size_bytes: u64, owner: Option<(u32, u32)>) -> Result<u64> {
         fs::ftruncate(&self.file, size_bytes).map_err(|error| Error::io("ftruncate", &self.shown, error))?;
         let stat = fs::fstat(&self.file).map_err(|error| Error::io("fstat", &self.shown, error))?;
@@ -674,8 +739,15 @@ impl StagedFile {
             let (uid, gid) = (rustix::process::Uid::from_raw(uid), rustix::process::Gid::from_raw(gid));
             fs::fchown(&self.file, Some(uid), Some(gid)).map_err(|error| Error::io("chown", &self.shown, error))?;
         }
-        fs::fsync(&self.file).map_err(|error| Error::io("fsync", &self.shown, error))?;
         Ok(stat.st_ino)
+    }
+
+    /// Makes all of it durable.
+    ///
+    /// An error of fsync is final: the kernel may have dropped what it could not write, and a second call would
+    /// report success for it. So it is called on the descriptor that wrote, which is told of every error.
+    pub fn sync(self) -> Result<()> {
+        fs::fsync(&self.file).map_err(|error| Error::io("fsync", &self.shown, error))
     }
 }
 
@@ -684,7 +756,7 @@ pub struct InFile {
     file: OwnedFd,
     shown: String,
     file_bytes: u64,
-    is_direct: bool,
+    is_direct: AtomicBool,
 }
 
 impl InFile {
@@ -700,7 +772,7 @@ impl InFile {
 
     /// Whether reads go past the page cache.
     pub fn is_from_disk(&self) -> bool {
-        self.is_direct
+        self.is_direct.load(Ordering::Relaxed)
     }
 
     /// The next range that may hold data; the rest of `from..to` is holes, which read as zeros.
@@ -717,28 +789,51 @@ impl InFile {
     ///
     /// Errors: `wrong-size` if the file ends before; failed reads, with the offset.
     pub fn read<'b>(&self, offset: u64, length: usize, buffer: &'b mut Buffer) -> Result<&'b mut [u8]> {
-        let skipped = if self.is_direct { (offset % ALIGNMENT as u64) as usize } else { 0 };
-        let whole = if self.is_direct { (skipped + length).next_multiple_of(ALIGNMENT) } else { length };
+        let skipped = (offset % SECTOR_BYTES) as usize;
+        let whole = (skipped + length).next_multiple_of(ALIGNMENT);
         let target = buffer.aligned(whole);
-        let start = offset - skipped as u64;
+        self.read_sectors(offset - skipped as u64, target, skipped + length)?;
+        Ok(&mut target[skipped..skipped + length])
+    }
+
+    /// Reads exactly so many bytes as the memory has, which is aligned as `offset` is: both at a sector.
+    ///
+    /// Errors: as of [`Self::read`].
+    pub fn read_into(&self, offset: u64, memory: &mut [u8]) -> Result<()> {
+        let (whole, odd) = memory.split_at_mut(memory.len() - memory.len() % ALIGNMENT);
+        let length = whole.len();
+        self.read_sectors(offset, whole, length)?;
+        if !odd.is_empty() {
+            odd.copy_from_slice(self.read(offset + length as u64, odd.len(), &mut Buffer::default())?);
+        }
+        Ok(())
+    }
+
+    /// Reads whole sectors, of which so many bytes are needed: the file may end in the last one.
+    fn read_sectors(&self, offset: u64, target: &mut [u8], needed: usize) -> Result<()> {
         let fail = |error| Error::io("read", format!("{} at {offset}", self.shown), error);
-        let read = match read_at_most(self.file.as_fd(), start, target) {
+        let read = match read_at_most(self.file.as_fd(), offset, target, self.is_from_disk()) {
             // It was opened for direct I/O, and still the file system does not do it.
-            Err(Errno::INVAL) if self.is_direct => {
-                let flags = fs::fcntl_getfl(&self.file).map_err(fail)?;
-                fs::fcntl_setfl(&self.file, flags & !OFlags::DIRECT).map_err(fail)?;
-                read_at_most(self.file.as_fd(), start, target).map_err(fail)?
+            Err(Errno::INVAL) if self.is_from_disk() => {
+                set_direct(&self.file, false).map_err(fail)?;
+                self.is_direct.store(false, Ordering::Relaxed);
+                read_at_most(self.file.as_fd(), offset, target, false).map_err(fail)?
             }
             other => other.map_err(fail)?,
         };
-        if read < skipped + length {
+        if !self.is_from_disk() {
+            // What was read is not read again: it need not stay in the node's memory.
+            let length = std::num::NonZero::new(read as u64);
+            let _ = length.map(|length| fs::fadvise(&self.file, offset, Some(length), fs::Advice::DontNeed));
+        }
+        if read < needed {
             return Err(Error::new(
                 Code::WrongSize,
-                format!("{} ends at {}, expected {} bytes", self.shown, start + read as u64, self.file_bytes),
+                format!("{} ends at {}, expected {} bytes", self.shown, offset + read as u64, self.file_bytes),
                 "the backup is damaged: use another one, or let the node cold-start",
             ));
         }
-        Ok(&mut buffer.aligned(whole)[skipped..skipped + length])
+        Ok(())
     }
 }
 

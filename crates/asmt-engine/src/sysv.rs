@@ -1,4 +1,4 @@
-//! System V shared memory: the only file with `unsafe` in it.
+//! System V shared memory. With [`crate::lanes`] the only file with `unsafe` in it.
 //!
 //! Promise: every call checks its result; an attachment is detached when dropped; a slice never reaches past the
 //! segment. Must never: attach a segment that the caller has not named by id, or remove one by key.
@@ -10,9 +10,10 @@
 use crate::segment::Key;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("asmt runs on 64-bit little-endian Linux: x86_64 and aarch64");
@@ -258,6 +259,14 @@ pub struct Attachment {
     size_bytes: u64,
     access: Access,
     holes: HoleFinder,
+    /// Ranges that somebody has for himself, see [`Exclusive`].
+    taken: Mutex<Vec<Range<u64>>>,
+}
+
+/// Bytes of an attached segment that one thread has for itself, to fill them.
+pub struct Exclusive<'a> {
+    attachment: &'a Attachment,
+    range: Range<u64>,
 }
 
 // SAFETY: the mapping is the process's, not a thread's; all methods take offsets that are checked against the size.
@@ -280,7 +289,7 @@ impl Attachment {
         let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
-        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind };
+        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind, taken: Mutex::default() };
         attachment.holes = attachment.find_holes_with(swapped_bytes);
         Ok(attachment)
     }
@@ -323,18 +332,34 @@ impl Attachment {
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Stores bytes at an offset. Two threads must not store to the same range at once: whoever has taken a chunk
-    /// from the queue is the only one to write it.
+    /// Bytes of the segment to fill, for the caller alone until it drops them. All of their memory is made first, at once:
+    /// page by page, as they are touched, would take several times as long.
     ///
-    /// Panics if the range reaches past the segment or the attachment is read-only.
-    pub fn write(&self, offset: u64, bytes: &[u8]) {
+    /// Panics if the range reaches past the segment, somebody else has bytes of it, or the attachment is read-only.
+    pub fn exclusive(&self, range: Range<u64>) -> Exclusive<'_> {
         assert_eq!(self.access, Access::ReadWrite, "attached read-only");
-        self.check_range(offset, bytes.len());
-        // SAFETY: the range was checked to be in the segment.
-        let target = unsafe { self.base.as_ptr().add(offset as usize) };
-        // SAFETY: the range is mapped writable as long as `self` lives, and `bytes` is memory of this process that
-        // the mapping cannot overlap.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, bytes.len()) };
+        self.check_range(range.start, usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(
+            taken.iter().all(|other| other.end <= range.start || range.end <= other.start),
+            "bytes {range:?} are in somebody else's hands"
+        );
+        taken.push(range.clone());
+        drop(taken);
+        self.populate(&range);
+        Exclusive { attachment: self, range }
+    }
+
+    /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.
+    fn populate(&self, range: &Range<u64>) {
+        let start = range.start.next_multiple_of(page_bytes());
+        let length = (range.end - range.end % page_bytes()).saturating_sub(start);
+        if length > 0 {
+            // SAFETY: the caller has checked the range to be in the segment.
+            let address = unsafe { self.base.as_ptr().add(start as usize) };
+            // SAFETY: populating changes no byte; the range is mapped, writable, and in the caller's hands alone.
+            let _ = unsafe { libc::madvise(address.cast(), length as usize, libc::MADV_POPULATE_WRITE) };
+        }
     }
 
     /// Stores one aligned word, whole or not at all, after everything stored before it.
@@ -389,6 +414,31 @@ impl Attachment {
             position += length;
         }
         Ok(data_start.map(|start| start..to))
+    }
+}
+
+impl Deref for Exclusive<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.attachment.bytes(self.range.clone())
+    }
+}
+
+impl DerefMut for Exclusive<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let length = (self.range.end - self.range.start) as usize;
+        // SAFETY: the range was checked to be in the segment when this was made.
+        let start = unsafe { self.attachment.base.as_ptr().add(self.range.start as usize) };
+        // SAFETY: the range is mapped writable as long as the attachment lives, and no other `Exclusive` overlaps it.
+        unsafe { std::slice::from_raw_parts_mut(start, length) }
+    }
+}
+
+impl Drop for Exclusive<'_> {
+    fn drop(&mut self) {
+        let mut taken = self.attachment.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.retain(|range| *range != self.range);
     }
 }
 
@@ -475,8 +525,8 @@ mod tests {
         let scratch = Scratch::new(2, 64 * page);
         let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
         assert_eq!(data_ranges(&attachment), []);
-        attachment.write(5 * page + 7, b"x");
-        attachment.write(63 * page, b"y");
+        attachment.exclusive(5 * page + 7..5 * page + 8).fill(7);
+        attachment.exclusive(63 * page..63 * page + 1).fill(7);
         let expected = vec![5 * page..6 * page, 63 * page..64 * page];
         assert_eq!(data_ranges(&attachment), expected);
         let mut by_mincore = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
@@ -492,12 +542,28 @@ mod tests {
     fn words_and_bytes_come_back() {
         let scratch = Scratch::new(3, 5000);
         let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
-        attachment.write(4996, &[1, 2, 3, 4]);
+        attachment.exclusive(4996..5000).copy_from_slice(&[1, 2, 3, 4]);
         attachment.store_word(4, 0x0403_0201);
         assert_eq!(attachment.bytes(4996..5000), attachment.bytes(4..8));
         assert_eq!(stat(scratch.0).expect("stat").attached_count, 1);
         drop(attachment);
         assert_eq!(stat(scratch.0).expect("stat").attached_count, 0);
+    }
+
+    #[test]
+    fn bytes_in_somebodys_hands_are_his_alone() {
+        let page = page_bytes();
+        let scratch = Scratch::new(5, 8 * page);
+        let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
+        let mut first = attachment.exclusive(0..page + 1);
+        first[page as usize] = 7;
+        let second = attachment.exclusive(page + 1..3 * page);
+        let third = || attachment.exclusive(2 * page..4 * page);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(third)).is_err());
+        drop((first, second));
+        assert_eq!(third().len() as u64, 2 * page);
+        assert_eq!(attachment.bytes(page..page + 2), [7, 0]);
+        assert_eq!(data_ranges(&attachment), vec![0..4 * page], "nothing else was made");
     }
 
     #[test]

@@ -6,11 +6,11 @@
 //! the manifest). Must never: write to a segment, or read a hole of one.
 
 use crate::checksum::{self, RangeSum};
-use crate::codec::{self, ChunkEncoder};
+use crate::codec::{self, ChunkEncoder, ChunkKind};
 use crate::error::{Code, Error, Result};
 use crate::format::{
-    AsmtHeader, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, chunk_bytes_for, chunk_count,
-    chunk_range,
+    AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment,
+    SECTOR_BYTES, chunk_bytes_for, chunk_count, chunk_range,
 };
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::pool::{InWork, Places, Pool, Units};
@@ -18,7 +18,7 @@ use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
 use crate::segment::{Encoding, Key, SegmentType};
-use crate::store::{StagedFile, Store};
+use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment};
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -149,8 +149,34 @@ struct Open {
 /// What a worker keeps to itself.
 struct Worker {
     encoder: Box<dyn ChunkEncoder>,
-    encoded: Vec<u8>,
+    encoded: Buffer,
     gathered: Vec<u8>,
+}
+
+/// Complete files that are not durable yet. One fsync makes all that was written before it durable in most file systems,
+/// so that the next ones cost little: many small segments would take many times as long with an fsync each at its end.
+#[derive(Default)]
+struct Unsynced(Mutex<Vec<StagedFile>>);
+
+/// Most files that are kept open for that.
+const MOST_UNSYNCED: usize = 32;
+
+impl Unsynced {
+    fn add(&self, file: StagedFile) -> Result<()> {
+        let mut files = lock(&self.0);
+        files.push(file);
+        if files.len() < MOST_UNSYNCED {
+            return Ok(());
+        }
+        let full = std::mem::take(&mut *files);
+        drop(files);
+        full.into_iter().try_for_each(StagedFile::sync)
+    }
+
+    fn sync(self) -> Result<()> {
+        let files = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        files.into_iter().try_for_each(StagedFile::sync)
+    }
 }
 
 /// Copies namespaces into staged files of a directory.
@@ -359,7 +385,8 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     let units = Units::new(jobs.iter().map(|job| chunk_count(job.copy.segment.stat.size_bytes, job.chunk_bytes)));
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
     let data_bytes = AtomicU64::new(0);
-    let worker = || Worker { encoder: codec::encoder(), encoded: Vec::new(), gathered: Vec::new() };
+    let unsynced = Unsynced::default();
+    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new() };
     Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
         let (job_index, chunk_index) = units.locate(unit);
         let job = &jobs[job_index];
@@ -374,16 +401,20 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
         let data = data_ranges(&open.attachment, &range).map_err(|error| Error::io("lseek", job.copy.segment.key(), error))?;
         let chunk = match job.copy.encoding {
             Encoding::Raw => copy_plain(&open, &range, &data)?,
-            Encoding::Gzip => copy_compressed(&open, pool, worker, chunk_index, &range, &data)?,
+            Encoding::Gzip => {
+                let kind = job.copy.segment.address.segment_type.into();
+                copy_compressed(&open, pool, worker, kind, chunk_index, &range, &data)?
+            }
         };
         data_bytes.fetch_add(data.iter().map(|range| range.end - range.start).sum(), Ordering::Relaxed);
         lock(&job.chunks)[usize::try_from(chunk_index).unwrap_or(usize::MAX)] = chunk;
         control.add_done(range.end - range.start);
         match job.in_work.leave(open) {
-            Some(open) => finish(job, &open, control),
+            Some(open) => unsynced.add(finish(job, open, control)?),
             None => Ok(()),
         }
     })?;
+    unsynced.sync()?;
     Ok(data_bytes.into_inner())
 }
 
@@ -416,6 +447,7 @@ fn copy_compressed(
     open: &Open,
     pool: &Pool<'_>,
     worker: &mut Worker,
+    kind: ChunkKind,
     index: u64,
     range: &std::ops::Range<u64>,
     data: &[std::ops::Range<u64>],
@@ -434,32 +466,46 @@ fn copy_compressed(
         &worker.gathered
     };
     let crc32 = crc32fast::hash(bytes);
-    worker.encoder.encode(bytes, &mut worker.encoded);
-    let length = worker.encoded.len() as u64;
-    let offset = open.places.place(pool, index, length)?;
-    open.file.write(offset, &worker.encoded)?;
+    let room = codec::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
+    let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
+    let made = worker.encoder.encode(bytes, kind, encoded);
+    let length = codec::pad_to_sector(encoded, made);
+    let offset = open.places.place(pool, index, length as u64)?;
+    open.file.write(offset, &encoded[..length])?;
     Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
 }
 
-/// The last chunk is done: completes the file and makes it durable.
-fn finish(job: &Job<'_>, open: &Open, control: &Control) -> Result<()> {
+/// The last chunk is done: completes the file. Gives it to be made durable.
+fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<StagedFile> {
     let stat = &job.copy.segment.stat;
     let crc32 = checksum::combine(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
+    let file = open.file;
     let file_bytes = match job.copy.encoding {
         Encoding::Raw => stat.size_bytes,
         Encoding::Gzip => {
             let end = open.places.end();
             let tail = gzip_tail(stat.size_bytes, crc32);
-            open.file.write(end, &tail)?;
-            open.file.write(0, &AsmtHeader { size_bytes: stat.size_bytes, crc32 }.to_bytes())?;
-            open.file.write(crate::format::ASMT_HEADER_BYTES as u64, &GZIP_HEADER)?;
+            file.write(end, &tail)?;
+            let mut front = Buffer::default();
+            let front = front.aligned(SECTOR_BYTES as usize);
+            front.copy_from_slice(&gzip_front(stat.size_bytes, crc32));
+            file.write(0, front)?;
             end + tail.len() as u64
         }
     };
-    let inode = open.file.finish(file_bytes, Some((stat.uid, stat.gid)))?;
+    let inode = file.finish(file_bytes, Some((stat.uid, stat.gid)))?;
     *lock(&job.finished) = Some((inode, file_bytes));
-    control.note("wrote", format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", open.file.name(), stat.size_bytes));
-    Ok(())
+    control.note("wrote", format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", file.name(), stat.size_bytes));
+    Ok(file)
+}
+
+/// What stands in front of the first chunk: ASMT's header, that of the gzip member, and empty blocks.
+pub fn gzip_front(size_bytes: u64, crc32: u32) -> [u8; SECTOR_BYTES as usize] {
+    let mut front = [0; SECTOR_BYTES as usize];
+    let (headers, blocks) = front.split_at_mut(BEFORE_STREAM_BYTES);
+    headers.copy_from_slice(&[&AsmtHeader { size_bytes, crc32 }.to_bytes()[..], &GZIP_HEADER].concat());
+    codec::fill_with_empty_blocks(blocks);
+    front
 }
 
 /// What stands behind the last chunk: the end of the deflate stream, CRC-32, and length mod 2^32.

@@ -249,7 +249,8 @@ fn every_truncation_and_every_flipped_bit_of_a_small_backup_is_refused() {
                     let kind = failure.error.first().kind;
                     assert!(matches!(kind, Kind::Damaged | Kind::Stale), "{name}: {what}: {}", failure.error);
                 }
-                // A match at another distance can stand for the same bytes; nothing else may pass.
+                // A match at another distance can stand for the same bytes, and between the header of an empty block and
+                // the next whole byte are bits that no decoder looks at; nothing else may pass.
                 Ok(_) => {
                     harmless += 1;
                     assert!(name.ends_with(".gz"), "{name}: {what}");
@@ -272,7 +273,7 @@ fn every_truncation_and_every_flipped_bit_of_a_small_backup_is_refused() {
             }
             std::fs::write(directory.join(name), whole).expect("written");
         }
-        assert!(tried > 4000 && harmless < 20, "{tried} {harmless}");
+        assert!(tried > 4000 && harmless < 100, "{tried} {harmless}");
         machine.run(&request(Verb::Restore, &directory)).expect("whole again");
         assert_eq!(machine.sim("sum"), before);
     });

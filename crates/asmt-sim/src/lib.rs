@@ -237,7 +237,8 @@ fn make_stages(made: &mut Made, instance: u8, nsid: u8, stages: u16, stage_bytes
 /// Stores bytes as far as the segment goes.
 fn store(segment: &Attachment, offset: u64, bytes: &[u8]) {
     let room = segment.size_bytes().saturating_sub(offset);
-    segment.write(offset.min(segment.size_bytes()), &bytes[..bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX))]);
+    let (offset, length) = (offset.min(segment.size_bytes()), bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
+    segment.exclusive(offset..offset + length as u64).copy_from_slice(&bytes[..length]);
 }
 
 fn named_key(args: &mut Args) -> Result<Key, String> {
@@ -362,7 +363,7 @@ fn poke(mut args: Args) -> Outcome {
     if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > segment.size_bytes()) {
         return Err(format!("{offset}+{} is past the segment's {} bytes", bytes.len(), segment.size_bytes()));
     }
-    segment.write(offset, &bytes);
+    segment.exclusive(offset..offset + bytes.len() as u64).copy_from_slice(&bytes);
     Ok(())
 }
 

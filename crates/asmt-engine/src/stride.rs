@@ -1,0 +1,507 @@
+//! A deflate encoder for tables: for data in which an element resembles the one a fixed distance before it.
+//!
+//! It looks for three things alone: runs that equal what stands one stride before, or two, and runs of one byte;
+//! everything else is literals. One Huffman table a chunk, from a sample of it. That makes the primary index (64-byte
+//! elements, half of them random digests and handles) as small as a search for matches would, at ten times the speed.
+//!
+//! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full flush; the same bytes
+//! whatever the CPU. Must never: refer to bytes before the chunk, or write past the output.
+
+use crate::codec::FULL_FLUSH;
+use crate::huffman;
+use crate::lanes::{Kernel, LANES, Lanes, WIDENED, Way};
+use std::sync::LazyLock;
+
+/// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.
+const STRIDES: [usize; 9] = [64, 8, 16, 5, 4, 24, 32, 128, 4096];
+/// What a run can refer to: the byte before, one stride before, two strides before.
+const REFERENCES: usize = 3;
+/// Literals, the end, and lengths.
+const SYMBOLS: usize = 286;
+/// Symbol of the end of a block.
+const END: usize = 256;
+/// Bits of the longest code of these, and of a distance: four literals, or two runs, and what is left of a byte fit 64.
+const MAX_CODE_BITS: usize = 12;
+const MAX_DISTANCE_CODE_BITS: usize = 2;
+/// Deflate's shortest and longest match.
+const SHORTEST: usize = 3;
+const LONGEST: usize = 258;
+/// Blocks of a sample that lie together, and how many are between their beginnings.
+const SAMPLE_BLOCKS: usize = 32;
+const SAMPLE_EVERY: usize = 1024;
+/// How much more a symbol counts that was seen in the sample than one that was not.
+const SEEN: u32 = 8;
+
+/// A literal (0 to 255), or a run: [`RUN`] × (1 + reference) + length.
+type Token = u16;
+const RUN: usize = 512;
+const TOKENS: usize = RUN * (1 + REFERENCES);
+/// Literals that are stored at once; those that are too many are overwritten by what follows.
+const COPIED: usize = WIDENED;
+/// Blocks that are parsed before their tokens are used.
+const STEP: usize = 16;
+/// Room for the tokens of a step: every byte a literal, a run that ends in it, and what is stored too many.
+const ROOM: usize = STEP * LANES + 1 + COPIED;
+/// Most bytes a step can become.
+const MOST_STEP_BYTES: usize = ROOM * 4;
+
+/// How a chunk is parsed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Parse {
+    stride: usize,
+    /// Shortest run that is worth a match a stride back, which costs more bits than one of a single byte.
+    least_run: usize,
+}
+
+/// A run that reached the end of its block and may go on in the next.
+#[derive(Clone, Copy, Default)]
+struct OpenRun {
+    reference: usize,
+    /// 0 for none.
+    length: usize,
+}
+
+/// Tokens of a step.
+struct Tokens {
+    all: [Token; ROOM],
+    count: usize,
+}
+
+impl Tokens {
+    const fn new() -> Self {
+        Self { all: [0; ROOM], count: 0 }
+    }
+
+    fn as_slice(&self) -> &[Token] {
+        &self.all[..self.count]
+    }
+
+    /// Adds `count` literals from the beginning of `bytes`, which has [`COPIED`] more than that, or as many as are needed.
+    #[inline(always)]
+    fn literals<L: Lanes>(&mut self, lanes: L, bytes: &[u8], count: usize) {
+        let mut done = 0;
+        // Once for nearly all: how many there are must not steer the program, as nobody could guess it.
+        loop {
+            let source: &[u8; COPIED] = bytes[done..done + COPIED].first_chunk().expect("a slice of this length");
+            let at = self.count + done;
+            lanes.widen(source, self.all[at..at + COPIED].first_chunk_mut().expect("a slice of this length"));
+            done += COPIED;
+            if done >= count {
+                break;
+            }
+        }
+        self.count += count;
+    }
+
+    #[inline(always)]
+    fn run(&mut self, reference: usize, length: usize) {
+        self.all[self.count] = (RUN * (1 + reference) + length) as Token;
+        self.count += 1;
+    }
+}
+
+/// Bits of `mask` that are in a run of at least `least` (3 or 4) ones.
+#[inline(always)]
+fn in_runs(mask: u64, least: usize) -> u64 {
+    let pairs = mask & (mask >> 1);
+    let starts = if least == 4 { pairs & (pairs >> 2) } else { pairs & (mask >> 2) };
+    let spread = starts | (starts << 1) | (starts << 2);
+    if least == 4 { spread | (starts << 3) } else { spread }
+}
+
+/// Ones from the lowest bit on.
+#[inline(always)]
+fn ones(mask: u64) -> usize {
+    (!mask).trailing_zeros() as usize
+}
+
+#[inline(always)]
+fn block(chunk: &[u8], at: usize) -> &[u8; LANES] {
+    chunk[at..at + LANES].first_chunk().expect("a slice of this length")
+}
+
+/// Number of blocks of a chunk that are parsed: behind each there are bytes enough to store literals at once.
+fn block_count(chunk: &[u8]) -> usize {
+    chunk.len().saturating_sub(COPIED) / LANES
+}
+
+impl Parse {
+    /// Bytes between a run and what it refers to.
+    fn distance(self, reference: usize) -> usize {
+        [1, self.stride, 2 * self.stride][reference]
+    }
+
+    /// Parses one block of a chunk.
+    #[inline(always)]
+    fn block<L: Lanes>(self, lanes: L, chunk: &[u8], number: usize, open: &mut OpenRun, tokens: &mut Tokens) {
+        let at = number * LANES;
+        let bytes = block(chunk, at);
+        let mut same = [0; REFERENCES];
+        for (reference, same) in same.iter_mut().enumerate() {
+            let distance = self.distance(reference);
+            *same = if at >= distance { lanes.equal(bytes, block(chunk, at - distance)) } else { 0 };
+        }
+        let mut position = 0;
+        if open.length > 0 {
+            let more = ones(same[open.reference]).min(LONGEST - open.length);
+            if more == LANES {
+                open.length += LANES;
+                return;
+            }
+            tokens.run(open.reference, open.length + more);
+            open.length = 0;
+            position = more;
+        }
+        let runs = in_runs(same[0], SHORTEST) | in_runs(same[1], self.least_run) | in_runs(same[2], self.least_run);
+        loop {
+            let literals = ((runs >> position).trailing_zeros() as usize).min(LANES - position);
+            tokens.literals(lanes, &chunk[at + position..], literals);
+            position += literals;
+            if position == LANES {
+                return;
+            }
+            // The longest; of two of one length the nearer, whose distance takes fewer bits.
+            let key = |reference: usize| ones(same[reference] >> position) * 4 + (REFERENCES - reference);
+            let best = key(0).max(key(1)).max(key(2));
+            let (length, reference) = (best / 4, REFERENCES - best % 4);
+            let least = if reference == 0 { SHORTEST } else { self.least_run };
+            if length < least {
+                // What is left of a run after another one took its beginning.
+                tokens.literals(lanes, &chunk[at + position..], length.max(1));
+                position += length.max(1);
+            } else if position + length == LANES {
+                *open = OpenRun { reference, length };
+                return;
+            } else {
+                tokens.run(reference, length);
+                position += length;
+            }
+            if position == LANES {
+                return;
+            }
+        }
+    }
+}
+
+/// A length's symbol, the number of its extra bits, and their value (RFC 1951, 3.2.5).
+#[derive(Clone, Copy, Default)]
+struct Symbol {
+    symbol: usize,
+    extra_bits: u32,
+    extra: u32,
+}
+
+static LENGTHS: LazyLock<[Symbol; LONGEST + 1]> = LazyLock::new(|| {
+    let mut table = [Symbol::default(); LONGEST + 1];
+    let mut length = SHORTEST;
+    for symbol in 257..285 {
+        let extra_bits = if symbol < 265 { 0 } else { (symbol as u32 - 261) / 4 };
+        for extra in 0..1 << extra_bits {
+            if length < LONGEST {
+                table[length] = Symbol { symbol, extra_bits, extra };
+            }
+            length += 1;
+        }
+    }
+    table[LONGEST] = Symbol { symbol: 285, extra_bits: 0, extra: 0 };
+    table
+});
+
+/// A distance's symbol, the number of its extra bits, and their value (RFC 1951, 3.2.5).
+fn distance_symbol(distance: usize) -> Symbol {
+    let before = distance as u32 - 1;
+    if before < 4 {
+        return Symbol { symbol: before as usize, extra_bits: 0, extra: 0 };
+    }
+    let extra_bits = before.ilog2() - 1;
+    let symbol = 2 * extra_bits + (before >> extra_bits);
+    Symbol { symbol: symbol as usize, extra_bits, extra: before & ((1 << extra_bits) - 1) }
+}
+
+/// Bits as they go into the stream, lowest first, and how many.
+#[derive(Clone, Copy, Default)]
+struct Bits {
+    bits: u32,
+    count: u32,
+}
+
+impl Bits {
+    fn of_code(code: huffman::Code) -> Self {
+        Self { bits: u32::from(code.bits), count: u32::from(code.length) }
+    }
+
+    fn then(self, next: Self) -> Self {
+        Self { bits: self.bits | next.bits << self.count, count: self.count + next.count }
+    }
+
+    fn of_extra(symbol: Symbol) -> Self {
+        Self { bits: symbol.extra, count: symbol.extra_bits }
+    }
+}
+
+/// Everything that is needed to write a chunk.
+pub struct Stride {
+    parse: Parse,
+    lengths: Vec<u8>,
+    distance_lengths: Vec<u8>,
+    /// The bits of each token.
+    table: Box<[Bits; TOKENS]>,
+    end: Bits,
+    estimated_bytes: usize,
+}
+
+impl Stride {
+    /// Finds the stride and the table that suit a chunk, from a sample of it.
+    pub fn plan(chunk: &[u8], way: Way) -> Self {
+        way.run(Plan(chunk))
+    }
+
+    /// From how often each token was seen in a sample.
+    fn new(parse: Parse, seen: &[u32; TOKENS], sampled_bytes: usize, chunk_bytes: usize) -> Self {
+        // Every symbol gets a code: the sample has not seen everything.
+        let mut frequencies = [1; SYMBOLS];
+        let mut distances = vec![0; distance_symbol(parse.distance(REFERENCES - 1)).symbol + 1];
+        (frequencies.iter_mut().zip(&seen[..END])).for_each(|(frequency, seen)| *frequency += SEEN * seen);
+        for reference in 0..REFERENCES {
+            let runs = &seen[RUN * (1 + reference)..][..=LONGEST];
+            (LENGTHS.iter().zip(runs)).for_each(|(length, seen)| frequencies[length.symbol] += SEEN * seen);
+            distances[distance_symbol(parse.distance(reference)).symbol] += 1 + SEEN * runs.iter().sum::<u32>();
+        }
+        frequencies[END] = 1;
+        let lengths = huffman::lengths(&frequencies, MAX_CODE_BITS);
+        let distance_lengths = huffman::lengths(&distances, MAX_DISTANCE_CODE_BITS);
+        let (codes, distance_codes) = (huffman::codes(&lengths), huffman::codes(&distance_lengths));
+        let mut table = Box::new([Bits::default(); TOKENS]);
+        (table.iter_mut().zip(&codes[..END])).for_each(|(bits, code)| *bits = Bits::of_code(*code));
+        for reference in 0..REFERENCES {
+            let distance = distance_symbol(parse.distance(reference));
+            let distance = Bits::of_code(distance_codes[distance.symbol]).then(Bits::of_extra(distance));
+            for (length, symbol) in LENGTHS.iter().enumerate().skip(SHORTEST) {
+                let length_bits = Bits::of_code(codes[symbol.symbol]).then(Bits::of_extra(*symbol));
+                table[RUN * (1 + reference) + length] = length_bits.then(distance);
+            }
+        }
+        let bits: u64 = table.iter().zip(seen).map(|(bits, seen)| u64::from(bits.count) * u64::from(*seen)).sum();
+        let estimated = u128::from(bits / 8) * chunk_bytes as u128 / sampled_bytes.max(1) as u128;
+        let estimated_bytes = usize::try_from(estimated).unwrap_or(usize::MAX);
+        Self { parse, lengths, distance_lengths, table, end: Bits::of_code(codes[END]), estimated_bytes }
+    }
+
+    /// About how many bytes the chunk will become.
+    pub fn estimated_bytes(&self) -> usize {
+        self.estimated_bytes
+    }
+
+    /// Encodes the chunk that was planned, to the beginning of `output`. Gives the number of bytes; `None` if there was
+    /// not room for them.
+    pub fn encode(&self, chunk: &[u8], output: &mut [u8], way: Way) -> Option<usize> {
+        // The header and the end take less than a step may.
+        let most = output.len().checked_sub(3 * MOST_STEP_BYTES)?;
+        let mut writer = Writer { output, at: 0, bits: 0, count: 0 };
+        let mut tokens = Tokens::new();
+        let mut open = OpenRun::default();
+        self.write_header(&mut writer);
+        let count = block_count(chunk);
+        for first in (0..count).step_by(STEP) {
+            tokens.count = 0;
+            let blocks = first..count.min(first + STEP);
+            way.run(ParseStep { parse: self.parse, chunk, blocks, open: &mut open, tokens: &mut tokens });
+            if writer.at > most {
+                return None;
+            }
+            way.run(WriteStep { writer: &mut writer, table: &self.table, tokens: tokens.as_slice() });
+        }
+        if open.length > 0 {
+            writer.put(self.table[RUN * (1 + open.reference) + open.length]);
+        }
+        for byte in &chunk[count * LANES..] {
+            writer.put(self.table[usize::from(*byte)]);
+        }
+        writer.put(self.end);
+        // The flush: an empty stored block, whose header is three bits before the next whole byte.
+        writer.put(Bits { bits: 0, count: 3 });
+        writer.put(Bits { bits: 0, count: (8 - writer.count) % 8 });
+        let end = writer.at + FULL_FLUSH.len() - 1;
+        writer.output[writer.at..end].copy_from_slice(&FULL_FLUSH[1..]);
+        Some(end)
+    }
+
+    /// The header of the block: type and both tables (RFC 1951, 3.2.7).
+    fn write_header(&self, writer: &mut Writer<'_>) {
+        /// In this order the lengths of the code for lengths stand.
+        const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+        let all: Vec<u8> = self.lengths.iter().chain(&self.distance_lengths).copied().collect();
+        let mut frequencies = [0; ORDER.len()];
+        all.iter().for_each(|length| frequencies[usize::from(*length)] += 1);
+        let lengths = huffman::lengths(&frequencies, 7);
+        let codes = huffman::codes(&lengths);
+        let mut put = |bits: usize, count: u32| writer.put(Bits { bits: bits as u32, count });
+        // Not the last block; with tables of its own.
+        put(0, 1);
+        put(2, 2);
+        put(self.lengths.len() - 257, 5);
+        put(self.distance_lengths.len() - 1, 5);
+        put(ORDER.len() - 4, 4);
+        for symbol in ORDER {
+            put(usize::from(lengths[symbol]), 3);
+        }
+        for length in all {
+            writer.put(Bits::of_code(codes[usize::from(length)]));
+        }
+    }
+}
+
+struct Plan<'c>(&'c [u8]);
+
+impl Kernel for Plan<'_> {
+    type Output = Stride;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) -> Stride {
+        let chunk = self.0;
+        let count = block_count(chunk);
+        // Short rows of blocks all over the chunk; all of it where it is short.
+        let every = if count > 4 * SAMPLE_EVERY { SAMPLE_EVERY } else { SAMPLE_BLOCKS };
+        let rows = || {
+            (0..count).step_by(every).map(|first| {
+                // Not at even distances: what repeats in the data would be met at the same place each time.
+                let room = every.min(count - first).saturating_sub(SAMPLE_BLOCKS) as u64;
+                let shift = (first as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+                let first = first + ((shift * (room + 1)) >> 24) as usize;
+                first..count.min(first + SAMPLE_BLOCKS)
+            })
+        };
+        let sampled_bytes = rows().map(|row| row.len() * LANES).sum();
+        let stride = best_stride(lanes, chunk, rows());
+        let mut tokens = Tokens::new();
+        // Not by a closure: that would not be compiled for the CPU.
+        let mut best: Option<Stride> = None;
+        for least_run in [SHORTEST, SHORTEST + 1] {
+            let parse = Parse { stride, least_run };
+            let mut seen = [0; TOKENS];
+            for row in rows() {
+                let mut open = OpenRun::default();
+                tokens.count = 0;
+                for (number, parsed) in row.zip(1..) {
+                    parse.block(lanes, chunk, number, &mut open, &mut tokens);
+                    if parsed % STEP == 0 {
+                        tokens.as_slice().iter().for_each(|token| seen[usize::from(*token)] += 1);
+                        tokens.count = 0;
+                    }
+                }
+                tokens.as_slice().iter().for_each(|token| seen[usize::from(*token)] += 1);
+            }
+            let planned = Stride::new(parse, &seen, sampled_bytes, chunk.len());
+            if best.as_ref().is_none_or(|best| planned.estimated_bytes <= best.estimated_bytes) {
+                best = Some(planned);
+            }
+        }
+        best.expect("two were planned")
+    }
+}
+
+/// The stride at which most is saved by runs.
+#[inline(always)]
+fn best_stride<L: Lanes>(lanes: L, chunk: &[u8], rows: impl Iterator<Item = std::ops::Range<usize>>) -> usize {
+    /// About what a literal and a match take, in bits, the match without its distance.
+    const BITS: i64 = 6;
+    let mut gains = [0; STRIDES.len()];
+    for number in rows.flat_map(|row| row.step_by(4)) {
+        let at = number * LANES;
+        for (gain, stride) in gains.iter_mut().zip(STRIDES) {
+            if at >= stride {
+                let runs = in_runs(lanes.equal(block(chunk, at), block(chunk, at - stride)), SHORTEST + 1);
+                let matches = i64::from((runs & !(runs << 1)).count_ones());
+                *gain += BITS * i64::from(runs.count_ones()) - matches * (BITS + i64::from(distance_symbol(stride).extra_bits));
+            }
+        }
+    }
+    let best = (0..STRIDES.len()).rev().max_by_key(|index| gains[*index]).unwrap_or(0);
+    STRIDES[best]
+}
+
+/// Parses a step of a chunk: blocks `first..` into tokens.
+struct ParseStep<'e> {
+    parse: Parse,
+    chunk: &'e [u8],
+    blocks: std::ops::Range<usize>,
+    open: &'e mut OpenRun,
+    tokens: &'e mut Tokens,
+}
+
+impl Kernel for ParseStep<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        // Copied, to be kept in registers.
+        let (parse, mut open) = (self.parse, *self.open);
+        for number in self.blocks {
+            parse.block(lanes, self.chunk, number, &mut open, self.tokens);
+        }
+        *self.open = open;
+    }
+}
+
+/// Writes tokens as bits.
+struct WriteStep<'e, 'o> {
+    writer: &'e mut Writer<'o>,
+    table: &'e [Bits; TOKENS],
+    tokens: &'e [Token],
+}
+
+impl Kernel for WriteStep<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, _: L) {
+        // Moved out, to be kept in registers.
+        let output = std::mem::take(&mut self.writer.output);
+        let mut writer = Writer { output, ..*self.writer };
+        let bits_of = |token: Token| self.table[usize::from(token) % TOKENS];
+        let pair =
+            |a: Bits, b: Bits| (u64::from(a.bits) | u64::from(b.bits).wrapping_shl(a.count), a.count.wrapping_add(b.count));
+        let (fours, rest) = self.tokens.as_chunks::<4>();
+        for four in fours {
+            let [a, b, c, d] = four.map(bits_of);
+            let (front, back) = (pair(a, b), pair(c, d));
+            if front.1.wrapping_add(back.1) <= MOST_BITS {
+                writer.put_wide(front.0 | back.0.wrapping_shl(front.1), front.1.wrapping_add(back.1));
+            } else {
+                writer.put_wide(front.0, front.1);
+                writer.put_wide(back.0, back.1);
+            }
+        }
+        rest.iter().for_each(|token| writer.put(bits_of(*token)));
+        *self.writer = writer;
+    }
+}
+
+/// Bits that can be put at once: with the 7 that may be kept back they are fewer than 64.
+const MOST_BITS: u32 = 56;
+
+/// Writes bits. Between two calls fewer than eight are kept back.
+struct Writer<'o> {
+    output: &'o mut [u8],
+    at: usize,
+    bits: u64,
+    count: u32,
+}
+
+impl Writer<'_> {
+    /// At most [`MOST_BITS`]. (Eight bytes are stored, of which those count that are whole.)
+    #[inline(always)]
+    fn put_wide(&mut self, bits: u64, count: u32) {
+        self.bits |= bits.wrapping_shl(self.count);
+        self.count = self.count.wrapping_add(count);
+        self.output[self.at..self.at + 8].copy_from_slice(&self.bits.to_le_bytes());
+        self.at += (self.count >> 3) as usize;
+        self.bits = self.bits.wrapping_shr(self.count & !7);
+        self.count &= 7;
+    }
+
+    #[inline(always)]
+    fn put(&mut self, bits: Bits) {
+        self.put_wide(u64::from(bits.bits), bits.count);
+    }
+}
