@@ -45,7 +45,7 @@ export function install() {
     process.stderr.write(`error: Node ${process.versions.node} is too old, expected at least ${LEAST_NODE.join('.')}\n`);
     process.exit(1);
   }
-  need('cargo', ['--version'], 'install Rust with cargo, 1.88 or later: your distribution has it, or see https://rustup.rs');
+  need('cargo', ['--version'], 'install Rust with cargo, 1.89 or later: your distribution has it, or see https://rustup.rs');
   const [lock, installed] = [join(ROOT, 'package-lock.json'), join(ROOT, 'node_modules', '.package-lock.json')];
   const isNew = existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs;
   if (!isNew) step('installing packages (npm ci)', 'npm', ['ci', '--no-audit', '--no-fund']);
