@@ -34,6 +34,8 @@ const env = {
   ...process.env,
   ASMT_TEST_TMP: scratch,
   ASMT_RUNTIME_DIR: scratch,
+  // Nor does it matter what server is configured on this machine.
+  ASMT_CONFIG: join(scratch, 'aerospike.conf'),
   TMPDIR: scratch,
   NO_COLOR: '1',
   FORCE_COLOR: '0',

@@ -74,6 +74,10 @@ fn request(verb: Verb, directory: &Path) -> Request {
         threads: Some(2),
         analyze: false,
         require_manifest: false,
+        config: Some(directory.with_file_name("aerospike.conf")).filter(|path| path.exists()),
+        devices: Vec::new(),
+        force_stale: false,
+        force_host: false,
     }
 }
 
