@@ -144,7 +144,9 @@ impl Target {
     fn take_back(&self, store: &Store) -> Result<()> {
         match &self.earlier {
             Some(Ok(used)) => store.replace(&self.file_name(), &used.to_text()),
-            _ => store.remove_all(std::iter::once(self.file_name().as_str())),
+            // It never was replaced.
+            Some(Err(_)) => Ok(()),
+            None => store.remove_all(std::iter::once(self.file_name().as_str())),
         }
     }
 }
@@ -166,12 +168,16 @@ impl<'s> Marked<'s> {
     ) -> Result<Self> {
         let mut marked = Self { store, targets: Vec::new() };
         for target in targets {
-            match target.restored(store, now) {
-                Ok(()) => marked.targets.push(target),
-                Err(error) if must_mark.contains(&target.name) => return Err(marked.take_back(error)),
+            let outcome = target.restored(store, now);
+            let name = target.name.clone();
+            // Also one that failed: it may be there, and not durable.
+            marked.targets.push(target);
+            match outcome {
+                Ok(()) => {}
+                Err(error) if must_mark.contains(&name) => return Err(marked.take_back(error)),
                 Err(error) => remarks.push(Remark::new(
                     "not-marked",
-                    format!("namespace '{}': the backup is not marked as used: {}", target.name, error.first().message),
+                    format!("namespace '{name}': the backup is not marked as used: {}", error.first().message),
                 )),
             }
         }
