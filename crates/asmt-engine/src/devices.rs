@@ -180,3 +180,69 @@ fn signs_in(directory: &Path) -> impl Iterator<Item = Sign> {
 fn latest(signs: impl Iterator<Item = Sign>) -> Option<Sign> {
     signs.max_by_key(|sign| sign.at_ms)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A directory of its own, gone with its test.
+    struct Scratch(PathBuf);
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn scratch(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("asmt-devices-{}-{name}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory");
+        Scratch(path)
+    }
+
+    #[test]
+    fn a_header_is_read_where_there_is_one_and_nothing_else_is_taken_for_it() {
+        let scratch = scratch("header");
+        let path = scratch.0.join("device");
+        let mut header = vec![0; 4096];
+        header[..8].copy_from_slice(&STRIPE_MAGIC.to_le_bytes());
+        header[12..16].copy_from_slice(b"test");
+        header[48..56].copy_from_slice(&u64::MAX.to_le_bytes());
+        header[56] = 1;
+        let known = |is_trusted| DeviceState::Header { namespace: NamespaceName::new("test"), random: u64::MAX, is_trusted };
+        for (change, length, expected) in [
+            (None, 4096, known(true)),
+            (None, 60, known(true)),
+            (Some((56, 0xfe)), 4096, known(false)),
+            (None, 59, DeviceState::NoHeader),
+            (None, 0, DeviceState::NoHeader),
+            (Some((0, 0)), 4096, DeviceState::NoHeader),
+        ] {
+            let mut bytes = header.clone();
+            if let Some((at, byte)) = change {
+                bytes[at] = byte;
+            }
+            std::fs::write(&path, &bytes[..length]).expect("written");
+            assert_eq!(look("x", &path).state, expected, "{change:?} {length}");
+        }
+        for path in [scratch.0.join("none"), scratch.0.clone(), PathBuf::from("/dev/null"), PathBuf::new()] {
+            assert!(matches!(look("x", &path).state, DeviceState::Unreadable(_)), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_configuration_is_read_up_to_its_limit_whatever_bytes_it_has() {
+        let scratch = scratch("configuration");
+        let path = scratch.0.join("aerospike.conf");
+        std::fs::write(&path, b"namespace a {\n}\n\xff\xfe").expect("written");
+        let (shown, found) = read_configuration(Some(&path)).expect("readable");
+        assert_eq!(shown, Ok(path.display().to_string()));
+        assert_eq!(found.expect("one").namespaces.len(), 1);
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
+        file.set_len(MAX_CONFIGURATION_BYTES).expect("grown");
+        assert!(read_configuration(Some(&path)).is_ok());
+        file.set_len(MAX_CONFIGURATION_BYTES + 1).expect("grown");
+        let error = read_configuration(Some(&path)).expect_err("too long");
+        assert_eq!(error.first().code, Code::ConfigUnreadable);
+    }
+}

@@ -74,7 +74,7 @@ fn request(verb: Verb, directory: &Path) -> Request {
         threads: Some(2),
         analyze: false,
         require_manifest: false,
-        config: Some(directory.with_file_name("aerospike.conf")).filter(|path| path.exists()),
+        config: None,
         devices: Vec::new(),
         force_stale: false,
         force_host: false,
