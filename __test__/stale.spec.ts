@@ -363,6 +363,19 @@ test('no configuration: said by backup and restore; one that was named must be t
   t.regex(odd.stderr, /other\.conf: a block is closed that was not opened\n/, show(odd));
 });
 
+test("the packages' configuration is that of instance 0: another instance's is named, or not known", async (t) => {
+  const { machine, directory } = await stopped(t);
+  await machine.sim('make', '--instance', '3', '--stage-size', '64KiB');
+  const env = { ASMT_CONFIG: '' };
+  const done = await machine.expect(0, ['backup', '-i3', directory], { env });
+  t.regex(done.stderr, /its devices are not noted: the configuration of instance 3 was not named; /, show(done));
+  await machine.sim('remove');
+  t.regex((await machine.expect(0, ['restore', '-i3', directory], { env })).stderr, /of instance 3 was not named; went by/);
+  await machine.sim('remove');
+  // The devices that are named are another set than at the backup; what was noted of none is told by less.
+  t.regex((await machine.expect(0, ['restore', '-i3', directory])).stderr, /the backup does not note any; went by/);
+});
+
 test('without devices: a restore can be repeated in the same boot, and not in another', async (t) => {
   const { machine, before, directory } = await rebooted(t, 0);
   for (let time = 0; time < 2; time += 1) {

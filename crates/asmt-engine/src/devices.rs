@@ -32,6 +32,8 @@ const MAX_SMD_FILES: usize = 10_000;
 /// Where to look, as it was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
+    /// Of which server: only that of instance 0 has its configuration where the packages put it.
+    pub instance: u8,
     /// `--config`.
     pub configuration: Option<PathBuf>,
     /// `--device`.
@@ -42,8 +44,10 @@ pub struct Places {
 ///
 /// Errors: `config-unreadable` if a configuration was named and cannot be read.
 pub fn gather(places: &Places, names: &[NamespaceName], store: Option<&Store>) -> Result<Facts> {
-    let (configuration, found) = read_configuration(places.configuration.as_deref())?;
+    let (configuration, found) = read_configuration(places)?;
     let found = found.unwrap_or_else(|| Configuration { logs: vec![DEFAULT_LOG.to_owned()], ..Configuration::default() });
+    // Where another server of this host writes to says nothing of one whose configuration is not known.
+    let has_known_places = configuration.is_ok() || places.instance == 0;
     let mut namespaces: BTreeMap<NamespaceName, NamespaceFacts> =
         names.iter().map(|name| (name.clone(), NamespaceFacts::default())).collect();
     let mut strays = Vec::new();
@@ -67,15 +71,16 @@ pub fn gather(places: &Places, names: &[NamespaceName], store: Option<&Store>) -
             facts.devices = paths.map(|path| look(path, Path::new(path))).collect();
         }
     }
-    let work_directory = found.work_directory.as_deref().unwrap_or(DEFAULT_WORK_DIRECTORY);
+    let work_directory = Path::new(found.work_directory.as_deref().unwrap_or(DEFAULT_WORK_DIRECTORY));
     let logs = found.logs.iter().filter_map(|path| sign_of(Path::new(path)));
+    let signs = latest(signs_in(&work_directory.join("smd"))).into_iter().chain(latest(logs));
     Ok(Facts {
         host: host(),
         configuration,
         namespaces,
         strays,
         oddities: found.oddities,
-        signs: latest(signs_in(&Path::new(work_directory).join("smd"))).into_iter().chain(latest(logs)).collect(),
+        signs: signs.filter(|_| has_known_places).collect(),
         has_index_checkpoint: found.has_index_checkpoint,
         is_markable: store.is_none_or(Store::is_writable),
     })
@@ -95,9 +100,13 @@ pub fn host() -> Host {
 /// The configuration, and its path; else why there is none.
 type Found = (std::result::Result<String, String>, Option<Configuration>);
 
-fn read_configuration(named: Option<&Path>) -> Result<Found> {
+fn read_configuration(places: &Places) -> Result<Found> {
+    let named = places.configuration.as_ref();
     let variable = std::env::var_os(CONFIGURATION_VARIABLE).filter(|text| !text.is_empty()).map(PathBuf::from);
-    let path = named.map(Path::to_owned).or(variable).unwrap_or_else(|| PathBuf::from(DEFAULT_CONFIGURATION));
+    let default = Some(PathBuf::from(DEFAULT_CONFIGURATION)).filter(|_| places.instance == 0);
+    let Some(path) = named.cloned().or(variable).or(default) else {
+        return Ok((Err(format!("the configuration of instance {} was not named", places.instance)), None));
+    };
     match text_of(&path) {
         Ok(text) => Ok((Ok(path.display().to_string()), Some(configuration::parse(&text)))),
         Err(why) if named.is_some() => Err(Error::new(
@@ -235,14 +244,15 @@ mod tests {
         let scratch = scratch("configuration");
         let path = scratch.0.join("aerospike.conf");
         std::fs::write(&path, b"namespace a {\n}\n\xff\xfe").expect("written");
-        let (shown, found) = read_configuration(Some(&path)).expect("readable");
+        let named = Places { configuration: Some(path.clone()), ..Places::default() };
+        let (shown, found) = read_configuration(&named).expect("readable");
         assert_eq!(shown, Ok(path.display().to_string()));
         assert_eq!(found.expect("one").namespaces.len(), 1);
         let file = std::fs::OpenOptions::new().write(true).open(&path).expect("opened");
         file.set_len(MAX_CONFIGURATION_BYTES).expect("grown");
-        assert!(read_configuration(Some(&path)).is_ok());
+        assert!(read_configuration(&named).is_ok());
         file.set_len(MAX_CONFIGURATION_BYTES + 1).expect("grown");
-        let error = read_configuration(Some(&path)).expect_err("too long");
+        let error = read_configuration(&named).expect_err("too long");
         assert_eq!(error.first().code, Code::ConfigUnreadable);
     }
 }

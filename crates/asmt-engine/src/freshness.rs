@@ -236,9 +236,10 @@ pub fn judge_restore(
     must_mark
 }
 
-/// A verification refuses nothing for that: it says what a restore would refuse.
-pub fn judge_verify(plan: &mut Plan<NamespaceRestore>, listing: &Listing, facts: &Facts) {
-    let mut as_restore = Plan { namespaces: plan.namespaces.clone(), refusals: Vec::new(), remarks: Vec::new() };
+/// A verification refuses nothing for that: it says what a restore of an instance would refuse.
+pub fn judge_verify(plan: &mut Plan<NamespaceRestore>, instance: u8, listing: &Listing, facts: &Facts) {
+    let of_instance = plan.namespaces.iter().filter(|namespace| namespace.instance == instance);
+    let mut as_restore = Plan { namespaces: of_instance.cloned().collect(), refusals: Vec::new(), remarks: Vec::new() };
     judge_restore(&mut as_restore, listing, facts, Overrides::default());
     for problem in as_restore.refusals {
         plan.remarks.push(Remark::new(problem.code.as_str(), format!("a restore here would be refused: {}", problem.message)));

@@ -1,7 +1,8 @@
 //! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node nor a terminal.
 //!
 //! Data flows one way: [`inventory`], [`store::Listing`] and [`devices`] → [`plan`] and [`freshness`] (pure, printable,
-//! refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable steps) → [`report`].
+//! refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable
+//! steps) → [`report`].
 //!
 //! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever failed. Must never:
 //! print, end the process, or panic for what a file, a segment or the system says.
@@ -205,14 +206,15 @@ impl<'r> Operation<'r> {
 
     fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Facts)> {
         let mut plan = plan::backup(&inventory::take()?, listing, request);
-        let facts = self.facts(plan.namespaces.iter().map(|namespace| &namespace.name), None)?;
+        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), None)?;
         freshness::judge_backup(&mut plan, &facts, self.overrides());
         Ok((plan, facts))
     }
 
-    /// What tells whether the server has run.
-    fn facts<'n>(&self, names: impl Iterator<Item = &'n NamespaceName>, store: Option<&Store>) -> Result<Facts> {
-        let places = devices::Places { configuration: self.request.config.clone(), devices: self.request.devices.clone() };
+    /// What tells whether the server of an instance has run.
+    fn facts<'n>(&self, instance: u8, names: impl Iterator<Item = &'n NamespaceName>, store: Option<&Store>) -> Result<Facts> {
+        let (configuration, devices) = (self.request.config.clone(), self.request.devices.clone());
+        let places = devices::Places { instance, configuration, devices };
         devices::gather(&places, &names.cloned().collect::<Vec<_>>(), store)
     }
 
@@ -244,7 +246,7 @@ impl<'r> Operation<'r> {
         let filled = fill::fill(&store, &plan.namespaces, &mut journal, self.options, self.control)?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
-        self.look_again(&plan, &facts)?;
+        self.look_again(request.instance, &facts)?;
         let marked = Marked::restored(&store, targets(&plan, &listing), &must_mark, &use_of(&facts.host), &mut report.remarks)?;
         match commit::trust(filled, self.control) {
             Ok(()) => Ok(report),
@@ -259,14 +261,14 @@ impl<'r> Operation<'r> {
         request: &plan::Request,
     ) -> Result<(Plan<NamespaceRestore>, Facts, BTreeSet<NamespaceName>)> {
         let mut plan = plan::restore(listing, &inventory::take()?, request);
-        let facts = self.facts(plan.namespaces.iter().map(|namespace| &namespace.name), Some(store))?;
+        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), Some(store))?;
         let must_mark = freshness::judge_restore(&mut plan, listing, &facts, self.overrides());
         Ok((plan, facts, must_mark))
     }
 
     /// Asks the devices once more, right before anything is trusted: filling takes its time.
-    fn look_again(&self, plan: &Plan<NamespaceRestore>, before: &Facts) -> Result<()> {
-        let now = self.facts(plan.namespaces.iter().map(|namespace| &namespace.name), None)?;
+    fn look_again(&self, instance: u8, before: &Facts) -> Result<()> {
+        let now = self.facts(instance, before.namespaces.keys(), None)?;
         let differs = |name: &&NamespaceName| now.namespaces.get(*name) != before.namespaces.get(*name);
         match before.namespaces.keys().find(differs) {
             None => Ok(()),
@@ -303,8 +305,12 @@ impl<'r> Operation<'r> {
         store.lock(Lock::Shared)?;
         let listing = store.list()?;
         let mut plan = self.verify_plan(&listing);
-        let facts = self.facts(plan.namespaces.iter().map(|namespace| &namespace.name), Some(&store))?;
-        freshness::judge_verify(&mut plan, &listing, &facts);
+        let instances: BTreeSet<u8> = plan.namespaces.iter().map(|namespace| namespace.instance).collect();
+        for instance in instances {
+            let of_instance = plan.namespaces.iter().filter(|namespace| namespace.instance == instance);
+            let facts = self.facts(instance, of_instance.map(|namespace| &namespace.name), Some(&store))?;
+            freshness::judge_verify(&mut plan, instance, &listing, &facts);
+        }
         let report = self.new_report().with_restore_plan(&plan.namespaces);
         if self.request.analyze {
             return checked(&plan, report);
