@@ -2,7 +2,7 @@
 
 import type { ExecutionContext } from 'ava';
 
-import { IS_REAL_ROOT, Machine, show, testTraced, until, type Run } from './helpers.ts';
+import { IS_REAL_ROOT, Machine, show, testIf, testTraced, until, type Run } from './helpers.ts';
 
 /** Runs a backup that is stopped once it has begun to copy, and goes on when `disturb` is done. */
 async function disturbed(machine: Machine, disturb: (machine: Machine) => Promise<unknown>): Promise<Run> {
@@ -76,11 +76,9 @@ for (const [what, { disturb, message }] of Object.entries(disturbances)) {
   });
 }
 
-testTraced('a backup fails, and leaves nothing: the id of a stage was given to another segment of the same key', async (t) => {
-  if (!IS_REAL_ROOT) {
-    t.pass('only root of the machine may choose the next id');
-    return;
-  }
+const testChosenId = IS_REAL_ROOT ? testTraced : testIf(false, 'only root of the machine may choose the next id');
+
+testChosenId('a backup fails, and leaves nothing: the id of a stage was given to another segment of the same key', async (t) => {
   const machine = await started(t);
   const id = await idOf(machine, 'ae001101');
   const done = await disturbed(machine, async () => {

@@ -1,11 +1,12 @@
 /** What a restore knows before it makes the first segment: memory, this cgroup's limits, and what the kernel is set to. */
 
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-import test, { type ExecutionContext } from 'ava';
+import test from 'ava';
 
-import { MAIN, Machine, show, testIf } from './helpers.ts';
+import { MAIN, Machine, run, show, testAsRoot, testIf } from './helpers.ts';
 
 /** Where a cgroup with a memory limit of its own can be made; null where none can. */
 function cgroupParent(): { directory: string; limit: string } | null {
@@ -70,73 +71,67 @@ testIf(parent !== null, 'no cgroup with a memory limit can be made here')(
 const setForced = (machine: Machine, value: string) =>
   machine.exec('sh', ['-c', `echo ${value} > /proc/sys/kernel/shm_rmid_forced`]);
 
-async function isWritable(t: ExecutionContext, machine: Machine): Promise<boolean> {
-  const set = await setForced(machine, '0');
-  if (set.status !== 0) t.log(`skipped: kernel.shm_rmid_forced cannot be set here: ${set.stderr}`);
-  return set.status === 0;
-}
+const CAN_FORCE = spawnSync('unshare', ['--ipc', 'sh', '-c', 'echo 0 > /proc/sys/kernel/shm_rmid_forced']).status === 0;
+const testForced = testIf(CAN_FORCE, 'kernel.shm_rmid_forced cannot be set here');
 
-test('kernel.shm_rmid_forced: nothing is restored, and what is there is not looked at, for that would destroy it', async (t) => {
-  const machine = await Machine.start(t);
-  if (!(await isWritable(t, machine))) {
-    t.pass();
-    return;
-  }
-  await machine.sim('make', '--stripes', '1');
-  const before = await machine.memory();
-  await machine.expect(0, ['backup', machine.path('b')]);
-  await machine.sim('remove');
-  await setForced(machine, '1');
-  for (const args of [['restore'], ['restore', '-a']]) {
-    const { error } = await machine.json(3, [...args, machine.path('b')]);
-    t.is(error?.code, 'segments-not-kept');
-    t.regex(error?.message ?? '', /kernel\.shm_rmid_forced is 1, expected 0: the kernel destroys each segment/);
-    t.regex(error?.hint ?? '', /sysctl -w kernel\.shm_rmid_forced=0/);
-  }
-  await setForced(machine, '0');
-  await machine.expect(0, ['restore', machine.path('b')]);
-  // A process that made a segment and lives keeps it, unattached, when the setting comes: only a look would destroy it.
-  const maker = await machine.start(
-    'python3',
-    [
-      '-c',
-      `import ctypes,sys
+testForced(
+  'kernel.shm_rmid_forced: nothing is restored, and what is there is not looked at, for that would destroy it',
+  async (t) => {
+    const machine = await Machine.start(t);
+    await machine.sim('make', '--stripes', '1');
+    const before = await machine.memory();
+    await machine.expect(0, ['backup', machine.path('b')]);
+    await machine.sim('remove');
+    await setForced(machine, '1');
+    for (const args of [['restore'], ['restore', '-a']]) {
+      const { error } = await machine.json(3, [...args, machine.path('b')]);
+      t.is(error?.code, 'segments-not-kept');
+      t.regex(error?.message ?? '', /kernel\.shm_rmid_forced is 1, expected 0: the kernel destroys each segment/);
+      t.regex(error?.hint ?? '', /sysctl -w kernel\.shm_rmid_forced=0/);
+    }
+    await setForced(machine, '0');
+    await machine.expect(0, ['restore', machine.path('b')]);
+    // A process that made a segment and lives keeps it, unattached, when the setting comes: only a look would destroy it.
+    const maker = await machine.start(
+      'python3',
+      [
+        '-c',
+        `import ctypes,sys
 libc = ctypes.CDLL(None, use_errno=True)
 libc.shmget.argtypes = [ctypes.c_int, ctypes.c_size_t, ctypes.c_int]
 assert libc.shmget(ctypes.c_int(0xae002000).value, 65536, 0o1666) >= 0
 print("ready", flush=True)
 sys.stdin.read()`,
-    ],
-    'ready',
-  );
-  const segments = async () => (await machine.exec('cat', ['/proc/sysvipc/shm'])).stdout.trim().split('\n').length - 1;
-  await setForced(machine, '1');
-  const left = await segments();
-  t.true(left >= 1);
-  const listed = await machine.expect(0, ['list', '-v']);
-  t.regex(listed.stderr, /note: kernel\.shm_rmid_forced is 1/, show(listed));
-  for (const args of [
-    ['backup', machine.path('c')],
-    ['backup', '-a', machine.path('c')],
-  ]) {
-    t.is((await machine.json(3, args)).error?.code, 'segments-not-kept');
-    t.deepEqual(machine.names(machine.path('c')), []);
-  }
-  t.is(await segments(), left);
-  await maker.end();
-  await setForced(machine, '0');
-  await machine.sim('remove');
-  await machine.expect(0, ['restore', machine.path('b')]);
-  t.is(await machine.memory(), before);
-});
+      ],
+      'ready',
+    );
+    const segments = async () => (await machine.exec('cat', ['/proc/sysvipc/shm'])).stdout.trim().split('\n').length - 1;
+    await setForced(machine, '1');
+    const left = await segments();
+    t.true(left >= 1);
+    const listed = await machine.expect(0, ['list', '-v']);
+    t.regex(listed.stderr, /note: kernel\.shm_rmid_forced is 1/, show(listed));
+    for (const args of [
+      ['backup', machine.path('c')],
+      ['backup', '-a', machine.path('c')],
+    ]) {
+      t.is((await machine.json(3, args)).error?.code, 'segments-not-kept');
+      t.deepEqual(machine.names(machine.path('c')), []);
+    }
+    t.is(await segments(), left);
+    await maker.end();
+    await setForced(machine, '0');
+    await machine.sim('remove');
+    await machine.expect(0, ['restore', machine.path('b')]);
+    t.is(await machine.memory(), before);
+  },
+);
 
-test('a segment larger than memory and swap is refused before it is made, where the kernel would', async (t) => {
+const IS_HEURISTIC = readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() === '0';
+const testHeuristic = testIf(IS_HEURISTIC, 'vm.overcommit_memory is not 0');
+
+testHeuristic('a segment larger than memory and swap is refused before it is made, where the kernel would', async (t) => {
   const machine = await Machine.start(t);
-  if (readFileSync('/proc/sys/vm/overcommit_memory', 'utf8').trim() !== '0') {
-    t.log('skipped: vm.overcommit_memory is not 0');
-    t.pass();
-    return;
-  }
   const { directory } = machine.golden('raw-index');
   // A file of holes: of the size that its segment would have, and needing no room.
   const huge = await machine.exec('truncate', ['-s', '8T', `${directory}/ae001101.dat`]);
@@ -155,4 +150,29 @@ test('a file of holes alone is read in no time, however large it says it is', as
   t.is(huge.status, 0, show(huge));
   const done = await machine.expect(0, ['verify', directory]);
   t.regex(done.stderr, /ae001101\.dat has 16492674416640 bytes, and base says 1048576/);
+});
+
+testAsRoot('a journal that can no longer be written: what was made meanwhile is removed', async (t) => {
+  const machine = await Machine.start(t);
+  // What is about to be made fills most of a page of the journal, and the ids of what is made the rest.
+  await machine.sim('make', '--stages', '300', '--stage-size', '4096');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  const mount = machine.path('run');
+  const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=4k,mode=0700', 'tmpfs', mount]);
+  t.is(mounted.status, 0, show(mounted));
+  const done = await machine.asmt(['restore', '-v', machine.path('b')]);
+  const left = machine.names(mount);
+  const unmounted = await run('umount', [mount]);
+  t.is(unmounted.status, 0, show(unmounted));
+  t.is(done.status, 6, show(done));
+  t.regex(done.stderr, /error: write \S+\/run\/restore-\S+: no space left on device\nHINT: /, show(done));
+  t.is(await machine.memory(), '');
+  t.deepEqual(
+    left.filter((name) => !name.endsWith('.lock')),
+    [],
+  );
+  await machine.expect(0, ['restore', machine.path('b')]);
+  t.is(await machine.memory(), before);
 });

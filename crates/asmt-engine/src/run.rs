@@ -51,8 +51,14 @@ impl RunId {
         if *self == own || self.boot != own.boot {
             return false;
         }
-        let can_be_seen = self.pid_namespace == own.pid_namespace && own.start_ticks != 0;
-        if can_be_seen { start_ticks(&self.pid.to_string()) == Some(self.start_ticks) } else { !is_locked }
+        if self.pid_namespace != own.pid_namespace || own.start_ticks == 0 {
+            return !is_locked;
+        }
+        match start_ticks(&self.pid.to_string()) {
+            Some(found) => found == self.start_ticks,
+            // Hidden from this user (hidepid), or gone.
+            None => !is_locked && exists(self.pid),
+        }
     }
 }
 
@@ -105,6 +111,13 @@ impl Caller {
     }
 }
 
+/// Whether there is a process of this id, be it one that `/proc` does not show.
+fn exists(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
 /// Field 22 of `/proc/PID/stat`. The command before it is in parentheses and may hold anything.
 fn start_ticks(pid: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -142,6 +155,11 @@ mod tests {
         let elsewhere = RunId { pid_namespace: 1, ..RunId::own() };
         assert!(elsewhere.is_other_and_may_live(false));
         assert!(!elsewhere.is_other_and_may_live(true));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_does_not_exist() {
+        assert!(exists(std::process::id()) && !exists(0) && !exists(u32::MAX) && !exists(i32::MAX.cast_unsigned()));
     }
 
     #[test]
