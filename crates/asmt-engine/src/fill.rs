@@ -81,8 +81,17 @@ impl Made {
     /// Sets owner, group and mode to those of the backup.
     pub fn give_to_owner(&self) -> Result<()> {
         let source = &self.source;
-        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode)
-            .map_err(|error| Error::io("shmctl(IPC_SET)", source.key, error))
+        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Error::new(
+                Code::PermissionDenied,
+                format!(
+                    "segment {} cannot be given to uid {} and gid {}: they are not known here",
+                    source.key, source.uid, source.gid
+                ),
+                "run it outside of the user namespace (of a container), or map these ids into it",
+            ),
+            _ => Error::io("shmctl(IPC_SET)", source.key, error),
+        })
     }
 
     /// Stores the word that was held back, if the segment has one.
