@@ -13,6 +13,7 @@ pub mod error;
 pub mod fill;
 pub mod format;
 pub mod huffman;
+pub mod inflate;
 pub mod inventory;
 pub mod lanes;
 pub mod plan;
