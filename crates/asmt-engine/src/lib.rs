@@ -17,6 +17,7 @@ pub mod fill;
 pub mod format;
 pub mod freshness;
 pub mod huffman;
+pub mod inflate;
 pub mod inventory;
 pub mod lanes;
 pub mod memory;

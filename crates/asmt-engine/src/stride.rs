@@ -514,10 +514,8 @@ impl Stride {
 
     /// The header of the block: type and both tables (RFC 1951, 3.2.7).
     fn write_header(&self, writer: &mut Writer<'_>) {
-        /// In this order the lengths of the code for lengths stand.
-        const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
         let all: Vec<u8> = self.lengths.iter().chain(&self.distance_lengths).copied().collect();
-        let mut frequencies = [0; ORDER.len()];
+        let mut frequencies = [0; huffman::LENGTH_ORDER.len()];
         all.iter().for_each(|length| frequencies[usize::from(*length)] += 1);
         let lengths = huffman::lengths(&frequencies, 7);
         let codes = huffman::codes(&lengths);
@@ -527,8 +525,8 @@ impl Stride {
         put(2, 2);
         put(self.lengths.len() - 257, 5);
         put(self.distance_lengths.len() - 1, 5);
-        put(ORDER.len() - 4, 4);
-        for symbol in ORDER {
+        put(huffman::LENGTH_ORDER.len() - 4, 4);
+        for symbol in huffman::LENGTH_ORDER {
             put(usize::from(lengths[symbol]), 3);
         }
         for length in all {
