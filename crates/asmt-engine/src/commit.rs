@@ -94,7 +94,7 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered]) -> Result<String> {
     let name = Store::journal_name(&staged.run);
     store.publish(file.temporary(), &name)?;
     // One fsync for the journal and for the temporary names of all files: from here on each has its inode for good.
-    match store.sync() {
+    match store.sync("the names of staged files, and the journal") {
         Ok(()) => Ok(name),
         Err(error) => Err(undo(store, &staged.temporaries, &name, &[], error)),
     }
@@ -130,8 +130,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
             count += 1;
         }
         if count > 0 {
-            store.sync()?;
             let what = ["files of segments", "manifests", "base, which commits"][group];
+            store.sync(what)?;
             control.note("published", format!("published {what}: {count}"));
         }
     }

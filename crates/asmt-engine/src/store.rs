@@ -10,6 +10,7 @@
 //! dead run are told from the work of a live one.
 
 use crate::codec::MemberDecoder;
+use crate::durable;
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
@@ -168,8 +169,8 @@ impl Store {
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) => {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let synced =
-                    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fsync);
+                let synced = fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .and_then(|parent| durable::directory(parent, "the directory itself, in its parent"));
                 synced.map_err(|error| Error::io("fsync", parent.display(), error))?;
             }
             Err(Errno::EXIST) => {}
@@ -496,12 +497,12 @@ impl Store {
                 Err(error) => return Err(Error::io("unlink", self.shown(name), error)),
             }
         }
-        if has_removed { self.sync() } else { Ok(()) }
+        if has_removed { self.sync("removals") } else { Ok(()) }
     }
 
-    /// Makes the directory's entries durable.
-    pub fn sync(&self) -> Result<()> {
-        fs::fsync(&self.directory).map_err(|error| Error::io("fsync", self.path.display(), error))
+    /// Makes the directory's entries durable; `what` says which ones are meant.
+    pub fn sync(&self, what: &str) -> Result<()> {
+        durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
     /// Gives a staged file its final name, where nothing may be yet.
@@ -707,7 +708,7 @@ impl StagedFile {
         let length = bytes.len() as u64;
         let before = self.cached_bytes.fetch_add(length, Ordering::Relaxed);
         if before / MAX_CACHED_BYTES != (before + length) / MAX_CACHED_BYTES {
-            fs::fdatasync(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
+            durable::contents(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
             let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
         }
         Ok(())
@@ -742,12 +743,9 @@ impl StagedFile {
         Ok(stat.st_ino)
     }
 
-    /// Makes all of it durable.
-    ///
-    /// An error of fsync is final: the kernel may have dropped what it could not write, and a second call would
-    /// report success for it. So it is called on the descriptor that wrote, which is told of every error.
+    /// Makes all of it durable. On the descriptor that wrote, which is told of every error.
     pub fn sync(self) -> Result<()> {
-        fs::fsync(&self.file).map_err(|error| Error::io("fsync", &self.shown, error))
+        durable::file(&self.file, &self.name).map_err(|error| Error::io("fsync", &self.shown, error))
     }
 }
 
