@@ -589,7 +589,7 @@ fn make_direct(file: &OwnedFd) -> bool {
             .all(|alignment| *alignment > 0 && ALIGNMENT.is_multiple_of(*alignment as usize)),
         _ => true,
     };
-    suits && set_direct(file, true).is_ok()
+    suits && !durable::is_direct_io_off() && set_direct(file, true).is_ok()
 }
 
 fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {

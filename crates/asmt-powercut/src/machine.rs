@@ -27,9 +27,6 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Ext4, Self::Xfs, Self::Btrfs];
-
     /// Its name, for the kernel too.
     pub fn name(self) -> &'static str {
         match self {
@@ -58,6 +55,11 @@ impl FileSystem {
 
     /// Why it cannot be had here, if so.
     pub fn missing(self) -> Option<String> {
+        for path in ["/dev/fuse", "/dev/loop-control"] {
+            if let Err(error) = File::options().read(true).write(true).open(path) {
+                return Some(format!("{path} cannot be opened: {error}"));
+            }
+        }
         let program = self.recipe().1[0];
         let is_known = || {
             let text = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
@@ -79,9 +81,6 @@ impl FileSystem {
 ///
 /// Errors: why a loop cannot run here.
 pub fn enter() -> Result<Place, String> {
-    for path in ["/dev/fuse", "/dev/loop-control"] {
-        File::options().read(true).write(true).open(path).map_err(|error| format!("{path} cannot be opened: {error}"))?;
-    }
     // SAFETY: moves this process to other namespaces; there is one thread, and no segment is attached.
     if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) } != 0 {
         return Err(format!("namespaces cannot be made: {}", io::Error::last_os_error()));
@@ -107,8 +106,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// A directory in it.
-    fn directory(&self) -> io::Result<PathBuf> {
+    /// A new directory in it.
+    pub fn directory(&self) -> io::Result<PathBuf> {
         let number = self.count.replace(self.count.get() + 1);
         let directory = self.root.join(number.to_string());
         std::fs::create_dir(&directory).map(|()| directory)

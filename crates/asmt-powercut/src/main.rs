@@ -9,6 +9,7 @@ mod disk;
 mod fuse;
 mod judge;
 mod machine;
+mod model;
 mod scenario;
 mod states;
 
@@ -26,13 +27,14 @@ use std::time::{Duration, Instant};
 const USAGE: &str = "\
 asmt-powercut: cuts the power at every write of a backup, and looks at what is left
 
-  --fs ext4,xfs,btrfs      file systems
-  --scenario a,b           see below; default all
-  --main dist/main.js      the command line to run; without it the engine in this process
-  --without-fsync          takes each fsync of the scenario out in turn: states must go wrong
-  --subsets 2              random subsets of the writes since the last flush, for each cut
-  --most N                 at most so many states of a log, spread evenly
-  --seconds N              begins no log after so many seconds
+  --on posix,ext4,xfs,btrfs  file systems; posix is a model of the weakest one
+  --scenario a,b             default all
+  --main dist/main.js        the command line to run; without it the engine in this process
+  --no-direct-io             as on a file system that has none; the engine in this process
+  --without-fsync            takes each fsync of the scenario out in turn: states must go wrong
+  --subsets 2                random subsets of the writes since the last flush, for each cut
+  --most N                   at most so many states of a log, spread evenly
+  --seconds N                begins nothing more after so many seconds
   --seed 1
 ";
 /// Ends by this where it cannot run.
@@ -62,10 +64,32 @@ fn main() -> ExitCode {
     }
 }
 
+/// What a backup is put on.
+#[derive(Clone, Copy)]
+enum Ground {
+    /// The weakest file system that POSIX allows.
+    Posix,
+    /// A real one.
+    Real(FileSystem),
+}
+
+impl Ground {
+    const ALL: [Self; 4] =
+        [Self::Posix, Self::Real(FileSystem::Ext4), Self::Real(FileSystem::Xfs), Self::Real(FileSystem::Btrfs)];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Posix => "posix",
+            Self::Real(file_system) => file_system.name(),
+        }
+    }
+}
+
 struct Options {
-    file_systems: Vec<FileSystem>,
+    grounds: Vec<Ground>,
     scenarios: Vec<&'static Scenario>,
     main: Option<PathBuf>,
+    is_direct_io_off: bool,
     without_fsync: bool,
     subsets: usize,
     most: usize,
@@ -75,18 +99,19 @@ struct Options {
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self, String> {
-        let mut args = Args::parse(words, &["without-fsync"]).map_err(|error| format!("{error}\n\n{USAGE}"))?;
+        let mut args = Args::parse(words, &["without-fsync", "no-direct-io"]).map_err(|error| format!("{error}\n\n{USAGE}"))?;
         let chosen = |text: Option<String>, names: &[&'static str]| -> Result<Vec<usize>, String> {
             let Some(text) = text else { return Ok((0..names.len()).collect()) };
             let find = |word| names.iter().position(|name| *name == word).ok_or_else(|| format!("{word:?}: one of {names:?}"));
             text.split(',').map(find).collect()
         };
-        let file_systems = chosen(args.text("fs"), &FileSystem::ALL.map(FileSystem::name))?;
+        let grounds = chosen(args.text("on"), &Ground::ALL.map(Ground::name))?;
         let scenarios = chosen(args.text("scenario"), &SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>())?;
         let options = Self {
-            file_systems: file_systems.into_iter().map(|index| FileSystem::ALL[index]).collect(),
+            grounds: grounds.into_iter().map(|index| Ground::ALL[index]).collect(),
             scenarios: scenarios.into_iter().map(|index| &SCENARIOS[index]).collect(),
             main: args.text("main").map(PathBuf::from),
+            is_direct_io_off: args.flag("no-direct-io"),
             without_fsync: args.flag("without-fsync"),
             subsets: args.number("subsets", 2)?,
             most: args.number("most", usize::MAX)?,
@@ -103,16 +128,20 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<ExitCode, String> {
-    let mut present = Vec::new();
-    for file_system in &options.file_systems {
-        match file_system.missing() {
-            Some(reason) => println!("skipped {}: {reason}", file_system.name()),
-            None => present.push(*file_system),
+    let mut grounds = Vec::new();
+    for ground in &options.grounds {
+        match ground {
+            Ground::Real(file_system) if file_system.missing().is_some() => {
+                println!("skipped {}: {}", ground.name(), file_system.missing().unwrap_or_default());
+            }
+            present => grounds.push(*present),
         }
     }
+    if grounds.is_empty() {
+        return Ok(ExitCode::from(SKIPPED));
+    }
     let place = match machine::enter() {
-        Ok(place) if !present.is_empty() => place,
-        Ok(_) => return Ok(ExitCode::from(SKIPPED)),
+        Ok(place) => place,
         Err(reason) => {
             println!("skipped: {reason}");
             return Ok(ExitCode::from(SKIPPED));
@@ -120,9 +149,9 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     };
     println!("seed {}; {}", options.seed, switch::MARKER);
     let is_right = if options.without_fsync {
-        without_fsync(options, &place, &present)?
+        without_fsync(options, &place, &grounds)?
     } else {
-        as_it_is(options, &place, &present)?
+        as_it_is(options, &place, &grounds)?
     };
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -163,32 +192,72 @@ impl Tally {
 }
 
 /// Every scenario on every file system, with every fsync in its place: no state may be wrong.
-fn as_it_is(options: &Options, place: &Place, present: &[FileSystem]) -> Result<bool, String> {
+fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
     let mut total = Tally::default();
-    for file_system in present {
-        let mut of_file_system = Tally::default();
+    for ground in grounds {
+        let mut of_ground = Tally::default();
         for scenario in &options.scenarios {
-            if options.is_over() {
-                println!("{:<6} {:<10} not run: the time was over", file_system.name(), scenario.name);
+            if matches!(ground, Ground::Posix) && scenario.is_after_interruption {
                 continue;
             }
-            let runner = options.main.clone().map_or(Runner::Engine, Runner::CommandLine);
+            if options.is_over() {
+                println!("{:<6} {:<10} not run: the time was over", ground.name(), scenario.name);
+                continue;
+            }
             let truths = scenario.fill_memory()?;
-            let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
-            scenario.prepare(&mut machine, &runner)?;
-            let log = scenario.record(&mut machine, &runner)?;
-            let tally = try_all(&mut machine, &log, &truths, options)?;
-            println!("{:<6} {:<10} {}: {}", file_system.name(), scenario.name, shape_text(&log), tally.text());
+            let (shape, tally) = match ground {
+                Ground::Posix => try_model(place, scenario, &truths, options, None)?.1,
+                Ground::Real(file_system) => {
+                    let runner = options.main.clone().map_or(Runner::Engine, Runner::CommandLine);
+                    let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
+                    scenario.prepare(&mut machine, &runner)?;
+                    switch::set(None, options.is_direct_io_off, None);
+                    let log = scenario.record(&mut machine, &runner)?;
+                    switch::set(None, false, None);
+                    (shape_text(&log), try_all(&mut machine, &log, &truths, options)?)
+                }
+            };
+            println!("{:<6} {:<10} {shape}: {}", ground.name(), scenario.name, tally.text());
             for example in &tally.examples {
                 println!("  wrong: {example}");
             }
-            of_file_system.add(tally);
+            of_ground.add(tally);
         }
-        println!("{:<6} all        {}", file_system.name(), of_file_system.text());
-        total.add(of_file_system);
+        println!("{:<6} all        {}", ground.name(), of_ground.text());
+        total.add(of_ground);
     }
     println!("power: {} states tried, {} wrong", total.tried, total.wrong);
     Ok(total.wrong == 0 && total.tried > 0)
+}
+
+/// Tries what the weakest file system could leave. Gives what the call that was taken out is for (`None`: there are not
+/// so many), and what came of it.
+fn try_model(
+    place: &Place,
+    scenario: &Scenario,
+    truths: &[Truth],
+    options: &Options,
+    taken_out: Option<usize>,
+) -> Result<(Option<String>, (String, Tally)), String> {
+    let root = place.directory().map_err(text_of("make a directory"))?;
+    let watched = model::watch(scenario, &root, taken_out)?;
+    let what = taken_out.and_then(|number| watched.calls().get(number).map(|what| (*what).to_owned()));
+    let mut tally = Tally::default();
+    watched.each_state(options.subsets, &mut Random::new(options.seed), &mut |state: model::State| {
+        if tally.tried >= options.most {
+            return Ok(());
+        }
+        state.lay_out(&root).map_err(text_of("lay out a state"))?;
+        tally.tried += 1;
+        let facts = tally.look(&root, truths)?;
+        tally.judge(&facts.wrongs(truths, state.is_after), || {
+            let when = if state.is_after { "after success".to_owned() } else { format!("before fsync {}", state.before_call) };
+            format!("{when} of {}", watched.calls().len())
+        });
+        Ok::<(), String>(())
+    })?;
+    std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
+    Ok((what, (format!("{} fsyncs", watched.calls().len()), tally)))
 }
 
 fn shape_text(log: &[Shape]) -> String {
@@ -216,39 +285,47 @@ fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Opt
         } else {
             tally.tried += 1;
             let facts = match machine.mount() {
-                Ok(mounted) => {
-                    let runs_next = tally.tried.is_multiple_of(NEXT_EVERY);
-                    tally.next_backups += usize::from(runs_next);
-                    Some(judge::look(mounted.path(), truths, runs_next)?)
-                }
+                Ok(mounted) => Some(tally.look(mounted.path(), truths)?),
                 Err(error) => {
                     tally.unmountable += 1;
                     tally.examples.push(format!("cut {}: cannot be mounted: {error}", state.cut));
                     None
                 }
             };
-            if let Some(facts) = &facts {
-                tally.count(facts);
-            }
             known.insert(number, facts);
         }
         let wrongs = match &known[&number] {
             Some(facts) => facts.wrongs(truths, state.is_after),
             None => vec!["it cannot be mounted".to_owned()],
         };
-        if let Some(first) = wrongs.first() {
-            tally.wrong += 1;
-            if tally.examples.len() < 3 {
-                let when = if state.is_after { "after success" } else { "before success" };
-                let what = if state.is_prefix { "all" } else { "some" };
-                tally.examples.push(format!("{when}, cut {} of {}, {what} of what was not flushed: {first}", state.cut, log.len()));
-            }
-        }
+        tally.judge(&wrongs, || {
+            let when = if state.is_after { "after success" } else { "before success" };
+            let what = if state.is_prefix { "all" } else { "some" };
+            format!("{when}, cut {} of {}, {what} of what was not flushed", state.cut, log.len())
+        });
     }
     Ok(tally)
 }
 
 impl Tally {
+    /// Looks at a state, and counts what is there.
+    fn look(&mut self, root: &Path, truths: &[Truth]) -> Result<Facts, String> {
+        let runs_next = self.tried.is_multiple_of(NEXT_EVERY);
+        let facts = judge::look(root, truths, runs_next)?;
+        self.next_backups += usize::from(facts.has_run_next);
+        self.count(&facts);
+        Ok(facts)
+    }
+
+    /// Counts a state that is wrong, and keeps the first few.
+    fn judge(&mut self, wrongs: &[String], state: impl FnOnce() -> String) {
+        let Some(first) = wrongs.first() else { return };
+        self.wrong += 1;
+        if self.examples.len() < 3 {
+            self.examples.push(format!("{}: {first}", state()));
+        }
+    }
+
     fn count(&mut self, facts: &Facts) {
         let all = |is_it: fn(&judge::Seen) -> bool| facts.namespaces.iter().all(|(ours, asmts)| is_it(ours) && is_it(asmts));
         self.nothing += usize::from(all(|seen| *seen == judge::Seen::Nothing));
@@ -257,37 +334,45 @@ impl Tally {
     }
 }
 
-/// Takes each fsync out in turn: a loop that does not notice proves nothing.
-fn without_fsync(options: &Options, place: &Place, present: &[FileSystem]) -> Result<bool, String> {
-    let mut is_right = true;
+/// Takes each fsync out in turn: a loop that does not notice proves nothing. Real file systems are tried with direct I/O
+/// and without.
+fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
+    let (mut taken_out, mut noticed) = (0, 0);
     for scenario in &options.scenarios {
         let truths = scenario.fill_memory()?;
         let mut machines = Vec::new();
-        for file_system in present {
-            let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
-            scenario.prepare(&mut machine, &Runner::Engine)?;
-            machines.push(machine);
-        }
-        let mut number = 0;
-        loop {
-            let mut cells = Vec::new();
-            let mut what = None;
-            for machine in &mut machines {
-                switch::take_out(Some(number));
-                let log = scenario.record(machine, &Runner::Engine)?;
-                what = switch::calls().get(number).cloned();
-                switch::take_out(None);
-                if what.is_none() || options.is_over() {
-                    break;
-                }
-                let tally = try_all(machine, &log, &truths, options)?;
-                cells.push(format!("{} {} of {}", machine.file_system().name(), tally.wrong, tally.tried));
-                is_right &= true;
+        for ground in grounds {
+            if let Ground::Real(file_system) = ground {
+                let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
+                scenario.prepare(&mut machine, &Runner::Engine)?;
+                machines.push(machine);
             }
+        }
+        for number in 0.. {
+            if options.is_over() {
+                println!("{}: fsync {number} and later not taken out: the time was over", scenario.name);
+                break;
+            }
+            // The model also says what the call is for.
+            let (what, (_, tally)) = try_model(place, scenario, &truths, options, Some(number))?;
             let Some(what) = what else { break };
-            println!("{} without fsync {number} ({what}): wrong on {}", scenario.name, cells.join(", "));
-            number += 1;
+            let mut cells = vec![("posix".to_owned(), tally)];
+            for machine in &mut machines {
+                for is_direct_io_off in [false, true] {
+                    switch::set(Some(number), is_direct_io_off, None);
+                    let log = scenario.record(machine, &Runner::Engine)?;
+                    switch::set(None, false, None);
+                    let how = if is_direct_io_off { " buffered" } else { "" };
+                    cells.push((format!("{}{how}", machine.file_system().name()), try_all(machine, &log, &truths, options)?));
+                }
+            }
+            taken_out += 1;
+            noticed += usize::from(cells.iter().any(|(_, tally)| tally.wrong > 0));
+            let cells: Vec<String> =
+                cells.iter().map(|(name, tally)| format!("{name} {} of {}", tally.wrong, tally.tried)).collect();
+            println!("{:<10} {number:>2} {what}: wrong on {}", scenario.name, cells.join(", "));
         }
     }
-    Ok(is_right)
+    println!("power: {taken_out} fsyncs taken out, {noticed} noticed");
+    Ok(taken_out > 0 && noticed == taken_out)
 }

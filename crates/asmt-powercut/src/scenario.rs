@@ -37,9 +37,9 @@ pub struct Scenario {
     /// Namespaces in memory: name, and what the simulator is told.
     memory: &'static [(&'static str, &'static str)],
     /// Commands before the log begins: what they backed up must be there in every state.
-    before: &'static [Step],
+    pub before: &'static [Step],
     /// Commands that are logged. Success is reported after the last one.
-    steps: &'static [Step],
+    pub steps: &'static [Step],
     /// Whether an interrupted backup of the same is in the directory at the beginning.
     pub is_after_interruption: bool,
 }
@@ -65,7 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "several",
         memory: &[
-            ("one", "--nsid 1 --stages 2"),
+            ("one", "--nsid 1 --stages 2 --stripes 2 --stripe-size 256KiB"),
             ("two", "--nsid 2 --stages 1 --stripes 2 --stripe-size 256KiB --data-nsid 9"),
             ("data", "--nsid 3 --no-index --stripes 3 --stripe-size 256KiB"),
         ],
@@ -104,6 +104,15 @@ pub struct Truth {
     pub segments: BTreeMap<Key, String>,
     /// Whether it was backed up before the log begins.
     pub is_standing: bool,
+}
+
+impl Truth {
+    /// Whether its index and its stripes have the same nsid, so that ASMT knows them to belong together.
+    pub fn has_index_at_nsid_of_stripes(&self) -> bool {
+        let addresses = || self.segments.keys().filter_map(|key| key.address());
+        let nsid = addresses().find(|address| !address.segment_type.is_index()).map(|address| address.nsid);
+        addresses().any(|address| address.segment_type.is_index() && Some(address.nsid) == nsid)
+    }
 }
 
 /// How commands are run.
@@ -151,7 +160,8 @@ pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
 }
 
 impl Step {
-    fn run(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
+    /// Runs it.
+    pub fn run(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
         match runner {
             Runner::Engine => {
                 let request = Request { compress: self.compress, ..request(self.verb, directory, self.names) };
