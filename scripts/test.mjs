@@ -1,5 +1,6 @@
 /**
- * `npm test`: format, lint, architecture, types, build, Rust tests, specs, and whether every spec ran and nothing is left.
+ * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether every spec ran and
+ * nothing is left.
  *
  * Promise: does the set-up that is missing by itself; its last line is the number of tests that passed, failed and were
  * skipped. Without root it runs in a user namespace, and skips what only root of the machine may do.
@@ -48,6 +49,7 @@ finding('architecture', violations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
+await loops('power.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
@@ -88,6 +90,19 @@ async function rustTests() {
     totals.failed += Number(failed);
     totals.skipped += Number(ignored);
   }
+  if (status !== 0) {
+    totals.failed ||= 1;
+    end();
+  }
+}
+
+/** The short form of loops that have a command of their own. */
+async function loops(script) {
+  const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', script), '--short']);
+  const [, passed, failed, skipped] = /loops: (\d+) passed, (\d+) failed, (\d+) skipped\n$/.exec(text) ?? [0, 0, 1, 0];
+  totals.passed += Number(passed);
+  totals.failed += Number(failed);
+  totals.skipped += Number(skipped);
   if (status !== 0) {
     totals.failed ||= 1;
     end();

@@ -96,8 +96,7 @@ fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     // No segment of these tests is larger: a size beyond that is not one that was written.
     let size = usize::try_from(size).ok().filter(|size| is_asmts && *size <= 64 << 20)?;
     let stream = bytes.get(34..).unwrap_or_default();
-    let mut contents =
-        miniz_oxide::inflate::decompress_to_vec_with_limit(stream, size).unwrap_or_else(|partial| partial.output);
+    let mut contents = miniz_oxide::inflate::decompress_to_vec_with_limit(stream, size).unwrap_or_else(|partial| partial.output);
     contents.resize(size, 0);
     Some(contents)
 }

@@ -270,7 +270,10 @@ mod tests {
         assert_eq!([none, torn, flushed, late].iter().collect::<std::collections::HashSet<_>>().len(), 4);
         // What a mount writes is forgotten; the same state has the same number however it came about.
         disk.write(0, &[9; BLOCK_BYTES]).expect("a write of a mount");
-        assert_eq!(disk.lay_out(3, &[]).expect("a state"), disk.lay_out(3, &[Kept { entry: 2, first: 0, count: 9 }]).expect("one"));
+        assert_eq!(
+            disk.lay_out(3, &[]).expect("a state"),
+            disk.lay_out(3, &[Kept { entry: 2, first: 0, count: 9 }]).expect("one")
+        );
         assert_eq!(first_bytes(&disk), [1, 2, 2, 2]);
         assert!(disk.lay_out(2, &[]).is_err(), "it does not go back");
     }

@@ -188,7 +188,5 @@ fn attributes(disk: &Disk) -> Vec<u8> {
     let blocks = (size / 512) as u32;
     // How long it is valid (s, ns, padding); inode, size, blocks, three times, their nanoseconds, mode, links, owner,
     // group, device, block size, flags.
-    words(&[
-        3600, 0, 0, 0, 1, 0, low, high, blocks, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o100_600, 1, 0, 0, 0, 4096, 0,
-    ])
+    words(&[3600, 0, 0, 0, 1, 0, low, high, blocks, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o100_600, 1, 0, 0, 0, 4096, 0])
 }

@@ -81,10 +81,10 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
             namespace.0 = seen;
         }
     }
-    // With something whole in the directory a backup is refused, and rightly so.
+    // What is whole is in the way of a backup of the same namespace, and rightly so; nothing else is.
     let open: Vec<&Truth> =
         truths.iter().zip(&facts.namespaces).filter(|(_, seen)| seen.0 != Seen::Whole).map(|(truth, _)| truth).collect();
-    if open.len() == truths.iter().filter(|truth| !truth.is_standing).count() {
+    if !open.is_empty() {
         facts.has_run_next = runs_next;
         facts.faults.extend(next_backup(&directory, &open, runs_next)?);
     }
@@ -177,7 +177,7 @@ fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Opt
     let names: Vec<&str> = truths.iter().map(|truth| truth.name).collect();
     let backup = Request { analyze: !runs_it, ..request(Verb::Backup, directory, &names) };
     if let Err(failure) = perform(&backup, "asmt powercut", &Control::default()) {
-        return Ok(Some(format!("nothing can be restored, and the next backup fails: {}", failure.error)));
+        return Ok(Some(format!("{} cannot be restored, and the next backup fails: {}", names.join(", "), failure.error)));
     }
     if !runs_it {
         return Ok(None);
@@ -197,7 +197,11 @@ mod tests {
 
     fn truth(is_standing: bool) -> Truth {
         let key = Key(0xad00_1000);
-        Truth { name: "test", segments: BTreeMap::from([(key, format!("{key} 2 {:08x} 0 0 600", crc32fast::hash(b"ab")))]), is_standing }
+        Truth {
+            name: "test",
+            segments: BTreeMap::from([(key, format!("{key} 2 {:08x} 0 0 600", crc32fast::hash(b"ab")))]),
+            is_standing,
+        }
     }
 
     fn facts(ours: Seen, asmts: Seen) -> Facts {

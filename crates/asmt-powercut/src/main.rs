@@ -19,7 +19,8 @@ use judge::Facts;
 use machine::{FileSystem, Machine, Place};
 use scenario::{Runner, SCENARIOS, SUCCESS, Scenario, Truth, text_of};
 use states::{Random, Shape};
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ asmt-powercut: cuts the power at every write of a backup, and looks at what is l
   --no-direct-io             as on a file system that has none; the engine in this process
   --without-fsync            takes each fsync of the scenario out in turn: states must go wrong
   --subsets 2                random subsets of the writes since the last flush, for each cut
-  --most N                   at most so many states of a log, spread evenly
+  --most N                   at most so many states of a log (not of the model), spread evenly
   --seconds N                begins nothing more after so many seconds
   --seed 1
 ";
@@ -148,11 +149,8 @@ fn run(options: &Options) -> Result<ExitCode, String> {
         }
     };
     println!("seed {}; {}", options.seed, switch::MARKER);
-    let is_right = if options.without_fsync {
-        without_fsync(options, &place, &grounds)?
-    } else {
-        as_it_is(options, &place, &grounds)?
-    };
+    let is_right =
+        if options.without_fsync { without_fsync(options, &place, &grounds)? } else { as_it_is(options, &place, &grounds)? };
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -162,7 +160,6 @@ struct Tally {
     tried: usize,
     same: usize,
     wrong: usize,
-    unmountable: usize,
     nothing: usize,
     whole: usize,
     some_stripes: usize,
@@ -175,7 +172,6 @@ impl Tally {
         self.tried += other.tried;
         self.same += other.same;
         self.wrong += other.wrong;
-        self.unmountable += other.unmountable;
         self.nothing += other.nothing;
         self.whole += other.whole;
         self.some_stripes += other.some_stripes;
@@ -206,7 +202,13 @@ fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool
             }
             let truths = scenario.fill_memory()?;
             let (shape, tally) = match ground {
-                Ground::Posix => try_model(place, scenario, &truths, options, None)?.1,
+                Ground::Posix => {
+                    let root = place.directory().map_err(text_of("make a directory"))?;
+                    let watched = model::watch(scenario, &root, None)?;
+                    let tally = try_model(&root, &watched, &truths, options)?;
+                    std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
+                    (format!("{} fsyncs", watched.calls().len()), tally)
+                }
                 Ground::Real(file_system) => {
                     let runner = options.main.clone().map_or(Runner::Engine, Runner::CommandLine);
                     let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
@@ -230,34 +232,20 @@ fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool
     Ok(total.wrong == 0 && total.tried > 0)
 }
 
-/// Tries what the weakest file system could leave. Gives what the call that was taken out is for (`None`: there are not
-/// so many), and what came of it.
-fn try_model(
-    place: &Place,
-    scenario: &Scenario,
-    truths: &[Truth],
-    options: &Options,
-    taken_out: Option<usize>,
-) -> Result<(Option<String>, (String, Tally)), String> {
-    let root = place.directory().map_err(text_of("make a directory"))?;
-    let watched = model::watch(scenario, &root, taken_out)?;
-    let what = taken_out.and_then(|number| watched.calls().get(number).map(|what| (*what).to_owned()));
+/// Tries what the weakest file system could leave.
+fn try_model(root: &Path, watched: &model::Watched, truths: &[Truth], options: &Options) -> Result<Tally, String> {
     let mut tally = Tally::default();
     watched.each_state(options.subsets, &mut Random::new(options.seed), &mut |state: model::State| {
-        if tally.tried >= options.most {
-            return Ok(());
-        }
-        state.lay_out(&root).map_err(text_of("lay out a state"))?;
+        state.lay_out(root).map_err(text_of("lay out a state"))?;
         tally.tried += 1;
-        let facts = tally.look(&root, truths)?;
+        let facts = tally.look(root, truths)?;
         tally.judge(&facts.wrongs(truths, state.is_after), || {
             let when = if state.is_after { "after success".to_owned() } else { format!("before fsync {}", state.before_call) };
             format!("{when} of {}", watched.calls().len())
         });
         Ok::<(), String>(())
     })?;
-    std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
-    Ok((what, (format!("{} fsyncs", watched.calls().len()), tally)))
+    Ok(tally)
 }
 
 fn shape_text(log: &[Shape]) -> String {
@@ -275,29 +263,25 @@ fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Opt
         return Err("the log has no flush: they do not reach the disk, and nothing can be said".to_owned());
     }
     let mut tally = Tally::default();
-    let mut known: HashMap<u64, Option<Facts>> = HashMap::new();
+    let mut known: HashMap<u64, Result<Facts, String>> = HashMap::new();
+    let mut judged = HashSet::new();
     let planned = states::plan(log, SUCCESS, options.subsets, options.most, &mut Random::new(options.seed));
     for state in &planned {
         let number = machine.lay_out(state).map_err(text_of("lay out a state"))?;
-        // The same bytes may come before and after success: looked at once, judged each time.
-        if known.contains_key(&number) {
+        // The same bytes may come before and after success: looked at once, judged for each.
+        if !judged.insert((number, state.is_after)) {
             tally.same += 1;
-        } else {
-            tally.tried += 1;
-            let facts = match machine.mount() {
-                Ok(mounted) => Some(tally.look(mounted.path(), truths)?),
-                Err(error) => {
-                    tally.unmountable += 1;
-                    tally.examples.push(format!("cut {}: cannot be mounted: {error}", state.cut));
-                    None
-                }
-            };
-            known.insert(number, facts);
+            continue;
         }
-        let wrongs = match &known[&number] {
-            Some(facts) => facts.wrongs(truths, state.is_after),
-            None => vec!["it cannot be mounted".to_owned()],
+        tally.tried += 1;
+        let facts = match known.entry(number) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(match machine.mount() {
+                Ok(mounted) => Ok(tally.look(mounted.path(), truths)?),
+                Err(error) => Err(format!("it cannot be mounted: {error}")),
+            }),
         };
+        let wrongs = facts.as_ref().map_or_else(|error| vec![error.clone()], |facts| facts.wrongs(truths, state.is_after));
         tally.judge(&wrongs, || {
             let when = if state.is_after { "after success" } else { "before success" };
             let what = if state.is_prefix { "all" } else { "some" };
@@ -337,7 +321,9 @@ impl Tally {
 /// Takes each fsync out in turn: a loop that does not notice proves nothing. Real file systems are tried with direct I/O
 /// and without.
 fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
-    let (mut taken_out, mut noticed) = (0, 0);
+    let mut taken_out = 0;
+    // By what it is for: one that another covers in one scenario is needed in another.
+    let mut noticed: BTreeMap<String, bool> = BTreeMap::new();
     for scenario in &options.scenarios {
         let truths = scenario.fill_memory()?;
         let mut machines = Vec::new();
@@ -353,10 +339,15 @@ fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result
                 println!("{}: fsync {number} and later not taken out: the time was over", scenario.name);
                 break;
             }
-            // The model also says what the call is for.
-            let (what, (_, tally)) = try_model(place, scenario, &truths, options, Some(number))?;
-            let Some(what) = what else { break };
-            let mut cells = vec![("posix".to_owned(), tally)];
+            // Watched in any case: it says what the call is for.
+            let root = place.directory().map_err(text_of("make a directory"))?;
+            let watched = model::watch(scenario, &root, Some(number))?;
+            let Some(what) = watched.calls().get(number).map(|what| (*what).to_owned()) else { break };
+            let mut cells = Vec::new();
+            if grounds.iter().any(|ground| matches!(ground, Ground::Posix)) {
+                cells.push(("posix".to_owned(), try_model(&root, &watched, &truths, options)?));
+            }
+            std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
             for machine in &mut machines {
                 for is_direct_io_off in [false, true] {
                     switch::set(Some(number), is_direct_io_off, None);
@@ -367,12 +358,14 @@ fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result
                 }
             }
             taken_out += 1;
-            noticed += usize::from(cells.iter().any(|(_, tally)| tally.wrong > 0));
+            *noticed.entry(what.clone()).or_default() |= cells.iter().any(|(_, tally)| tally.wrong > 0);
             let cells: Vec<String> =
                 cells.iter().map(|(name, tally)| format!("{name} {} of {}", tally.wrong, tally.tried)).collect();
             println!("{:<10} {number:>2} {what}: wrong on {}", scenario.name, cells.join(", "));
         }
     }
-    println!("power: {taken_out} fsyncs taken out, {noticed} noticed");
-    Ok(taken_out > 0 && noticed == taken_out)
+    let unnoticed: Vec<&str> = noticed.iter().filter(|(_, is_noticed)| !**is_noticed).map(|(what, _)| what.as_str()).collect();
+    let of_these = if unnoticed.is_empty() { "none".to_owned() } else { unnoticed.join(", ") };
+    println!("power: {taken_out} times an fsync was taken out, for {} things; not noticed anywhere: {of_these}", noticed.len());
+    Ok(taken_out > 0 && unnoticed.is_empty())
 }

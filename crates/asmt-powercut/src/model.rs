@@ -54,6 +54,7 @@ struct Moment {
 
 /// A run that was watched.
 pub struct Watched {
+    directory_inode: u64,
     at_start: Snapshot,
     moments: Vec<Moment>,
     at_success: Snapshot,
@@ -99,8 +100,9 @@ pub fn watch(scenario: &Scenario, root: &Path, taken_out: Option<usize>) -> Resu
     let moments = std::mem::take(&mut *moments.lock().unwrap_or_else(PoisonError::into_inner));
     let moments = moments.into_iter().collect::<io::Result<_>>().map_err(text_of("look at the directory"))?;
     let at_success = Snapshot::take(&directory).map_err(text_of("look at the directory"))?;
+    let directory_inode = std::fs::metadata(&directory).map_err(text_of("look at the directory"))?.ino();
     std::fs::remove_dir_all(&directory).map_err(text_of("remove the directory"))?;
-    Ok(Watched { at_start, moments, at_success })
+    Ok(Watched { directory_inode, at_start, moments, at_success })
 }
 
 impl Watched {
@@ -129,7 +131,7 @@ impl Watched {
                 }
             }
             if let Some(call) = call.filter(|call| !call.is_taken_out) {
-                durable.make_durable(now, call);
+                durable.make_durable(now, call, self.directory_inode);
             }
         }
         Ok(())
@@ -137,19 +139,15 @@ impl Watched {
 }
 
 impl Snapshot {
-    fn make_durable(&mut self, now: &Self, call: &Call) {
+    fn make_durable(&mut self, now: &Self, call: &Call, directory_inode: u64) {
         if let Some(contents) = now.contents.get(&call.inode).filter(|_| !call.is_directory) {
             self.contents.insert(call.inode, Arc::clone(contents));
-        } else if call.is_directory && self.is_parent(call) {
-            self.is_there = now.is_there;
-        } else if call.is_directory {
+        } else if call.is_directory && call.inode == directory_inode {
             self.names.clone_from(&now.names);
+        } else if call.is_directory {
+            // Its parent.
+            self.is_there = now.is_there;
         }
-    }
-
-    /// The engine says which it means; one directory cannot be told from the other by what is in it.
-    fn is_parent(&self, call: &Call) -> bool {
-        call.what.ends_with("in its parent")
     }
 
     fn number(&self) -> u64 {
@@ -267,6 +265,7 @@ fn with_inodes(contents: &[u8], inodes: &HashMap<u64, u64>) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::SCENARIOS;
 
     fn snapshot(files: &[(&str, u64, &[u8])]) -> Snapshot {
         Snapshot {
@@ -302,17 +301,26 @@ mod tests {
     #[test]
     fn what_is_durable_is_in_every_state() {
         let empty = Snapshot::default();
-        let call = |what: &str, inode, is_directory, is_taken_out| Call { what: what.to_owned(), inode, is_directory, is_taken_out };
+        let call = |what: &str, inode: u64, is_directory, is_taken_out| Call {
+            what: what.to_owned(),
+            inode,
+            is_directory,
+            is_taken_out,
+        };
         let states = |taken_out: Option<usize>| {
-            let steps = [("itself, in its parent", 9, true), ("file", 1, false), ("names", 8, true)];
+            let steps = [("parent", 9, true), ("file", 1, false), ("names", 8, true)];
             let now = snapshot(&[("file", 1, b"bytes")]);
             let moments = steps.iter().enumerate().map(|(number, (what, inode, is_directory))| Moment {
                 call: call(what, *inode, *is_directory, taken_out == Some(number)),
                 snapshot: if number == 0 { snapshot(&[]) } else { now.clone() },
             });
-            let watched = Watched { at_start: empty.clone(), moments: moments.collect(), at_success: now.clone() };
+            let watched =
+                Watched { directory_inode: 8, at_start: empty.clone(), moments: moments.collect(), at_success: now.clone() };
             let mut states = Vec::new();
-            let mut keep = |state| Ok::<(), ()>(states.push(state));
+            let mut keep = |state| {
+                states.push(state);
+                Ok::<(), ()>(())
+            };
             watched.each_state(8, &mut Random::new(5), &mut keep).expect("states");
             states
         };
@@ -331,5 +339,43 @@ mod tests {
         let moved = with_inodes(text, &HashMap::from([(7, 70)])).expect("a journal");
         assert_eq!(moved, br#"{"namespaces":[{"namespace":"test","files":[["ae001000.dat",70],["ae001001.dat",0]]}]}"#);
         assert_eq!(with_inodes(&text[..20], &HashMap::new()), None);
+    }
+
+    /// Found by the power loop: an empty manifest (ext4, btrfs) made asmt refuse a backup that it had reported as done, and
+    /// an empty journal left files in the way of the next one.
+    #[test]
+    fn manifest_and_journal_are_durable_before_they_are_named() {
+        let run = || {
+            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWIPC) }, 0, "a new IPC namespace needs root");
+            let root = std::env::temp_dir().join(format!("asmt-powercut-model-{}", std::process::id()));
+            std::fs::create_dir(&root).expect("a directory");
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "beside").expect("it is among them");
+            let truths = scenario.fill_memory().expect("segments");
+            let wrongs_without = |what: Option<&str>| {
+                let calls = watch(scenario, &root, None)
+                    .expect("a run")
+                    .calls()
+                    .iter()
+                    .map(|call| (*call).to_owned())
+                    .collect::<Vec<_>>();
+                let number = what.map(|what| calls.iter().position(|call| call == what).expect(what));
+                let mut wrong = 0;
+                let mut look = |state: State| {
+                    state.lay_out(&root).map_err(|error| error.to_string())?;
+                    let facts = crate::judge::look(&root, &truths, false)?;
+                    wrong += facts.wrongs(&truths, state.is_after).len();
+                    Ok::<(), String>(())
+                };
+                watch(scenario, &root, number).expect("a run").each_state(2, &mut Random::new(1), &mut look).expect("states");
+                wrong
+            };
+            let found = [None, Some("asmt-manifest-0-new.json"), Some("journal")].map(wrongs_without);
+            std::fs::remove_dir_all(&root).expect("it goes");
+            found
+        };
+        let [whole, without_manifest, without_journal] = std::thread::spawn(run).join().expect("a run");
+        assert_eq!(whole, 0);
+        assert!(without_manifest > 0 && without_journal > 0, "{without_manifest} {without_journal}");
     }
 }
