@@ -2,8 +2,8 @@
 //! user space.
 //!
 //! Promise: one request after the other, each answered when it is done, so that a flush covers every write that was
-//! answered before it; nothing is cached between the loop device and the disk. It ends when its input does; if that is
-//! because its parent was killed, it detaches and removes the parent's directory, so that nothing outlives it.
+//! answered before it; nothing is cached between the loop device and the disk. It ends when its input does, also if that
+//! is because its parent was killed.
 //!
 //! A process of its own: a process that has a file system mounted on itself cannot be killed while it waits for it.
 //!
@@ -28,9 +28,8 @@ const DIRECT_IO: u32 = 1;
 /// `FUSE_BIG_WRITES`: more than a page at once.
 const BIG_WRITES: u32 = 1 << 5;
 
-/// Serves the image at `target` until standard input ends; `root` is what the parent would remove.
-pub fn serve(image: &Path, target: &Path, root: &Path) -> io::Result<()> {
-    let parent = rustix::process::getppid();
+/// Serves the image at `target` until standard input ends.
+pub fn serve(image: &Path, target: &Path) -> io::Result<()> {
     let mut disk = Disk::new(File::open(image)?)?;
     // Only this process needs it from here on.
     std::fs::remove_file(image)?;
@@ -43,10 +42,6 @@ pub fn serve(image: &Path, target: &Path, root: &Path) -> io::Result<()> {
     let outcome = answer_all(&device, &mut disk);
     drop(device);
     let _ = unmount(target, UnmountFlags::DETACH);
-    if rustix::process::getppid() != parent {
-        let _ = unmount(root, UnmountFlags::DETACH);
-        let _ = std::fs::remove_dir(root);
-    }
     outcome
 }
 

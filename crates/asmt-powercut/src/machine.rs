@@ -1,7 +1,7 @@
 //! What a loop runs on: mounts and shared memory of its own, a disk that can be cut off, and file systems on it.
 //!
-//! Promise: mounts are in a namespace that goes with the process, a loop device goes with its last user, and the disk's
-//! process takes the directory with it: nothing is left, not even by a SIGKILL. Must never: touch a mount or a segment
+//! Promise: mounts are in a namespace that goes with the process, a loop device goes with its last user, and a process
+//! that waits for the end of this one removes the directory: nothing is left, not even by a SIGKILL. Must never: touch a mount or a segment
 //! of the namespaces it was started in.
 
 use crate::disk::Kept;
@@ -12,6 +12,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -89,7 +90,7 @@ pub fn enter() -> Result<Place, String> {
         mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let root = std::env::temp_dir().join(format!("asmt-powercut-{}", std::process::id()));
         std::fs::create_dir(&root)?;
-        let place = Place { root, count: Cell::new(0) };
+        let place = Place { sweeper: Helper::start("sweep", &[&root])?, root, count: Cell::new(0) };
         mount("asmt-powercut", &place.root, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0700,size=1g")?;
         std::fs::create_dir(place.root.join("run"))?;
         // SAFETY: there is one thread: nobody reads the environment meanwhile.
@@ -103,6 +104,7 @@ pub fn enter() -> Result<Place, String> {
 pub struct Place {
     root: PathBuf,
     count: Cell<u32>,
+    sweeper: Helper,
 }
 
 impl Place {
@@ -116,8 +118,43 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let _ = unmount(&self.root, UnmountFlags::DETACH);
-        let _ = std::fs::remove_dir(&self.root);
+        self.sweeper.end();
+    }
+}
+
+/// Waits until standard input ends, as it does when the process at its other end does; then detaches the place and
+/// removes its directory.
+pub fn sweep(root: &Path) -> io::Result<()> {
+    io::copy(&mut io::stdin(), &mut io::sink())?;
+    let _ = unmount(root, UnmountFlags::DETACH);
+    std::fs::remove_dir(root)
+}
+
+/// A process of this program that helps, until its input ends. In a process group of its own: what interrupts a loop is
+/// not for it.
+struct Helper {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    fn start(command: &str, paths: &[&Path]) -> io::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg(command)
+            .args(paths)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let output = output.ok_or_else(|| io::Error::other("no output of a process"))?;
+        Ok(Self { child, input, output: BufReader::new(output) })
+    }
+
+    fn end(&mut self) {
+        drop(self.input.take());
+        let _ = self.child.wait();
     }
 }
 
@@ -142,7 +179,7 @@ impl Machine {
         if !made.status.success() {
             return Err(io::Error::other(format!("{}: {}", command[0], String::from_utf8_lossy(&made.stderr))));
         }
-        let disk = DiskProcess::start(&image, &directory.join("disk"), &place.root)?;
+        let disk = DiskProcess::start(&image, &directory.join("disk"))?;
         let device = LoopDevice::new(&directory.join("disk"))?;
         let mut machine = Self { file_system, mount_point, device, disk };
         drop(machine.mount()?);
@@ -233,29 +270,17 @@ impl Drop for Mounted {
 }
 
 /// The process that serves the disk.
-struct DiskProcess {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: BufReader<ChildStdout>,
-}
+struct DiskProcess(Helper);
 
 impl DiskProcess {
-    fn start(image: &Path, target: &Path, root: &Path) -> io::Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("disk")
-            .args([image, target, root])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let output = output.ok_or_else(|| io::Error::other("no output of the disk"))?;
-        let mut disk = Self { child, input, output: BufReader::new(output) };
+    fn start(image: &Path, target: &Path) -> io::Result<Self> {
+        let mut disk = Self(Helper::start("disk", &[image, target])?);
         disk.answer()?;
         Ok(disk)
     }
 
     fn ask(&mut self, line: &str) -> io::Result<Vec<String>> {
-        let input = self.input.as_mut().ok_or_else(|| io::Error::other("the disk is gone"))?;
+        let input = self.0.input.as_mut().ok_or_else(|| io::Error::other("the disk is gone"))?;
         writeln!(input, "{line}")?;
         input.flush()?;
         self.answer()
@@ -265,7 +290,7 @@ impl DiskProcess {
         let mut lines = Vec::new();
         loop {
             let mut line = String::new();
-            if self.output.read_line(&mut line)? == 0 {
+            if self.0.output.read_line(&mut line)? == 0 {
                 return Err(io::Error::other("the disk's process has ended"));
             }
             let line = line.trim_end().to_owned();
@@ -283,8 +308,7 @@ impl DiskProcess {
 
 impl Drop for DiskProcess {
     fn drop(&mut self) {
-        drop(self.input.take());
-        let _ = self.child.wait();
+        self.0.end();
     }
 }
 

@@ -21,6 +21,7 @@ use scenario::{Runner, SCENARIOS, SUCCESS, Scenario, Truth, text_of};
 use states::{Random, Shape};
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,16 +46,21 @@ const NEXT_EVERY: usize = 7;
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    if let [command, image, target, root] = &words[..]
-        && command == "disk"
-    {
-        return match fuse::serve(Path::new(image), Path::new(target), Path::new(root)) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                println!("error {error}");
+    // What it starts itself: see `machine.rs`.
+    let helping = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["disk", image, target] => Some(fuse::serve(Path::new(image), Path::new(target))),
+        ["sweep", root] => Some(machine::sweep(Path::new(root))),
+        _ => None,
+    };
+    if let Some(outcome) = helping {
+        return outcome.map_or_else(
+            |error| {
+                // Nobody may be left to read it.
+                let _ = writeln!(std::io::stdout(), "error {error}");
                 ExitCode::FAILURE
-            }
-        };
+            },
+            |()| ExitCode::SUCCESS,
+        );
     }
     match Options::parse(&words).and_then(|options| run(&options)) {
         Ok(code) => code,
