@@ -1,5 +1,7 @@
 /** SIGINT, SIGTERM and SIGHUP stop and clean up: no file, no segment, the signal's exit status, and the next run succeeds. */
 
+import { writeFileSync } from 'node:fs';
+
 import type { ExecutionContext } from 'ava';
 
 import { Machine, show, testTraced, until } from './helpers.ts';
@@ -86,6 +88,8 @@ testTraced('progress: a line every few seconds where there is no terminal', asyn
 
 testTraced('progress: one line drawn again on a terminal, gone at the end', async (t) => {
   const machine = await whole(t);
+  // So that nothing is remarked on before the result.
+  writeFileSync(machine.config, 'namespace test {\n}\n');
   const done = await machine.tracedOnTerminal(['pwrite64:delay_enter=150000'], ['backup', '-t1', machine.path('b')]);
   t.is(done.status, 0, show(done));
   // oxlint-disable-next-line no-control-regex -- they are what this is about

@@ -11,6 +11,7 @@ import { join, resolve } from 'node:path';
 
 export const ROOT = resolve(import.meta.dirname, '..');
 export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
+export const BENCH = join(ROOT, 'target', 'release', 'asmt-bench');
 export const MAIN = join(ROOT, 'dist', 'main.js');
 
 const LEAST_NODE = [20, 19];
@@ -55,7 +56,8 @@ export function install() {
 export function build() {
   step('building the engine (cargo, release)', 'npm', ['run', '--silent', 'build:native']);
   step('building the command line (tsc)', 'npm', ['run', '--silent', 'build:ts']);
-  step('building the simulator (cargo, release)', 'cargo', ['build', '--release', '--locked', '--package', 'asmt-sim']);
+  const tools = ['--package', 'asmt-sim', '--package', 'asmt-bench'];
+  step('building simulator and benchmark (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
 }
 
 /** The words before a command that give it an IPC namespace of its own; null where the system allows none. */

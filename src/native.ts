@@ -24,6 +24,12 @@ export interface Request {
   threads: number | null;
   analyze: boolean;
   require_manifest: boolean;
+  /** Null: that of the server's packages, if it is there. */
+  config: string | null;
+  /** Storage devices and files, in the place of those that are configured. */
+  devices: string[];
+  force_stale: boolean;
+  force_host: boolean;
 }
 
 export interface NamespaceReport {

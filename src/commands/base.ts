@@ -54,15 +54,24 @@ export abstract class AsmtCommand extends Command {
   crc = flag('crc');
   analyze = flag('analyze');
   requireManifest = flag('require-manifest');
+  config = value('config');
+  device = value('device');
+  forceStale = flag('force-stale');
+  forceHost = flag('force-host');
   verbose = flag('verbose');
   json = flag('json');
 
   protected abstract verb(): Verb;
 
   values(): Values {
-    const { namespace, instance, threads, compress, crc, analyze, verbose, json } = this;
-    const renamed = { path: this.directory, 'require-manifest': this.requireManifest };
-    return { namespace, instance, threads, compress, crc, analyze, verbose, json, ...renamed };
+    const { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json } = this;
+    const renamed = {
+      path: this.directory,
+      'require-manifest': this.requireManifest,
+      'force-stale': this.forceStale,
+      'force-host': this.forceHost,
+    };
+    return { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json, ...renamed };
   }
 
   /** The command that does what `--analyze` shows. */
@@ -71,6 +80,10 @@ export abstract class AsmtCommand extends Command {
     if (request.compress) words.push('-z');
     if (request.check) words.push('-c');
     if (request.require_manifest) words.push('--require-manifest');
+    if (request.config !== null) words.push('--config', quoted(request.config));
+    if (request.devices.length > 0) words.push('--device', quoted(request.devices.join(',')));
+    if (request.force_stale) words.push('--force-stale');
+    if (request.force_host) words.push('--force-host');
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));
     if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));

@@ -17,6 +17,8 @@ use crate::format::{
 };
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
+use crate::sysv::DataFinder;
+use crate::used::{Used, is_used_name};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -32,6 +34,8 @@ const ALIGNMENT: usize = SECTOR_BYTES as usize;
 const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+/// Largest mark of use that is read.
+const MAX_MARK_BYTES: u64 = 64 << 10;
 const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
 const JOURNAL_PREFIX: &str = ".asmt-run.";
 
@@ -66,6 +70,8 @@ pub struct FileRecord {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
+    /// When it was last written, milliseconds since 1970.
+    pub modified_ms: u64,
     /// What the segment's first bytes say.
     pub header: Header,
 }
@@ -86,6 +92,8 @@ pub struct Listing {
     pub files: Vec<FileRecord>,
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
+    /// Marks of use, by name, or why one cannot be read.
+    pub marks: Vec<(String, std::result::Result<Used, String>)>,
     /// Files that bear a segment's or manifest's name and must not be read: the name, and why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
@@ -286,6 +294,12 @@ impl Store {
                     Ok(manifest) => listing.manifests.push(ManifestRecord { name: name.clone(), manifest }),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
+            } else if is_used_name(name) {
+                let mark = match self.read_text(name, MAX_MARK_BYTES)? {
+                    Ok(text) => text.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                    Err(problem) => Err(problem.message),
+                };
+                listing.marks.push((name.clone(), mark));
             }
         }
         listing.files = files.into_values().collect();
@@ -318,6 +332,7 @@ impl Store {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o777,
+            modified_ms: modified_ms(&stat),
             header: Header::None,
         };
         let wanted = match (encoding, needs_header) {
@@ -525,6 +540,34 @@ impl Store {
         }
     }
 
+    /// Whether files can be made in it, as far as permissions and the mount say.
+    pub fn is_writable(&self) -> bool {
+        fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable
+    /// when it returns. There is the whole old text or the whole new one, whatever fails.
+    pub fn replace(&self, name: &str, text: &str) -> Result<()> {
+        // One name for every run: what a killed one has left is gone with the next.
+        let temporary = format!(".{name}.new");
+        self.remove_all(std::iter::once(temporary.as_str()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
+        let file = StagedFile::new(file, self.shown(&temporary), temporary.clone(), name, false);
+        let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
+            fs::renameat(&self.directory, &temporary, &self.directory, name)
+                .map_err(|error| Error::io("rename", self.shown(name), error))
+        });
+        if let Err(error) = placed {
+            return Err(match self.remove_all(std::iter::once(temporary.as_str())) {
+                Ok(()) => error,
+                Err(other) => error.and_while_cleaning_up(other),
+            });
+        }
+        self.sync("a mark")
+    }
+
     /// Bytes this user can still have of the file system.
     pub fn free_bytes(&self) -> Result<u64> {
         let stat = fs::fstatvfs(&self.directory).map_err(|error| Error::io("statvfs", self.path.display(), error))?;
@@ -575,8 +618,13 @@ impl Store {
             // The next best: ask the kernel to drop what it has. It may keep it.
             let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
         }
-        Ok(InFile { file, shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
+        Ok(InFile { file: DataFinder::new(file), shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
     }
+}
+
+/// When a file was last written, milliseconds since 1970.
+pub fn modified_ms(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
 
 /// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it will be.
@@ -751,7 +799,7 @@ impl StagedFile {
 
 /// A file of a backup, open for reading.
 pub struct InFile {
-    file: OwnedFd,
+    file: DataFinder<OwnedFd>,
     shown: String,
     file_bytes: u64,
     is_direct: AtomicBool,
@@ -775,7 +823,7 @@ impl InFile {
 
     /// The next range that may hold data; the rest of `from..to` is holes, which read as zeros.
     pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
-        match crate::sysv::next_data_of_file(&self.file, from, to) {
+        match self.file.next_data(from, to) {
             Ok(range) => Ok(range),
             // A file system with no such call: everything is data.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((from < to).then_some(from..to)),
@@ -810,19 +858,19 @@ impl InFile {
     /// Reads whole sectors, of which so many bytes are needed: the file may end in the last one.
     fn read_sectors(&self, offset: u64, target: &mut [u8], needed: usize) -> Result<()> {
         let fail = |error| Error::io("read", format!("{} at {offset}", self.shown), error);
-        let read = match read_at_most(self.file.as_fd(), offset, target, self.is_from_disk()) {
+        let read = match read_at_most(self.file.file().as_fd(), offset, target, self.is_from_disk()) {
             // It was opened for direct I/O, and still the file system does not do it.
             Err(Errno::INVAL) if self.is_from_disk() => {
-                set_direct(&self.file, false).map_err(fail)?;
+                set_direct(self.file.file(), false).map_err(fail)?;
                 self.is_direct.store(false, Ordering::Relaxed);
-                read_at_most(self.file.as_fd(), offset, target, false).map_err(fail)?
+                read_at_most(self.file.file().as_fd(), offset, target, false).map_err(fail)?
             }
             other => other.map_err(fail)?,
         };
         if !self.is_from_disk() {
             // What was read is not read again: it need not stay in the node's memory.
             let length = std::num::NonZero::new(read as u64);
-            let _ = length.map(|length| fs::fadvise(&self.file, offset, Some(length), fs::Advice::DontNeed));
+            let _ = length.map(|length| fs::fadvise(self.file.file(), offset, Some(length), fs::Advice::DontNeed));
         }
         if read < needed {
             return Err(Error::new(
