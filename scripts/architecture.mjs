@@ -74,6 +74,10 @@ export function violations() {
       !/\bprintln!|\beprintln!|\bprocess::exit\b|\bdbg!/.test(text),
       `${file}: the engine must not print, nor end the process`,
     );
+    rule(
+      file.endsWith('/durable.rs') || !/\bfs::(fsync|fdatasync|syncfs)|\bsync_(all|data)\b/.test(text),
+      `${file}: only durable.rs makes things durable`,
+    );
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
   }
   for (const file of ['plan.rs', 'segment.rs', 'format.rs', 'freshness.rs', 'configuration.rs']) {

@@ -1,5 +1,6 @@
 /**
- * `npm test`: format, lint, architecture, types, build, Rust tests, specs, and whether every spec ran and nothing is left.
+ * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether every spec ran and
+ * nothing is left.
  *
  * Promise: does the set-up that is missing by itself; its last line is the number of tests that passed, failed and were
  * skipped. Without root it runs in a user namespace, and skips what only root of the machine may do.
@@ -49,6 +50,7 @@ finding('architecture', violations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
+await loops();
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
@@ -95,13 +97,27 @@ async function rustTests() {
   }
 }
 
+/** Counts what a run that prints TAP says; gives the titles. */
+function counted(text) {
+  const lines = [...text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)];
+  for (const [, not, , directive] of lines) totals[directive ? 'skipped' : not ? 'failed' : 'passed'] += 1;
+  return lines.map(([, , title]) => title);
+}
+
+/** The loops of docs/RELIABILITY.md, each in its short form: a line of them is a test. */
+async function loops() {
+  const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', 'power.mjs'), '--short']);
+  const titles = counted(text);
+  if (status === 0 && titles.length > 0) return;
+  totals.failed ||= 1;
+  end();
+}
+
 /** Specs by ava, and whether each file ran: what its glob misses, ava passes over in silence. */
 async function specs() {
   const { text, status } = await shown(join(BIN, 'ava'), ['--tap']);
   const ran = new Map();
-  for (const [, not, title, directive] of text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)) {
-    const kind = directive ? 'skipped' : not ? 'failed' : 'passed';
-    totals[kind] += 1;
+  for (const title of counted(text)) {
     const file = title.split(' › ')[0];
     ran.set(file, (ran.get(file) ?? 0) + 1);
   }

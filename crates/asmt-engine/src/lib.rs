@@ -12,6 +12,7 @@ pub mod codec;
 pub mod commit;
 pub mod configuration;
 pub mod devices;
+pub mod durable;
 pub mod error;
 pub mod fill;
 pub mod format;
