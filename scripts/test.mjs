@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { violations } from './architecture.mjs';
-import { ROOT, build, install, step } from './setup.mjs';
+import { FAULTS, ROOT, build, install, step } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
 const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
@@ -48,6 +48,7 @@ finding('architecture', violations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
+await loops();
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
@@ -94,13 +95,27 @@ async function rustTests() {
   }
 }
 
+/** Counts what a run that prints TAP says; gives the titles. */
+function counted(text) {
+  const lines = [...text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)];
+  for (const [, not, , directive] of lines) totals[directive ? 'skipped' : not ? 'failed' : 'passed'] += 1;
+  return lines.map(([, , title]) => title);
+}
+
+/** The loops of docs/RELIABILITY.md, each in its short form: a line of them is a test. */
+async function loops() {
+  const { text, status } = await shown(FAULTS, ['--short']);
+  const titles = counted(text);
+  if (status === 0 && titles.length > 0) return;
+  totals.failed ||= 1;
+  end();
+}
+
 /** Specs by ava, and whether each file ran: what its glob misses, ava passes over in silence. */
 async function specs() {
   const { text, status } = await shown(join(BIN, 'ava'), ['--tap']);
   const ran = new Map();
-  for (const [, not, title, directive] of text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)) {
-    const kind = directive ? 'skipped' : not ? 'failed' : 'passed';
-    totals[kind] += 1;
+  for (const title of counted(text)) {
     const file = title.split(' › ')[0];
     ran.set(file, (ran.get(file) ?? 0) + 1);
   }

@@ -85,6 +85,26 @@ impl Made {
             .map_err(|error| Error::io("shmctl(IPC_SET)", source.key, error))
     }
 
+    /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
+    pub fn check_there(&self, alone: bool) -> Result<()> {
+        let changed = |what: &str| {
+            Err(Error::new(
+                Code::SegmentChanged,
+                format!("segment {} changed while it was restored: {what}", self.source.key),
+                "make sure that the server stays stopped during a restore, then run it again",
+            ))
+        };
+        match sysv::stat(self.shmid) {
+            Ok(stat) if stat.is_removed || stat.key != self.source.key => changed("it was removed"),
+            Ok(stat) if alone && stat.attached_count > 0 => {
+                changed(&format!("it is attached {} times, expected 0", stat.attached_count))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if is_gone(&error) => changed("it is gone"),
+            Err(error) => Err(Error::io("shmctl(IPC_STAT)", self.source.key, error)),
+        }
+    }
+
     /// Stores the word that was held back, if the segment has one.
     pub fn store_withheld(&self) -> Result<()> {
         if let Some(offset) = withheld_offset(self.source.address.segment_type) {
@@ -162,21 +182,45 @@ impl Filled<'_> {
     }
 }
 
-impl Drop for Filled<'_> {
-    fn drop(&mut self) {
-        let mut all_gone = true;
-        // Base first: what it vouches for must not go before it.
-        self.made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
-        for made in &self.made {
-            let gone = matches!(sysv::remove(made.shmid), Ok(()))
-                || matches!(sysv::stat(made.shmid), Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)));
-            all_gone &= gone;
-        }
-        // The journal stays as long as a segment does: the next run removes both.
-        if let Some(journal) = self.journal.take().filter(|_| all_gone) {
-            let _ = journal.end();
+impl Filled<'_> {
+    /// Removes all that was made because of an error, and adds to it what went wrong with that.
+    pub fn clean_up_after(mut self, error: Error) -> Error {
+        match self.remove() {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
         }
     }
+
+    fn remove(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        let mut made = std::mem::take(&mut self.made);
+        // Base first: what it vouches for must not go before it.
+        made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
+        for made in &made {
+            if let Err(error) = sysv::remove(made.shmid)
+                && !is_gone(&error)
+            {
+                outcome = outcome.and(Err(Error::io("shmctl(IPC_RMID)", made.source.key, error)));
+            }
+        }
+        match self.journal.take() {
+            // The journal stays as long as a segment does: the next run removes both.
+            Some(journal) if outcome.is_ok() => journal.end(),
+            _ => outcome,
+        }
+    }
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        // Only on the way out of a panic is there something left; the next run removes what stays.
+        let _ = self.remove();
+    }
+}
+
+/// Whether a call on a segment failed because there is no such segment any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -193,18 +237,31 @@ pub fn fill<'j>(
     options: Options,
     control: &Control,
 ) -> Result<Filled<'j>> {
+    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
+    match fill_all(store, namespaces, &mut filled, options, control) {
+        Ok(()) => Ok(filled),
+        Err(error) => Err(filled.clean_up_after(error)),
+    }
+}
+
+fn fill_all(
+    store: &Store,
+    namespaces: &[NamespaceRestore],
+    filled: &mut Filled<'_>,
+    options: Options,
+    control: &Control,
+) -> Result<()> {
     let sources: Vec<&Source> = namespaces.iter().flat_map(|namespace| &namespace.sources).collect();
     let is_base = |source: &&&Source| source.address.segment_type == SegmentType::PiBase;
-    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
     control.begin(Phase::Copy, sources.iter().map(|source| source.size_bytes).sum());
-    let others = make(&mut filled, sources.iter().filter(|source| !is_base(source)), control)?;
-    fill_made(store, &mut filled, others, options, control)?;
-    let bases = make(&mut filled, sources.iter().filter(is_base), control)?;
-    fill_made(store, &mut filled, bases, options, control)?;
+    let others = make(filled, sources.iter().filter(|source| !is_base(source)), control)?;
+    fill_made(store, filled, others, options, control)?;
+    let bases = make(filled, sources.iter().filter(is_base), control)?;
+    fill_made(store, filled, bases, options, control)?;
     if options.check {
-        compare(&filled, options, control)?;
+        compare(filled, options, control)?;
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// Makes segments; gives their range among those made.

@@ -9,6 +9,7 @@ use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, Namespa
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::Path;
 
 /// One segment of Aerospike's, as it stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,8 +206,8 @@ fn available_memory_bytes() -> Option<u64> {
 fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
-    let Ok(processes) = fs::read_dir("/proc") else { return found };
-    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    let Ok(processes) = crate::store::names_of(Path::new("/proc")) else { return found };
+    for pid in processes.iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {
             continue;
         }
