@@ -193,9 +193,13 @@ impl Error {
     pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (code, hint) = match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (
-                Code::DiskFull,
-                "make room (files, blocks, quota or file-size limit), or choose another directory, then run it again",
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                (Code::DiskFull, "make room (files, blocks or quota), or choose another directory, then run it again")
+            }
+            // Room would not help.
+            Some(libc::EFBIG) => (
+                Code::SystemLimit,
+                "raise the limit on file sizes (ulimit -f), or choose a file system that holds larger files, then run it again",
             ),
             Some(libc::ENOMEM) => {
                 (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then run it again")

@@ -47,6 +47,11 @@ fn main() -> ExitCode {
     {
         return driver::drive(request);
     }
+    if let [command, how] = &words[..]
+        && command == "recreate"
+    {
+        return loops::races::recreate(how);
+    }
     if words.iter().any(|word| word == "--help") {
         println!("{}", USAGE.trim_end());
         return ExitCode::SUCCESS;

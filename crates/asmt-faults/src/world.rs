@@ -84,6 +84,8 @@ pub struct Outcome {
     pub problems: Vec<Told>,
     /// Everything it said.
     pub text: String,
+    /// What it said on standard error.
+    pub stderr: String,
 }
 
 impl Outcome {
@@ -166,7 +168,7 @@ fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u
 }
 
 /// Does an operation in this process: one thread, nothing fails.
-fn perform_here(verb: Verb, directory: &Path, compress: bool) -> Result<(), Failure> {
+pub fn perform_here(verb: Verb, directory: &Path, compress: bool) -> Result<(), Failure> {
     let request: Request = serde_json::from_value(request(verb, directory, compress, false, 1)).expect("a request");
     perform(&request, "asmt faults", &Control::default()).map(drop)
 }
@@ -254,8 +256,8 @@ impl World {
         &self.others
     }
 
-    /// Takes note of other segments: the server's have changed on purpose.
-    pub fn remake_server(&mut self) {
+    /// Makes the server's segments anew, whatever has become of them.
+    pub fn remake_server(&self) {
         self.enter_server();
         sim("remove");
         let owner = if crate::is_real_root() { " --uid 12345 --gid 12346 --mode 640" } else { "" };
@@ -315,7 +317,10 @@ impl World {
                     Verb::Verify => "verify",
                 });
                 command.args(check.then_some("-c")).args((compress && verb == Verb::Backup).then_some("-z"));
-                command.arg(format!("-t{threads}")).arg("--json").arg(directory);
+                command.arg("--json");
+                if verb != Verb::List {
+                    command.arg(format!("-t{threads}")).arg(directory);
+                }
                 command
             }
         }
@@ -506,7 +511,7 @@ fn outcome_of(ended: Ended, text: &str, stderr: &Path) -> Outcome {
         None => (false, Vec::new()),
     };
     let told: Vec<String> = problems.iter().map(|told| format!("{}: {}", told.code, told.message)).collect();
-    Outcome { ended, is_done, problems, text: format!("{} {}", told.join("; "), complaint.trim()) }
+    Outcome { ended, is_done, problems, text: format!("{} {}", told.join("; "), complaint.trim()), stderr: complaint }
 }
 
 fn is_told(outcome: &Outcome) -> bool {

@@ -225,7 +225,7 @@ fn reader_goes_away(world: &World, tally: &Tally<'_>, count: &mut Count) {
     drop((child.stdout.take(), child.stderr.take()));
     let status = child.wait().expect("its end");
     let ended = crate::tracer::Ended { status: status.code(), signal: None, is_endless: false };
-    let outcome = Outcome { is_done: status.success(), ended, problems: Vec::new(), text: String::new() };
+    let outcome = Outcome { is_done: status.success(), ended, problems: Vec::new(), text: String::new(), stderr: String::new() };
     let mut wrong = world.judge(&outcome, Allowance::default());
     if !status.success() {
         wrong.push(format!("with no reader it ended by {status}"));

@@ -1,6 +1,7 @@
 //! The loops, one file each, and what they share: file systems of their own, and acts at a given call.
 
 mod kills;
+pub mod races;
 mod space;
 mod syscalls;
 
@@ -14,7 +15,8 @@ use std::process::Command;
 type Loop = fn(&Path, &mut Tally<'_>);
 
 /// Name and loop.
-pub const ALL: &[(&str, Loop)] = &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run)];
+pub const ALL: &[(&str, Loop)] =
+    &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run), ("races", races::run)];
 
 /// A file system of this many MiB for backups; a plain directory where none can be mounted.
 fn disk(scratch: &Path, name: &str, mib: u64) -> PathBuf {

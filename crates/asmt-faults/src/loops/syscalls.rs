@@ -4,6 +4,7 @@
 //! left over, the segments unchanged, and the next run succeeds. A failure that harms nothing may be passed over: then all must be
 //! right. From then on means: this call and all later ones of its name.
 
+use super::clean_calls;
 use crate::calls::Call;
 use crate::tally::Tally;
 use crate::tracer::Action;
@@ -42,6 +43,9 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "list", verb: Verb::List, compress: false, check: false, threads: 1, shape: SMALL },
 ];
 
+/// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
+const THROUGH_CLI: &[&str] = &["backup-zc", "restore", "verify-c", "list"];
+
 /// What failed in a run.
 #[derive(Default)]
 struct Fault {
@@ -60,11 +64,65 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
             each_call(&name, &world, tally);
         }
     }
+    for scenario in SCENARIOS.iter().filter(|scenario| tally.options.wants_verb(scenario.verb)) {
+        let name = format!("syscalls:{}-cli", scenario.name);
+        if THROUGH_CLI.contains(&scenario.name) && tally.wants(&name) {
+            if !crate::main_js().exists() {
+                tally.skip(&name, "the command line is not built");
+                continue;
+            }
+            let world = World::new(scratch, &disk, *scenario);
+            each_call_through_cli(&name, &world, tally);
+        }
+    }
+}
+
+/// Each call once, the errors taking turns, through the command line: exit status, and what stands on standard error.
+fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    let calls = clean_calls(world, Program::Cli);
+    let step = if tally.options.is_short { 37 } else { 1 };
+    for (index, call) in calls.iter().enumerate().step_by(step) {
+        let (errno_name, errno) = ERRNOS[index % ERRNOS.len()];
+        let label = format!("{index}-{call}:{errno_name}");
+        if tally.tries(&mut count, &label) {
+            world.reset();
+            let (outcome, fault) = fail(world, Program::Cli, index, errno, false);
+            let mut wrong = world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
+            wrong.extend(misreported(&outcome, &fault, errno));
+            wrong.extend(badly_ended(&outcome));
+            tally.tried(&mut count, &label, &outcome.word(), &wrong);
+        }
+    }
+    tally.finish(count);
+}
+
+/// What is wrong with exit status and standard error. The statuses are written down a second time, as README has them.
+fn badly_ended(outcome: &Outcome) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if outcome.is_killed() {
+        return wrong;
+    }
+    let expected = match outcome.problems.first().map(|told| told.kind.as_str()) {
+        None => 0,
+        Some("failed") => 1,
+        Some("no-room") => 6,
+        Some(_) => 3,
+    };
+    if outcome.ended.status != Some(expected) {
+        wrong.push(format!("it ended by {:?}, expected status {expected}", outcome.ended));
+    }
+    for told in &outcome.problems {
+        if !outcome.stderr.contains(&told.message) || !outcome.stderr.contains(&format!("HINT: {}", told.hint)) {
+            wrong.push(format!("standard error does not say {:?} with its hint: {}", told.message, outcome.stderr));
+        }
+    }
+    wrong
 }
 
 fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
-    let calls = super::clean_calls(world, Program::Driver);
+    let calls = clean_calls(world, Program::Driver);
     let errnos: Vec<&(&str, i32)> = ERRNOS.iter().chain([&SHORT]).collect();
     for (number, (errno_name, errno)) in errnos.iter().enumerate() {
         for (mode, is_on) in [("once", false), ("on", true)] {
@@ -78,7 +136,7 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
                 let label = format!("{index}-{call}:{errno_name}:{mode}");
                 if tally.tries(&mut count, &label) {
                     world.reset();
-                    let (outcome, fault) = fail(world, index, *errno, is_on);
+                    let (outcome, fault) = fail(world, Program::Driver, index, *errno, is_on);
                     let mut wrong =
                         world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
                     wrong.extend(misreported(&outcome, &fault, *errno));
@@ -91,7 +149,7 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
 }
 
 /// Runs with the fault at the call with this index.
-fn fail(world: &World, index: usize, errno: i32, is_on: bool) -> (Outcome, Fault) {
+fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) -> (Outcome, Fault) {
     let (mut fault, mut at, mut number) = (Fault::default(), 0, None);
     let mut hook = |call: &Call| {
         let is_first = at == index;
@@ -114,7 +172,7 @@ fn fail(world: &World, index: usize, errno: i32, is_on: bool) -> (Outcome, Fault
             }
         }
     };
-    let outcome = world.run(Program::Driver, Vec::new(), &mut hook);
+    let outcome = world.run(program, Vec::new(), &mut hook);
     (outcome, fault)
 }
 
