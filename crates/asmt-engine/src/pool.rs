@@ -18,10 +18,13 @@ const DESCRIPTORS_A_WORKER: u64 = 2;
 
 /// Threads for each CPU, if nobody says how many: one computes while the other waits for the disk.
 const THREADS_A_CPU: usize = 2;
+/// Threads at least: a disk that is asked for one thing at a time is slow, however few CPUs there are.
+const LEAST_THREADS: usize = 12;
 
-/// Threads to use: what was asked for, or two for each CPU the process may use; fewer where the limit on open files is low.
+/// Threads to use: what was asked for, or two for each CPU the process may use and enough to keep a disk busy; fewer where
+/// the limit on open files is low.
 pub fn thread_count(asked: Option<usize>) -> usize {
-    let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * THREADS_A_CPU;
+    let all = || LEAST_THREADS.max(std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * THREADS_A_CPU);
     let wanted = asked.unwrap_or_else(all);
     wanted.clamp(1, most_by_descriptors())
 }

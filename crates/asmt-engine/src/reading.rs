@@ -137,7 +137,7 @@ fn read_plain(
     }
     if parts == whole {
         let bytes = file.read(range.start, length, &mut scratch.file)?;
-        let crc32 = crc32fast::hash(bytes);
+        let crc32 = checksum::of(bytes);
         check_crc(file, range.start, source.key, expected, crc32)?;
         sink.take(range.start, bytes)?;
         return Ok(crc32);
@@ -194,7 +194,7 @@ fn read_compressed(
     scratch.decoder.decode(encoded, &mut scratch.decoded).map_err(|text| {
         damaged(format!("{} at {} (segment {}, offset {}): {text}", file.shown(), chunk.offset, segment.key, range.start))
     })?;
-    let crc32 = crc32fast::hash(&scratch.decoded);
+    let crc32 = checksum::of(&scratch.decoded);
     check_crc(file, chunk.offset, segment.key, Some(chunk.crc32), crc32)?;
     sink.take(range.start, &scratch.decoded)?;
     Ok(crc32)
@@ -253,7 +253,7 @@ fn read_stream(
             }
             made += step.made;
             if chunk_index < count && made == scratch.decoded.len() {
-                sums.push(crc32fast::hash(&scratch.decoded));
+                sums.push(checksum::of(&scratch.decoded));
                 sink.take(range.start, &scratch.decoded)?;
                 control.add_done(made as u64);
                 chunk_index += 1;

@@ -16,6 +16,7 @@ use crate::format::{
 };
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
+use crate::sysv::DataFinder;
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -581,7 +582,7 @@ impl Store {
             // The next best: ask the kernel to drop what it has. It may keep it.
             let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
         }
-        Ok(InFile { file, shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
+        Ok(InFile { file: DataFinder::new(file), shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
     }
 }
 
@@ -784,7 +785,7 @@ impl StagedFile {
 
 /// A file of a backup, open for reading.
 pub struct InFile {
-    file: OwnedFd,
+    file: DataFinder<OwnedFd>,
     shown: String,
     file_bytes: u64,
     is_direct: AtomicBool,
@@ -808,7 +809,7 @@ impl InFile {
 
     /// The next range that may hold data; the rest of `from..to` is holes, which read as zeros.
     pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
-        match crate::sysv::next_data_of_file(&self.file, from, to) {
+        match self.file.next_data(from, to) {
             Ok(range) => Ok(range),
             // A file system with no such call: everything is data.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((from < to).then_some(from..to)),
@@ -843,22 +844,22 @@ impl InFile {
     /// Reads whole sectors, of which so many bytes are needed: the file may end in the last one.
     fn read_sectors(&self, offset: u64, target: &mut [u8], needed: usize) -> Result<()> {
         let fail = |error| Error::io("read", format!("{} at {offset}", self.shown), error);
-        let read = match read_at_most(self.file.as_fd(), offset, target, self.is_from_disk()) {
+        let read = match read_at_most(self.file.file().as_fd(), offset, target, self.is_from_disk()) {
             // It was opened for direct I/O, and still the file system does not do it.
             Err(Errno::INVAL) if self.is_from_disk() => {
-                set_direct(&self.file, false).map_err(fail)?;
+                set_direct(self.file.file(), false).map_err(fail)?;
                 self.is_direct.store(false, Ordering::Relaxed);
-                read_at_most(self.file.as_fd(), offset, target, false).map_err(fail)?
+                read_at_most(self.file.file().as_fd(), offset, target, false).map_err(fail)?
             }
             other => other.map_err(fail)?,
         };
         if !self.is_from_disk() {
             // What was read is not read again: it need not stay in the node's memory.
             let length = std::num::NonZero::new(read as u64);
-            let _ = length.map(|length| fs::fadvise(&self.file, offset, Some(length), fs::Advice::DontNeed));
+            let _ = length.map(|length| fs::fadvise(self.file.file(), offset, Some(length), fs::Advice::DontNeed));
         }
         if read < needed {
-            let stat = fs::fstat(&self.file).map_err(|error| Error::io("fstat", &self.shown, error))?;
+            let stat = fs::fstat(self.file.file()).map_err(|error| Error::io("fstat", &self.shown, error))?;
             if stat.st_size.cast_unsigned() > offset + read as u64 {
                 // The file goes on, and still no whole sector came: the device has failed in the middle of it.
                 return Err(fail(Errno::IO));

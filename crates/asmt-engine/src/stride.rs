@@ -1,6 +1,6 @@
 //! A deflate encoder for tables: for data in which an element resembles the one a fixed distance before it.
 //!
-//! It looks for three things alone: runs that equal what stands one stride before, or two, and runs of one byte;
+//! It looks for two things alone: runs that equal what stands one, two or three strides before, and runs of one byte;
 //! everything else is literals. One Huffman table a chunk, from a sample of it. That makes the primary index (64-byte
 //! elements, half of them random digests and handles) as small as a search for matches would, at ten times the speed.
 //!
@@ -14,15 +14,15 @@ use std::sync::LazyLock;
 
 /// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.
 const STRIDES: [usize; 9] = [64, 8, 16, 5, 4, 24, 32, 128, 4096];
-/// What a run can refer to: the byte before, one stride before, two strides before.
-const REFERENCES: usize = 3;
+/// What a run can refer to: the byte before, and one, two and three strides before.
+const REFERENCES: usize = 4;
 /// Literals, the end, and lengths.
 const SYMBOLS: usize = 286;
 /// Symbol of the end of a block.
 const END: usize = 256;
-/// Bits of the longest code of these, and of a distance: four literals, or two runs, and what is left of a byte fit 64.
-const MAX_CODE_BITS: usize = 12;
-const MAX_DISTANCE_CODE_BITS: usize = 2;
+/// Bits of the longest code of these (deflate's own limit), and of a distance.
+const MAX_CODE_BITS: usize = 15;
+const MAX_DISTANCE_CODE_BITS: usize = 3;
 /// Deflate's shortest and longest match.
 const SHORTEST: usize = 3;
 const LONGEST: usize = 258;
@@ -32,10 +32,19 @@ const SAMPLE_EVERY: usize = 1024;
 /// How much more a symbol counts that was seen in the sample than one that was not.
 const SEEN: u32 = 8;
 
-/// A literal (0 to 255), or a run: [`RUN`] × (1 + reference) + length.
+/// A literal (0 to 255), or a run: see [`run_token`].
 type Token = u16;
-const RUN: usize = 512;
-const TOKENS: usize = RUN * (1 + REFERENCES);
+/// Tokens between those of two references.
+const RUN: usize = 448;
+/// A power of two, so that a token stays in a table's bounds by a mask.
+const TOKENS: usize = 2048;
+const _: () = assert!(END + RUN * REFERENCES <= TOKENS && LONGEST < RUN, "every token has its place");
+
+/// The token of a run.
+#[inline(always)]
+const fn run_token(reference: usize, length: usize) -> usize {
+    END.wrapping_add(RUN.wrapping_mul(reference)).wrapping_add(length)
+}
 /// Literals that are stored at once; those that are too many are overwritten by what follows.
 const COPIED: usize = WIDENED;
 /// Blocks that are parsed before their tokens are used.
@@ -90,13 +99,13 @@ impl Tokens {
                 break;
             }
         }
-        self.count += count;
+        self.count = self.count.wrapping_add(count);
     }
 
     #[inline(always)]
     fn run(&mut self, reference: usize, length: usize) {
-        self.all[self.count] = (RUN * (1 + reference) + length) as Token;
-        self.count += 1;
+        self.all[self.count] = run_token(reference, length) as Token;
+        self.count = self.count.wrapping_add(1);
     }
 }
 
@@ -128,7 +137,7 @@ fn block_count(chunk: &[u8]) -> usize {
 impl Parse {
     /// Bytes between a run and what it refers to.
     fn distance(self, reference: usize) -> usize {
-        [1, self.stride, 2 * self.stride][reference]
+        if reference == 0 { 1 } else { reference * self.stride }
     }
 
     /// Parses one block of a chunk.
@@ -152,29 +161,34 @@ impl Parse {
             open.length = 0;
             position = more;
         }
-        let runs = in_runs(same[0], SHORTEST) | in_runs(same[1], self.least_run) | in_runs(same[2], self.least_run);
+        let mut runs = in_runs(same[0], SHORTEST);
+        same[1..].iter().for_each(|same| runs |= in_runs(*same, self.least_run));
+        // Nothing here can overflow; to check it all the same would cost a tenth. And branches, though many are not
+        // foreseen: without them each block would have to wait for the one before it.
         loop {
-            let literals = ((runs >> position).trailing_zeros() as usize).min(LANES - position);
-            tokens.literals(lanes, &chunk[at + position..], literals);
-            position += literals;
+            let literals = ((runs >> position).trailing_zeros() as usize).min(LANES.wrapping_sub(position));
+            tokens.literals(lanes, &chunk[at.wrapping_add(position)..], literals);
+            position = position.wrapping_add(literals);
             if position == LANES {
                 return;
             }
             // The longest; of two of one length the nearer, whose distance takes fewer bits.
-            let key = |reference: usize| ones(same[reference] >> position) * 4 + (REFERENCES - reference);
-            let best = key(0).max(key(1)).max(key(2));
-            let (length, reference) = (best / 4, REFERENCES - best % 4);
+            let key = |reference: usize| {
+                ones(same[reference] >> position).wrapping_mul(REFERENCES).wrapping_add(REFERENCES - 1 - reference)
+            };
+            let best = key(0).max(key(1)).max(key(2).max(key(3)));
+            let (length, reference) = (best / REFERENCES, REFERENCES - 1 - best % REFERENCES);
             let least = if reference == 0 { SHORTEST } else { self.least_run };
             if length < least {
                 // What is left of a run after another one took its beginning.
-                tokens.literals(lanes, &chunk[at + position..], length.max(1));
-                position += length.max(1);
-            } else if position + length == LANES {
+                tokens.literals(lanes, &chunk[at.wrapping_add(position)..], length.max(1));
+                position = position.wrapping_add(length.max(1));
+            } else if position.wrapping_add(length) == LANES {
                 *open = OpenRun { reference, length };
                 return;
             } else {
                 tokens.run(reference, length);
-                position += length;
+                position = position.wrapping_add(length);
             }
             if position == LANES {
                 return;
@@ -218,24 +232,39 @@ fn distance_symbol(distance: usize) -> Symbol {
     Symbol { symbol: symbol as usize, extra_bits, extra: before & ((1 << extra_bits) - 1) }
 }
 
-/// Bits as they go into the stream, lowest first, and how many.
+/// Bits as they go into the stream, lowest first, and how many: the number in the lowest byte, the bits above it. (A
+/// shift by such a word looks at its lowest six bits alone, and adding two adds their numbers.)
 #[derive(Clone, Copy, Default)]
-struct Bits {
-    bits: u32,
-    count: u32,
-}
+struct Bits(u64);
+
+const BITS_SHIFT: u32 = 8;
 
 impl Bits {
-    fn of_code(code: huffman::Code) -> Self {
-        Self { bits: u32::from(code.bits), count: u32::from(code.length) }
+    fn new(bits: u32, count: u32) -> Self {
+        Self((u64::from(bits) << BITS_SHIFT) | u64::from(count))
     }
 
-    fn then(self, next: Self) -> Self {
-        Self { bits: self.bits | next.bits << self.count, count: self.count + next.count }
+    fn of_code(code: huffman::Code) -> Self {
+        Self::new(u32::from(code.bits), u32::from(code.length))
     }
 
     fn of_extra(symbol: Symbol) -> Self {
-        Self { bits: symbol.extra, count: symbol.extra_bits }
+        Self::new(symbol.extra, symbol.extra_bits)
+    }
+
+    fn count(self) -> u32 {
+        (self.0 & 0xff) as u32
+    }
+
+    fn bits(self) -> u64 {
+        self.0 >> BITS_SHIFT
+    }
+
+    /// These bits and, behind them, others: right if there are at most [`MOST_BITS`] of them.
+    #[inline(always)]
+    fn then(self, next: Self) -> Self {
+        let bits = self.bits() | next.bits().wrapping_shl(self.0 as u32);
+        Self((bits << BITS_SHIFT) | ((self.0 & 0xff) + (next.0 & 0xff)))
     }
 }
 
@@ -263,7 +292,7 @@ impl Stride {
         let mut distances = vec![0; distance_symbol(parse.distance(REFERENCES - 1)).symbol + 1];
         (frequencies.iter_mut().zip(&seen[..END])).for_each(|(frequency, seen)| *frequency += SEEN * seen);
         for reference in 0..REFERENCES {
-            let runs = &seen[RUN * (1 + reference)..][..=LONGEST];
+            let runs = &seen[run_token(reference, 0)..][..=LONGEST];
             (LENGTHS.iter().zip(runs)).for_each(|(length, seen)| frequencies[length.symbol] += SEEN * seen);
             distances[distance_symbol(parse.distance(reference)).symbol] += 1 + SEEN * runs.iter().sum::<u32>();
         }
@@ -278,10 +307,10 @@ impl Stride {
             let distance = Bits::of_code(distance_codes[distance.symbol]).then(Bits::of_extra(distance));
             for (length, symbol) in LENGTHS.iter().enumerate().skip(SHORTEST) {
                 let length_bits = Bits::of_code(codes[symbol.symbol]).then(Bits::of_extra(*symbol));
-                table[RUN * (1 + reference) + length] = length_bits.then(distance);
+                table[run_token(reference, length)] = length_bits.then(distance);
             }
         }
-        let bits: u64 = table.iter().zip(seen).map(|(bits, seen)| u64::from(bits.count) * u64::from(*seen)).sum();
+        let bits: u64 = table.iter().zip(seen).map(|(bits, seen)| u64::from(bits.count()) * u64::from(*seen)).sum();
         let estimated = u128::from(bits / 8) * chunk_bytes as u128 / sampled_bytes.max(1) as u128;
         let estimated_bytes = usize::try_from(estimated).unwrap_or(usize::MAX);
         Self { parse, lengths, distance_lengths, table, end: Bits::of_code(codes[END]), estimated_bytes }
@@ -312,15 +341,15 @@ impl Stride {
             way.run(WriteStep { writer: &mut writer, table: &self.table, tokens: tokens.as_slice() });
         }
         if open.length > 0 {
-            writer.put(self.table[RUN * (1 + open.reference) + open.length]);
+            writer.put(self.table[run_token(open.reference, open.length)]);
         }
         for byte in &chunk[count * LANES..] {
             writer.put(self.table[usize::from(*byte)]);
         }
         writer.put(self.end);
         // The flush: an empty stored block, whose header is three bits before the next whole byte.
-        writer.put(Bits { bits: 0, count: 3 });
-        writer.put(Bits { bits: 0, count: (8 - writer.count) % 8 });
+        writer.put(Bits::new(0, 3));
+        writer.put(Bits::new(0, (8 - writer.count) % 8));
         let end = writer.at + FULL_FLUSH.len() - 1;
         writer.output[writer.at..end].copy_from_slice(&FULL_FLUSH[1..]);
         Some(end)
@@ -335,7 +364,7 @@ impl Stride {
         all.iter().for_each(|length| frequencies[usize::from(*length)] += 1);
         let lengths = huffman::lengths(&frequencies, 7);
         let codes = huffman::codes(&lengths);
-        let mut put = |bits: usize, count: u32| writer.put(Bits { bits: bits as u32, count });
+        let mut put = |bits: usize, count: u32| writer.put(Bits::new(bits as u32, count));
         // Not the last block; with tables of its own.
         put(0, 1);
         put(2, 2);
@@ -458,27 +487,30 @@ impl Kernel for WriteStep<'_, '_> {
         // Moved out, to be kept in registers.
         let output = std::mem::take(&mut self.writer.output);
         let mut writer = Writer { output, ..*self.writer };
-        let bits_of = |token: Token| self.table[usize::from(token) % TOKENS];
-        let pair =
-            |a: Bits, b: Bits| (u64::from(a.bits) | u64::from(b.bits).wrapping_shl(a.count), a.count.wrapping_add(b.count));
+        let bits_of = |token: Token| self.table[usize::from(token) % TOKENS].0;
+        // Bits and their number apart, as neither has room for the other here: right for up to 64 bits.
+        let pair = |a: u64, b: u64| ((a >> BITS_SHIFT) | (b >> BITS_SHIFT).wrapping_shl(a as u32), (a & 0xff) + (b & 0xff));
         let (fours, rest) = self.tokens.as_chunks::<4>();
         for four in fours {
             let [a, b, c, d] = four.map(bits_of);
             let (front, back) = (pair(a, b), pair(c, d));
-            if front.1.wrapping_add(back.1) <= MOST_BITS {
-                writer.put_wide(front.0 | back.0.wrapping_shl(front.1), front.1.wrapping_add(back.1));
+            let count = (front.1 + back.1) as u32;
+            if count <= MOST_BITS {
+                writer.put_wide(front.0 | back.0.wrapping_shl(front.1 as u32), count);
             } else {
-                writer.put_wide(front.0, front.1);
-                writer.put_wide(back.0, back.1);
+                // Long runs, one by one: two may be too much at once.
+                [a, b, c, d].into_iter().for_each(|bits| writer.put(Bits(bits)));
             }
         }
-        rest.iter().for_each(|token| writer.put(bits_of(*token)));
+        rest.iter().for_each(|token| writer.put(Bits(bits_of(*token))));
         *self.writer = writer;
     }
 }
 
 /// Bits that can be put at once: with the 7 that may be kept back they are fewer than 64.
 const MOST_BITS: u32 = 56;
+// A length, its extra bits, a distance and those of the farthest one: 3 × 4096.
+const _: () = assert!(MAX_CODE_BITS + 5 + MAX_DISTANCE_CODE_BITS + 12 <= MOST_BITS as usize, "a run can be put at once");
 
 /// Writes bits. Between two calls fewer than eight are kept back.
 struct Writer<'o> {
@@ -502,6 +534,40 @@ impl Writer<'_> {
 
     #[inline(always)]
     fn put(&mut self, bits: Bits) {
-        self.put_wide(u64::from(bits.bits), bits.count);
+        self.put_wide(bits.bits(), bits.count());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two of the longest codes one behind the other are more bits than can be put at once.
+    #[test]
+    fn long_runs_far_back_one_behind_the_other_come_back() {
+        let stride = 4096;
+        let mut state = 3u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as usize
+        };
+        let mut chunk: Vec<u8> = (0..3 * stride).map(|_| random() as u8).collect();
+        while chunk.len() < 60 * stride {
+            let (length, strides) = (131 + random() % 127, 2 + random() % 2);
+            (0..length).for_each(|_| chunk.push(chunk[chunk.len() - strides * stride]));
+        }
+        // As if the sample had seen literals alone, so that every length has one of the longest codes.
+        let mut seen = [0; TOKENS];
+        seen[..END].fill(1 << 20);
+        let plan = Stride::new(Parse { stride, least_run: SHORTEST }, &seen, chunk.len(), chunk.len());
+        let longest = plan.table.iter().map(|bits| bits.count()).max().expect("a table");
+        assert!(2 * longest > MOST_BITS, "{longest} bits are no test");
+        for way in Way::available() {
+            let mut output = vec![0; 2 * chunk.len() + 4 * MOST_STEP_BYTES];
+            let made = plan.encode(&chunk, &mut output, way).expect("room");
+            let mut back = vec![0; chunk.len()];
+            crate::codec::ChunkDecoder::default().decode(&output[..made], &mut back).expect("a chunk");
+            assert!(back == chunk, "{way:?}");
+        }
     }
 }

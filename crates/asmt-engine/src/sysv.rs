@@ -250,8 +250,8 @@ pub enum Access {
 
 /// How the holes of an attached segment are found without touching them.
 enum HoleFinder {
-    /// The segment's own file, through `/proc/self/map_files`: exact, costs microseconds.
-    MapFile(File),
+    /// The segment's own file, through `/proc/self/map_files`: exact.
+    MapFile(DataFinder<File>),
     /// `mincore`: exact where nothing is swapped out and the caller may write the segment.
     Mincore,
     /// Neither can be had: everything counts as data.
@@ -303,7 +303,7 @@ impl Attachment {
         let start = self.base.as_ptr() as u64;
         let end = start + self.size_bytes.next_multiple_of(page_bytes());
         if let Ok(file) = File::open(format!("/proc/self/map_files/{start:x}-{end:x}")) {
-            return HoleFinder::MapFile(file);
+            return HoleFinder::MapFile(DataFinder::new(file));
         }
         // To a caller who may not write the segment mincore claims that everything is resident, which is the safe
         // side: nothing is taken for a hole.
@@ -330,6 +330,7 @@ impl Attachment {
     pub fn bytes(&self, range: Range<u64>) -> &[u8] {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
         self.check_range(range.start, length);
+        self.populate(&range, libc::MADV_POPULATE_READ);
         // SAFETY: the range was checked to be in the segment.
         let start = unsafe { self.base.as_ptr().add(range.start as usize) };
         // SAFETY: the range is mapped and readable as long as `self` lives. Another process could write to it; the
@@ -351,19 +352,19 @@ impl Attachment {
         );
         taken.push(range.clone());
         drop(taken);
-        self.populate(&range);
+        self.populate(&range, libc::MADV_POPULATE_WRITE);
         Exclusive { attachment: self, range }
     }
 
     /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.
-    fn populate(&self, range: &Range<u64>) {
+    fn populate(&self, range: &Range<u64>, how: i32) {
         let start = range.start.next_multiple_of(page_bytes());
         let length = (range.end - range.end % page_bytes()).saturating_sub(start);
         if length > 0 {
             // SAFETY: the caller has checked the range to be in the segment.
             let address = unsafe { self.base.as_ptr().add(start as usize) };
             // SAFETY: populating changes no byte; the range is mapped, writable, and in the caller's hands alone.
-            let _ = unsafe { libc::madvise(address.cast(), length as usize, libc::MADV_POPULATE_WRITE) };
+            let _ = unsafe { libc::madvise(address.cast(), length as usize, how) };
         }
     }
 
@@ -391,9 +392,21 @@ impl Attachment {
             return Ok(None);
         }
         match &self.holes {
-            HoleFinder::MapFile(file) => next_data_of_file(file, from, to),
+            HoleFinder::MapFile(finder) => finder.next_data(from, to),
             HoleFinder::Mincore => self.next_resident(from, to),
             HoleFinder::Blind => Ok(Some(from..to)),
+        }
+    }
+
+    /// The range of data that [`Self::next_data`] found last: for [`Self::expect_data`] of a later attachment.
+    pub fn data_found(&self) -> Range<u64> {
+        if let HoleFinder::MapFile(finder) = &self.holes { finder.found() } else { 0..0 }
+    }
+
+    /// Takes this range for data, without looking: an earlier attachment has found it.
+    pub fn expect_data(&mut self, range: Range<u64>) {
+        if let HoleFinder::MapFile(finder) = &mut self.holes {
+            finder.found = Mutex::new(range);
         }
     }
 
@@ -454,26 +467,57 @@ impl Drop for Attachment {
     }
 }
 
-/// The next range of a file that may hold data at or after `from` and before `to`; `None` if there are only holes.
+/// Finds where a file holds data, and remembers the range found last.
 ///
-/// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
-pub fn next_data_of_file(file: impl AsFd, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
-    use rustix::fs::{SeekFrom, seek};
-    if from >= to {
-        return Ok(None);
+/// The kernel looks for the end of a range page by page, however far it is: asked anew for each chunk of a dense segment,
+/// it would walk over the whole of it as many times as it has chunks.
+pub struct DataFinder<F> {
+    file: F,
+    found: Mutex<Range<u64>>,
+}
+
+impl<F: AsFd> DataFinder<F> {
+    /// For an open file.
+    pub fn new(file: F) -> Self {
+        Self { file, found: Mutex::default() }
     }
-    // Not a shared file position: two threads may use one descriptor, and SEEK_DATA and SEEK_HOLE take absolute
-    // offsets and only return their finding (the position they leave behind is never used).
-    let start = match seek(&file, SeekFrom::Data(from)) {
-        Ok(start) => start,
-        Err(rustix::io::Errno::NXIO) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    if start >= to {
-        return Ok(None);
+
+    /// The range found last.
+    pub fn found(&self) -> Range<u64> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-    let end = seek(&file, SeekFrom::Hole(start))?;
-    Ok(Some(start..end.min(to)))
+
+    /// The file.
+    pub fn file(&self) -> &F {
+        &self.file
+    }
+
+    /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.
+    ///
+    /// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
+    pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
+        use rustix::fs::{SeekFrom, seek};
+        if from >= to {
+            return Ok(None);
+        }
+        // Held while the kernel looks: whoever comes meanwhile most often wants the same range.
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.contains(&from) {
+            // Not a shared file position: SEEK_DATA and SEEK_HOLE take absolute offsets and only return their finding
+            // (the position they leave behind is never used).
+            let start = match seek(&self.file, SeekFrom::Data(from)) {
+                Ok(start) => start,
+                Err(rustix::io::Errno::NXIO) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            // What lies behind `to` was not asked for, and may be far away.
+            if start >= to {
+                return Ok(None);
+            }
+            *found = start..seek(&self.file, SeekFrom::Hole(start))?;
+        }
+        Ok((found.start < to).then(|| found.start.max(from)..found.end.min(to)))
+    }
 }
 
 /// Size of a memory page in bytes: 4096, and on some aarch64 kernels 16384 or 65536.

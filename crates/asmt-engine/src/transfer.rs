@@ -141,6 +141,8 @@ struct Job<'p> {
     temporary: String,
     chunk_bytes: u32,
     zero_chunks: Vec<(u64, u64)>,
+    /// A range of the segment that was found to be data.
+    data_found: std::ops::Range<u64>,
     in_work: InWork<Open>,
     chunks: Mutex<Vec<Chunk>>,
     /// Inode and size of the finished file.
@@ -218,7 +220,7 @@ fn stage_in(
 ) -> Result<(Vec<StagedNamespace>, u64, u64)> {
     let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
-    let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, control)?;
+    let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, options, control)?;
     let data_bytes = copy_all(store, &jobs, options, control)?;
     let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;
     if options.check {
@@ -288,57 +290,77 @@ fn look_again(copy: &Copy) -> Result<()> {
 /// Holes smaller than this are reserved with the data around them: the number of calls stays bounded.
 const MERGED_GAP_BYTES: u64 = 256 << 10;
 
-/// Finds holes, makes the files and reserves their space: for compressed ones as much as they can need at worst.
+/// Finds holes, makes the files and reserves their space: for compressed ones as much as they can need at worst. Gives the
+/// jobs in the order of `copies`, and how many bytes were reserved.
 fn reserve<'p>(
     temporaries: &Temporaries<'_>,
     run: &RunId,
     copies: &[&'p Copy],
+    options: Options,
     control: &Control,
 ) -> Result<(Vec<Job<'p>>, u64)> {
     control.begin(Phase::Reserve, copies.iter().map(|copy| copy.segment.stat.size_bytes).sum());
-    let mut jobs = Vec::new();
-    let mut reserved_bytes = 0;
-    for copy in copies {
-        control.check_stop()?;
-        let size_bytes = copy.segment.stat.size_bytes;
-        let chunk_bytes = chunk_bytes_for(size_bytes);
-        let attachment = attach(copy)?;
-        let file = temporaries.create(run, &copy.file_name())?;
-        let mut is_reserved = true;
-        let mut reserve = |range: std::ops::Range<u64>| {
-            if is_reserved {
-                let length = range.end - range.start;
-                is_reserved =
-                    file.reserve(range.start, length).map_err(|error| no_room(error, temporaries.store(), copies, control))?;
-                reserved_bytes += if is_reserved { length } else { 0 };
-            }
+    let jobs: Vec<Mutex<Option<Job<'p>>>> = copies.iter().map(|_| Mutex::new(None)).collect();
+    let reserved_bytes = AtomicU64::new(0);
+    Pool::run(
+        control,
+        options.threads,
+        copies.len() as u64,
+        || (),
+        |_, (), unit| {
+            let index = usize::try_from(unit).unwrap_or(usize::MAX);
+            let (job, reserved) = reserve_one(temporaries, run, copies[index], control)
+                .map_err(|error| no_room(error, temporaries.store(), copies, control))?;
+            reserved_bytes.fetch_add(reserved, Ordering::Relaxed);
+            *lock(&jobs[index]) = Some(job);
             Ok(())
-        };
-        let zero_chunks = match copy.encoding {
-            Encoding::Raw => survey(copy.segment.key(), &attachment, chunk_bytes, &mut reserve)?,
-            Encoding::Gzip => {
-                let zero_chunks = survey(copy.segment.key(), &attachment, chunk_bytes, &mut |_| Ok(()))?;
-                reserve(0..worst_compressed_bytes(size_bytes, chunk_bytes, &zero_chunks))?;
-                zero_chunks
-            }
-        };
-        if !is_reserved {
-            control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
-        }
-        control.add_done(size_bytes);
-        let count = chunk_count(size_bytes, chunk_bytes);
-        jobs.push(Job {
-            copy,
-            temporary: file.temporary().to_owned(),
-            chunk_bytes,
-            zero_chunks,
-            in_work: InWork::new(count),
-            chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
-            finished: Mutex::new(None),
-        });
-    }
+        },
+    )?;
+    let jobs = jobs.into_iter().filter_map(|job| job.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let (jobs, reserved_bytes) = (jobs.collect::<Vec<_>>(), reserved_bytes.into_inner());
     control.note("reserved", format!("reserved {reserved_bytes} bytes for {} files", jobs.len()));
     Ok((jobs, reserved_bytes))
+}
+
+/// Gives the job, and how many bytes were reserved for it.
+fn reserve_one<'p>(temporaries: &Temporaries<'_>, run: &RunId, copy: &'p Copy, control: &Control) -> Result<(Job<'p>, u64)> {
+    let size_bytes = copy.segment.stat.size_bytes;
+    let chunk_bytes = chunk_bytes_for(size_bytes);
+    let attachment = attach(copy)?;
+    let file = temporaries.create(run, &copy.file_name())?;
+    let (mut is_reserved, mut reserved_bytes) = (true, 0);
+    let mut reserve = |range: std::ops::Range<u64>| {
+        if is_reserved {
+            let length = range.end - range.start;
+            is_reserved = file.reserve(range.start, length)?;
+            reserved_bytes += if is_reserved { length } else { 0 };
+        }
+        Ok(())
+    };
+    let zero_chunks = match copy.encoding {
+        Encoding::Raw => survey(copy.segment.key(), &attachment, chunk_bytes, &mut reserve)?,
+        Encoding::Gzip => {
+            let zero_chunks = survey(copy.segment.key(), &attachment, chunk_bytes, &mut |_| Ok(()))?;
+            reserve(0..worst_compressed_bytes(size_bytes, chunk_bytes, &zero_chunks))?;
+            zero_chunks
+        }
+    };
+    if !is_reserved {
+        control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
+    }
+    control.add_done(size_bytes);
+    let count = chunk_count(size_bytes, chunk_bytes);
+    let job = Job {
+        copy,
+        temporary: file.temporary().to_owned(),
+        chunk_bytes,
+        zero_chunks,
+        data_found: attachment.data_found(),
+        in_work: InWork::new(count),
+        chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
+        finished: Mutex::new(None),
+    };
+    Ok((job, reserved_bytes))
 }
 
 /// Says how much room there is and how much is needed, where that is what was wrong.
@@ -421,8 +443,10 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
         let (job_index, chunk_index) = units.locate(unit);
         let job = &jobs[job_index];
         let open = job.in_work.enter(|| {
+            let mut attachment = attach(job.copy)?;
+            attachment.expect_data(job.data_found.clone());
             Ok(Open {
-                attachment: attach(job.copy)?,
+                attachment,
                 file: store.reopen(&job.temporary, &job.copy.file_name())?,
                 places: Places::new(FIRST_CHUNK_OFFSET),
             })
@@ -495,7 +519,7 @@ fn copy_compressed(
         }
         &worker.gathered
     };
-    let crc32 = crc32fast::hash(bytes);
+    let crc32 = checksum::of(bytes);
     let room = codec::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
     let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
     let made = worker.encoder.encode(bytes, kind, encoded);

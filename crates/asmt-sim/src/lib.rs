@@ -3,7 +3,7 @@
 //! Promise: a command that fails leaves nothing of what it made. Must never: be shipped to users, or remove a segment
 //! that is not Aerospike's unless its key was named.
 
-mod args;
+pub mod args;
 mod fill;
 mod layout;
 mod rng;

@@ -1,0 +1,97 @@
+//! The plainest writer and reader: direct I/O in pieces of 4 MiB from and to shared memory, one ticket for all threads.
+//!
+//! Promise: the same bytes that asmt writes and reads, durable when the clock stops. Must never: check, compress or
+//! compute anything: this is what the disk and the memory can do.
+
+use crate::{Figures, PIECE_BYTES, attach_all, figures, in_parallel, pieces, text_of};
+use asmt_engine::segment::Key;
+use asmt_engine::sysv::{self, Access, Attachment, DataFinder};
+use rustix::fs::{self, FallocateFlags, Mode, OFlags};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::Instant;
+
+/// Keys that are nobody's: the segments that are read into.
+const FIRST_KEY: u32 = 0x7e00_0000;
+
+/// Writes every segment to a file of its name.
+pub fn write(directory: &Path, threads: usize, keep: bool) -> Figures {
+    let segments = attach_all()?;
+    let pieces = pieces(&segments)?;
+    let bytes = pieces.iter().map(|(_, range)| range.end - range.start).sum();
+    let since = Instant::now();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::DIRECT | OFlags::CLOEXEC;
+    let open = |name: &str| fs::open(directory.join(name), flags, Mode::RUSR | Mode::WUSR).map_err(text_of("cannot make", name));
+    let files: Vec<OwnedFd> = segments.iter().map(|segment| open(&segment.name)).collect::<Result<_, _>>()?;
+    for (number, range) in &pieces {
+        let length = range.end - range.start;
+        fs::fallocate(&files[*number], FallocateFlags::empty(), range.start, length).map_err(text_of("cannot reserve", ""))?;
+    }
+    let work = |(): &mut (), index: usize| {
+        let (number, range) = &pieces[index];
+        let bytes = segments[*number].attachment.bytes(range.clone());
+        let written = rustix::io::pwrite(&files[*number], bytes, range.start).map_err(text_of("cannot write", range.start))?;
+        if written == bytes.len() { Ok(()) } else { Err(format!("wrote {written} of {} bytes", bytes.len())) }
+    };
+    in_parallel(threads, pieces.len(), || (), work)?;
+    for (file, segment) in files.iter().zip(&segments) {
+        fs::ftruncate(file, segment.attachment.size_bytes()).map_err(text_of("cannot size", &segment.name))?;
+        fs::fsync(file).map_err(text_of("cannot fsync", &segment.name))?;
+    }
+    let opened = fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    opened.and_then(fs::fsync).map_err(text_of("cannot fsync", directory.display()))?;
+    let figures = figures(bytes, since);
+    if !keep {
+        segments.iter().for_each(|segment| {
+            let _ = fs::unlink(directory.join(&segment.name));
+        });
+    }
+    Ok(figures)
+}
+
+/// Segments that are read into; gone when dropped.
+struct Fresh(Vec<(i32, Attachment)>);
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        for (shmid, _) in &self.0 {
+            let _ = sysv::remove(*shmid);
+        }
+    }
+}
+
+/// Reads every file of a directory into a fresh segment, where it is data.
+pub fn read(directory: &Path, threads: usize) -> Figures {
+    let entries = std::fs::read_dir(directory).map_err(text_of("cannot list", directory.display()))?;
+    let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort_unstable();
+    let mut fresh = Fresh(Vec::new());
+    let since = Instant::now();
+    let (mut files, mut pieces) = (Vec::new(), Vec::new());
+    for (number, path) in paths.iter().enumerate() {
+        let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
+        let file = fs::open(path, flags, Mode::empty()).map_err(text_of("cannot open", path.display()))?;
+        let size_bytes = fs::fstat(&file).map_err(text_of("cannot stat", path.display()))?.st_size.cast_unsigned();
+        let (mut position, file) = (0, DataFinder::new(file));
+        while let Some(data) = file.next_data(position, size_bytes).map_err(text_of("cannot find data of", path.display()))? {
+            position = data.end;
+            let starts = data.clone().step_by(PIECE_BYTES as usize);
+            pieces.extend(starts.map(|start| (number, start..data.end.min(start + PIECE_BYTES))));
+        }
+        let shmid = sysv::create(Key(FIRST_KEY + number as u32), size_bytes)
+            .map_err(text_of("cannot make a segment for", path.display()))?;
+        let attachment = Attachment::new(shmid, Access::ReadWrite, 0);
+        fresh.0.push((shmid, attachment.map_err(text_of("cannot attach", shmid))?));
+        files.push(file);
+    }
+    let work = |(): &mut (), index: usize| {
+        let (number, range) = &pieces[index];
+        // Memory is made at once, which is faster than page by page as the read comes to them.
+        let mut memory = fresh.0[*number].1.exclusive(range.clone());
+        let read =
+            rustix::io::pread(files[*number].file(), &mut *memory, range.start).map_err(text_of("cannot read", range.start))?;
+        if read == memory.len() { Ok(()) } else { Err(format!("read {read} of {} bytes", memory.len())) }
+    };
+    in_parallel(threads, pieces.len(), || (), work)?;
+    Ok(figures(pieces.iter().map(|(_, range)| range.end - range.start).sum(), since))
+}
