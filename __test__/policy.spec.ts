@@ -5,7 +5,15 @@ import { VERBS, type Verb } from '../src/options.ts';
 import { meaning, verbOfAsmtForm, type Values } from '../src/policy.ts';
 
 test('defaults', (t) => {
-  const base = { namespaces: null, compress: false, check: false, threads: null, analyze: false, require_manifest: false };
+  const base = {
+    namespaces: null,
+    compress: false,
+    check: false,
+    threads: null,
+    analyze: false,
+    require_manifest: false,
+    allow_volatile: false,
+  };
   t.deepEqual(meaning('backup', {}, ['d']).request, { verb: 'backup', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('restore', {}, ['d']).request, { verb: 'restore', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('verify', {}, ['d']).request, { verb: 'verify', directory: 'd', instance: null, ...base });
@@ -34,6 +42,7 @@ test('everything at once', (t) => {
     threads: 1024,
     analyze: true,
     require_manifest: false,
+    allow_volatile: false,
   });
   t.true(meant.verbose && meant.json);
   t.deepEqual(meant.remarks, []);
@@ -76,6 +85,7 @@ const refused: [Verb, Values, string[], RegExp][] = [
   ['backup', {}, ['bad\uFFFDname'], /not valid UTF-8/],
   ['list', {}, ['d'], /what is "d" for/],
   ['backup', { 'require-manifest': true }, ['d'], /backup takes no --require-manifest/],
+  ['restore', { 'allow-volatile': true }, ['d'], /restore takes no --allow-volatile/],
   ['verify', { compress: true }, ['d'], /verify takes no --compress/],
   ['list', { threads: '2' }, [], /list takes no --threads/],
   ['list', { path: 'd' }, [], /list takes no --path/],

@@ -6,7 +6,8 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, statSync, statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 export const ROOT = resolve(import.meta.dirname, '..');
@@ -15,6 +16,16 @@ export const FAULTS = join(ROOT, 'target', 'release', 'asmt-faults');
 export const MAIN = join(ROOT, 'dist', 'main.js');
 
 const LEAST_NODE = [20, 19];
+
+/** What `statfs` calls a tmpfs and a ramfs. */
+const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
+
+/** Where temporary directories go: on a disk, for a backup in memory is refused. `ASMT_TEST_TMP` names another place. */
+export function temporaries() {
+  const named = process.env.ASMT_TEST_TMP;
+  const isOnDisk = (path) => existsSync(path) && !IN_MEMORY.has(statfsSync(path).type);
+  return named ?? [tmpdir(), '/var/tmp', join(ROOT, 'target')].find(isOnDisk) ?? tmpdir();
+}
 
 /** Runs a command with its output kept; shows it and ends this process if the command fails. */
 export function step(title, command, args, env = {}) {

@@ -24,6 +24,8 @@ export interface Request {
   threads: number | null;
   analyze: boolean;
   require_manifest: boolean;
+  /** Backup: go to a file system in memory, too. */
+  allow_volatile: boolean;
 }
 
 export interface NamespaceReport {

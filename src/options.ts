@@ -54,6 +54,11 @@ export const OPTIONS = [
   { name: 'threads', short: 't', value: 'N', verbs: WITH_DIRECTORY, help: 'worker threads, 1 to 1024 (default: one a CPU)' },
   { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DIRECTORY, help: 'only check and show what would be done' },
   { name: 'require-manifest', verbs: ['restore', 'verify'], help: 'refuse a backup that has no checksums to compare with' },
+  {
+    name: 'allow-volatile',
+    verbs: ['backup'],
+    help: 'back up to a file system in memory, too, which a reboot empties',
+  },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },

@@ -52,6 +52,7 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
     threads: integer('--threads', text(values.threads), 1, MAX_THREADS),
     analyze: values.analyze === true,
     require_manifest: values['require-manifest'] === true,
+    allow_volatile: values['allow-volatile'] === true,
   };
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
 }

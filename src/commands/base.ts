@@ -54,6 +54,7 @@ export abstract class AsmtCommand extends Command {
   crc = flag('crc');
   analyze = flag('analyze');
   requireManifest = flag('require-manifest');
+  allowVolatile = flag('allow-volatile');
   verbose = flag('verbose');
   json = flag('json');
 
@@ -61,7 +62,11 @@ export abstract class AsmtCommand extends Command {
 
   values(): Values {
     const { namespace, instance, threads, compress, crc, analyze, verbose, json } = this;
-    const renamed = { path: this.directory, 'require-manifest': this.requireManifest };
+    const renamed = {
+      path: this.directory,
+      'require-manifest': this.requireManifest,
+      'allow-volatile': this.allowVolatile,
+    };
     return { namespace, instance, threads, compress, crc, analyze, verbose, json, ...renamed };
   }
 
@@ -71,6 +76,7 @@ export abstract class AsmtCommand extends Command {
     if (request.compress) words.push('-z');
     if (request.check) words.push('-c');
     if (request.require_manifest) words.push('--require-manifest');
+    if (request.allow_volatile) words.push('--allow-volatile');
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));
     if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));

@@ -61,7 +61,9 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
+    /// As [`crate::transfer`] does: who had it in hand last is asked before each attaching and detaching of ours.
     fn attach(&self, access: Access) -> Result<Attachment> {
+        self.check_untouched()?;
         Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
     }
 
@@ -81,28 +83,55 @@ impl Made {
     /// Sets owner, group and mode to those of the backup.
     pub fn give_to_owner(&self) -> Result<()> {
         let source = &self.source;
-        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode)
-            .map_err(|error| Error::io("shmctl(IPC_SET)", source.key, error))
+        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Error::new(
+                Code::PermissionDenied,
+                format!(
+                    "segment {} cannot be given to uid {} and gid {}: they are not known here",
+                    source.key, source.uid, source.gid
+                ),
+                "run it outside of the user namespace (of a container), or map these ids into it",
+            ),
+            _ => Error::io("shmctl(IPC_SET)", source.key, error),
+        })
+    }
+
+    /// Fails if another process had the segment attached since it was made: it may have written to it. Segments with a header
+    /// are let be, for a list that another asmt makes looks into them.
+    fn check_untouched(&self) -> Result<()> {
+        if self.source.address.segment_type.has_header() {
+            return Ok(());
+        }
+        match sysv::last_pid(self.shmid) {
+            // 0: nobody had it yet.
+            Ok(pid) if pid == 0 || pid.cast_unsigned() == std::process::id() => Ok(()),
+            Ok(pid) => Err(self.changed(&format!("another process (pid {pid}) had it attached"))),
+            Err(error) => Err(self.gone_or_failed(error)),
+        }
+    }
+
+    fn changed(&self, what: &str) -> Error {
+        Error::new(
+            Code::SegmentChanged,
+            format!("segment {} changed while it was restored: {what}", self.source.key),
+            "make sure that the server stays stopped during a restore, then run it again",
+        )
+    }
+
+    fn gone_or_failed(&self, error: std::io::Error) -> Error {
+        if is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
     }
 
     /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
     pub fn check_there(&self, alone: bool) -> Result<()> {
-        let changed = |what: &str| {
-            Err(Error::new(
-                Code::SegmentChanged,
-                format!("segment {} changed while it was restored: {what}", self.source.key),
-                "make sure that the server stays stopped during a restore, then run it again",
-            ))
-        };
-        match sysv::stat(self.shmid) {
-            Ok(stat) if stat.is_removed || stat.key != self.source.key => changed("it was removed"),
-            Ok(stat) if alone && stat.attached_count > 0 => {
-                changed(&format!("it is attached {} times, expected 0", stat.attached_count))
-            }
-            Ok(_) => Ok(()),
-            Err(error) if is_gone(&error) => changed("it is gone"),
-            Err(error) => Err(Error::io("shmctl(IPC_STAT)", self.source.key, error)),
+        let stat = sysv::stat(self.shmid).map_err(|error| self.gone_or_failed(error))?;
+        if stat.is_removed || stat.key != self.source.key {
+            return Err(self.changed("it was removed"));
         }
+        if alone && stat.attached_count > 0 {
+            return Err(self.changed(&format!("it is attached {} times, expected 0", stat.attached_count)));
+        }
+        if alone { self.check_untouched() } else { Ok(()) }
     }
 
     /// Stores the word that was held back, if the segment has one.
@@ -340,7 +369,9 @@ fn fill_made(
         let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)?;
         reading::put_sums(&target.sums, source, unit, &found);
         control.add_done(unit_bytes(source, unit));
-        if in_work[index].leave(open).is_some() {
+        if let Some(open) = in_work[index].leave(open) {
+            target.check_untouched()?;
+            drop(open);
             control.note("filled", format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
 };
 use crate::run::RunId;
-use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
+use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
 use crate::sysv::DataFinder;
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
@@ -32,6 +32,10 @@ const ALIGNMENT: usize = SECTOR_BYTES as usize;
 const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+/// Largest journal that is read: the names of ten times as many files as a namespace can have.
+const MAX_JOURNAL_BYTES: u64 = 4 << 20;
+/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
+const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
 const JOURNAL_PREFIX: &str = ".asmt-run.";
 
@@ -39,6 +43,28 @@ const JOURNAL_PREFIX: &str = ".asmt-run.";
 pub struct Store {
     directory: OwnedFd,
     path: PathBuf,
+    /// Whether its lock is held, and the file system keeps it.
+    is_locked: AtomicBool,
+}
+
+/// The directory itself: who may write in it, and whether it outlives a reboot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRecord {
+    /// Its path, for messages.
+    pub path: String,
+    /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
+    pub owner: Option<Owner>,
+    /// Name of its file system, if a reboot empties that.
+    pub volatile: Option<&'static str>,
+}
+
+/// Who may do what with a directory or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Owner.
+    pub uid: u32,
+    /// Permission bits. Where there is an access control list, the group's are what it allows at most.
+    pub mode: u32,
 }
 
 /// A file of a backup.
@@ -75,6 +101,8 @@ pub struct FileRecord {
 pub struct ManifestRecord {
     /// Its name in the directory.
     pub name: String,
+    /// Whose it is.
+    pub owner: Owner,
     /// What it says.
     pub manifest: std::result::Result<Manifest, ManifestError>,
 }
@@ -82,11 +110,13 @@ pub struct ManifestRecord {
 /// What is in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// The directory itself; `None` where it was not looked at.
+    pub directory: Option<DirectoryRecord>,
     /// Files of segments, by name. Those of an interrupted backup that never was committed are not among them.
     pub files: Vec<FileRecord>,
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
-    /// Files that bear a segment's or manifest's name and must not be read: the name, and why.
+    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
     pub leftovers: Leftovers,
@@ -148,7 +178,7 @@ impl Store {
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { directory, path: path.to_owned() }),
+            Ok(directory) => Ok(Self { directory, path: path.to_owned(), is_locked: AtomicBool::new(false) }),
             Err(Errno::NOENT) => Err(Error::new(
                 Code::DirectoryMissing,
                 format!("no such directory: {}", path.display()),
@@ -168,17 +198,28 @@ impl Store {
         }
     }
 
-    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there.
+    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the one above it.
+    ///
+    /// Errors: as of [`Self::open`], but for a directory that is not there.
+    pub fn look(path: &Path) -> Result<Listing> {
+        let directory = match Self::open(path) {
+            Ok(store) => Some(store.record()?),
+            Err(error) if error.first().code == Code::DirectoryMissing => {
+                // Without a directory above it there is nothing to see: the backup says so when it makes it.
+                let parent = Self::open(parent_of(path)).and_then(|store| store.record()).ok();
+                parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, ..parent })
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Listing { directory, ..Listing::default() })
+    }
+
+    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
     pub fn open_or_create(path: &Path) -> Result<Self> {
         // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
         let mut more = OFlags::NOFOLLOW;
         match fs::mkdir(path, Mode::RWXU) {
-            Ok(()) => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let synced =
-                    fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).and_then(fs::fsync);
-                synced.map_err(|error| Error::io("fsync", parent.display(), error))?;
-            }
+            Ok(()) => {}
             Err(Errno::EXIST) => more = OFlags::empty(),
             Err(Errno::NOENT) => {
                 return Err(Error::new(
@@ -204,6 +245,7 @@ impl Store {
             Err(error) => return Err(Error::io("mkdir", path.display(), error)),
         }
         let store = Self::open_as(path, more)?;
+        store.sync_parent()?;
         match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
             Err(Errno::ACCESS) => Err(Error::new(
                 Code::PermissionDenied,
@@ -213,6 +255,29 @@ impl Store {
             // Whatever else it is, the first file will say so.
             _ => Ok(store),
         }
+    }
+
+    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
+    fn sync_parent(&self) -> Result<()> {
+        match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(parent) => fs::fsync(parent).map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
+            // Made by somebody who may do more than this caller.
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
+        }
+    }
+
+    /// Looks at the directory itself.
+    pub fn record(&self) -> Result<DirectoryRecord> {
+        let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
+        // A signed number in some places.
+        let kind = system.f_type as u64 & 0xffff_ffff;
+        Ok(DirectoryRecord {
+            path: self.path.display().to_string(),
+            owner: Some(owner_of(&stat)),
+            volatile: VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name),
+        })
     }
 
     /// Its path, for messages.
@@ -233,13 +298,16 @@ impl Store {
             Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         match fs::flock(&self.directory, operation) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.is_locked.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(Errno::WOULDBLOCK) => Err(Error::new(
                 Code::AnotherAsmt,
                 format!("another asmt is at work in {}", self.path.display()),
                 "wait for it to end, or use another directory",
             )),
-            // Some network file systems have no locks; the run's names and journal still tell live from dead.
+            // Some network file systems have no locks; a run's names still tell live from dead, where its process can be seen.
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
             Err(error) => Err(Error::io("flock", self.path.display(), error)),
         }
@@ -256,27 +324,27 @@ impl Store {
     /// Errors: failed system calls. What is wrong with single files is in [`Listing::problems`].
     pub fn list(&self) -> Result<Listing> {
         let names = self.names()?;
-        let mut listing = Listing { leftovers: self.leftovers(&names)?, ..Listing::default() };
+        let mut listing = Listing { directory: Some(self.record()?), ..Listing::default() };
+        listing.leftovers = self.leftovers(&names, &mut listing.problems)?;
         let swept: BTreeSet<&str> = listing.leftovers.sweep.iter().map(String::as_str).collect();
         let mut files: BTreeMap<Key, FileRecord> = BTreeMap::new();
         for name in names.iter().filter(|name| !swept.contains(name.as_str())) {
             if let Some((key, address, encoding)) = parse_file_name(name) {
-                match self.file_record(name, key, address, encoding)? {
+                match listed(name, self.file_record(name, key, address, encoding))? {
                     Ok(record) => {
                         if let Some(other) = files.get(&key) {
                             let message =
                                 format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
                             let problem = Problem::new(Code::ExtraFile, message, "remove the one that is not of this backup");
-                            listing.problems.push((name.clone(), problem));
+                            listing.problems.push((name.clone(), problem.in_file(name)));
                         }
                         files.insert(key, record);
                     }
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
             } else if is_manifest_name(name) {
-                let manifest = self.read_manifest(name)?;
-                match manifest {
-                    Ok(manifest) => listing.manifests.push(ManifestRecord { name: name.clone(), manifest }),
+                match listed(name, self.read_manifest(name))? {
+                    Ok(manifest) => listing.manifests.push(manifest),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
             }
@@ -298,7 +366,7 @@ impl Store {
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         let file_bytes = stat.st_size.cast_unsigned();
-        let needs_header = matches!(address.segment_type, SegmentType::PiBase | SegmentType::SiMeta | SegmentType::DataStage);
+        let needs_header = address.segment_type.has_header();
         let mut record = FileRecord {
             name: name.to_owned(),
             key,
@@ -334,11 +402,9 @@ impl Store {
                 record.crc32 = Some(header.crc32);
             }
             Err(text) => {
-                return Ok(Err(Problem::new(
-                    Code::ContentDamaged,
-                    format!("{}: {text}", self.shown(name)),
-                    "the backup is damaged: use another one, or let the node cold-start",
-                )));
+                let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
+                let hint = "the backup is damaged: use another one, or let the node cold-start";
+                return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
         if needs_header {
@@ -349,21 +415,20 @@ impl Store {
         Ok(Ok(record))
     }
 
+    fn unsafe_file(&self, name: &str, what: &str) -> Problem {
+        let message = format!("{} is {what}, expected a regular file with one link", self.shown(name));
+        Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name)
+    }
+
     /// Opens a file for reading if it is a regular file with one link. The inner error says what it is instead.
     fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
-        let unsafe_file = |what: &str| {
-            Ok(Err(Problem::new(
-                Code::UnsafeFile,
-                format!("{} is {what}, expected a regular file with one link", self.shown(name)),
-                "find out who put it there, and remove it",
-            )))
-        };
+        let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
         // Not blocking: opening a FIFO would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::LOOP) => return unsafe_file("a symbolic link"),
-            Err(Errno::NXIO) => return unsafe_file("a socket or device"),
+            Err(Errno::NXIO | Errno::NODEV) => return unsafe_file("a socket or device"),
             Err(error) => return Err(Error::io("open", self.shown(name), error)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
@@ -376,39 +441,47 @@ impl Store {
     }
 
     /// The inner error says why a file that bears a manifest's name must not be read.
-    fn read_manifest(&self, name: &str) -> Result<std::result::Result<std::result::Result<Manifest, ManifestError>, Problem>> {
-        let text = match self.read_text(name, MAX_MANIFEST_BYTES)? {
-            Ok(text) => text,
+    fn read_manifest(&self, name: &str) -> Result<std::result::Result<ManifestRecord, Problem>> {
+        let (text, owner) = match self.read_text(name, MAX_MANIFEST_BYTES)? {
+            Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
         let manifest = match text {
             Some(text) => Manifest::parse(&text),
-            None => Err(ManifestError::Damaged(format!("it is no text of at most {MAX_MANIFEST_BYTES} bytes"))),
+            None => Err(ManifestError::Damaged(format!("it is no JSON of at most {MAX_MANIFEST_BYTES} bytes"))),
         };
         // A manifest renamed to another namespace's is not that namespace's.
-        Ok(Ok(manifest.and_then(|manifest| {
+        let manifest = manifest.and_then(|manifest| {
             let own_name = manifest_name(manifest.instance, &manifest.namespace);
             if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
-        })))
+        });
+        Ok(Ok(ManifestRecord { name: name.to_owned(), owner, manifest }))
     }
 
-    /// Text of a small file; `None` if it is longer or not UTF-8.
-    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Option<String>, Problem>> {
+    /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not begin like JSON.
+    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<(Option<String>, Owner), Problem>> {
         let file = match self.open_file(name)? {
             Ok(file) => file,
             Err(problem) => return Ok(Err(problem)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
-        let Some(length) = Some(stat.st_size.cast_unsigned()).filter(|size| *size <= most_bytes) else { return Ok(Ok(None)) };
+        let owner = owner_of(&stat);
+        let fail = |error| Error::io("read", self.shown(name), error);
+        let mut first = [0];
+        let begins = read_at_most(file.as_fd(), 0, &mut first, false).map_err(fail)? == 0 || first == *b"{";
+        let length = stat.st_size.cast_unsigned();
+        if length > most_bytes || !begins {
+            return Ok(Ok((None, owner)));
+        }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let read =
-            read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
+        let read = read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(fail)?;
         bytes.truncate(read);
-        Ok(Ok(String::from_utf8(bytes).ok()))
+        Ok(Ok((String::from_utf8(bytes).ok(), owner)))
     }
 
-    /// Finds what dead runs left, and live ones.
-    fn leftovers(&self, names: &[String]) -> Result<Leftovers> {
+    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
+    fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
+        let is_locked = self.is_locked.load(Ordering::Relaxed);
         let mut leftovers = Leftovers::default();
         let mut temporaries = Vec::new();
         let mut journals = Vec::new();
@@ -419,8 +492,16 @@ impl Store {
                 _ => None,
             };
             let Some(run) = run else { continue };
-            if run.is_other_and_alive() {
+            let is_file = match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+                // Gone since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(Error::io("stat", self.shown(name), error)),
+            };
+            if run.is_other_and_may_live(is_locked) {
                 leftovers.live.push(run);
+            } else if !is_file {
+                problems.push((name.clone(), self.unsafe_file(name, "no regular file")));
             } else if name.starts_with(JOURNAL_PREFIX) {
                 journals.push(name);
             } else {
@@ -428,7 +509,7 @@ impl Store {
             }
         }
         for name in &journals {
-            let text = self.read_text(name, MAX_MANIFEST_BYTES)?.ok().flatten();
+            let text = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().and_then(|(text, _)| text);
             // A journal is renamed into place when it is whole; one that cannot be read is not ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
             self.judge_journal(&journal, &mut leftovers)?;
@@ -608,6 +689,23 @@ fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<Strin
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// The directory above a path.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn owner_of(stat: &fs::Stat) -> Owner {
+    Owner { uid: stat.st_uid, mode: stat.st_mode & 0o777 }
+}
+
+/// What is wrong with one file is a finding, so that the others are looked at, too; anything else is a failure.
+fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -> Result<std::result::Result<T, Problem>> {
+    match outcome {
+        Err(error) if error.is_of_one_file() => Ok(Err(error.first().clone().in_file(name))),
+        other => other,
+    }
 }
 
 /// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it will be.
@@ -864,11 +962,10 @@ impl InFile {
                 // The file goes on, and still no whole sector came: the device has failed in the middle of it.
                 return Err(fail(Errno::IO));
             }
-            return Err(Error::new(
-                Code::WrongSize,
-                format!("{} ends at {}, expected {} bytes", self.shown, offset + read as u64, self.file_bytes),
-                "the backup is damaged: use another one, or let the node cold-start",
-            ));
+            let end = offset + read as u64;
+            let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
+            let hint = "the backup is damaged: use another one, or let the node cold-start";
+            return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())
     }

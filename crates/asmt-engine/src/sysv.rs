@@ -180,6 +180,16 @@ pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
     Ok(SegmentStat::from_kernel(shmid, &stat))
 }
 
+/// The process that attached or detached the segment with this id last; 0 where it is of a PID namespace that is not seen
+/// from here. Not part of [`SegmentStat`]: looking at a segment's bytes changes it.
+///
+/// Errors: as of [`stat`].
+pub fn last_pid(shmid: i32) -> io::Result<i32> {
+    let mut stat = KernelShmid::default();
+    stat_call(shmid, IPC_STAT, &mut stat)?;
+    Ok(stat.lpid)
+}
+
 /// The limits of this IPC namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -252,7 +262,7 @@ pub enum Access {
 enum HoleFinder {
     /// The segment's own file, through `/proc/self/map_files`: exact.
     MapFile(DataFinder<File>),
-    /// `mincore`: exact where nothing is swapped out and the caller may write the segment.
+    /// `mincore`: exact where nothing is swapped out.
     Mincore,
     /// Neither can be had: everything counts as data.
     Blind,
@@ -305,9 +315,15 @@ impl Attachment {
         if let Ok(file) = File::open(format!("/proc/self/map_files/{start:x}-{end:x}")) {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
-        // To a caller who may not write the segment mincore claims that everything is resident, which is the safe
-        // side: nothing is taken for a hole.
+        // Where a caller may only read a file, mincore may claim that everything is resident, which is the safe side: nothing
+        // is taken for a hole. (Of a segment it tells everybody the truth: its inode is open to all. Seen on Linux 6.18.)
         if swapped_bytes == 0 { HoleFinder::Mincore } else { HoleFinder::Blind }
+    }
+
+    /// Whether holes are found exactly whatever is swapped out. It takes `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` of the
+    /// machine, not of a user namespace.
+    pub fn finds_all_holes(&self) -> bool {
+        matches!(self.holes, HoleFinder::MapFile(_))
     }
 
     /// Size of the segment in bytes.

@@ -274,7 +274,32 @@ fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
     }
 }
 
-/// After copying: the segment must be the same one, unchanged, with nobody attached.
+/// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
+/// gone again. Asked before each attaching and detaching of ours, and at last, that misses nobody.
+///
+/// Segments with a header are judged by that, see [`look_again`]: a list that another asmt makes looks into it.
+fn check_untouched(copy: &Copy) -> Result<()> {
+    if copy.segment.address.segment_type.has_header() {
+        return Ok(());
+    }
+    let last_pid = sysv::last_pid(copy.segment.stat.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
+    if last_pid.cast_unsigned() == std::process::id() {
+        Ok(())
+    } else {
+        Err(changed(copy, &format!("another process (pid {last_pid}) had it attached")))
+    }
+}
+
+/// A segment and its file, for copying.
+fn open(store: &Store, job: &Job<'_>) -> Result<Open> {
+    check_untouched(job.copy)?;
+    let mut attachment = attach(job.copy)?;
+    attachment.expect_data(job.data_found.clone());
+    Ok(Open { attachment, file: store.reopen(&job.temporary, &job.copy.file_name())?, places: Places::new(FIRST_CHUNK_OFFSET) })
+}
+
+/// After copying: the segment must be the same one, unchanged, with nobody attached, and its header as it was: a server
+/// that has run since has made base anew, and stored another random in every stripe.
 fn look_again(copy: &Copy) -> Result<()> {
     let before = &copy.segment.stat;
     let now = sysv::stat(before.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
@@ -283,6 +308,10 @@ fn look_again(copy: &Copy) -> Result<()> {
     }
     if now != *before {
         return Err(changed(copy, "its key, size, owner, mode or change time is another"));
+    }
+    check_untouched(copy)?;
+    if crate::inventory::header_again(&copy.segment)? != copy.segment.header {
+        return Err(changed(copy, "its header is another"));
     }
     Ok(())
 }
@@ -442,15 +471,7 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
         let (job_index, chunk_index) = units.locate(unit);
         let job = &jobs[job_index];
-        let open = job.in_work.enter(|| {
-            let mut attachment = attach(job.copy)?;
-            attachment.expect_data(job.data_found.clone());
-            Ok(Open {
-                attachment,
-                file: store.reopen(&job.temporary, &job.copy.file_name())?,
-                places: Places::new(FIRST_CHUNK_OFFSET),
-            })
-        })?;
+        let open = job.in_work.enter(|| open(store, job))?;
         let range = chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk_index);
         let data = data_ranges(&open.attachment, &range).map_err(|error| Error::io("lseek", job.copy.segment.key(), error))?;
         let chunk = match job.copy.encoding {
@@ -494,7 +515,7 @@ fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range
 }
 
 fn length_of(range: &std::ops::Range<u64>) -> u32 {
-    u32::try_from(range.end - range.start).expect("a chunk is at most 64 MiB")
+    u32::try_from(range.end - range.start).expect("a chunk is at most 16 MiB")
 }
 
 fn copy_compressed(
@@ -531,6 +552,7 @@ fn copy_compressed(
 
 /// The last chunk is done: completes the file. Gives it to be made durable.
 fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<StagedFile> {
+    check_untouched(job.copy)?;
     let stat = &job.copy.segment.stat;
     let crc32 = checksum::combine(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
     let file = open.file;

@@ -163,7 +163,7 @@ fn new_machine() -> File {
 fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u16) -> serde_json::Value {
     json!({
         "verb": verb, "directory": directory, "instance": 0, "namespaces": null, "compress": compress, "check": check,
-        "threads": threads, "analyze": false, "require_manifest": false,
+        "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true,
     })
 }
 
@@ -319,7 +319,8 @@ impl World {
                 command.args(check.then_some("-c")).args((compress && verb == Verb::Backup).then_some("-z"));
                 command.arg("--json");
                 if verb != Verb::List {
-                    command.arg(format!("-t{threads}")).arg(directory);
+                    command.arg(format!("-t{threads}"));
+                    command.args((verb == Verb::Backup).then_some("--allow-volatile")).arg(directory);
                 }
                 command
             }

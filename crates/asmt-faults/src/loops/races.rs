@@ -9,7 +9,7 @@ use super::{act_at, clean_calls, disk};
 use crate::tally::{Count, Tally};
 use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, World, names, perform_here, sums};
 use asmt_engine::report::Verb;
-use asmt_engine::segment::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET};
+use asmt_engine::segment::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
 use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -142,22 +142,47 @@ fn is_trusted() -> bool {
         .is_some_and(|base| base.bytes(SHUTDOWN_OFFSET as u64..SHUTDOWN_OFFSET as u64 + 4) == SHUTDOWN_CLEAN.to_le_bytes())
 }
 
-fn store_shutdown(word: u32) {
-    if let Some(stat) = segments().into_iter().find(|stat| stat.key == base_key())
-        && let Ok(base) = Attachment::new(stat.shmid, Access::ReadWrite, 0)
-    {
-        base.store_word(SHUTDOWN_OFFSET, word);
-    }
-}
-
-/// Stores a few bytes at the end of each segment.
+/// Stores a few bytes at the end of each segment that has no header. What has one is changed by a server alone, with its header.
 fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
-    for stat in stats {
+    for stat in stats.iter().filter(|stat| stat.key.address().is_some_and(|address| !address.segment_type.has_header())) {
         if let Ok(segment) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
             let end = segment.size_bytes();
             segment.exclusive(end - 8..end).copy_from_slice(&word);
         }
     }
+}
+
+/// As a server from its start to its clean stop: it discards base and treex, gives the stripes a new random, changes stages and
+/// stripes, and makes treex and base anew, base last.
+fn serve(stats: &[SegmentStat]) {
+    const STRIPE_RANDOM_OFFSET: u64 = 48;
+    let of = |wanted: SegmentType| {
+        stats.iter().filter(move |stat| stat.key.address().is_some_and(|address| address.segment_type == wanted))
+    };
+    for stat in of(SegmentType::DataStage) {
+        if let Ok(stripe) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
+            stripe.exclusive(STRIPE_RANDOM_OFFSET..STRIPE_RANDOM_OFFSET + 8).copy_from_slice(b"at start");
+            stripe.exclusive(stat.size_bytes - 8..stat.size_bytes).copy_from_slice(b"served!!");
+        }
+    }
+    stamp(stats, *b"served!!");
+    of(SegmentType::PiTreex).chain(of(SegmentType::PiBase)).for_each(|stat| drop(make_anew(stat, false)));
+}
+
+/// Removes a segment and makes another under its key: its bytes, but for the last ones. With its old id if asked for, unless
+/// somebody has that one attached. Gives the new id.
+fn make_anew(stat: &SegmentStat, same_id: bool) -> std::io::Result<i32> {
+    let bytes = Attachment::new(stat.shmid, Access::ReadOnly, 0)?.bytes(0..stat.size_bytes).to_vec();
+    sysv::remove(stat.shmid)?;
+    if same_id {
+        std::fs::write("/proc/sys/kernel/shm_next_id", stat.shmid.to_string())?;
+    }
+    let shmid = sysv::create(stat.key, stat.size_bytes).or_else(|_| sysv::create(stat.key, stat.size_bytes))?;
+    let segment = Attachment::new(shmid, Access::ReadWrite, 0)?;
+    segment.exclusive(0..stat.size_bytes).copy_from_slice(&bytes);
+    segment.exclusive(stat.size_bytes - 8..stat.size_bytes).copy_from_slice(b"anew....");
+    sysv::set_owner(shmid, stat.uid, stat.gid, stat.mode)?;
+    Ok(shmid)
 }
 
 /// Sums without the attach count, which is not of the state.
@@ -196,11 +221,7 @@ impl Other {
                 self.held = stats.iter().filter_map(attach).collect();
             }
             Act::Write => stamp(&stats, *b"written!"),
-            Act::Serve => {
-                store_shutdown(0);
-                stamp(&stats, *b"served!!");
-                store_shutdown(SHUTDOWN_CLEAN);
-            }
+            Act::Serve => serve(&stats),
             Act::Remove => stats.iter().for_each(|stat| drop(sysv::remove(stat.shmid))),
             Act::RemoveOne => {
                 if let Some(stat) = stats.get(number % stats.len().max(1)) {
@@ -346,25 +367,13 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
     }
 }
 
-/// Makes each segment of this namespace anew under its key, with other bytes; with its old id if asked for.
+/// Makes each segment of this namespace anew: a process of its own, as a server would be.
 pub fn recreate(how: &str) -> ExitCode {
     for stat in segments() {
-        let Ok(old) = Attachment::new(stat.shmid, Access::ReadOnly, 0) else { continue };
-        let bytes = old.bytes(0..stat.size_bytes).to_vec();
-        drop(old);
-        drop(sysv::remove(stat.shmid));
-        if how == "same-ids" {
-            drop(std::fs::write("/proc/sys/kernel/shm_next_id", stat.shmid.to_string()));
-        }
-        // An id that somebody has attached is not free yet: then another one.
-        let Ok(shmid) = sysv::create(stat.key, stat.size_bytes).or_else(|_| sysv::create(stat.key, stat.size_bytes)) else {
+        if let Err(error) = make_anew(&stat, how == "same-ids") {
+            eprintln!("{}: {error}", stat.key);
             return ExitCode::FAILURE;
-        };
-        let Ok(segment) = Attachment::new(shmid, Access::ReadWrite, 0) else { return ExitCode::FAILURE };
-        segment.exclusive(0..stat.size_bytes).copy_from_slice(&bytes);
-        segment.exclusive(stat.size_bytes - 8..stat.size_bytes).copy_from_slice(b"anew....");
-        drop(segment);
-        drop(sysv::set_owner(shmid, stat.uid, stat.gid, stat.mode));
+        }
     }
     ExitCode::SUCCESS
 }
