@@ -305,6 +305,24 @@ fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Namespace
     }
 }
 
+/// Fails if two looks have not found the same segments. A listing is not made at one moment: where segments are made anew
+/// meanwhile it may show some of them only, and of a namespace that has data alone nothing says how many there must be.
+pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
+    let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
+        let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);
+        copies.map(|copy| (copy.segment.key(), copy.segment.stat.shmid)).collect()
+    };
+    let (before, now) = (ids(before), ids(now));
+    match before.symmetric_difference(&now).next() {
+        None => Ok(()),
+        Some((key, shmid)) => Err(Error::new(
+            Code::SegmentChanged,
+            format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
+            "make sure that the server stays stopped during a backup, then run it again",
+        )),
+    }
+}
+
 /// Where something was looked for: the same findings have other reasons and next steps.
 enum Place {
     Memory,

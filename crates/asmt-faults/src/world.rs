@@ -218,6 +218,11 @@ impl World {
         self.disk.join("b")
     }
 
+    /// Names of a whole backup.
+    pub fn whole(&self) -> &BTreeSet<String> {
+        &self.whole
+    }
+
     /// Whether there is a whole backup.
     pub fn has_whole_backup(&self) -> bool {
         self.whole.is_subset(&names(&self.directory()))
