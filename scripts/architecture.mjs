@@ -74,6 +74,10 @@ export function violations() {
       !/\bprintln!|\beprintln!|\bprocess::exit\b|\bdbg!/.test(text),
       `${file}: the engine must not print, nor end the process`,
     );
+    rule(
+      /\/durable\.rs$/.test(file) || !/\bfs::(fsync|fdatasync|syncfs)|\bsync_(all|data)\b/.test(text),
+      `${file}: only durable.rs makes things durable`,
+    );
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
   }
   for (const file of files('crates/asmt-faults/src', '.rs')) {

@@ -1,5 +1,6 @@
 /**
- * `npm test`: format, lint, architecture, types, build, Rust tests, specs, and whether every spec ran and nothing is left.
+ * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether every spec ran and
+ * nothing is left.
  *
  * Promise: does the set-up that is missing by itself; its last line is the number of tests that passed, failed and were
  * skipped. Without root it runs in a user namespace, and skips what only root of the machine may do.
@@ -10,7 +11,7 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:
 import { join } from 'node:path';
 
 import { violations } from './architecture.mjs';
-import { FAULTS, ROOT, build, install, step, temporaries } from './setup.mjs';
+import { ROOT, build, install, step, temporaries } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
 const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
@@ -47,7 +48,8 @@ finding('architecture', violations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
-await loops();
+await loops('power.mjs');
+await loops('faults.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
@@ -94,27 +96,26 @@ async function rustTests() {
   }
 }
 
-/** Counts what a run that prints TAP says; gives the titles. */
-function counted(text) {
-  const lines = [...text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)];
-  for (const [, not, , directive] of lines) totals[directive ? 'skipped' : not ? 'failed' : 'passed'] += 1;
-  return lines.map(([, , title]) => title);
-}
-
-/** The loops of docs/RELIABILITY.md, each in its short form: a line of them is a test. */
-async function loops() {
-  const { text, status } = await shown(FAULTS, ['--short']);
-  const titles = counted(text);
-  if (status === 0 && titles.length > 0) return;
-  totals.failed ||= 1;
-  end();
+/** The short form of loops that have a command of their own. */
+async function loops(script) {
+  const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', script), '--short']);
+  const [, passed, failed, skipped] = /loops: (\d+) passed, (\d+) failed, (\d+) skipped\n$/.exec(text) ?? [0, 0, 1, 0];
+  totals.passed += Number(passed);
+  totals.failed += Number(failed);
+  totals.skipped += Number(skipped);
+  if (status !== 0) {
+    totals.failed ||= 1;
+    end();
+  }
 }
 
 /** Specs by ava, and whether each file ran: what its glob misses, ava passes over in silence. */
 async function specs() {
   const { text, status } = await shown(join(BIN, 'ava'), ['--tap']);
   const ran = new Map();
-  for (const title of counted(text)) {
+  for (const [, not, title, directive] of text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)) {
+    const kind = directive ? 'skipped' : not ? 'failed' : 'passed';
+    totals[kind] += 1;
     const file = title.split(' › ')[0];
     ran.set(file, (ran.get(file) ?? 0) + 1);
   }

@@ -67,6 +67,7 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
         let inode = file.finish(text.len() as u64, None)?;
         let mut files = namespace.files.clone();
         files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode });
+        file.sync()?;
         files.sort_by_key(rank);
         all.push(Ordered { namespace: namespace.plan.name.to_string(), files });
     }
@@ -97,9 +98,12 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered]) -> Result<String> {
     file.write(0, text.as_bytes())?;
     file.finish(text.len() as u64, None)?;
     let name = Store::journal_name(&staged.run);
-    store.publish(file.temporary(), &name)?;
-    // One fsync for the journal and for the temporary names of all files: from here on each has its inode for good.
-    match store.sync() {
+    let temporary = file.temporary().to_owned();
+    // A journal that came back empty would not account for the files that it was to list.
+    file.sync()?;
+    store.publish(&temporary, &name)?;
+    // One fsync for the names of the journal and of all staged files: from here on each has its inode for good.
+    match store.sync("the names of staged files, and the journal") {
         Ok(()) => Ok(name),
         Err(error) => Err(undo(store, &staged.temporaries, &name, &[], error)),
     }
@@ -121,12 +125,13 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
         }
     }
     let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
-        Some(address) if address.segment_type == SegmentType::PiBase => 2,
-        None => 1,
-        Some(_) => 0,
+        Some(address) if address.segment_type.is_index() => u8::from(address.segment_type == SegmentType::PiBase) * 3,
+        // After the index: beside that, and without base, ASMT refuses stripes that it would take if they stood alone.
+        Some(_) => 1,
+        None => 2,
     };
     // All namespaces of the run together, so that their commits follow each other closely.
-    for group in 0..3 {
+    for (group, what) in (0..).zip(["files of indexes", "stripes", "manifests", "base, which commits"]) {
         let files = ordered.iter().flat_map(|namespace| &namespace.files).filter(|file| group_of(file) == group);
         let mut count = 0;
         for file in files {
@@ -135,8 +140,10 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
             count += 1;
         }
         if count > 0 {
-            store.sync()?;
-            let what = ["files of segments", "manifests", "base, which commits"][group];
+            store.sync(what)?;
+            if let Some(last) = published.last() {
+                store.check_alive(last)?;
+            }
             control.note("published", format!("published {what}: {count}"));
         }
     }

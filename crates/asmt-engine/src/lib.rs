@@ -9,6 +9,7 @@
 pub mod checksum;
 pub mod codec;
 pub mod commit;
+pub mod durable;
 pub mod error;
 pub mod fill;
 pub mod format;

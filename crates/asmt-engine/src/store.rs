@@ -10,6 +10,7 @@
 //! dead run are told from the work of a live one.
 
 use crate::codec::MemberDecoder;
+use crate::durable;
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
@@ -260,7 +261,8 @@ impl Store {
     /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
     fn sync_parent(&self) -> Result<()> {
         match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(parent) => fs::fsync(parent).map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
+            Ok(parent) => durable::directory(parent, "the directory itself, in its parent")
+                .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
             // Made by somebody who may do more than this caller.
             Err(Errno::ACCESS) => Ok(()),
             Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
@@ -571,12 +573,20 @@ impl Store {
                 Err(error) => return Err(Error::io("unlink", self.shown(name), error)),
             }
         }
-        if has_removed { self.sync() } else { Ok(()) }
+        if has_removed { self.sync("removals") } else { Ok(()) }
     }
 
-    /// Makes the directory's entries durable.
-    pub fn sync(&self) -> Result<()> {
-        fs::fsync(&self.directory).map_err(|error| Error::io("fsync", self.path.display(), error))
+    /// Makes the directory's entries durable; `what` says which ones are meant.
+    pub fn sync(&self, what: &str) -> Result<()> {
+        durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
+    }
+
+    /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
+    pub fn check_alive(&self, name: &str) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, name, flags, Mode::empty())
+            .map_err(|error| Error::io("open", self.shown(name), error))?;
+        durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
     }
 
     /// Gives a staged file its final name, where nothing may be yet.
@@ -718,7 +728,7 @@ fn make_direct(file: &OwnedFd) -> bool {
             .all(|alignment| *alignment > 0 && ALIGNMENT.is_multiple_of(*alignment as usize)),
         _ => true,
     };
-    suits && set_direct(file, true).is_ok()
+    suits && !durable::is_direct_io_off() && set_direct(file, true).is_ok()
 }
 
 fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {
@@ -837,7 +847,7 @@ impl StagedFile {
         let length = bytes.len() as u64;
         let before = self.cached_bytes.fetch_add(length, Ordering::Relaxed);
         if before / MAX_CACHED_BYTES != (before + length) / MAX_CACHED_BYTES {
-            fs::fdatasync(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
+            durable::contents(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
             let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
         }
         Ok(())
@@ -872,12 +882,9 @@ impl StagedFile {
         Ok(stat.st_ino)
     }
 
-    /// Makes all of it durable.
-    ///
-    /// An error of fsync is final: the kernel may have dropped what it could not write, and a second call would
-    /// report success for it. So it is called on the descriptor that wrote, which is told of every error.
+    /// Makes all of it durable. On the descriptor that wrote, which is told of every error.
     pub fn sync(self) -> Result<()> {
-        fs::fsync(&self.file).map_err(|error| Error::io("fsync", &self.shown, error))
+        durable::file(&self.file, &self.name).map_err(|error| Error::io("fsync", &self.shown, error))
     }
 }
 

@@ -1,0 +1,381 @@
+//! The weakest file system that POSIX allows: nothing is durable but what an fsync named, and what was not may come in
+//! any part and order. Real ones promise more than that, and hide an fsync that is missing.
+//!
+//! Promise: a state has every entry and content that was made durable; of each later change of an entry, and of each
+//! later content, it has all, nothing or (contents) a part. A rename happens or does not. Must never: ask for root.
+//!
+//! It watches the engine's calls from inside: at each one it looks at the directory, and takes what differs from what is
+//! durable for the changes that may be lost.
+
+use crate::scenario::{DIRECTORY, Runner, Scenario, text_of};
+use crate::states::Random;
+use asmt_engine::durable::switch::{self, Call};
+use asmt_engine::store::Journal;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::hash::{Hash, Hasher};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// What a directory holds: whether it is there, names with inodes, contents by inode.
+#[derive(Clone, Default)]
+pub struct Snapshot {
+    is_there: bool,
+    names: BTreeMap<String, u64>,
+    contents: HashMap<u64, Arc<Vec<u8>>>,
+}
+
+impl Snapshot {
+    fn take(directory: &Path) -> io::Result<Self> {
+        let mut snapshot = Self::default();
+        let entries = match std::fs::read_dir(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(snapshot),
+            other => other?,
+        };
+        snapshot.is_there = true;
+        for entry in entries {
+            let entry = entry?;
+            let inode = entry.metadata()?.ino();
+            snapshot.names.insert(entry.file_name().to_string_lossy().into_owned(), inode);
+            snapshot.contents.insert(inode, Arc::new(std::fs::read(entry.path())?));
+        }
+        Ok(snapshot)
+    }
+}
+
+/// What was seen when a call came.
+struct Moment {
+    call: Call,
+    snapshot: Snapshot,
+}
+
+/// A run that was watched.
+pub struct Watched {
+    directory_inode: u64,
+    at_start: Snapshot,
+    moments: Vec<Moment>,
+    at_success: Snapshot,
+}
+
+/// A state that may be left.
+pub struct State {
+    /// Number of the call before which the power went.
+    pub before_call: usize,
+    /// Whether success had been reported.
+    pub is_after: bool,
+    /// What is there.
+    snapshot: Snapshot,
+}
+
+/// A change that may be lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Change {
+    /// The directory was made.
+    Directory,
+    /// An entry appeared, went, or both (a rename).
+    Entry { gone: Option<String>, new: Option<(String, u64)> },
+    /// Contents came.
+    Contents(u64),
+}
+
+/// Runs the commands of a scenario in a directory below `root`, with one fsync taken out.
+pub fn watch(scenario: &Scenario, root: &Path, taken_out: Option<usize>) -> Result<Watched, String> {
+    let directory = root.join(DIRECTORY);
+    let _ = std::fs::remove_dir_all(&directory);
+    scenario.before.iter().try_for_each(|step| step.run(&Runner::Engine, &directory))?;
+    let at_start = Snapshot::take(&directory).map_err(text_of("look at the directory"))?;
+    let moments: Arc<Mutex<Vec<io::Result<Moment>>>> = Arc::default();
+    let (seen, watched) = (Arc::clone(&moments), directory.clone());
+    let watcher = move |call: &Call| {
+        let moment = Snapshot::take(&watched).map(|snapshot| Moment { call: call.clone(), snapshot });
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(moment);
+    };
+    switch::set(taken_out, false, Some(Box::new(watcher)));
+    let outcome = scenario.steps.iter().try_for_each(|step| step.run(&Runner::Engine, &directory));
+    switch::set(None, false, None);
+    outcome?;
+    let moments = std::mem::take(&mut *moments.lock().unwrap_or_else(PoisonError::into_inner));
+    let moments = moments.into_iter().collect::<io::Result<_>>().map_err(text_of("look at the directory"))?;
+    let at_success = Snapshot::take(&directory).map_err(text_of("look at the directory"))?;
+    let directory_inode = std::fs::metadata(&directory).map_err(text_of("look at the directory"))?.ino();
+    std::fs::remove_dir_all(&directory).map_err(text_of("remove the directory"))?;
+    Ok(Watched { directory_inode, at_start, moments, at_success })
+}
+
+impl Watched {
+    /// What each call was for.
+    pub fn calls(&self) -> Vec<&str> {
+        self.moments.iter().map(|moment| moment.call.what.as_str()).collect()
+    }
+
+    /// Calls `visit` for each state that may be left, no two the same: before each call, and after success.
+    pub fn each_state<E>(
+        &self,
+        subsets: usize,
+        random: &mut Random,
+        visit: &mut dyn FnMut(State) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut durable = self.at_start.clone();
+        let mut known = BTreeSet::new();
+        let last = (None, &self.at_success);
+        let moments = self.moments.iter().map(|moment| (Some(&moment.call), &moment.snapshot)).chain([last]);
+        for (before_call, (call, now)) in moments.enumerate() {
+            let changes = changes(&durable, now);
+            for kept in parts(changes.len(), subsets, random) {
+                let snapshot = part(&durable, now, &changes, &kept, random);
+                if known.insert((snapshot.number(), call.is_none())) {
+                    visit(State { before_call, is_after: call.is_none(), snapshot })?;
+                }
+            }
+            if let Some(call) = call.filter(|call| !call.is_taken_out) {
+                durable.make_durable(now, call, self.directory_inode);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    fn make_durable(&mut self, now: &Self, call: &Call, directory_inode: u64) {
+        if let Some(contents) = now.contents.get(&call.inode).filter(|_| !call.is_directory) {
+            self.contents.insert(call.inode, Arc::clone(contents));
+        } else if call.is_directory && call.inode == directory_inode {
+            self.names.clone_from(&now.names);
+        } else if call.is_directory {
+            // Its parent.
+            self.is_there = now.is_there;
+        }
+    }
+
+    fn number(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.is_there.hash(&mut hasher);
+        for (name, inode) in self.names.iter().filter(|_| self.is_there) {
+            (name, inode, self.contents.get(inode)).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// What differs between what is durable and what is there.
+fn changes(durable: &Snapshot, now: &Snapshot) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if now.is_there && !durable.is_there {
+        changes.push(Change::Directory);
+    }
+    let mut gone: Vec<(&String, u64)> = durable
+        .names
+        .iter()
+        .filter(|(name, inode)| now.names.get(*name) != Some(*inode))
+        .map(|(name, inode)| (name, *inode))
+        .collect();
+    for (name, inode) in now.names.iter().filter(|(name, inode)| durable.names.get(*name) != Some(*inode)) {
+        let from = gone.iter().position(|(_, other)| other == inode).map(|at| gone.remove(at).0.clone());
+        changes.push(Change::Entry { gone: from, new: Some((name.clone(), *inode)) });
+    }
+    changes.extend(gone.into_iter().map(|(name, _)| Change::Entry { gone: Some(name.clone()), new: None }));
+    let inodes: BTreeSet<u64> = now.names.values().copied().collect();
+    let is_new = |inode: &u64| durable.contents.get(inode) != now.contents.get(inode);
+    changes.extend(inodes.into_iter().filter(is_new).map(Change::Contents));
+    changes
+}
+
+/// None and all of the changes, each alone, all but each, and random ones.
+fn parts(count: usize, subsets: usize, random: &mut Random) -> Vec<Vec<bool>> {
+    let mut chosen: Vec<Vec<bool>> = vec![vec![false; count], vec![true; count]];
+    for index in 0..count {
+        chosen.push((0..count).map(|other| other == index).collect());
+        chosen.push((0..count).map(|other| other != index).collect());
+    }
+    for _ in 0..if count > 1 { subsets } else { 0 } {
+        let quarters = random.below(4);
+        chosen.push((0..count).map(|_| random.below(4) <= quarters).collect());
+    }
+    chosen
+}
+
+fn part(durable: &Snapshot, now: &Snapshot, changes: &[Change], kept: &[bool], random: &mut Random) -> Snapshot {
+    let mut state = durable.clone();
+    for (change, is_kept) in changes.iter().zip(kept) {
+        match change {
+            Change::Directory => state.is_there = *is_kept,
+            Change::Entry { gone, new } if *is_kept => {
+                if let Some(name) = gone {
+                    state.names.remove(name);
+                }
+                state.names.extend(new.clone());
+            }
+            Change::Entry { .. } => {}
+            Change::Contents(inode) => {
+                let whole = &now.contents[inode];
+                let contents = match (is_kept, random.below(4)) {
+                    (true, _) => Arc::clone(whole),
+                    // As it was; a file that never was durable is empty.
+                    (false, 0 | 1) => durable.contents.get(inode).map_or_else(Arc::default, Arc::clone),
+                    // Its size came, but none of its bytes; or the first of them.
+                    (false, 2) => Arc::new(vec![0; whole.len()]),
+                    (false, _) => Arc::new(whole[..whole.len() / 2].to_vec()),
+                };
+                state.contents.insert(*inode, contents);
+            }
+        }
+    }
+    state
+}
+
+impl State {
+    /// Makes it in a directory below `root`, in place of what is there.
+    pub fn lay_out(&self, root: &Path) -> io::Result<()> {
+        let directory = root.join(DIRECTORY);
+        match std::fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        if !self.snapshot.is_there {
+            return Ok(());
+        }
+        DirBuilder::new().mode(0o700).create(&directory)?;
+        std::fs::set_permissions(&directory, Permissions::from_mode(0o700))?;
+        let mut inodes = HashMap::new();
+        let mut files = Vec::new();
+        for (name, inode) in &self.snapshot.names {
+            let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(directory.join(name))?;
+            inodes.insert(*inode, file.metadata()?.ino());
+            files.push((file, self.snapshot.contents.get(inode).map_or_else(Arc::default, Arc::clone)));
+        }
+        for (mut file, contents) in files {
+            file.write_all(&with_inodes(&contents, &inodes).unwrap_or_else(|| contents.to_vec()))?;
+        }
+        Ok(())
+    }
+}
+
+/// A journal names inodes, and these files have others here. `None` if it is no journal.
+fn with_inodes(contents: &[u8], inodes: &HashMap<u64, u64>) -> Option<Vec<u8>> {
+    let mut journal: Journal = contents.starts_with(b"{\"namespaces\"").then(|| serde_json::from_slice(contents).ok())??;
+    for (_, inode) in journal.namespaces.iter_mut().flat_map(|namespace| &mut namespace.files) {
+        *inode = inodes.get(inode).copied().unwrap_or(0);
+    }
+    serde_json::to_vec(&journal).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::SCENARIOS;
+
+    fn snapshot(files: &[(&str, u64, &[u8])]) -> Snapshot {
+        Snapshot {
+            is_there: true,
+            names: files.iter().map(|(name, inode, _)| ((*name).to_owned(), *inode)).collect(),
+            contents: files.iter().map(|(_, inode, bytes)| (*inode, Arc::new(bytes.to_vec()))).collect(),
+        }
+    }
+
+    #[test]
+    fn a_rename_is_one_change_and_contents_are_another() {
+        let durable = snapshot(&[("tmp", 1, b"old"), ("gone", 2, b"x"), ("same", 3, b"y")]);
+        let now = snapshot(&[("final", 1, b"new"), ("same", 3, b"y"), ("made", 4, b"z")]);
+        let found = changes(&durable, &now);
+        let entry = |gone: Option<&str>, new: Option<(&str, u64)>| Change::Entry {
+            gone: gone.map(str::to_owned),
+            new: new.map(|(name, inode)| (name.to_owned(), inode)),
+        };
+        let expected = [
+            entry(Some("tmp"), Some(("final", 1))),
+            entry(None, Some(("made", 4))),
+            entry(Some("gone"), None),
+            Change::Contents(1),
+            Change::Contents(4),
+        ];
+        assert_eq!(found, expected);
+        let (none, all) = (vec![false; 5], vec![true; 5]);
+        let mut random = Random::new(1);
+        assert_eq!(part(&durable, &now, &found, &all, &mut random).number(), now.number());
+        assert_eq!(part(&durable, &now, &found, &none, &mut random).names, durable.names);
+    }
+
+    #[test]
+    fn what_is_durable_is_in_every_state() {
+        let empty = Snapshot::default();
+        let call = |what: &str, inode: u64, is_directory, is_taken_out| Call {
+            what: what.to_owned(),
+            inode,
+            is_directory,
+            is_taken_out,
+        };
+        let states = |taken_out: Option<usize>| {
+            let steps = [("parent", 9, true), ("file", 1, false), ("names", 8, true)];
+            let now = snapshot(&[("file", 1, b"bytes")]);
+            let moments = steps.iter().enumerate().map(|(number, (what, inode, is_directory))| Moment {
+                call: call(what, *inode, *is_directory, taken_out == Some(number)),
+                snapshot: if number == 0 { snapshot(&[]) } else { now.clone() },
+            });
+            let watched =
+                Watched { directory_inode: 8, at_start: empty.clone(), moments: moments.collect(), at_success: now.clone() };
+            let mut states = Vec::new();
+            let mut keep = |state| {
+                states.push(state);
+                Ok::<(), ()>(())
+            };
+            watched.each_state(8, &mut Random::new(5), &mut keep).expect("states");
+            states
+        };
+        let is_whole = |state: &State| state.snapshot.number() == snapshot(&[("file", 1, b"bytes")]).number();
+        let after = |taken_out| states(taken_out).into_iter().filter(|state| state.is_after).collect::<Vec<_>>();
+        assert_eq!((after(None).len(), after(None).iter().all(is_whole)), (1, true));
+        for taken_out in 0..3 {
+            assert!(!after(Some(taken_out)).iter().all(is_whole), "call {taken_out} is needed");
+        }
+        assert!(states(None).len() > 4);
+    }
+
+    #[test]
+    fn a_journal_follows_its_files() {
+        let text = br#"{"namespaces":[{"namespace":"test","files":[["ae001000.dat",7],["ae001001.dat",8]]}]}"#;
+        let moved = with_inodes(text, &HashMap::from([(7, 70)])).expect("a journal");
+        assert_eq!(moved, br#"{"namespaces":[{"namespace":"test","files":[["ae001000.dat",70],["ae001001.dat",0]]}]}"#);
+        assert_eq!(with_inodes(&text[..20], &HashMap::new()), None);
+    }
+
+    /// Found by the power loop: an empty manifest (ext4, btrfs) made asmt refuse a backup that it had reported as done, and
+    /// an empty journal left files in the way of the next one.
+    #[test]
+    fn manifest_and_journal_are_durable_before_they_are_named() {
+        let run = || {
+            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWIPC) }, 0, "a new IPC namespace needs root");
+            let root = std::env::temp_dir().join(format!("asmt-powercut-model-{}", std::process::id()));
+            std::fs::create_dir(&root).expect("a directory");
+            let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "beside").expect("it is among them");
+            let truths = scenario.fill_memory().expect("segments");
+            let wrongs_without = |what: Option<&str>| {
+                let calls = watch(scenario, &root, None)
+                    .expect("a run")
+                    .calls()
+                    .iter()
+                    .map(|call| (*call).to_owned())
+                    .collect::<Vec<_>>();
+                let number = what.map(|what| calls.iter().position(|call| call == what).expect(what));
+                let mut wrong = 0;
+                let mut look = |state: State| {
+                    state.lay_out(&root).map_err(|error| error.to_string())?;
+                    let facts = crate::judge::look(&root, &truths, false)?;
+                    wrong += facts.wrongs(&truths, state.is_after).len();
+                    Ok::<(), String>(())
+                };
+                watch(scenario, &root, number).expect("a run").each_state(2, &mut Random::new(1), &mut look).expect("states");
+                wrong
+            };
+            let found = [None, Some("asmt-manifest-0-new.json"), Some("journal")].map(wrongs_without);
+            std::fs::remove_dir_all(&root).expect("it goes");
+            found
+        };
+        let [whole, without_manifest, without_journal] = std::thread::spawn(run).join().expect("a run");
+        assert_eq!(whole, 0);
+        assert!(without_manifest > 0 && without_journal > 0, "{without_manifest} {without_journal}");
+    }
+}

@@ -1,0 +1,260 @@
+//! What is done while the power may go: shared memory, commands, and what must be there afterwards.
+//!
+//! Promise: the same scenario makes the same segments. Must never: decide what is right; that is in `judge.rs`.
+
+use crate::machine::Machine;
+use crate::states::Shape;
+use asmt_engine::progress::Control;
+use asmt_engine::report::Verb;
+use asmt_engine::segment::Key;
+use asmt_engine::{Request, perform};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The mark that stands in a log when success had been reported.
+pub const SUCCESS: &str = "success";
+/// Name of the backup's directory in the file system.
+pub const DIRECTORY: &str = "backup";
+
+/// A command of asmt's.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What it does.
+    pub verb: Verb,
+    /// Whether it compresses.
+    pub compress: bool,
+    /// Of which namespaces; none means all.
+    pub names: &'static [&'static str],
+}
+
+const BACKUP: Step = Step { verb: Verb::Backup, compress: false, names: &[] };
+
+/// One of them.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// Namespaces in memory: name, and what the simulator is told.
+    memory: &'static [(&'static str, &'static str)],
+    /// Commands before the log begins: what they backed up must be there in every state.
+    pub before: &'static [Step],
+    /// Commands that are logged. Success is reported after the last one.
+    pub steps: &'static [Step],
+    /// Whether an interrupted backup of the same is in the directory at the beginning.
+    pub is_after_interruption: bool,
+}
+
+const INDEX: &str = "--stage-size 512KiB --base-size 16KiB --treex-size 40KiB";
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "plain",
+        memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
+        before: &[],
+        steps: &[BACKUP],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "compressed",
+        memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
+        before: &[],
+        steps: &[Step { compress: true, ..BACKUP }],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "several",
+        memory: &[
+            ("one", "--nsid 1 --stages 2 --stripes 2 --stripe-size 256KiB"),
+            ("two", "--nsid 2 --stages 1 --stripes 2 --stripe-size 256KiB --data-nsid 9"),
+            ("data", "--nsid 3 --no-index --stripes 3 --stripe-size 256KiB"),
+        ],
+        before: &[],
+        steps: &[BACKUP],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "stripes",
+        memory: &[("data", "--nsid 1 --no-index --stripes 8 --stripe-size 256KiB")],
+        before: &[],
+        steps: &[BACKUP],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "beside",
+        memory: &[("old", "--nsid 1 --stages 1"), ("new", "--nsid 2 --stages 2")],
+        before: &[Step { names: &["old"], ..BACKUP }],
+        steps: &[Step { names: &["new"], ..BACKUP }],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "again",
+        memory: &[("test", "--stages 2 --si-stages 1 --si-stage-size 256KiB")],
+        before: &[],
+        steps: &[BACKUP],
+        is_after_interruption: true,
+    },
+];
+
+/// A namespace as it is in memory.
+pub struct Truth {
+    /// Its name.
+    pub name: &'static str,
+    /// Its segments, each as the simulator sums it: key, size, CRC-32, owner, group, mode.
+    pub segments: BTreeMap<Key, String>,
+    /// Whether it was backed up before the log begins.
+    pub is_standing: bool,
+}
+
+impl Truth {
+    /// Whether its index and its stripes have the same nsid, so that ASMT knows them to belong together.
+    pub fn has_index_at_nsid_of_stripes(&self) -> bool {
+        let addresses = || self.segments.keys().filter_map(|key| key.address());
+        let nsid = addresses().find(|address| !address.segment_type.is_index()).map(|address| address.nsid);
+        addresses().any(|address| address.segment_type.is_index() && Some(address.nsid) == nsid)
+    }
+}
+
+/// How commands are run.
+pub enum Runner {
+    /// The real command line.
+    CommandLine(PathBuf),
+    /// The engine in this process: for taking out an fsync.
+    Engine,
+}
+
+/// What the simulator says.
+pub fn sim(line: &str) -> Result<String, String> {
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let mut out = Vec::new();
+    asmt_sim::run(&words, &mut out)?;
+    String::from_utf8(out).map_err(|error| error.to_string())
+}
+
+/// Sums of all segments in this namespace of shared memory.
+pub fn sums() -> Result<BTreeMap<Key, String>, String> {
+    let mut sums = BTreeMap::new();
+    for line in sim("sum --sparse")?.lines() {
+        // The last word is how often it is attached.
+        let (text, _) = line.rsplit_once(' ').ok_or_else(|| format!("no sum: {line:?}"))?;
+        let key = line.get(..8).and_then(Key::from_hex).ok_or_else(|| format!("no key: {line:?}"))?;
+        sums.insert(key, text.to_owned());
+    }
+    Ok(sums)
+}
+
+/// A request of the engine.
+pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
+    Request {
+        verb,
+        directory: Some(directory.to_owned()),
+        instance: Some(0),
+        namespaces: (!names.is_empty()).then(|| names.iter().map(|name| (*name).to_owned()).collect()),
+        compress: false,
+        check: false,
+        // One: the calls come in the same order each time.
+        threads: Some(1),
+        analyze: false,
+        require_manifest: false,
+        allow_volatile: true,
+    }
+}
+
+impl Step {
+    /// Runs it.
+    pub fn run(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
+        match runner {
+            Runner::Engine => {
+                let request = Request { compress: self.compress, ..request(self.verb, directory, self.names) };
+                perform(&request, "asmt powercut", &Control::default()).map(drop).map_err(|failure| failure.error.to_string())
+            }
+            Runner::CommandLine(main) => {
+                let mut command = Command::new("node");
+                command.arg(main).arg(match self.verb {
+                    Verb::Restore => "restore",
+                    _ => "backup",
+                });
+                if self.compress {
+                    command.arg("-z");
+                }
+                if !self.names.is_empty() {
+                    command.arg("-n").arg(self.names.join(","));
+                }
+                let done = command.arg(directory).output().map_err(|error| format!("node: {error}"))?;
+                let text = String::from_utf8_lossy(&done.stderr);
+                if done.status.success() { Ok(()) } else { Err(format!("{command:?}: {}\n{text}", done.status)) }
+            }
+        }
+    }
+}
+
+impl Scenario {
+    /// Makes the segments, in place of what there was.
+    pub fn fill_memory(&self) -> Result<Vec<Truth>, String> {
+        sim("remove")?;
+        let mut all = BTreeMap::new();
+        let mut truths = Vec::new();
+        for (number, (name, words)) in self.memory.iter().enumerate() {
+            sim(&format!("make --name {name} --seed {} {INDEX} {words}", number + 1))?;
+            let segments: BTreeMap<Key, String> = sums()?.into_iter().filter(|(key, _)| !all.contains_key(key)).collect();
+            all.extend(segments.clone());
+            let is_standing = self.before.iter().any(|step| step.names.contains(name));
+            truths.push(Truth { name, segments, is_standing });
+        }
+        Ok(truths)
+    }
+
+    /// Brings the disk to where the log begins.
+    pub fn prepare(&self, machine: &mut Machine, runner: &Runner) -> Result<(), String> {
+        if !self.before.is_empty() {
+            let mounted = machine.mount().map_err(text_of("mount"))?;
+            self.before.iter().try_for_each(|step| step.run(runner, &mounted.path().join(DIRECTORY)))?;
+            drop(mounted);
+            machine.keep().map_err(text_of("keep"))?;
+        }
+        if self.is_after_interruption {
+            let log = self.record(machine, runner)?;
+            self.interrupt(machine, &log)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the disk as it was when files of segments were published, and base was not.
+    fn interrupt(&self, machine: &mut Machine, log: &[Shape]) -> Result<(), String> {
+        let states = crate::states::plan(log, SUCCESS, 0, usize::MAX, &mut crate::states::Random::new(0));
+        for state in states.iter().filter(|state| state.is_prefix && !state.is_after) {
+            machine.lay_out(state).map_err(text_of("lay out a state"))?;
+            let mounted = machine.mount().map_err(text_of("mount"))?;
+            let names: Vec<String> = std::fs::read_dir(mounted.path().join(DIRECTORY)).map_or_else(
+                |_| Vec::new(),
+                |entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
+            );
+            let is_published = |name: &String| name.ends_with(".dat");
+            let is_base = |name: &String| name.starts_with("ae") && name.ends_with("000.dat");
+            let is_it = names.iter().any(is_published) && !names.iter().any(|name| is_published(name) && is_base(name));
+            drop(mounted);
+            if is_it {
+                return machine.keep().map_err(text_of("keep"));
+            }
+        }
+        Err("no state of the log has files of segments published, but not base".to_owned())
+    }
+
+    /// Runs the commands on the mounted disk, and gives what was logged.
+    pub fn record(&self, machine: &mut Machine, runner: &Runner) -> Result<Vec<Shape>, String> {
+        machine.record().map_err(text_of("record"))?;
+        let mounted = machine.mount().map_err(text_of("mount"))?;
+        for step in self.steps {
+            step.run(runner, &mounted.path().join(DIRECTORY))?;
+        }
+        machine.mark(SUCCESS).map_err(text_of("mark"))?;
+        drop(mounted);
+        machine.end_recording().map_err(text_of("end the log"))
+    }
+}
+
+/// Says what failed.
+pub fn text_of(what: &str) -> impl FnOnce(std::io::Error) -> String {
+    let what = what.to_owned();
+    move |error| format!("cannot {what}: {error}")
+}
