@@ -12,6 +12,7 @@ import { join, resolve } from 'node:path';
 
 export const ROOT = resolve(import.meta.dirname, '..');
 export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
+export const FAULTS = join(ROOT, 'target', 'release', 'asmt-faults');
 export const BENCH = join(ROOT, 'target', 'release', 'asmt-bench');
 export const MAIN = join(ROOT, 'dist', 'main.js');
 
@@ -63,12 +64,12 @@ export function install() {
   if (!isNew) step('installing packages (npm ci)', 'npm', ['ci', '--no-audit', '--no-fund']);
 }
 
-/** The addon, the command line and the simulator. */
+/** The addon, the command line, and the tools that tests, demo and benchmark use. */
 export function build() {
   step('building the engine (cargo, release)', 'npm', ['run', '--silent', 'build:native']);
   step('building the command line (tsc)', 'npm', ['run', '--silent', 'build:ts']);
-  const tools = ['--package', 'asmt-sim', '--package', 'asmt-bench'];
-  step('building simulator and benchmark (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
+  const tools = ['asmt-sim', 'asmt-bench', 'asmt-faults'].flatMap((name) => ['--package', name]);
+  step('building simulator, benchmark and loops (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
 }
 
 /** The words before a command that give it an IPC namespace of its own; null where the system allows none. */

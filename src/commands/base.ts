@@ -160,7 +160,6 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
     return { outcome, signal: signals.received() };
   } finally {
     display.clear();
-    signals.end();
   }
 }
 

@@ -6,7 +6,7 @@
 //! go on after one has failed.
 
 use crate::error::{Error, Result};
-use crate::fill::Filled;
+use crate::fill::{Filled, Made};
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::segment::{Key, SegmentType};
@@ -16,13 +16,18 @@ use std::cmp::Reverse;
 
 /// Publishes a staged backup. On an error nothing of it is left.
 pub fn publish(staged: Staged<'_>, control: &Control) -> Result<()> {
+    publish_staged(&staged, control).map_err(|error| staged.temporaries.clean_up_after(error))
+}
+
+fn publish_staged(staged: &Staged<'_>, control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
-    let ordered = write_manifests(&staged)?;
-    let journal = write_journal(&staged, &ordered)?;
+    let ordered = write_manifests(staged)?;
+    store.check_place()?;
+    let journal = write_journal(staged, &ordered)?;
     let mut published = Vec::new();
-    let outcome = publish_files(&staged, &ordered, &mut published, control);
+    let outcome = publish_files(staged, &ordered, &mut published, control);
     match outcome {
         Ok(()) => {
             // Only a leftover if it stays: everything that it lists is committed.
@@ -136,6 +141,9 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
         }
         if count > 0 {
             store.sync(what)?;
+            if let Some(last) = published.last() {
+                store.check_alive(last)?;
+            }
             control.note("published", format!("published {what}: {count}"));
         }
     }
@@ -145,15 +153,20 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
 /// Makes restored segments count: owners and modes first, then the withheld words, base's shutdown word last of all.
 /// On an error nothing of them is left.
 pub fn trust(filled: Filled<'_>, control: &Control) -> Result<()> {
-    control.check_stop()?;
-    control.begin(Phase::Publish, 0);
-    for segment in filled.segments() {
-        segment.give_to_owner()?;
-    }
-    for segment in filled.segments_by_rank() {
-        segment.store_withheld()?;
+    if let Err(error) = control.check_stop().and_then(|()| store_trust(&filled, control)) {
+        return Err(filled.clean_up_after(error));
     }
     control.note("trusted", "all segments are in place; the server may start");
     filled.keep(control);
     Ok(())
+}
+
+fn store_trust(filled: &Filled<'_>, control: &Control) -> Result<()> {
+    control.begin(Phase::Publish, 0);
+    filled.segments().try_for_each(Made::give_to_owner)?;
+    // Somebody else may have taken one of them away, or be at work on it: then the rest is not to be trusted.
+    filled.segments().try_for_each(|segment| segment.check_there(true))?;
+    filled.segments_by_rank().try_for_each(Made::store_withheld)?;
+    // From here on a server may have them.
+    filled.segments().try_for_each(|segment| segment.check_there(false))
 }

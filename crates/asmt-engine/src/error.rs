@@ -84,6 +84,8 @@ codes! {
     BackupExists = "backup-exists", Refused;
     /// Segments of the namespace are in memory.
     SegmentsExist = "segments-exist", Refused;
+    /// The path of the directory leads elsewhere since it was opened.
+    DirectoryMoved = "directory-moved", Refused;
     /// Another asmt works on the directory or the instance.
     AnotherAsmt = "another-asmt", Refused;
     /// A storage device is not marked as trusted: the server was not cleanly shut down for it.
@@ -189,6 +191,11 @@ impl Problem {
     }
 }
 
+const INTERRUPTED: &str = "stopped before it was done; everything was cleaned up";
+const NOTHING_LEFT: &str = "nothing was left behind; it can be run again";
+const SOMETHING_LEFT: &str =
+    "something was left behind, which no restore and no start takes for anything: the next run removes it";
+
 /// Why an operation failed: one or more problems, the weightiest first.
 #[derive(Debug, thiserror::Error)]
 pub struct Error {
@@ -230,9 +237,13 @@ impl Error {
     pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (code, hint) = match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (
-                Code::DiskFull,
-                "make room (files, blocks, quota or file-size limit), or choose another directory, then run it again",
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                (Code::DiskFull, "make room (files, blocks or quota), or choose another directory, then run it again")
+            }
+            // Room would not help.
+            Some(libc::EFBIG) => (
+                Code::SystemLimit,
+                "raise the limit on file sizes (ulimit -f), or choose a file system that holds larger files, then run it again",
             ),
             Some(libc::ENOMEM) => {
                 (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then run it again")
@@ -245,7 +256,7 @@ impl Error {
             Some(libc::EIO) => {
                 (Code::SystemCall, "the device has failed: look at the kernel's log, and choose another directory")
             }
-            _ => (Code::SystemCall, "nothing was left behind; it can be run again"),
+            _ => (Code::SystemCall, NOTHING_LEFT),
         };
         let problem = Problem::new(code, format!("{call} {object}: {}", without_number(&source)), hint);
         Self { problems: vec![problem], source: Some(source) }
@@ -253,7 +264,7 @@ impl Error {
 
     /// The error of a stop that came before the commit.
     pub fn interrupted() -> Self {
-        Self::new(Code::Interrupted, "stopped before it was done; everything was cleaned up", "run it again")
+        Self::new(Code::Interrupted, INTERRUPTED, "run it again")
     }
 
     /// Says in which file it is, where that is not said yet.
@@ -282,8 +293,18 @@ impl Error {
 
     /// Adds what went wrong while cleaning up after this error.
     pub fn and_while_cleaning_up(mut self, other: Error) -> Self {
+        for problem in &mut self.problems {
+            // What was promised has not come true.
+            if problem.message == INTERRUPTED {
+                "stopped before it was done".clone_into(&mut problem.message);
+            }
+            if problem.hint == NOTHING_LEFT {
+                SOMETHING_LEFT.clone_into(&mut problem.hint);
+            }
+        }
         self.problems.extend(other.problems.into_iter().map(|mut problem| {
             problem.message = format!("and while cleaning up: {}", problem.message);
+            SOMETHING_LEFT.clone_into(&mut problem.hint);
             problem
         }));
         self
@@ -351,5 +372,14 @@ mod tests {
         assert_eq!(error.first().message, "fallocate ae001000.dat: no space left on device");
         assert_eq!(error.first().kind, Kind::NoRoom);
         assert!(!error.first().hint.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_cleaned_up_is_not_called_clean() {
+        let failed = Error::io("unlink", "x", std::io::Error::from_raw_os_error(libc::EACCES));
+        let error = Error::interrupted().and_while_cleaning_up(failed);
+        assert_eq!(error.problems()[0].message, "stopped before it was done");
+        assert_eq!(error.problems()[1].message, "and while cleaning up: unlink x: permission denied");
+        assert!(error.problems()[1].hint.contains("left behind"));
     }
 }

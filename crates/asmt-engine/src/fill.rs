@@ -61,7 +61,9 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
+    /// As [`crate::transfer`] does: who had it in hand last is asked before each attaching and detaching of ours.
     fn attach(&self, access: Access) -> Result<Attachment> {
+        self.check_untouched()?;
         Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
     }
 
@@ -92,6 +94,44 @@ impl Made {
             ),
             _ => Error::io("shmctl(IPC_SET)", source.key, error),
         })
+    }
+
+    /// Fails if another process had the segment attached since it was made: it may have written to it. Segments with a header
+    /// are let be, for a list that another asmt makes looks into them.
+    fn check_untouched(&self) -> Result<()> {
+        if self.source.address.segment_type.has_header() {
+            return Ok(());
+        }
+        match sysv::last_pid(self.shmid) {
+            // 0: nobody had it yet.
+            Ok(pid) if pid == 0 || pid.cast_unsigned() == std::process::id() => Ok(()),
+            Ok(pid) => Err(self.changed(&format!("another process (pid {pid}) had it attached"))),
+            Err(error) => Err(self.gone_or_failed(error)),
+        }
+    }
+
+    fn changed(&self, what: &str) -> Error {
+        Error::new(
+            Code::SegmentChanged,
+            format!("segment {} changed while it was restored: {what}", self.source.key),
+            "make sure that the server stays stopped during a restore, then run it again",
+        )
+    }
+
+    fn gone_or_failed(&self, error: std::io::Error) -> Error {
+        if is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
+    }
+
+    /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
+    pub fn check_there(&self, alone: bool) -> Result<()> {
+        let stat = sysv::stat(self.shmid).map_err(|error| self.gone_or_failed(error))?;
+        if stat.is_removed || stat.key != self.source.key {
+            return Err(self.changed("it was removed"));
+        }
+        if alone && stat.attached_count > 0 {
+            return Err(self.changed(&format!("it is attached {} times, expected 0", stat.attached_count)));
+        }
+        if alone { self.check_untouched() } else { Ok(()) }
     }
 
     /// Stores the word that was held back, if the segment has one.
@@ -171,21 +211,45 @@ impl Filled<'_> {
     }
 }
 
-impl Drop for Filled<'_> {
-    fn drop(&mut self) {
-        let mut all_gone = true;
-        // Base first: what it vouches for must not go before it.
-        self.made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
-        for made in &self.made {
-            let gone = matches!(sysv::remove(made.shmid), Ok(()))
-                || matches!(sysv::stat(made.shmid), Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)));
-            all_gone &= gone;
-        }
-        // The journal stays as long as a segment does: the next run removes both.
-        if let Some(journal) = self.journal.take().filter(|_| all_gone) {
-            let _ = journal.end();
+impl Filled<'_> {
+    /// Removes all that was made because of an error, and adds to it what went wrong with that.
+    pub fn clean_up_after(mut self, error: Error) -> Error {
+        match self.remove() {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
         }
     }
+
+    fn remove(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        let mut made = std::mem::take(&mut self.made);
+        // Base first: what it vouches for must not go before it.
+        made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
+        for made in &made {
+            if let Err(error) = sysv::remove(made.shmid)
+                && !is_gone(&error)
+            {
+                outcome = outcome.and(Err(Error::io("shmctl(IPC_RMID)", made.source.key, error)));
+            }
+        }
+        match self.journal.take() {
+            // The journal stays as long as a segment does: the next run removes both.
+            Some(journal) if outcome.is_ok() => journal.end(),
+            _ => outcome,
+        }
+    }
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        // Only on the way out of a panic is there something left; the next run removes what stays.
+        let _ = self.remove();
+    }
+}
+
+/// Whether a call on a segment failed because there is no such segment any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -202,18 +266,31 @@ pub fn fill<'j>(
     options: Options,
     control: &Control,
 ) -> Result<Filled<'j>> {
+    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
+    match fill_all(store, namespaces, &mut filled, options, control) {
+        Ok(()) => Ok(filled),
+        Err(error) => Err(filled.clean_up_after(error)),
+    }
+}
+
+fn fill_all(
+    store: &Store,
+    namespaces: &[NamespaceRestore],
+    filled: &mut Filled<'_>,
+    options: Options,
+    control: &Control,
+) -> Result<()> {
     let sources: Vec<&Source> = namespaces.iter().flat_map(|namespace| &namespace.sources).collect();
     let is_base = |source: &&&Source| source.address.segment_type == SegmentType::PiBase;
-    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
     control.begin(Phase::Copy, sources.iter().map(|source| source.size_bytes).sum());
-    let others = make(&mut filled, sources.iter().filter(|source| !is_base(source)), control)?;
-    fill_made(store, &mut filled, others, options, control)?;
-    let bases = make(&mut filled, sources.iter().filter(is_base), control)?;
-    fill_made(store, &mut filled, bases, options, control)?;
+    let others = make(filled, sources.iter().filter(|source| !is_base(source)), control)?;
+    fill_made(store, filled, others, options, control)?;
+    let bases = make(filled, sources.iter().filter(is_base), control)?;
+    fill_made(store, filled, bases, options, control)?;
     if options.check {
-        compare(&filled, options, control)?;
+        compare(filled, options, control)?;
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// Makes segments; gives their range among those made.
@@ -292,7 +369,9 @@ fn fill_made(
         let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)?;
         reading::put_sums(&target.sums, source, unit, &found);
         control.add_done(unit_bytes(source, unit));
-        if in_work[index].leave(open).is_some() {
+        if let Some(open) = in_work[index].leave(open) {
+            target.check_untouched()?;
+            drop(open);
             control.note("filled", format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
         }
         Ok(())

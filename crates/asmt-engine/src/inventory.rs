@@ -11,6 +11,7 @@ use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, Namespa
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::Path;
 
 /// One segment of Aerospike's, as it stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,8 +168,9 @@ pub fn take() -> Result<Inventory> {
 
 /// Reads the header of a segment that was looked at before once more.
 pub fn header_again(segment: &Segment) -> Result<Header> {
-    let (header, _) = read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
-    Ok(header)
+    let (header, is_denied) =
+        read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
+    if is_denied { Err(Error::io("shmat", segment.key(), std::io::Error::from_raw_os_error(libc::EACCES))) } else { Ok(header) }
 }
 
 /// Reads the header of a segment that must have one. The flag says that permission was missing.
@@ -226,8 +228,8 @@ fn resident_and_swapped() -> HashMap<i32, (u64, u64)> {
 fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
-    let Ok(processes) = fs::read_dir("/proc") else { return found };
-    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    let Ok(processes) = crate::store::names_of(Path::new("/proc")) else { return found };
+    for pid in processes.iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {
             continue;
         }

@@ -197,6 +197,7 @@ impl<'r> Operation<'r> {
         let listing = store.list()?;
         let (plan, facts) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
+        plan::check_same(&before.namespaces, &plan.namespaces)?;
         if !listing.leftovers.sweep.is_empty() {
             store.remove_all(listing.leftovers.sweep.iter().map(String::as_str))?;
             self.control

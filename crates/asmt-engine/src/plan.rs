@@ -305,6 +305,24 @@ fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Namespace
     }
 }
 
+/// Fails if two looks have not found the same segments. A listing is not made at one moment: where segments are made anew
+/// meanwhile it may show some of them only, and of a namespace that has data alone nothing says how many there must be.
+pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
+    let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
+        let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);
+        copies.map(|copy| (copy.segment.key(), copy.segment.stat.shmid)).collect()
+    };
+    let (before, now) = (ids(before), ids(now));
+    match before.symmetric_difference(&now).next() {
+        None => Ok(()),
+        Some((key, shmid)) => Err(Error::new(
+            Code::SegmentChanged,
+            format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
+            "make sure that the server stays stopped during a backup, then run it again",
+        )),
+    }
+}
+
 /// Where something was looked for: the same findings have other reasons and next steps.
 enum Place {
     Memory,
@@ -923,7 +941,11 @@ fn plan_without_manifest(
         );
     }
     let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
-    for text in missing_or_extra(&headers) {
+    // What is there and cannot be read is refused for that, and is not missing.
+    let is_unreadable =
+        |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
+    let missing = if listing.problems.iter().any(is_unreadable) { Vec::new() } else { missing_or_extra(&headers) };
+    for text in missing {
         plan.refuse(
             Code::BackupIncomplete,
             format!("{title}: {text}"),

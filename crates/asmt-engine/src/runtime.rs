@@ -100,11 +100,9 @@ impl Runtime {
     /// Removes what restores that were killed have left, and their journals.
     pub fn recover(&self, control: &Control) -> Result<()> {
         let prefix = self.journal_prefix();
-        let entries =
-            fs::read_dir(&self.directory).map_err(|error| Error::io("read directory", self.directory.display(), error))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(run) = name.to_str().and_then(|name| name.strip_prefix(&prefix)).and_then(RunId::parse) else { continue };
+        for name in crate::store::names_of(&self.directory)? {
+            let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
+            let path = self.directory.join(&name);
             if run.is_other_and_may_live(true) {
                 return Err(Error::new(
                     Code::AnotherAsmt,
@@ -112,12 +110,12 @@ impl Runtime {
                     "wait for it to end, then run it again",
                 ));
             }
-            let text = read_journal(&entry.path())?;
+            let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
             if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_this_boot()) {
                 recover_one(&run, &head, &shmids, control)?;
             }
-            fs::remove_file(entry.path()).map_err(|error| Error::io("unlink", entry.path().display(), error))?;
+            fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
         }
         Ok(())
     }

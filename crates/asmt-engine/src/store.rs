@@ -180,7 +180,11 @@ impl Store {
     ///
     /// Errors: `directory-missing`, `not-a-directory`, `permission-denied`.
     pub fn open(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::open_as(path, OFlags::empty())
+    }
+
+    fn open_as(path: &Path, more: OFlags) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
             Ok(directory) => Ok(Self { directory, path: path.to_owned(), is_locked: AtomicBool::new(false) }),
             Err(Errno::NOENT) => Err(Error::new(
@@ -220,8 +224,11 @@ impl Store {
 
     /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
     pub fn open_or_create(path: &Path) -> Result<Self> {
+        // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
+        let mut more = OFlags::NOFOLLOW;
         match fs::mkdir(path, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+            Ok(()) => {}
+            Err(Errno::EXIST) => more = OFlags::empty(),
             Err(Errno::NOENT) => {
                 return Err(Error::new(
                     Code::DirectoryMissing,
@@ -245,7 +252,7 @@ impl Store {
             }
             Err(error) => return Err(Error::io("mkdir", path.display(), error)),
         }
-        let store = Self::open(path)?;
+        let store = Self::open_as(path, more)?;
         store.sync_parent()?;
         match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
             Err(Errno::ACCESS) => Err(Error::new(
@@ -315,23 +322,10 @@ impl Store {
         }
     }
 
-    /// Names in the directory, sorted. Names that are not UTF-8 are nobody's we know.
+    /// Names in the directory, as of [`names_of`].
     fn names(&self) -> Result<Vec<String>> {
         // A descriptor of its own, so that listing twice starts at the beginning twice.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::openat(&self.directory, ".", flags, Mode::empty())
-            .map_err(|error| Error::io("open", self.path.display(), error))?;
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut entries = RawDir::new(directory, &mut buffer);
-        let mut names = Vec::new();
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|error| Error::io("read directory", self.path.display(), error))?;
-            if let Ok(name) = entry.file_name().to_str() {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        names_at(&self.directory, Path::new("."), &self.path)
     }
 
     /// Looks at what is in the directory: names, owners, sizes, headers, manifests. Reads no data.
@@ -601,6 +595,14 @@ impl Store {
         durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
+    /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
+    pub fn check_alive(&self, name: &str) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, name, flags, Mode::empty())
+            .map_err(|error| Error::io("open", self.shown(name), error))?;
+        durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
+    }
+
     /// Gives a staged file its final name, where nothing may be yet.
     pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
         match fs::renameat_with(&self.directory, temporary, &self.directory, name, RenameFlags::NOREPLACE) {
@@ -647,6 +649,20 @@ impl Store {
             });
         }
         self.sync("a mark")
+    }
+
+    /// Fails if the path leads elsewhere by now: what was written would not be where it is looked for.
+    pub fn check_place(&self) -> Result<()> {
+        let own = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        match fs::stat(&self.path) {
+            Ok(there) if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino) => Ok(()),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Error::new(
+                Code::DirectoryMoved,
+                format!("{} was removed, renamed or replaced while the backup was made", self.path.display()),
+                "find out who else works on this directory, then run it again",
+            )),
+            Err(error) => Err(Error::io("stat", self.path.display(), error)),
+        }
     }
 
     /// Bytes this user can still have of the file system.
@@ -706,6 +722,30 @@ impl Store {
 /// When a file was last written, milliseconds since 1970.
 pub fn modified_ms(stat: &fs::Stat) -> u64 {
     u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
+}
+
+/// Names in a directory, sorted. Names that are not UTF-8 are nobody's we know.
+///
+/// Not `std::fs::read_dir`: that panics when the directory cannot be closed.
+pub fn names_of(path: &Path) -> Result<Vec<String>> {
+    names_at(fs::CWD, path, path)
+}
+
+fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory =
+        fs::openat(directory, path, flags, Mode::empty()).map_err(|error| Error::io("open", shown.display(), error))?;
+    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| Error::io("read directory", shown.display(), error))?;
+        if let Ok(name) = entry.file_name().to_str() {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
 }
 
 /// The directory above a path.
@@ -971,6 +1011,11 @@ impl InFile {
             let _ = length.map(|length| fs::fadvise(self.file.file(), offset, Some(length), fs::Advice::DontNeed));
         }
         if read < needed {
+            let stat = fs::fstat(self.file.file()).map_err(|error| Error::io("fstat", &self.shown, error))?;
+            if stat.st_size.cast_unsigned() > offset + read as u64 {
+                // The file goes on, and still no whole sector came: the device has failed in the middle of it.
+                return Err(fail(Errno::IO));
+            }
             let end = offset + read as u64;
             let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
             let hint = "the backup is damaged: use another one, or let the node cold-start";

@@ -153,13 +153,18 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     for index in 0..=i32::try_from(highest).unwrap_or(i32::MAX) {
         let mut stat = KernelShmid::default();
         let outcome = match stat_call(index, SHM_STAT_ANY, &mut stat) {
-            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => stat_call(index, SHM_STAT, &mut stat),
+            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart. It
+            // shows only what the caller may read.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match stat_call(index, SHM_STAT, &mut stat) {
+                Err(error) if error.raw_os_error() == Some(libc::EACCES) => continue,
+                other => other,
+            },
+            // Not left out if it is refused: a stripe that is not listed would not be missed.
             other => other,
         };
         match outcome {
             Ok(shmid) => found.push(SegmentStat::from_kernel(i32::try_from(shmid).unwrap_or(-1), &stat)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM | libc::EACCES)) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)) => {}
             Err(error) => return Err(error),
         }
     }

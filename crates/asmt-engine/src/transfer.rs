@@ -92,6 +92,14 @@ impl<'s> Temporaries<'s> {
         self.store.remove_all(names.iter().map(String::as_str))
     }
 
+    /// Removes what is still there because of an error, and adds to it what went wrong with that.
+    pub fn clean_up_after(&self, error: Error) -> Error {
+        match self.remove() {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -99,7 +107,7 @@ impl<'s> Temporaries<'s> {
 
 impl Drop for Temporaries<'_> {
     fn drop(&mut self) {
-        // On the way out of an error there is nobody left to tell; the next run sweeps what is left.
+        // Only on the way out of a panic is there something left; the next run sweeps what stays.
         let _ = self.remove();
     }
 }
@@ -194,8 +202,26 @@ pub fn stage<'s>(
     control: &Control,
 ) -> Result<Staged<'s>> {
     let temporaries = Temporaries::new(store);
+    match stage_in(&temporaries, run, namespaces, origin, options, control) {
+        Ok((namespaces, data_bytes, reserved_bytes)) => {
+            Ok(Staged { run: run.clone(), namespaces, temporaries, data_bytes, reserved_bytes })
+        }
+        Err(error) => Err(temporaries.clean_up_after(error)),
+    }
+}
+
+/// Gives what was staged, the bytes of data in it, and the bytes that were reserved.
+fn stage_in(
+    temporaries: &Temporaries<'_>,
+    run: &RunId,
+    namespaces: &[NamespaceBackup],
+    origin: &Origin,
+    options: Options,
+    control: &Control,
+) -> Result<(Vec<StagedNamespace>, u64, u64)> {
+    let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
-    let (jobs, reserved_bytes) = reserve(&temporaries, run, &copies, options, control)?;
+    let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, options, control)?;
     let data_bytes = copy_all(store, &jobs, options, control)?;
     let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;
     if options.check {
@@ -215,7 +241,7 @@ pub fn stage<'s>(
         });
         StagedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
     });
-    Ok(Staged { run: run.clone(), namespaces: staged.collect(), data_bytes, reserved_bytes, temporaries })
+    Ok((staged.collect(), data_bytes, reserved_bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -225,12 +251,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Attaches a segment to read it. It must still be the one that was planned.
 fn attach(copy: &Copy) -> Result<Attachment> {
     let segment = &copy.segment;
-    let attachment = Attachment::new(segment.stat.shmid, Access::ReadOnly, segment.swapped_bytes).map_err(|error| match error
-        .raw_os_error()
-    {
-        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
-        _ => Error::io("shmat", segment.key(), error),
-    })?;
+    let attachment = Attachment::new(segment.stat.shmid, Access::ReadOnly, segment.swapped_bytes)
+        .map_err(|error| gone_or_failed(copy, "shmat", error))?;
     if attachment.size_bytes() != segment.stat.size_bytes {
         return Err(changed(copy, &format!("it has {} bytes, expected {}", attachment.size_bytes(), segment.stat.size_bytes)));
     }
@@ -245,6 +267,14 @@ fn changed(copy: &Copy, what: &str) -> Error {
     )
 }
 
+/// A call on a segment has failed: because it is gone, or otherwise.
+fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
+        _ => Error::io(call, copy.segment.key(), error),
+    }
+}
+
 /// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
 /// gone again. Asked before each attaching and detaching of ours, and at last, that misses nobody.
 ///
@@ -253,8 +283,7 @@ fn check_untouched(copy: &Copy) -> Result<()> {
     if copy.segment.address.segment_type.has_header() {
         return Ok(());
     }
-    let last_pid = sysv::last_pid(copy.segment.stat.shmid)
-        .map_err(|error| changed(copy, &format!("it cannot be looked at any more ({error})")))?;
+    let last_pid = sysv::last_pid(copy.segment.stat.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
     if last_pid.cast_unsigned() == std::process::id() {
         Ok(())
     } else {
@@ -274,7 +303,7 @@ fn open(store: &Store, job: &Job<'_>) -> Result<Open> {
 /// that has run since has made base anew, and stored another random in every stripe.
 fn look_again(copy: &Copy) -> Result<()> {
     let before = &copy.segment.stat;
-    let now = sysv::stat(before.shmid).map_err(|error| changed(copy, &format!("it cannot be looked at any more ({error})")))?;
+    let now = sysv::stat(before.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
     if now.attached_count > 0 {
         return Err(changed(copy, &format!("it is attached {} times, expected 0", now.attached_count)));
     }
