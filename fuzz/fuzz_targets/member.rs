@@ -30,7 +30,7 @@ fuzz_target!(|data: &[u8]| {
         if step.is_end {
             assert!(all.len() as u64 <= at as u64 * MAX_DEFLATE_RATIO, "{} bytes out of {at}", all.len());
             let other = miniz_oxide::inflate::decompress_to_vec_with_limit(&stream[..at], all.len());
-            assert!(other.is_err() || other.as_ref() == Ok(&all), "miniz_oxide reads another");
+            assert!(other.map_or(true, |other| other == all), "miniz_oxide reads another");
             return;
         }
         if step.used + step.made == 0 {
