@@ -16,7 +16,7 @@ import { ROOT, step } from './setup.mjs';
 const FUZZ = join(ROOT, 'fuzz');
 const TARGETS = readdirSync(join(FUZZ, 'fuzz_targets'))
   .map((name) => basename(name, '.rs'))
-  .sort();
+  .toSorted();
 /** Sanitizers need clang's runtime, and find little where `unsafe` is in two files: overflows and bounds are checked anyway. */
 const HOW = ['--fuzz-dir', FUZZ, '--sanitizer', 'none'];
 /** The flags for coverage are not stable; this is what lets a stable compiler take them. */
