@@ -45,6 +45,10 @@ test('every option of the table is understood by all its names', (t) => {
   t.is(new Set(specs.map(({ short }) => short).filter(Boolean)).size, specs.filter(({ short }) => short).length);
 });
 
+test('--device may be given several times', (t) => {
+  t.deepEqual(run('backup', '--device', '/a', '--device=/b,/c', 'd'), command('backup', '--device=/a,/b,/c', '--', 'd'));
+});
+
 test('help and version', (t) => {
   t.deepEqual(run('--help'), { kind: 'help', verb: null });
   t.deepEqual(run('-h'), { kind: 'help', verb: null });
@@ -63,7 +67,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['backup', '--compres', 'd'], /no option --compres/, /--compress/],
   [['backup', '--n', 'd'], /no option --n/, /asmt --help/],
   [['bakup', 'd'], /no command "bakup"/, /asmt backup/],
-  [['frobnicate'], /no command "frobnicate"/, /list, backup, restore or verify/],
+  [['frobnicate'], /no command "frobnicate"/, /list, backup, restore, verify or retire/],
   [['-p', 'd'], /no command is given/, /-b or -r/],
   [['-b', '-p', 'd', '-n'], /-n needs a value/, /-n NAME/],
   [['-b', '-p', 'd', '-n', '-v'], /-n needs a value, but "-v" follows/, /-n NAME/],

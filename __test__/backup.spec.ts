@@ -35,6 +35,7 @@ test('plain: a file a segment, 0600 with its owner, a manifest, in a directory o
   await machine.sim('make', '--name', 'test', ...owner, '--mode', '666');
   const before = await machine.memory();
   const directory = machine.path('b');
+  writeFileSync(machine.config, 'namespace test {\n}\n');
   const done = await machine.expect(0, ['backup', directory]);
   t.regex(done.stdout, /namespace test of instance 0: 4 segments, 2\.25 MiB/, show(done));
   t.regex(done.stdout, /backed up 1 namespace to .*\/b: 2\.25 MiB.* in .* s, .*\/s\n$/, show(done));
@@ -96,6 +97,7 @@ test('-z: base and si-meta plain, the rest one gzip member behind 24 bytes', asy
 test('-t: the files do not depend on the number of threads', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--stage-size', '8MiB', '--si-stages', '2');
+  writeFileSync(machine.config, 'namespace test {\n}\n');
   const hash = (directory: string) =>
     machine
       .names(directory)

@@ -127,8 +127,13 @@ export class Machine {
     return ['nsenter', [`--ipc=/proc/${this.#holder.pid}/ns/ipc`, '--', command, ...args]];
   }
 
+  /** Its configuration, which is not there unless a test writes it: never that of the machine that the tests run on. */
+  get config(): string {
+    return this.path('aerospike.conf');
+  }
+
   get env(): Record<string, string> {
-    return { ASMT_RUNTIME_DIR: this.path('run') };
+    return { ASMT_RUNTIME_DIR: this.path('run'), ASMT_CONFIG: this.config };
   }
 
   async exec(command: string, args: readonly string[], options: RunOptions = {}): Promise<Run> {

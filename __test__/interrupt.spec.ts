@@ -3,6 +3,8 @@
  * a second signal, ASMT's form, what is drawn on a terminal, and the words with which a second asmt is refused.
  */
 
+import { writeFileSync } from 'node:fs';
+
 import type { ExecutionContext } from 'ava';
 
 import { Machine, show, testTraced, until } from './helpers.ts';
@@ -55,6 +57,8 @@ testTraced('progress: a line every few seconds where there is no terminal', asyn
 
 testTraced('progress: one line drawn again on a terminal, gone at the end', async (t) => {
   const machine = await whole(t);
+  // So that nothing is remarked on before the result.
+  writeFileSync(machine.config, 'namespace test {\n}\n');
   const done = await machine.tracedOnTerminal(['pwrite64:delay_enter=150000'], ['backup', '-t1', machine.path('b')]);
   t.is(done.status, 0, show(done));
   // oxlint-disable-next-line no-control-regex -- they are what this is about

@@ -12,11 +12,16 @@ test('defaults', (t) => {
     threads: null,
     analyze: false,
     require_manifest: false,
+    config: null,
+    devices: [],
+    force_stale: false,
+    force_host: false,
     allow_volatile: false,
   };
   t.deepEqual(meaning('backup', {}, ['d']).request, { verb: 'backup', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('restore', {}, ['d']).request, { verb: 'restore', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('verify', {}, ['d']).request, { verb: 'verify', directory: 'd', instance: null, ...base });
+  t.deepEqual(meaning('retire', {}, ['d']).request, { verb: 'retire', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('list', {}, []).request, { verb: 'list', directory: null, instance: null, ...base });
   t.false(meaning('list', {}, []).verbose);
 });
@@ -30,6 +35,9 @@ test('everything at once', (t) => {
     compress: true,
     crc: true,
     analyze: true,
+    config: '/c',
+    device: '/dev/a,/dev/b,/dev/a',
+    'force-stale': true,
   };
   const meant = meaning('backup', { ...values, verbose: true, json: true }, ['/d']);
   t.deepEqual(meant.request, {
@@ -42,6 +50,10 @@ test('everything at once', (t) => {
     threads: 1024,
     analyze: true,
     require_manifest: false,
+    config: '/c',
+    devices: ['/dev/a', '/dev/b'],
+    force_stale: true,
+    force_host: false,
     allow_volatile: false,
   });
   t.true(meant.verbose && meant.json);
@@ -90,6 +102,13 @@ const refused: [Verb, Values, string[], RegExp][] = [
   ['list', { threads: '2' }, [], /list takes no --threads/],
   ['list', { path: 'd' }, [], /list takes no --path/],
   ['list', { analyze: true }, [], /list takes no --analyze/],
+  ['backup', { 'force-host': true }, ['d'], /backup takes no --force-host/],
+  ['verify', { 'force-stale': true }, ['d'], /verify takes no --force-stale/],
+  ['retire', { config: '/c' }, ['d'], /retire takes no --config/],
+  ['retire', {}, [], /retire needs a directory/],
+  ['restore', { config: '' }, ['d'], /--config is empty text/],
+  ['restore', { device: '/dev/a,,/dev/b' }, ['d'], /a path of --device is empty text/],
+  ['restore', { device: 'bad\uFFFDname' }, ['d'], /not valid UTF-8/],
 ];
 
 for (const [verb, values, operands, message] of refused) {

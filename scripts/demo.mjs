@@ -1,13 +1,13 @@
 /**
  * `npm run demo`: a namespace is made, listed, backed up (plain and compressed), wiped as by a reboot, verified, restored,
- * and compared to the last byte, owner and mode.
+ * and compared to the last byte, owner and mode; then the server runs, and what is stale is refused.
  *
  * Promise: real segments, in an IPC namespace of its own, with the program as users get it; nothing is left behind, however
  * it ends; exit status 1 if anything differs. Needs no root where user namespaces are allowed.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { MAIN, SIM, build, install, ipcNamespace, temporaries } from './setup.mjs';
@@ -32,7 +32,12 @@ async function outside() {
   const [program, ...args] = namespace;
   const child = spawn(program, [...args, process.execPath, import.meta.filename], {
     stdio: 'inherit',
-    env: { ...process.env, ASMT_DEMO_DIRECTORY: directory, ASMT_RUNTIME_DIR: directory },
+    env: {
+      ...process.env,
+      ASMT_DEMO_DIRECTORY: directory,
+      ASMT_RUNTIME_DIR: directory,
+      ASMT_CONFIG: join(directory, 'aerospike.conf'),
+    },
   });
   // Ctrl-C reaches the child as well; what is to be done here comes after it.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
@@ -50,15 +55,17 @@ function inside(directory) {
 
   const say = (text) => process.stdout.write(`${text}\n`);
   const chapter = (text) => say(`\n── ${text}`);
-  const run = (name, args, command, prefix = []) => {
+  const run = (name, args, command, prefix = [], expected = 0) => {
     say(`$ ${name} ${args.join(' ')}`);
     const done = spawnSync(command, [...prefix, ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] });
     process.stdout.write(done.stdout ?? '');
-    if (done.status !== 0) {
+    if (done.status !== expected) {
       say(`exit status ${done.status ?? done.signal}: the demo ends here`);
       process.exit(1);
     }
+    if (expected !== 0) say(`exit status ${expected}`);
   };
+  const refused = (...args) => run('asmt', args, process.execPath, [MAIN], 4);
   const asmt = (...args) => run('asmt', args, process.execPath, [MAIN]);
   const sim = (...args) => run('asmt-sim', args, SIM);
   const memory = (...how) => spawnSync(SIM, ['sum', ...how], { encoding: 'utf8' }).stdout;
@@ -89,6 +96,9 @@ function inside(directory) {
     '--mode',
     '640',
   );
+  const device = join(directory, 'device');
+  sim('device', '--path', device, '--random', '4711');
+  writeFileSync(process.env.ASMT_CONFIG, `namespace test {\n  storage-engine device {\n    device ${device}\n  }\n}\n`);
   // Without touching what the server never touched; afterwards every byte is read.
   const before = memory('--sparse');
   asmt('list');
@@ -117,6 +127,10 @@ function inside(directory) {
     );
     sim('remove');
   }
+
+  chapter('the server starts, and with that the backups are stale');
+  sim('open', '--path', device);
+  refused('restore', plain);
 
   chapter('in short');
   const total = before

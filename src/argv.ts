@@ -102,6 +102,8 @@ function add(options: Option[], spec: OptionSpec, typed: string, value: string |
   const twin = options.find((option) => option.spec === spec);
   if (twin === undefined) {
     options.push({ spec, value });
+  } else if (spec.repeats) {
+    twin.value = `${twin.value},${value}`;
   } else if (twin.value !== value) {
     const hint = spec.name === 'namespace' ? 'give all names at once, separated by commas' : 'give it once';
     throw AsmtError.usage(`--${spec.name} is given twice, as "${twin.value}" and as "${value}"`, hint);

@@ -16,6 +16,7 @@ const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   ],
   restore: ['asmt restore /var/backups/asmt', 'asmt restore -c -n test /var/backups/asmt'],
   verify: ['asmt verify /var/backups/asmt'],
+  retire: ['asmt retire /var/backups/asmt', 'asmt retire -n test -i 2 /var/backups/asmt'],
 };
 
 function columns(rows: readonly (readonly [string, string])[]): string {

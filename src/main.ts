@@ -58,17 +58,26 @@ async function main(): Promise<number> {
 }
 
 async function commandOf(argv: string[]): Promise<AsmtCommand> {
-  const [{ Cli, UsageError }, { ListCommand }, { BackupCommand }, { RestoreCommand }, { VerifyCommand }, { AsmtFormCommand }] =
-    await Promise.all([
-      import('clipanion'),
-      import('./commands/list.ts'),
-      import('./commands/backup.ts'),
-      import('./commands/restore.ts'),
-      import('./commands/verify.ts'),
-      import('./commands/asmt-form.ts'),
-    ]);
+  const [
+    { Cli, UsageError },
+    { ListCommand },
+    { BackupCommand },
+    { RestoreCommand },
+    { VerifyCommand },
+    { RetireCommand },
+    { AsmtFormCommand },
+  ] = await Promise.all([
+    import('clipanion'),
+    import('./commands/list.ts'),
+    import('./commands/backup.ts'),
+    import('./commands/restore.ts'),
+    import('./commands/verify.ts'),
+    import('./commands/retire.ts'),
+    import('./commands/asmt-form.ts'),
+  ]);
   const cli = new Cli({ binaryName: 'asmt' });
-  for (const command of [ListCommand, BackupCommand, RestoreCommand, VerifyCommand, AsmtFormCommand]) cli.register(command);
+  const commands = [ListCommand, BackupCommand, RestoreCommand, VerifyCommand, RetireCommand, AsmtFormCommand];
+  for (const command of commands) cli.register(command);
   try {
     return cli.process(argv) as AsmtCommand;
   } catch (error) {

@@ -20,10 +20,16 @@ export interface Request {
   namespaces: string[] | null;
   compress: boolean;
   check: boolean;
-  /** Null: as many as the process may use CPUs. */
+  /** Null: as many as suit the machine. */
   threads: number | null;
   analyze: boolean;
   require_manifest: boolean;
+  /** Null: that of the server's packages, if it is there. */
+  config: string | null;
+  /** Storage devices and files, in the place of those that are configured. */
+  devices: string[];
+  force_stale: boolean;
+  force_host: boolean;
   /** Backup: go to a file system in memory, too. */
   allow_volatile: boolean;
 }

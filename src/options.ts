@@ -4,7 +4,7 @@
  * Must never: know how an option is carried out.
  */
 
-export const VERBS = ['list', 'backup', 'restore', 'verify'] as const;
+export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire'] as const;
 export type Verb = (typeof VERBS)[number];
 
 /** What a command is for, in a line of the help. */
@@ -13,6 +13,7 @@ export const VERB_HELP: Readonly<Record<Verb, string>> = {
   backup: 'copy segments to files in DIR, before a reboot',
   restore: 'copy the files in DIR back to shared memory, before the server starts',
   verify: 'read a backup in DIR and compare it with its manifest',
+  retire: 'mark a backup in DIR as used, so that no restore takes it again',
 };
 
 export interface OptionSpec {
@@ -24,6 +25,8 @@ export interface OptionSpec {
   readonly short?: string;
   /** What stands for the value in the help; a flag has none. */
   readonly value?: string;
+  /** May be given several times: the values are joined by commas. */
+  readonly repeats?: true;
   /** Which commands take it; ASMT's own form takes what backup or restore takes. */
   readonly verbs: readonly Verb[];
   /** Only in ASMT's own form, where it says what to do. */
@@ -32,7 +35,8 @@ export interface OptionSpec {
 }
 
 const ALL = VERBS;
-const WITH_DIRECTORY = ['backup', 'restore', 'verify'] as const;
+const WITH_DIRECTORY = ['backup', 'restore', 'verify', 'retire'] as const;
+const WITH_DATA = ['backup', 'restore', 'verify'] as const;
 
 export const OPTIONS = [
   {
@@ -48,12 +52,33 @@ export const OPTIONS = [
   {
     name: 'crc',
     short: 'c',
-    verbs: WITH_DIRECTORY,
+    verbs: WITH_DATA,
     help: 'read everything again when it is written, from the disk, and compare',
   },
-  { name: 'threads', short: 't', value: 'N', verbs: WITH_DIRECTORY, help: 'worker threads, 1 to 1024 (default: one a CPU)' },
-  { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DIRECTORY, help: 'only check and show what would be done' },
+  {
+    name: 'threads',
+    short: 't',
+    value: 'N',
+    verbs: WITH_DATA,
+    help: 'worker threads, 1 to 1024 (default: 2 a CPU, 12 at least)',
+  },
+  { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DATA, help: 'only check and show what would be done' },
   { name: 'require-manifest', verbs: ['restore', 'verify'], help: 'refuse a backup that has no checksums to compare with' },
+  {
+    name: 'config',
+    value: 'FILE',
+    verbs: WITH_DATA,
+    help: "the server's configuration (default: /etc/aerospike/aerospike.conf)",
+  },
+  {
+    name: 'device',
+    value: 'PATH,...',
+    repeats: true,
+    verbs: WITH_DATA,
+    help: 'its storage devices and files, if not as configured',
+  },
+  { name: 'force-stale', verbs: ['backup', 'restore'], help: 'override: stale, used, retired, or not to be told' },
+  { name: 'force-host', verbs: ['restore'], help: "override: take another host's backup" },
   {
     name: 'allow-volatile',
     verbs: ['backup'],

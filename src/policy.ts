@@ -45,6 +45,7 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
   const request: Request = {
     verb,
     directory,
+    // A restore, and with it the mark that one was used, is of one server.
     instance: integer('--instance', text(values.instance), 0, MAX_INSTANCE) ?? (verb === 'list' || verb === 'verify' ? null : 0),
     namespaces: namesOf(text(values.namespace)),
     compress: verb === 'backup' && values.compress === true,
@@ -52,6 +53,10 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
     threads: integer('--threads', text(values.threads), 1, MAX_THREADS),
     analyze: values.analyze === true,
     require_manifest: values['require-manifest'] === true,
+    config: pathOf('--config', text(values.config)),
+    devices: pathsOf('--device', text(values.device)),
+    force_stale: values['force-stale'] === true,
+    force_host: values['force-host'] === true,
     allow_volatile: values['allow-volatile'] === true,
   };
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
@@ -88,12 +93,29 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
   }
   const directory = path ?? operand;
   if (directory === undefined) throw AsmtError.usage(`${verb} needs a directory`, `write asmt ${verb} DIR, or -p DIR`);
-  if (directory === '') throw AsmtError.usage('the directory is empty text', 'is a variable in the script not set?');
-  // Node puts this in the place of bytes that are no UTF-8: it would be another directory than the one that is meant.
-  if (directory.includes('\uFFFD') || directory.includes('\0')) {
-    throw AsmtError.usage(`the directory's name is not valid UTF-8: "${directory}"`, 'choose a directory with a plain name');
-  }
+  refuseOddPath('the directory', directory);
   return directory;
+}
+
+function refuseOddPath(what: string, path: string): void {
+  if (path === '') throw AsmtError.usage(`${what} is empty text`, 'is a variable in the script not set?');
+  // Node puts this in the place of bytes that are no UTF-8: it would be another path than the one that is meant.
+  if (path.includes('\uFFFD') || path.includes('\0')) {
+    throw AsmtError.usage(`${what} is not valid UTF-8: "${path}"`, 'choose a plain name');
+  }
+}
+
+function pathOf(option: string, typed: string | undefined): string | null {
+  if (typed === undefined) return null;
+  refuseOddPath(option, typed);
+  return typed;
+}
+
+function pathsOf(option: string, typed: string | undefined): string[] {
+  if (typed === undefined) return [];
+  const paths = typed.split(',');
+  for (const path of paths) refuseOddPath(`a path of ${option}`, path);
+  return [...new Set(paths)];
 }
 
 function namesOf(typed: string | undefined): string[] | null {

@@ -16,6 +16,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
   backup: 'backed up',
   restore: 'restored',
   verify: 'verified',
+  retire: 'retired',
 };
 
 const PHASES: Readonly<Record<Progress['phase'], string>> = {
@@ -207,6 +208,8 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
     const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
     lines.push(`${verb}, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}${reserve}; nothing was done`);
     if (command !== null) lines.push(`to do it: ${command}`);
+  } else if (report.verb === 'retire') {
+    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes it again`);
   } else {
     const data = report.data_bytes ?? report.total_bytes;
     const holes = report.verb !== 'verify' && data < report.total_bytes ? ` (${size(data)} of it data)` : '';

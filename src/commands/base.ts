@@ -54,6 +54,10 @@ export abstract class AsmtCommand extends Command {
   crc = flag('crc');
   analyze = flag('analyze');
   requireManifest = flag('require-manifest');
+  config = value('config');
+  device = value('device');
+  forceStale = flag('force-stale');
+  forceHost = flag('force-host');
   allowVolatile = flag('allow-volatile');
   verbose = flag('verbose');
   json = flag('json');
@@ -61,13 +65,15 @@ export abstract class AsmtCommand extends Command {
   protected abstract verb(): Verb;
 
   values(): Values {
-    const { namespace, instance, threads, compress, crc, analyze, verbose, json } = this;
+    const { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json } = this;
     const renamed = {
       path: this.directory,
       'require-manifest': this.requireManifest,
+      'force-stale': this.forceStale,
+      'force-host': this.forceHost,
       'allow-volatile': this.allowVolatile,
     };
-    return { namespace, instance, threads, compress, crc, analyze, verbose, json, ...renamed };
+    return { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json, ...renamed };
   }
 
   /** The command that does what `--analyze` shows. */
@@ -76,6 +82,10 @@ export abstract class AsmtCommand extends Command {
     if (request.compress) words.push('-z');
     if (request.check) words.push('-c');
     if (request.require_manifest) words.push('--require-manifest');
+    if (request.config !== null) words.push('--config', quoted(request.config));
+    if (request.devices.length > 0) words.push('--device', quoted(request.devices.join(',')));
+    if (request.force_stale) words.push('--force-stale');
+    if (request.force_host) words.push('--force-host');
     if (request.allow_volatile) words.push('--allow-volatile');
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));

@@ -88,6 +88,14 @@ codes! {
     DirectoryMoved = "directory-moved", Refused;
     /// Another asmt works on the directory or the instance.
     AnotherAsmt = "another-asmt", Refused;
+    /// A storage device is not marked as trusted: the server was not cleanly shut down for it.
+    DeviceNotTrusted = "device-not-trusted", Refused;
+    /// A storage device cannot be asked.
+    DeviceUnreadable = "device-unreadable", Refused;
+    /// The backup cannot be marked as used, and nothing else would tell the next boot.
+    CannotMarkUsed = "cannot-mark-used", Refused;
+    /// The configuration that was named cannot be read.
+    ConfigUnreadable = "config-unreadable", Usage;
     /// The directory, or a file in it, may be written by others than root and the caller.
     WritableByOthers = "writable-by-others", Refused;
     /// The directory is on a file system that a reboot empties.
@@ -102,6 +110,14 @@ codes! {
     BackupUnknownVersion = "backup-unknown-version", Stale;
     /// Base in a backup does not say that the server shut down cleanly.
     BackupNotClean = "backup-not-clean", Stale;
+    /// The server has run since the backup, or seems to.
+    BackupStale = "backup-stale", Stale;
+    /// The backup was restored in another boot.
+    BackupUsed = "backup-used", Stale;
+    /// The backup was retired.
+    BackupRetired = "backup-retired", Stale;
+    /// The backup is of another host.
+    BackupForeignHost = "backup-foreign-host", Stale;
     /// The manifest cannot be read as one, or its checksum does not match.
     ManifestDamaged = "manifest-damaged", Damaged;
     /// A backup lacks a file, or was never committed.
@@ -309,7 +325,7 @@ fn missing_right(call: &str) -> &'static str {
 }
 
 /// The system's words for an error, without "(os error N)" behind it.
-fn without_number(error: &std::io::Error) -> String {
+pub fn without_number(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

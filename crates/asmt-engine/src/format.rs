@@ -86,12 +86,20 @@ impl AsmtHeader {
     }
 }
 
+/// What the names of manifests begin with.
+const MANIFEST_PREFIX: &str = "asmt-manifest-";
+
 /// The file name of a namespace's manifest. ASMT ignores it: it is not `<8 hex>.dat[.gz]`.
 ///
 /// Letters, digits, `_`, `-` and dots inside stand for themselves; every other byte is `%XX`, so that no name can
 /// lead out of the directory.
 pub fn manifest_name(instance: u8, namespace: &NamespaceName) -> String {
-    let mut name = format!("asmt-manifest-{instance}-");
+    namespace_file_name(MANIFEST_PREFIX, instance, namespace)
+}
+
+/// The name of a file that belongs to a namespace's backup and is no segment: `<prefix><instance>-<namespace>.json`.
+pub fn namespace_file_name(prefix: &str, instance: u8, namespace: &NamespaceName) -> String {
+    let mut name = format!("{prefix}{instance}-");
     for byte in namespace.as_str().bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.') {
             name.push(char::from(byte));
@@ -104,12 +112,17 @@ pub fn manifest_name(instance: u8, namespace: &NamespaceName) -> String {
 
 /// Whether a file name is that of some namespace's manifest.
 pub fn is_manifest_name(name: &str) -> bool {
-    name.starts_with("asmt-manifest-") && name.ends_with(".json")
+    is_namespace_file(MANIFEST_PREFIX, name)
+}
+
+/// Whether a file name is of the form that [`namespace_file_name`] gives.
+pub fn is_namespace_file(prefix: &str, name: &str) -> bool {
+    name.starts_with(prefix) && name.ends_with(".json")
 }
 
 /// The instance that a manifest's name says it is of.
 pub fn instance_of_manifest_name(name: &str) -> Option<u8> {
-    name.strip_prefix("asmt-manifest-")?
+    name.strip_prefix(MANIFEST_PREFIX)?
         .split_once('-')?
         .0
         .parse()
@@ -200,6 +213,29 @@ impl ManifestSegment {
     }
 }
 
+/// What a storage device or a stripe said when its backup was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Noted {
+    /// Path of a device or file; key of a stripe.
+    pub what: String,
+    /// Its random.
+    pub random: u64,
+    /// Whether it was marked as trusted.
+    pub is_trusted: bool,
+}
+
+/// What was noted beside the segments, to tell later whether the server has run since. Backups of asmt 0.1 before it
+/// noted this have none of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// `/etc/machine-id`.
+    pub machine_id: Option<String>,
+    /// Storage devices and files.
+    pub devices: Vec<Noted>,
+    /// Data stripes.
+    pub stripes: Vec<Noted>,
+}
+
 /// The manifest of one namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
@@ -219,6 +255,8 @@ pub struct Manifest {
     pub nsid: Option<u8>,
     /// Layout version of base; `None` if there are only stripes.
     pub base_version: Option<u32>,
+    /// What was noted beside the segments.
+    pub noted: Surroundings,
     /// Segments, by key; base included.
     pub segments: Vec<ManifestSegment>,
 }
@@ -237,7 +275,36 @@ struct HeadLine {
     namespace: String,
     nsid: Option<u8>,
     base_version: Option<u32>,
+    #[serde(default)]
+    machine_id: Option<String>,
+    #[serde(default)]
+    devices: Vec<NotedLine>,
+    #[serde(default)]
+    stripes: Vec<NotedLine>,
     segment_count: u64,
+}
+
+/// A device or stripe in the first line. The random is text: it has 64 bits, and JavaScript's numbers have 53.
+#[derive(Serialize, Deserialize)]
+struct NotedLine {
+    /// Path of a device, key of a stripe.
+    #[serde(rename = "of")]
+    what: String,
+    random: String,
+    trusted: bool,
+}
+
+impl NotedLine {
+    fn new(noted: &Noted) -> Self {
+        Self { what: noted.what.clone(), random: format!("{:016x}", noted.random), trusted: noted.is_trusted }
+    }
+
+    fn read(self) -> Result<Noted, ManifestError> {
+        let is_hex = self.random.len() == 16 && self.random.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let random = Some(&self.random).filter(|_| is_hex).and_then(|text| u64::from_str_radix(text, 16).ok());
+        let random = random.ok_or_else(|| damaged(format!("{:?} is no random of {}", self.random, self.what)))?;
+        Ok(Noted { what: self.what, random, is_trusted: self.trusted })
+    }
 }
 
 /// What is read of the first line before anything else.
@@ -306,6 +373,9 @@ impl Manifest {
             namespace: self.namespace.as_str().to_owned(),
             nsid: self.nsid,
             base_version: self.base_version,
+            machine_id: self.noted.machine_id.clone(),
+            devices: self.noted.devices.iter().map(NotedLine::new).collect(),
+            stripes: self.noted.stripes.iter().map(NotedLine::new).collect(),
             segment_count: self.segments.len() as u64,
         };
         let mut text = json_line(&head);
@@ -363,6 +433,8 @@ impl Manifest {
         if !segments.is_sorted_by(|a, b| a.key < b.key) {
             return Err(damaged("its segments are not in ascending order of keys"));
         }
+        let read = |lines: Vec<NotedLine>| lines.into_iter().map(NotedLine::read).collect::<Result<Vec<_>, _>>();
+        let noted = Surroundings { machine_id: head.machine_id, devices: read(head.devices)?, stripes: read(head.stripes)? };
         Ok(Self {
             tool: head.tool,
             created_ms: head.created_ms,
@@ -372,6 +444,7 @@ impl Manifest {
             namespace,
             nsid: head.nsid,
             base_version: head.base_version,
+            noted,
             segments,
         })
     }
@@ -501,7 +574,7 @@ fn json_line(value: &impl Serialize) -> String {
 }
 
 /// A time as people write it, UTC, to the second.
-fn rfc3339(unix_ms: u64) -> String {
+pub fn rfc3339(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days to a date in the proleptic Gregorian calendar, counted in years that start on 1 March.
@@ -562,6 +635,11 @@ mod tests {
             namespace: NamespaceName::new("test").expect("a name"),
             nsid: Some(1),
             base_version: Some(12),
+            noted: Surroundings {
+                machine_id: Some("m".to_owned()),
+                devices: vec![Noted { what: "/dev/nvme0n1".to_owned(), random: u64::MAX - 1, is_trusted: true }],
+                stripes: vec![Noted { what: "ad005001".to_owned(), random: 0, is_trusted: false }],
+            },
             segments: vec![
                 segment(0xad00_5001, 8192, Encoding::Gzip),
                 segment(0xae00_1000, 65_536, Encoding::Raw),
@@ -624,6 +702,8 @@ mod tests {
             ("\"namespace\":\"test\"", "\"namespace\":\"te\\u0007st\""),
             ("\"encoding\":\"raw\"", "\"encoding\":\"gzip\""),
             ("\"file_size\":65536", "\"file_size\":65537"),
+            ("\"random\":\"fffffffffffffffe\"", "\"random\":\"1fffffffffffffffe\""),
+            ("\"random\":\"fffffffffffffffe\"", "\"random\":\"+ffffffffffffffe\""),
         ] {
             let outcome = Manifest::parse(&forged(from, to));
             assert!(matches!(outcome, Err(ManifestError::Damaged(_))), "{to}: {outcome:?}");
@@ -633,7 +713,16 @@ mod tests {
 
     #[test]
     fn unknown_fields_of_the_same_version_are_let_be() {
-        assert!(Manifest::parse(&forged("\"host\":", "\"devices\":[],\"host\":")).is_ok());
+        assert!(Manifest::parse(&forged("\"host\":", "\"colour\":[],\"host\":")).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_of_before_devices_were_noted_is_read() {
+        let text = manifest().to_text();
+        let from = text.find("\"machine_id\"").expect("the field");
+        let to = text.find("\"segment_count\"").expect("the field after it");
+        let old = Manifest::parse(&forged(&text[from..to], "")).expect("an old manifest");
+        assert_eq!(old, Manifest { noted: Surroundings::default(), ..manifest() });
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node nor a terminal.
 //!
-//! Data flows one way: [`inventory`] and [`store::Listing`] → [`plan`] (pure, printable, refusable) → [`transfer`] or
-//! [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable steps) → [`report`].
+//! Data flows one way: [`inventory`], [`store::Listing`] and [`devices`] → [`plan`] and [`freshness`] (pure, printable,
+//! refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable
+//! steps) → [`report`].
 //!
 //! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever failed. Must never:
 //! print, end the process, or panic for what a file, a segment or the system says.
@@ -9,11 +10,15 @@
 pub mod checksum;
 pub mod codec;
 pub mod commit;
+pub mod configuration;
+pub mod devices;
 pub mod durable;
 pub mod error;
 pub mod fill;
 pub mod format;
+pub mod freshness;
 pub mod huffman;
+pub mod inflate;
 pub mod inventory;
 pub mod lanes;
 pub mod memory;
@@ -29,18 +34,22 @@ pub mod store;
 pub mod stride;
 pub mod sysv;
 pub mod transfer;
+pub mod used;
 
 use error::{Code, Error, Problem, Result};
-use plan::{Plan, Source};
+use freshness::{Facts, Host, Overrides};
+use plan::{NamespaceBackup, NamespaceRestore, Plan, Source};
 use progress::{Control, Phase};
 use report::{Report, Verb};
 use runtime::Runtime;
 use segment::{MAX_INSTANCE, NamespaceName};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use store::{Lock, Store};
 use transfer::{Options, Origin};
+use used::{Marked, Target, Use};
 
 /// What a caller asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -58,12 +67,20 @@ pub struct Request {
     pub compress: bool,
     /// Read back and compare.
     pub check: bool,
-    /// Worker threads; none means as many as there are CPUs.
+    /// Worker threads; none means as many as suit the machine: see [`pool::thread_count`].
     pub threads: Option<u16>,
     /// Only look what would be done.
     pub analyze: bool,
     /// Restore and verify: refuse what has no manifest.
     pub require_manifest: bool,
+    /// The server's configuration; none means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, in the place of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// Restore (and backup, where devices say that it will be stale): override.
+    pub force_stale: bool,
+    /// Restore: take another host's backup.
+    pub force_host: bool,
     /// Backup: go to a file system in memory, too.
     pub allow_volatile: bool,
 }
@@ -95,6 +112,7 @@ pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result:
         Verb::Backup => operation.backup(),
         Verb::Restore => operation.restore(),
         Verb::Verify => operation.verify(),
+        Verb::Retire => operation.retire(),
     };
     match &mut outcome {
         Ok(report) => with_time(report),
@@ -165,19 +183,19 @@ impl<'r> Operation<'r> {
                 Err(error) if error.first().code == Code::DirectoryMissing => Store::look(&path)?,
                 Err(error) => return Err(error.into()),
             };
-            let plan = plan::backup(&inventory::take()?, &listing, &request);
+            let (plan, _) = self.plan_backup(&listing, &request)?;
             let report = self.new_report().with_backup_plan(&plan.namespaces);
             return checked(&plan, report);
         }
         // First, or another asmt's attachments would be taken for a server's.
         let _runtime = Runtime::lock(request.instance)?;
         // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
-        let before = plan::backup(&inventory::take()?, &Store::look(&path)?, &request);
+        let (before, _) = self.plan_backup(&Store::look(&path)?, &request)?;
         checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
         let store = Store::open_or_create(&path)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
-        let plan = plan::backup(&inventory::take()?, &listing, &request);
+        let (plan, facts) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
         if !listing.leftovers.sweep.is_empty() {
@@ -186,7 +204,7 @@ impl<'r> Operation<'r> {
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
         let run = run::RunId::own();
-        let staged = transfer::stage(&store, &run, &plan.namespaces, &self.origin(), self.options, self.control)?;
+        let staged = transfer::stage(&store, &run, &plan.namespaces, &self.origin(&plan, facts), self.options, self.control)?;
         let manifests: Vec<format::Manifest> = staged.namespaces.iter().map(|namespace| namespace.manifest.clone()).collect();
         let mut report = report.with_manifests(&manifests);
         report.data_bytes = Some(staged.data_bytes);
@@ -195,14 +213,28 @@ impl<'r> Operation<'r> {
         Ok(report)
     }
 
-    fn origin(&self) -> Origin {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Origin {
-            tool: self.tool.to_owned(),
-            created_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
-            host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-            boot_id: run::boot_id(),
-        }
+    fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Facts)> {
+        let mut plan = plan::backup(&inventory::take()?, listing, request);
+        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), None)?;
+        freshness::judge_backup(&mut plan, &facts, self.overrides());
+        Ok((plan, facts))
+    }
+
+    /// What tells whether the server of an instance has run.
+    fn facts<'n>(&self, instance: u8, names: impl Iterator<Item = &'n NamespaceName>, store: Option<&Store>) -> Result<Facts> {
+        let (configuration, devices) = (self.request.config.clone(), self.request.devices.clone());
+        let places = devices::Places { instance, configuration, devices };
+        devices::gather(&places, &names.cloned().collect::<Vec<_>>(), store)
+    }
+
+    fn overrides(&self) -> Overrides {
+        Overrides { stale: self.request.force_stale, host: self.request.force_host }
+    }
+
+    fn origin(&self, plan: &Plan<NamespaceBackup>, facts: Facts) -> Origin {
+        let names = plan.namespaces.iter().map(|namespace| &namespace.name);
+        let devices = names.map(|name| (name.clone(), freshness::noted_devices(&facts, name))).collect();
+        Origin { tool: self.tool.to_owned(), created_ms: now_ms(), host: facts.host, devices }
     }
 
     fn restore(&self) -> std::result::Result<Report, Failure> {
@@ -212,18 +244,67 @@ impl<'r> Operation<'r> {
         let request = self.plan_request();
         let listing = store.list()?;
         if self.request.analyze {
-            let plan = plan::restore(&listing, &inventory::take()?, &request);
+            let (plan, ..) = self.plan_restore(&store, &listing, &request)?;
             return checked(&plan, self.new_report().with_restore_plan(&plan.namespaces));
         }
         let runtime = Runtime::lock(request.instance)?;
         runtime.recover(self.control)?;
-        let plan = plan::restore(&listing, &inventory::take()?, &request);
+        let (plan, facts, must_mark) = self.plan_restore(&store, &listing, &request)?;
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
         let filled = fill::fill(&store, &plan.namespaces, &mut journal, self.options, self.control)?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
-        commit::trust(filled, self.control)?;
+        self.look_again(request.instance, &facts)?;
+        let marked = Marked::restored(&store, targets(&plan, &listing), &must_mark, &use_of(&facts.host), &mut report.remarks)?;
+        match commit::trust(filled, self.control) {
+            Ok(()) => Ok(report),
+            Err(error) => Err(marked.take_back(error).into()),
+        }
+    }
+
+    fn plan_restore(
+        &self,
+        store: &Store,
+        listing: &store::Listing,
+        request: &plan::Request,
+    ) -> Result<(Plan<NamespaceRestore>, Facts, BTreeSet<NamespaceName>)> {
+        let mut plan = plan::restore(listing, &inventory::take()?, request);
+        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), Some(store))?;
+        let must_mark = freshness::judge_restore(&mut plan, listing, &facts, self.overrides());
+        Ok((plan, facts, must_mark))
+    }
+
+    /// Asks the devices once more, right before anything is trusted: filling takes its time.
+    fn look_again(&self, instance: u8, before: &Facts) -> Result<()> {
+        let now = self.facts(instance, before.namespaces.keys(), None)?;
+        let differs = |name: &&NamespaceName| now.namespaces.get(*name) != before.namespaces.get(*name);
+        match before.namespaces.keys().find(differs) {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                Code::BackupStale,
+                format!("namespace '{name}': a storage device or the configuration changed while it was restored"),
+                "make sure that the server stays stopped during a restore, then run it again",
+            )),
+        }
+    }
+
+    /// Marks a backup as used, whatever its state: nothing of it is changed or removed.
+    fn retire(&self) -> std::result::Result<Report, Failure> {
+        let store = Store::open(&self.directory()?)?;
+        store.lock(Lock::Exclusive)?;
+        let listing = store.list()?;
+        let mut plan = plan::verify(&listing, &self.plan_request());
+        // What is damaged may be retired, too, as long as it is known what it is of.
+        if !plan.namespaces.is_empty() {
+            plan.refusals.retain(|problem| problem.kind != error::Kind::Damaged);
+        }
+        plan.remarks.clear();
+        let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
+        let now = use_of(&devices::host());
+        for target in targets(&plan, &listing) {
+            target.retire(&store, &now)?;
+        }
         Ok(report)
     }
 
@@ -232,7 +313,13 @@ impl<'r> Operation<'r> {
         let store = Store::open(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let listing = store.list()?;
-        let plan = self.verify_plan(&listing);
+        let mut plan = self.verify_plan(&listing);
+        let instances: BTreeSet<u8> = plan.namespaces.iter().map(|namespace| namespace.instance).collect();
+        for instance in instances {
+            let of_instance = plan.namespaces.iter().filter(|namespace| namespace.instance == instance);
+            let facts = self.facts(instance, of_instance.map(|namespace| &namespace.name), Some(&store))?;
+            freshness::judge_verify(&mut plan, instance, &listing, &facts);
+        }
         let report = self.new_report().with_restore_plan(&plan.namespaces);
         if self.request.analyze {
             return checked(&plan, report);
@@ -260,15 +347,15 @@ impl<'r> Operation<'r> {
     }
 
     /// What there is to verify: of the instance asked for, or of every one in the directory.
-    fn verify_plan(&self, listing: &store::Listing) -> Plan<plan::NamespaceRestore> {
+    fn verify_plan(&self, listing: &store::Listing) -> Plan<NamespaceRestore> {
         let request = self.plan_request();
         if self.request.instance.is_some() {
             return plan::verify(listing, &request);
         }
         let of_files = listing.files.iter().map(|file| file.address.instance);
         let of_manifests = listing.manifests.iter().filter_map(|record| format::instance_of_manifest_name(&record.name));
-        let instances: std::collections::BTreeSet<u8> = of_files.chain(of_manifests).collect();
-        let mut all: Option<Plan<plan::NamespaceRestore>> = None;
+        let instances: BTreeSet<u8> = of_files.chain(of_manifests).collect();
+        let mut all: Option<Plan<NamespaceRestore>> = None;
         for instance in instances {
             // A name that another instance has is not missing.
             let has_name = |name: &&NamespaceName| {
@@ -287,6 +374,27 @@ impl<'r> Operation<'r> {
         }
         all.unwrap_or_else(|| plan::verify(listing, &request))
     }
+}
+
+/// Now, in milliseconds since 1970.
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn use_of(host: &Host) -> Use {
+    Use { at_ms: now_ms(), host: host.name.clone(), boot_id: host.boot_id.clone() }
+}
+
+/// The backups of a plan as what is to be marked.
+fn targets(plan: &Plan<NamespaceRestore>, listing: &store::Listing) -> Vec<Target> {
+    let target = |namespace: &NamespaceRestore| {
+        let (backup_ms, backup_boot_id) = freshness::identity_of(namespace, listing);
+        let name = used::used_name(namespace.instance, &namespace.name);
+        let earlier = listing.marks.iter().find(|(found, _)| *found == name).map(|(_, mark)| mark.clone());
+        Target { instance: namespace.instance, name: namespace.name.clone(), backup_ms, backup_boot_id, earlier }
+    };
+    plan.namespaces.iter().map(target).collect()
 }
 
 /// The report, with the plan's remarks; a failure if the plan must not be executed.

@@ -22,6 +22,8 @@ pub enum Verb {
     Restore,
     /// Check a backup at rest.
     Verify,
+    /// Mark a backup as used.
+    Retire,
 }
 
 /// A namespace.

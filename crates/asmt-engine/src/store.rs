@@ -18,6 +18,7 @@ use crate::format::{
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
 use crate::sysv::DataFinder;
+use crate::used::{Used, is_used_name};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ const ALIGNMENT: usize = SECTOR_BYTES as usize;
 const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+/// Largest mark of use that is read.
+const MAX_MARK_BYTES: u64 = 64 << 10;
 /// Largest journal that is read: the names of ten times as many files as a namespace can have.
 const MAX_JOURNAL_BYTES: u64 = 4 << 20;
 /// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
@@ -93,6 +96,8 @@ pub struct FileRecord {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
+    /// When it was last written, milliseconds since 1970.
+    pub modified_ms: u64,
     /// What the segment's first bytes say.
     pub header: Header,
 }
@@ -117,6 +122,8 @@ pub struct Listing {
     pub files: Vec<FileRecord>,
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
+    /// Marks of use, by name, or why one cannot be read.
+    pub marks: Vec<(String, std::result::Result<Used, String>)>,
     /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
@@ -349,6 +356,12 @@ impl Store {
                     Ok(manifest) => listing.manifests.push(manifest),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
+            } else if is_used_name(name) {
+                let mark = match self.read_text(name, MAX_MARK_BYTES)? {
+                    Ok(text) => text.0.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                    Err(problem) => Err(problem.message),
+                };
+                listing.marks.push((name.clone(), mark));
             }
         }
         listing.files = files.into_values().collect();
@@ -381,6 +394,7 @@ impl Store {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o777,
+            modified_ms: modified_ms(&stat),
             header: Header::None,
         };
         let wanted = match (encoding, needs_header) {
@@ -609,6 +623,34 @@ impl Store {
         }
     }
 
+    /// Whether files can be made in it, as far as permissions and the mount say.
+    pub fn is_writable(&self) -> bool {
+        fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    }
+
+    /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable
+    /// when it returns. There is the whole old text or the whole new one, whatever fails.
+    pub fn replace(&self, name: &str, text: &str) -> Result<()> {
+        // One name for every run: what a killed one has left is gone with the next.
+        let temporary = format!(".{name}.new");
+        self.remove_all(std::iter::once(temporary.as_str()))?;
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
+            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
+        let file = StagedFile::new(file, self.shown(&temporary), temporary.clone(), name, false);
+        let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
+            fs::renameat(&self.directory, &temporary, &self.directory, name)
+                .map_err(|error| Error::io("rename", self.shown(name), error))
+        });
+        if let Err(error) = placed {
+            return Err(match self.remove_all(std::iter::once(temporary.as_str())) {
+                Ok(()) => error,
+                Err(other) => error.and_while_cleaning_up(other),
+            });
+        }
+        self.sync("a mark")
+    }
+
     /// Fails if the path leads elsewhere by now: what was written would not be where it is looked for.
     pub fn check_place(&self) -> Result<()> {
         let own = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
@@ -675,6 +717,11 @@ impl Store {
         }
         Ok(InFile { file: DataFinder::new(file), shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
     }
+}
+
+/// When a file was last written, milliseconds since 1970.
+pub fn modified_ms(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
 
 /// Names in a directory, sorted. Names that are not UTF-8 are nobody's we know.

@@ -9,18 +9,19 @@ use crate::checksum::{self, RangeSum};
 use crate::codec::{self, ChunkEncoder, ChunkKind};
 use crate::error::{Code, Error, Result};
 use crate::format::{
-    AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment,
-    SECTOR_BYTES, chunk_bytes_for, chunk_count, chunk_range,
+    AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, Noted,
+    SECTOR_BYTES, Surroundings, chunk_bytes_for, chunk_count, chunk_range,
 };
+use crate::freshness::Host;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::pool::{InWork, Places, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
-use crate::segment::{Encoding, Key, SegmentType};
+use crate::segment::{Encoding, Header, Key, NamespaceName, STRIPE_TRUSTED, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,10 +32,10 @@ pub struct Origin {
     pub tool: String,
     /// Milliseconds since 1970.
     pub created_ms: u64,
-    /// Host name.
-    pub host: String,
-    /// Boot id.
-    pub boot_id: String,
+    /// Whose memory it is.
+    pub host: Host,
+    /// The storage devices and files of each namespace.
+    pub devices: BTreeMap<NamespaceName, Vec<Noted>>,
 }
 
 /// A file that is complete and durable under its temporary name.
@@ -616,16 +617,27 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
     Ok(Manifest {
         tool: origin.tool.clone(),
         created_ms: origin.created_ms,
-        host: origin.host.clone(),
-        boot_id: origin.boot_id.clone(),
+        host: origin.host.name.clone(),
+        boot_id: origin.host.boot_id.clone(),
         instance: namespace.instance,
         namespace: namespace.name.clone(),
         nsid: namespace
             .nsid
             .filter(|_| namespace.copies.iter().any(|copy| copy.segment.address.segment_type != SegmentType::DataStage)),
         base_version: namespace.base_version,
+        noted: Surroundings {
+            machine_id: origin.host.machine_id.clone(),
+            devices: origin.devices.get(&namespace.name).cloned().unwrap_or_default(),
+            stripes: namespace.copies.iter().filter_map(noted_stripe).collect(),
+        },
         segments: segments.collect::<Result<_>>()?,
     })
+}
+
+fn noted_stripe(copy: &Copy) -> Option<Noted> {
+    let Header::Stripe(stripe) = &copy.segment.header else { return None };
+    let is_trusted = stripe.flags & STRIPE_TRUSTED != 0;
+    Some(Noted { what: copy.segment.key().to_string(), random: stripe.random, is_trusted })
 }
 
 /// A staged file as something to read and check.

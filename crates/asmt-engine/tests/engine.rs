@@ -78,6 +78,10 @@ fn request(verb: Verb, directory: &Path) -> Request {
         threads: Some(2),
         analyze: false,
         require_manifest: false,
+        config: None,
+        devices: Vec::new(),
+        force_stale: false,
+        force_host: false,
         // The tests' directory may be on a tmpfs, which is what TMPDIR says.
         allow_volatile: true,
     }

@@ -164,6 +164,7 @@ fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u
     json!({
         "verb": verb, "directory": directory, "instance": 0, "namespaces": null, "compress": compress, "check": check,
         "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true,
+        "config": null, "devices": [], "force_stale": false, "force_host": false,
     })
 }
 
@@ -246,7 +247,7 @@ impl World {
     /// Goes to the machine that the scenario's operation works on.
     pub fn enter(&self) {
         match self.scenario.verb {
-            Verb::Restore | Verb::Verify => self.enter_spare(),
+            Verb::Restore | Verb::Verify | Verb::Retire => self.enter_spare(),
             Verb::Backup | Verb::List => self.enter_server(),
         }
     }
@@ -320,6 +321,7 @@ impl World {
                     Verb::Backup => "backup",
                     Verb::Restore => "restore",
                     Verb::Verify => "verify",
+                    Verb::Retire => "retire",
                 });
                 command.args(check.then_some("-c")).args((compress && verb == Verb::Backup).then_some("-z"));
                 command.arg("--json");
@@ -375,7 +377,7 @@ impl World {
         match self.scenario.verb {
             Verb::Backup => self.judge_backup(outcome, allowance, &mut wrong),
             Verb::Restore => self.judge_restore(outcome, allowance, &mut wrong),
-            Verb::Verify | Verb::List => self.judge_reading(outcome, &mut wrong),
+            Verb::Verify | Verb::List | Verb::Retire => self.judge_reading(outcome, &mut wrong),
         }
         let journals: Vec<String> = names(&self.runtime()).into_iter().filter(|name| !name.ends_with(".lock")).collect();
         wrong.unless(journals.is_empty(), || format!("left in the runtime directory: {journals:?}"));

@@ -8,7 +8,8 @@ use crate::scenario::{DIRECTORY, Truth, request, sums};
 use asmt_engine::error::Code;
 use asmt_engine::progress::Control;
 use asmt_engine::report::Verb;
-use asmt_engine::segment::Key;
+use asmt_engine::segment::{Key, NamespaceName};
+use asmt_engine::used::{Used, used_name};
 use asmt_engine::{Request, perform};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -32,6 +33,8 @@ pub enum Seen {
 pub struct Facts {
     /// What asmt, and what ASMT, would restore of each namespace.
     pub namespaces: Vec<(Seen, Seen)>,
+    /// How the backup of each is marked, if it is.
+    pub marks: Vec<Option<Result<Used, String>>>,
     /// Names in the directory that are no part of a backup.
     pub leftovers: Vec<String>,
     /// What is wrong whatever had happened before.
@@ -59,6 +62,22 @@ impl Facts {
                 }
             }
         }
+        for (truth, mark) in truths.iter().zip(&self.marks) {
+            let is_marked = match mark {
+                Some(Ok(used)) => match truth.mark {
+                    Some(Verb::Retire) => used.retired.is_some(),
+                    _ => used.restores.len() == 1,
+                },
+                Some(Err(text)) => {
+                    wrongs.push(format!("the mark of '{}' cannot be read: {text}", truth.name));
+                    continue;
+                }
+                None => false,
+            };
+            if is_after && truth.mark.is_some() && !is_marked {
+                wrongs.push(format!("success was reported, and '{}' is not marked as used", truth.name));
+            }
+        }
         if is_after && !self.leftovers.is_empty() {
             wrongs.push(format!("success was reported, and {} is left", self.leftovers.join(", ")));
         }
@@ -69,11 +88,14 @@ impl Facts {
 /// Looks at a mounted state. `runs_next` asks to do the next backup, too, and not only to see that it could be done.
 pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, String> {
     let directory = root.join(DIRECTORY);
-    let mut facts = Facts { namespaces: Vec::new(), leftovers: Vec::new(), faults: Vec::new(), has_run_next: false };
+    let mut facts =
+        Facts { namespaces: Vec::new(), marks: Vec::new(), leftovers: Vec::new(), faults: Vec::new(), has_run_next: false };
     let files = read_all(&directory, &mut facts)?;
     for truth in truths {
         let asmts = asmt::acceptable(&files, 0, truth.name).map_or(Seen::Nothing, |accepted| compare(&accepted, truth));
         facts.namespaces.push((Seen::Nothing, asmts));
+        let mark = NamespaceName::new(truth.name).and_then(|name| files.get(&used_name(0, &name)));
+        facts.marks.push(mark.map(|bytes| Used::parse(&String::from_utf8_lossy(bytes))));
     }
     if directory.exists() {
         let restored = on_own_memory(|| truths.iter().map(|truth| restore(&directory, truth)).collect::<Result<Vec<_>, _>>())?;
@@ -150,7 +172,10 @@ fn on_own_memory<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Re
 
 /// Restores a namespace, and compares what came of it.
 fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
-    let outcome = perform(&request(Verb::Restore, directory, &[truth.name]), "asmt powercut", &Control::default());
+    // One that is retired is still whole; that it is marked is looked at elsewhere.
+    let force_stale = truth.mark == Some(Verb::Retire);
+    let request = Request { force_stale, ..request(Verb::Restore, directory, &[truth.name]) };
+    let outcome = perform(&request, "asmt powercut", &Control::default());
     let found = sums()?;
     let seen = match outcome {
         Err(failure) if failure.error.first().code == Code::Bug => Seen::Wrong(failure.error.to_string()),
@@ -196,16 +221,24 @@ mod tests {
     use super::*;
 
     fn truth(is_standing: bool) -> Truth {
+        let mark = None;
         let key = Key(0xad00_1000);
         Truth {
             name: "test",
             segments: BTreeMap::from([(key, format!("{key} 2 {:08x} 0 0 600", crc32fast::hash(b"ab")))]),
             is_standing,
+            mark,
         }
     }
 
     fn facts(ours: Seen, asmts: Seen) -> Facts {
-        Facts { namespaces: vec![(ours, asmts)], leftovers: Vec::new(), faults: Vec::new(), has_run_next: false }
+        Facts {
+            namespaces: vec![(ours, asmts)],
+            marks: vec![None],
+            leftovers: Vec::new(),
+            faults: Vec::new(),
+            has_run_next: false,
+        }
     }
 
     #[test]
@@ -219,6 +252,11 @@ mod tests {
         }
         // What was there before must be there all the time; what is left over may be so until success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
+        let used = Used::new(1, None);
+        let mark = |mark| Facts { marks: vec![Some(mark)], ..facts(Seen::Whole, Seen::Whole) };
+        let retired = [Truth { mark: Some(Verb::Retire), ..truth(true) }];
+        assert_eq!((mark(Ok(used.clone())).wrongs(&retired, false).len(), mark(Ok(used)).wrongs(&retired, true).len()), (0, 1));
+        assert_eq!(mark(Err("torn".to_owned())).wrongs(&retired, false).len(), 1);
         let untidy = Facts { leftovers: vec![".asmt-run.x".to_owned()], ..facts(Seen::Whole, Seen::Whole) };
         assert_eq!((untidy.wrongs(&new, false).len(), untidy.wrongs(&new, true).len()), (0, 1));
     }

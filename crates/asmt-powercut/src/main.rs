@@ -245,10 +245,8 @@ fn try_model(root: &Path, watched: &model::Watched, truths: &[Truth], options: &
         state.lay_out(root).map_err(text_of("lay out a state"))?;
         tally.tried += 1;
         let facts = tally.look(root, truths)?;
-        tally.judge(&facts.wrongs(truths, state.is_after), || {
-            let when = if state.is_after { "after success".to_owned() } else { format!("before fsync {}", state.before_call) };
-            format!("{when} of {}", watched.calls().len())
-        });
+        let wrongs = facts.wrongs(truths, state.is_after);
+        tally.judge(&wrongs, state.is_after, || format!("{} of {} fsyncs done", state.before_call, watched.calls().len()));
         Ok::<(), String>(())
     })?;
     Ok(tally)
@@ -288,10 +286,9 @@ fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Opt
             }),
         };
         let wrongs = facts.as_ref().map_or_else(|error| vec![error.clone()], |facts| facts.wrongs(truths, state.is_after));
-        tally.judge(&wrongs, || {
-            let when = if state.is_after { "after success" } else { "before success" };
+        tally.judge(&wrongs, state.is_after, || {
             let what = if state.is_prefix { "all" } else { "some" };
-            format!("{when}, cut {} of {}, {what} of what was not flushed", state.cut, log.len())
+            format!("cut {} of {}, {what} of what was not flushed", state.cut, log.len())
         });
     }
     Ok(tally)
@@ -307,12 +304,13 @@ impl Tally {
         Ok(facts)
     }
 
-    /// Counts a state that is wrong, and keeps the first few.
-    fn judge(&mut self, wrongs: &[String], state: impl FnOnce() -> String) {
+    /// Counts a state that is wrong, and keeps the first ones from before success and from after it.
+    fn judge(&mut self, wrongs: &[String], is_after: bool, state: impl FnOnce() -> String) {
         let Some(first) = wrongs.first() else { return };
         self.wrong += 1;
-        if self.examples.len() < 3 {
-            self.examples.push(format!("{}: {first}", state()));
+        let when = if is_after { "after success" } else { "before success" };
+        if self.examples.iter().filter(|example| example.starts_with(when)).count() < 2 {
+            self.examples.push(format!("{when}, {}: {first}", state()));
         }
     }
 

@@ -94,6 +94,20 @@ pub const SCENARIOS: &[Scenario] = &[
         steps: &[BACKUP],
         is_after_interruption: true,
     },
+    Scenario {
+        name: "restored",
+        memory: &[("test", "--stages 1")],
+        before: &[BACKUP],
+        steps: &[Step { verb: Verb::Restore, ..BACKUP }],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "retired",
+        memory: &[("test", "--stages 1")],
+        before: &[BACKUP],
+        steps: &[Step { verb: Verb::Retire, ..BACKUP }],
+        is_after_interruption: false,
+    },
 ];
 
 /// A namespace as it is in memory.
@@ -104,6 +118,8 @@ pub struct Truth {
     pub segments: BTreeMap<Key, String>,
     /// Whether it was backed up before the log begins.
     pub is_standing: bool,
+    /// What its backup must be marked with when success was reported: restored or retired.
+    pub mark: Option<Verb>,
 }
 
 impl Truth {
@@ -157,12 +173,19 @@ pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
         analyze: false,
         require_manifest: false,
         allow_volatile: true,
+        config: None,
+        devices: Vec::new(),
+        force_stale: false,
+        force_host: false,
     }
 }
 
 impl Step {
     /// Runs it.
     pub fn run(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
+        if self.verb == Verb::Restore {
+            sim("remove")?;
+        }
         match runner {
             Runner::Engine => {
                 let request = Request { compress: self.compress, ..request(self.verb, directory, self.names) };
@@ -172,6 +195,7 @@ impl Step {
                 let mut command = Command::new("node");
                 command.arg(main).arg(match self.verb {
                     Verb::Restore => "restore",
+                    Verb::Retire => "retire",
                     _ => "backup",
                 });
                 if self.compress {
@@ -198,8 +222,9 @@ impl Scenario {
             sim(&format!("make --name {name} --seed {} {INDEX} {words}", number + 1))?;
             let segments: BTreeMap<Key, String> = sums()?.into_iter().filter(|(key, _)| !all.contains_key(key)).collect();
             all.extend(segments.clone());
-            let is_standing = self.before.iter().any(|step| step.names.contains(name));
-            truths.push(Truth { name, segments, is_standing });
+            let is_standing = self.before.iter().any(|step| step.names.is_empty() || step.names.contains(name));
+            let mark = self.steps.iter().map(|step| step.verb).find(|verb| *verb != Verb::Backup);
+            truths.push(Truth { name, segments, is_standing, mark });
         }
         Ok(truths)
     }

@@ -56,10 +56,21 @@ pub fn si_meta(stage_count: u32) -> Vec<u8> {
     bytes
 }
 
-/// The header of a data stripe.
+/// Bytes of the header of a data stripe or storage device.
+pub const STRIPE_BYTES: usize = 60;
+const STRIPE_MAGIC: u64 = 0x4349_7475_7273_0322;
+
+/// Name, random and trusted bit of the header of a stripe or device; `None` if it is none.
+pub fn parse_stripe(bytes: &[u8; STRIPE_BYTES]) -> Option<(String, u64, bool)> {
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+    let name = bytes[12..44].split(|byte| *byte == 0).next().unwrap_or_default();
+    (word(0) == STRIPE_MAGIC).then(|| (String::from_utf8_lossy(name).into_owned(), word(48), bytes[56] & 1 == 1))
+}
+
+/// The header of a data stripe or storage device.
 pub fn stripe(name: &str, stripe_count: u32, random: u64, is_trusted: bool) -> Vec<u8> {
-    let mut bytes = vec![0; 60];
-    put(&mut bytes, 0, &0x4349_7475_7273_0322_u64.to_le_bytes());
+    let mut bytes = vec![0; STRIPE_BYTES];
+    put(&mut bytes, 0, &STRIPE_MAGIC.to_le_bytes());
     put(&mut bytes, 8, &4u32.to_le_bytes());
     put(&mut bytes, 12, name.as_bytes());
     put(&mut bytes, 44, &stripe_count.to_le_bytes());
@@ -94,6 +105,13 @@ mod tests {
         assert_eq!(bytes[2064..2076], [0x00, 0x11, 0x00, 0xae, 0x40, 0, 0, 0, 0x00, 0x40, 0, 0]);
         assert_eq!(bytes[2104..2112], [1, 0, 0, 0, 0x99, 0x19, 0, 0]);
         assert_eq!(&bytes[1024..1030], b"test\0\0");
+    }
+
+    #[test]
+    fn a_device_is_read_as_it_was_written() {
+        let bytes = stripe("test", 1, u64::MAX, true);
+        assert_eq!(bytes.first_chunk().and_then(parse_stripe), Some(("test".to_owned(), u64::MAX, true)));
+        assert_eq!(parse_stripe(&[0; STRIPE_BYTES]), None);
     }
 
     #[test]

@@ -13,7 +13,10 @@ use asmt_engine::segment::{Address, Key, SegmentType};
 use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
 use fill::{BLOCK_ELEMENTS, Index};
 use layout::{ELEMENT_BYTES, NODE_BYTES};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 const USAGE: &str = "\
@@ -29,6 +32,9 @@ asmt-sim: makes, sums and removes segments like Aerospike's
            (sparse: does not touch holes; resident: nor does it, and says how many bytes are data)
   remove   [--instance N] [--nsid N] [--key K]      as by a reboot; without options every one of Aerospike's
   hold     [--key K] [--read-only]                  attaches it (or all) until its input ends
+  device   --path P [--name test] [--random 1] [--untrusted] [--size 64KiB]   a storage file, or the start of a device
+  open     --path P                                 as a starting server does: another random, no longer trusted
+  close    --path P                                 as a clean stop does: trusted
   poke     --key K --offset N --hex 00ff
   peek     --key K --offset N --length N
 ";
@@ -51,6 +57,12 @@ pub fn run(words: &[String], out: &mut dyn Write) -> Outcome {
         "sum" => sum(args, out),
         "remove" => remove(args, out),
         "hold" => hold(args, out),
+        "device" => device(args),
+        "open" => header_of(args, |header| {
+            header.random = rng::Rng::new(header.random, 0x0be).next();
+            header.is_trusted = false;
+        }),
+        "close" => header_of(args, |header| header.is_trusted = true),
         "poke" => poke(args),
         "peek" => peek(args, out),
         other => Err(format!("no command {other:?}: try --help")),
@@ -353,6 +365,49 @@ fn hold(mut args: Args, out: &mut dyn Write) -> Outcome {
     std::io::stdin().read_to_end(&mut ignored).map_err(|error| error.to_string())?;
     drop(held);
     Ok(())
+}
+
+/// A storage device's header; a stripe's has the same form.
+struct DeviceHeader {
+    name: String,
+    random: u64,
+    is_trusted: bool,
+}
+
+fn named_path(args: &mut Args) -> Result<PathBuf, String> {
+    args.text("path").map(PathBuf::from).ok_or_else(|| "--path is needed".to_owned())
+}
+
+fn write_header(path: &Path, header: &DeviceHeader) -> Outcome {
+    let bytes = layout::stripe(&header.name, 1, header.random, header.is_trusted);
+    let file = OpenOptions::new().write(true).open(path).map_err(text_of("cannot open", path.display()))?;
+    file.write_all_at(&bytes, 0).and_then(|()| file.sync_all()).map_err(text_of("cannot write", path.display()))
+}
+
+fn device(mut args: Args) -> Outcome {
+    let path = named_path(&mut args)?;
+    let (random, size_bytes) = (args.number("random", 1)?, args.size("size", 64 << 10)?);
+    let name = args.text("name").unwrap_or_else(|| "test".to_owned());
+    let is_trusted = !args.flag("untrusted");
+    args.end()?;
+    if !path.exists() {
+        let made = File::create(&path).and_then(|file| file.set_len(size_bytes));
+        made.map_err(text_of("cannot make", path.display()))?;
+    }
+    write_header(&path, &DeviceHeader { name, random, is_trusted })
+}
+
+/// Changes the header of a device, which it must have.
+fn header_of(mut args: Args, change: impl Fn(&mut DeviceHeader)) -> Outcome {
+    let path = named_path(&mut args)?;
+    args.end()?;
+    let mut bytes = [0; layout::STRIPE_BYTES];
+    let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, 0));
+    read.map_err(text_of("cannot read", path.display()))?;
+    let (name, random, is_trusted) = layout::parse_stripe(&bytes).ok_or_else(|| format!("{} has no header", path.display()))?;
+    let mut header = DeviceHeader { name, random, is_trusted };
+    change(&mut header);
+    write_header(&path, &header)
 }
 
 fn poke(mut args: Args) -> Outcome {
