@@ -24,7 +24,6 @@ fn publish_staged(staged: &Staged<'_>, control: &Control) -> Result<()> {
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
     let ordered = write_manifests(staged)?;
-    store.check_place()?;
     let journal = write_journal(staged, &ordered)?;
     let mut published = Vec::new();
     let outcome = publish_files(staged, &ordered, &mut published, control);
@@ -134,6 +133,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     for (group, what) in (0..).zip(["files of indexes", "stripes", "manifests", "base, which commits"]) {
         let files = ordered.iter().flat_map(|namespace| &namespace.files).filter(|file| group_of(file) == group);
         let mut count = 0;
+        // Up to the last moment: the base that is about to get its name is what makes it a backup.
+        store.check_place()?;
         for file in files {
             store.publish(&file.temporary, &file.name)?;
             published.push(&file.name);

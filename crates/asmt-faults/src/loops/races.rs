@@ -85,7 +85,7 @@ fn with_world(
 
 fn at_each_call(world: &World, act: Act, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
-    let step = if tally.options.is_short { 31 } else { 1 };
+    let step = if tally.options.is_short { 67 } else { 1 };
     for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
         let label = format!("{index}-{call}");
         if tally.tries(count, &label) {
@@ -336,7 +336,7 @@ impl Other {
 fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     let first = world.scenario().verb;
-    let step = if tally.options.is_short { 23 } else { 1 };
+    let step = if tally.options.is_short { 71 } else { 1 };
     for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
         let label = format!("{index}-{call}");
         if !tally.tries(count, &label) {
