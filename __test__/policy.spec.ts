@@ -16,6 +16,7 @@ test('defaults', (t) => {
     devices: [],
     force_stale: false,
     force_host: false,
+    allow_volatile: false,
   };
   t.deepEqual(meaning('backup', {}, ['d']).request, { verb: 'backup', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('restore', {}, ['d']).request, { verb: 'restore', directory: 'd', instance: 0, ...base });
@@ -53,6 +54,7 @@ test('everything at once', (t) => {
     devices: ['/dev/a', '/dev/b'],
     force_stale: true,
     force_host: false,
+    allow_volatile: false,
   });
   t.true(meant.verbose && meant.json);
   t.deepEqual(meant.remarks, []);
@@ -95,6 +97,7 @@ const refused: [Verb, Values, string[], RegExp][] = [
   ['backup', {}, ['bad\uFFFDname'], /not valid UTF-8/],
   ['list', {}, ['d'], /what is "d" for/],
   ['backup', { 'require-manifest': true }, ['d'], /backup takes no --require-manifest/],
+  ['restore', { 'allow-volatile': true }, ['d'], /restore takes no --allow-volatile/],
   ['verify', { compress: true }, ['d'], /verify takes no --compress/],
   ['list', { threads: '2' }, [], /list takes no --threads/],
   ['list', { path: 'd' }, [], /list takes no --path/],

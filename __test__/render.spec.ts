@@ -48,7 +48,15 @@ test('a table is aligned, and no line ends in a space', (t) => {
   t.is(text, 'key     size  name\n1         10  a\n222222     5\n');
 });
 
-const problem = (message: string, hint: string) => ({ kind: 'refused' as const, code: 'x', message, hint });
+const problem = (message: string, hint: string) => ({
+  kind: 'refused' as const,
+  code: 'x',
+  message,
+  hint,
+  file: null,
+  offset: null,
+  segment: null,
+});
 
 test('a failure shows every problem, and each next step once', (t) => {
   const problems = [

@@ -14,7 +14,8 @@ import {
 
 import test, { type ExecutionContext } from 'ava';
 
-import { IS_REAL_ROOT, Machine, run, show } from './helpers.ts';
+import type { Outcome } from '../src/native.ts';
+import { IS_REAL_ROOT, Machine, run, show, testTraced } from './helpers.ts';
 
 /** A machine whose namespace was backed up and then lost, as by a reboot. */
 async function rebooted(t: ExecutionContext, make: readonly string[] = [], backup: readonly string[] = []) {
@@ -173,7 +174,7 @@ const damages: Damage[] = [
     what: 'a file too many',
     spoil: (path) => copyFileSync(path('ad001001.dat'), path('ad001003.dat')),
     code: 'extra-file',
-    message: /1 files are not in its manifest, the first is ad001003\.dat/,
+    message: /ad001003\.dat is not in its manifest/,
   },
   {
     what: 'the same segment twice',
@@ -250,7 +251,7 @@ const damages: Damage[] = [
     backup: ['-z'],
     spoil: (path) => flip(path('ae001100.dat.gz'), -1),
     code: 'content-damaged',
-    message: /ae001100\.dat\.gz at \d+: its end/,
+    message: /ae001100\.dat\.gz at \d+ \(segment ae001100\): its end/,
   },
   {
     what: 'a compressed file cut short',
@@ -292,6 +293,75 @@ test('verify lists all damage, not just the first', async (t) => {
   for (const name of ['ae001100.dat at 0', 'ad001002.dat at 0', 'ad001000.dat is missing', 'ae001101.dat has 5 bytes'])
     t.true(text.includes(name), text);
   t.is(error?.problems.length, 4);
+});
+
+test('restore lists all that can be known before data is read: file, offset and segment, in text and JSON', async (t) => {
+  const { machine, directory } = await rebooted(t, [], ['-z']);
+  copyFileSync(`${directory}/ad001001.dat.gz`, `${directory}/ad001007.dat.gz`);
+  copyFileSync(`${directory}/ad001001.dat.gz`, `${directory}/ad001008.dat.gz`);
+  unlinkSync(`${directory}/ad001000.dat.gz`);
+  unlinkSync(`${directory}/a2001000.dat`);
+  truncateSync(`${directory}/ae001101.dat.gz`, 5000);
+  flip(`${directory}/ae001001.dat.gz`, 17);
+  renameSync(`${directory}/ad001002.dat.gz`, machine.path('x'));
+  symlinkSync(machine.path('x'), `${directory}/ad001002.dat.gz`);
+  flip(`${directory}/ae001100.dat.gz`, 0);
+  for (const verb of ['restore', 'verify']) {
+    const { error } = await machine.json(5, [verb, directory]);
+    const found = error?.problems.map(({ code, file, offset, segment }) => [file, code, offset, segment]) ?? [];
+    t.deepEqual(
+      found.toSorted((a, b) => String(a[0]).localeCompare(String(b[0]))),
+      [
+        ['a2001000.dat', 'backup-incomplete', null, 'a2001000'],
+        ['ad001000.dat.gz', 'backup-incomplete', null, 'ad001000'],
+        ['ad001002.dat.gz', 'unsafe-file', null, 'ad001002'],
+        ['ad001007.dat.gz', 'extra-file', null, 'ad001007'],
+        ['ad001008.dat.gz', 'extra-file', null, 'ad001008'],
+        ['ae001001.dat.gz', 'content-damaged', 0, 'ae001001'],
+        ['ae001100.dat.gz', 'content-damaged', 0, 'ae001100'],
+        ['ae001101.dat.gz', 'wrong-size', 5000, 'ae001101'],
+      ],
+      JSON.stringify(error),
+    );
+    const text = await machine.expect(5, [verb, directory]);
+    for (const [file] of found) t.true(text.stderr.includes(String(file)), show(text));
+    t.is(await machine.memory(), '');
+  }
+});
+
+test('without a manifest every missing stage is named', async (t) => {
+  const { machine, directory } = await rebooted(t, ['--stages', '7']);
+  for (const name of ['asmt-manifest-0-test.json', 'ae001101.dat', 'ae001103.dat', 'ae001104.dat', 'ae001105.dat'])
+    unlinkSync(`${directory}/${name}`);
+  const done = await machine.expect(5, ['restore', directory]);
+  t.regex(done.stderr, /4 of 7 primary stages .* first is stage 1 \(low 101\); all are 1, 3 to 5\n/, show(done));
+});
+
+testTraced('verify goes on after what cannot be read, and lists it with the damage', async (t) => {
+  const { machine, directory } = await rebooted(t);
+  flip(`${directory}/ae001101.dat`, -1);
+  let count = 0;
+  for (let when = 1; when < 200; when += 1) {
+    const done = await machine.traced([`pread64:error=EIO:when=${when}`], ['verify', '-t1', '--json', directory]);
+    // The first ones are those of the program that is loaded.
+    if (done.stdout === '' || done.stdout.includes('"engine-missing"')) continue;
+    const { error } = JSON.parse(done.stdout) as Outcome;
+    t.notRegex(done.stderr, /made by ASMT/, show(done));
+    const unread = error?.problems.filter(({ code }) => code === 'system-call') ?? [];
+    if (unread.length === 0) {
+      t.is(done.status, 5, show(done));
+      break;
+    }
+    count += 1;
+    t.regex(unread[0]?.message ?? '', /^read \S+\/b\/\S+( at \d+)?: input\/output error$/);
+    t.regex(unread[0]?.file ?? '', /^[\w-]+\.(dat|json)$/);
+    // Where the damaged file is not the one that cannot be read, its damage is found all the same.
+    const isFound = error?.problems.some(({ code, file }) => code === 'content-damaged' && file === 'ae001101.dat');
+    t.true(isFound || unread.some(({ file }) => file === 'ae001101.dat' || file?.endsWith('.json')), JSON.stringify(error));
+    t.is(done.status, isFound ? 5 : 1, show(done));
+  }
+  t.log(`${count} states tried`);
+  t.true(count > 8);
 });
 
 test('a backup that was not made of a clean, known server is not used', async (t) => {
@@ -337,7 +407,7 @@ test('--require-manifest refuses what has no checksums; without it there is a re
 
 test('nothing to do: an empty directory, another instance, another name', async (t) => {
   const { machine, directory } = await rebooted(t);
-  mkdirSync(machine.path('empty'));
+  mkdirSync(machine.path('empty'), 0o700);
   for (const verb of ['restore', 'verify']) {
     t.regex(
       (await machine.expect(7, [verb, machine.path('empty')])).stderr,

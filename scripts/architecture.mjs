@@ -80,6 +80,13 @@ export function violations() {
     );
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
   }
+  for (const file of files('crates/asmt-faults/src', '.rs')) {
+    rule(
+      file.endsWith('/sys.rs') || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(code(file)),
+      `${file}: unsafe belongs in sys.rs`,
+    );
+    rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
+  }
   for (const file of ['plan.rs', 'segment.rs', 'format.rs', 'freshness.rs', 'configuration.rs']) {
     const text = code(`crates/asmt-engine/src/${file}`);
     rule(!/std::fs|rustix|sysv::|SystemTime|std::env/.test(text), `${file} is pure and must not call the system`);

@@ -8,10 +8,9 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { MAIN, SIM, build, install, ipcNamespace } from './setup.mjs';
+import { MAIN, SIM, build, install, ipcNamespace, temporaries } from './setup.mjs';
 
 const DIRECTORY = process.env.ASMT_DEMO_DIRECTORY;
 if (DIRECTORY === undefined) {
@@ -29,7 +28,7 @@ async function outside() {
     process.stderr.write('error: no IPC namespace of its own can be had here\nHINT: run it as root, or allow user namespaces\n');
     process.exit(1);
   }
-  const directory = mkdtempSync(join(tmpdir(), 'asmt-demo-'));
+  const directory = mkdtempSync(join(temporaries(), 'asmt-demo-'));
   const [program, ...args] = namespace;
   const child = spawn(program, [...args, process.execPath, import.meta.filename], {
     stdio: 'inherit',

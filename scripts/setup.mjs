@@ -6,15 +6,27 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, statSync } from 'node:fs';
+import { existsSync, statSync, statfsSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 
 export const ROOT = resolve(import.meta.dirname, '..');
 export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
+export const FAULTS = join(ROOT, 'target', 'release', 'asmt-faults');
 export const BENCH = join(ROOT, 'target', 'release', 'asmt-bench');
 export const MAIN = join(ROOT, 'dist', 'main.js');
 
 const LEAST_NODE = [20, 19];
+
+/** What `statfs` calls a tmpfs and a ramfs. */
+const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
+
+/** Where temporary directories go: on a disk, for a backup in memory is refused. `ASMT_TEST_TMP` names another place. */
+export function temporaries() {
+  const named = process.env.ASMT_TEST_TMP;
+  const isOnDisk = (path) => existsSync(path) && !IN_MEMORY.has(statfsSync(path).type);
+  return named ?? [tmpdir(), '/var/tmp', join(ROOT, 'target')].find(isOnDisk) ?? tmpdir();
+}
 
 /** Runs a command with its output kept; shows it and ends this process if the command fails. */
 export function step(title, command, args, env = {}) {
@@ -52,12 +64,12 @@ export function install() {
   if (!isNew) step('installing packages (npm ci)', 'npm', ['ci', '--no-audit', '--no-fund']);
 }
 
-/** The addon, the command line and the simulator. */
+/** The addon, the command line, and the tools that tests, demo and benchmark use. */
 export function build() {
   step('building the engine (cargo, release)', 'npm', ['run', '--silent', 'build:native']);
   step('building the command line (tsc)', 'npm', ['run', '--silent', 'build:ts']);
-  const tools = ['--package', 'asmt-sim', '--package', 'asmt-bench'];
-  step('building simulator and benchmark (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
+  const tools = ['asmt-sim', 'asmt-bench', 'asmt-faults'].flatMap((name) => ['--package', name]);
+  step('building simulator, benchmark and loops (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
 }
 
 /** The words before a command that give it an IPC namespace of its own; null where the system allows none. */

@@ -8,11 +8,10 @@
 
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { violations } from './architecture.mjs';
-import { ROOT, build, install, step } from './setup.mjs';
+import { ROOT, build, install, step, temporaries } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
 const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
@@ -26,7 +25,7 @@ if (process.getuid() !== 0 && !process.env[IN_USER_NAMESPACE]) {
 }
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
-const scratch = mkdtempSync(join(process.env.ASMT_TEST_TMP ?? tmpdir(), 'asmt-tests-'));
+const scratch = mkdtempSync(join(temporaries(), 'asmt-tests-'));
 // Tests take on other users, who must get through.
 chmodSync(scratch, 0o711);
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
@@ -51,7 +50,8 @@ finding('architecture', violations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
-await loops();
+await loops('power.mjs');
+await loops('faults.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();

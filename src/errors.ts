@@ -17,6 +17,12 @@ export interface Problem {
   message: string;
   /** The next step; may be empty. */
   hint: string;
+  /** Name of the file that it is in. */
+  file: string | null;
+  /** Where in that file, bytes; null where it is not in one place. */
+  offset: number | null;
+  /** Key of the segment that it is about, eight hex digits. */
+  segment: string | null;
 }
 
 /** Why an operation failed: the weightiest problem, and all of them (at least one). */
@@ -79,7 +85,8 @@ export class AsmtError extends Error {
   }
 
   toText(): ErrorText {
-    const problem: Problem = { kind: this.kind, code: this.code, message: this.message, hint: this.hint };
+    const place = { file: null, offset: null, segment: null };
+    const problem: Problem = { kind: this.kind, code: this.code, message: this.message, hint: this.hint, ...place };
     return { ...problem, problems: [problem] };
   }
 }

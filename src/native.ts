@@ -20,7 +20,7 @@ export interface Request {
   namespaces: string[] | null;
   compress: boolean;
   check: boolean;
-  /** Null: as many as the process may use CPUs. */
+  /** Null: as many as suit the machine. */
   threads: number | null;
   analyze: boolean;
   require_manifest: boolean;
@@ -30,6 +30,8 @@ export interface Request {
   devices: string[];
   force_stale: boolean;
   force_host: boolean;
+  /** Backup: go to a file system in memory, too. */
+  allow_volatile: boolean;
 }
 
 export interface NamespaceReport {

@@ -55,7 +55,13 @@ export const OPTIONS = [
     verbs: WITH_DATA,
     help: 'read everything again when it is written, from the disk, and compare',
   },
-  { name: 'threads', short: 't', value: 'N', verbs: WITH_DATA, help: 'worker threads, 1 to 1024 (default: one a CPU)' },
+  {
+    name: 'threads',
+    short: 't',
+    value: 'N',
+    verbs: WITH_DATA,
+    help: 'worker threads, 1 to 1024 (default: 2 a CPU, 12 at least)',
+  },
   { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DATA, help: 'only check and show what would be done' },
   { name: 'require-manifest', verbs: ['restore', 'verify'], help: 'refuse a backup that has no checksums to compare with' },
   {
@@ -73,6 +79,11 @@ export const OPTIONS = [
   },
   { name: 'force-stale', verbs: ['backup', 'restore'], help: 'override: stale, used, retired, or not to be told' },
   { name: 'force-host', verbs: ['restore'], help: "override: take another host's backup" },
+  {
+    name: 'allow-volatile',
+    verbs: ['backup'],
+    help: 'back up to a file system in memory, too, which a reboot empties',
+  },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },

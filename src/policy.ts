@@ -57,6 +57,7 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
     devices: pathsOf('--device', text(values.device)),
     force_stale: values['force-stale'] === true,
     force_host: values['force-host'] === true,
+    allow_volatile: values['allow-volatile'] === true,
   };
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
 }

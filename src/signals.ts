@@ -2,7 +2,8 @@
  * SIGINT, SIGTERM and SIGHUP ask the engine to stop and clean up; they never end the process half-way.
  *
  * A second one is answered, not obeyed: what is left to do is short, and leaving it undone is what this tool is there
- * to prevent.
+ * to prevent. The handlers stay to the end of the process: a signal that comes when the work is done must not take away the
+ * report of it. A write past the limit on file sizes (SIGXFSZ) is an error like any other, told and cleaned up after.
  */
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -10,7 +11,6 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 export interface SignalWatch {
   /** The first that came. */
   received(): NodeJS.Signals | null;
-  end(): void;
 }
 
 /** Calls `stop` at the first signal and `again` at each one after it. */
@@ -22,10 +22,6 @@ export function watchSignals(stop: (signal: NodeJS.Signals) => void, again: (sig
     stop(signal);
   };
   for (const signal of SIGNALS) process.on(signal, onSignal);
-  return {
-    received: () => first,
-    end: () => {
-      for (const signal of SIGNALS) process.off(signal, onSignal);
-    },
-  };
+  process.on('SIGXFSZ', () => {});
+  return { received: () => first };
 }

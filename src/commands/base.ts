@@ -58,6 +58,7 @@ export abstract class AsmtCommand extends Command {
   device = value('device');
   forceStale = flag('force-stale');
   forceHost = flag('force-host');
+  allowVolatile = flag('allow-volatile');
   verbose = flag('verbose');
   json = flag('json');
 
@@ -70,6 +71,7 @@ export abstract class AsmtCommand extends Command {
       'require-manifest': this.requireManifest,
       'force-stale': this.forceStale,
       'force-host': this.forceHost,
+      'allow-volatile': this.allowVolatile,
     };
     return { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json, ...renamed };
   }
@@ -84,6 +86,7 @@ export abstract class AsmtCommand extends Command {
     if (request.devices.length > 0) words.push('--device', quoted(request.devices.join(',')));
     if (request.force_stale) words.push('--force-stale');
     if (request.force_host) words.push('--force-host');
+    if (request.allow_volatile) words.push('--allow-volatile');
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));
     if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));
@@ -157,7 +160,6 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
     return { outcome, signal: signals.received() };
   } finally {
     display.clear();
-    signals.end();
   }
 }
 

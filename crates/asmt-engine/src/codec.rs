@@ -4,7 +4,8 @@
 //! Promise: an encoder never makes more than [`max_encoded_bytes`]; a decoder gives exactly the bytes expected or an
 //! error. Must never: trust a length found in the data, or write past the output it was given.
 
-use crate::format::{DEFLATE_END, GZIP_HEADER, SECTOR_BYTES, chunk_count, chunk_range};
+use crate::format::{GZIP_HEADER, SECTOR_BYTES, chunk_count, chunk_range};
+use crate::inflate::Inflater;
 use crate::lanes::Way;
 use crate::segment::SegmentType;
 use crate::stride::Stride;
@@ -160,43 +161,19 @@ fn store(chunk: &[u8], output: &mut [u8]) -> usize {
 
 /// Decodes chunks of our own files. One a thread.
 pub struct ChunkDecoder {
-    inflate: Inflate,
+    inflater: Inflater,
 }
 
 impl Default for ChunkDecoder {
     fn default() -> Self {
-        Self { inflate: Inflate::new(false, WINDOW_BITS) }
+        Self { inflater: Inflater::new(Way::best()) }
     }
 }
 
 impl ChunkDecoder {
     /// Decodes one chunk into exactly `output`. The error says what was found.
     pub fn decode(&mut self, encoded: &[u8], output: &mut [u8]) -> Result<(), String> {
-        self.inflate.reset(false);
-        // The end block behind the chunk shows that the chunk itself ended where it should, on a byte and in no block.
-        for part in [encoded, &DEFLATE_END] {
-            let mut used = 0;
-            loop {
-                let before = (self.inflate.total_in(), self.inflate.total_out());
-                let made = usize::try_from(before.1).unwrap_or(usize::MAX);
-                let status = self.inflate.decompress(&part[used..], &mut output[made..], InflateFlush::NoFlush);
-                let status = status.map_err(|error| format!("cannot be inflated: {}", error.as_str()))?;
-                used += usize::try_from(self.inflate.total_in() - before.0).unwrap_or(usize::MAX);
-                if status == Status::StreamEnd || before == (self.inflate.total_in(), self.inflate.total_out()) {
-                    break;
-                }
-                if used == part.len() {
-                    break;
-                }
-            }
-        }
-        let expected = (encoded.len() as u64 + DEFLATE_END.len() as u64, output.len() as u64);
-        let found = (self.inflate.total_in(), self.inflate.total_out());
-        if found == expected {
-            Ok(())
-        } else {
-            Err(format!("inflates to {} bytes of {} read, expected {} of {}", found.1, found.0, expected.1, expected.0))
-        }
+        self.inflater.inflate(encoded, output).map_err(|text| format!("cannot be inflated: {text}"))
     }
 }
 
@@ -242,6 +219,7 @@ impl MemberDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::DEFLATE_END;
     use proptest::prelude::*;
 
     fn random(state: &mut u64) -> u8 {
@@ -282,6 +260,83 @@ mod tests {
             }
         }
         [all, miniz_oxide::inflate::decompress_to_vec_with_limit(stream, length).expect("a stream")]
+    }
+
+    /// What zlib-rs makes of a chunk, as [`ChunkDecoder`] should: blocks that end where the chunk does, and nothing else.
+    fn decoded_by_zlib(encoded: &[u8], length: usize) -> Option<Vec<u8>> {
+        /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut short.
+        const ENDS: [&[u8]; 2] = [&DEFLATE_END, &[1, 0, 0, 0xff, 0xff]];
+        let [one, other] = ENDS.map(|end| {
+            let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
+            let stream = [encoded, end].concat();
+            // Once more than there is to do, to get beyond the last byte of output.
+            for _ in 0..2 {
+                let (used, made) = (inflate.total_in() as usize, inflate.total_out() as usize);
+                inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush).ok()?;
+            }
+            ((inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
+        });
+        if one == other { one } else { None }
+    }
+
+    /// Our decoder in every way; all must agree, also on what is wrong.
+    fn decoded_by_us(encoded: &[u8], length: usize) -> Result<Vec<u8>, String> {
+        let mut all = Way::available().into_iter().map(|way| {
+            let mut back = vec![0xa5; length];
+            Inflater::new(way).inflate(encoded, &mut back).map(|()| back)
+        });
+        let first = all.next().expect("a portable way");
+        assert!(all.all(|other| other == first), "the ways disagree");
+        first
+    }
+
+    /// What is refused although zlib-rs takes it: see `inflate.rs`.
+    const STRICTER: &str = "a block's code for literals takes 16384 of 32768 codes, expected all";
+
+    /// Both know a chunk for what it is, or for none. Gives whether it is one.
+    fn assert_same_verdict(encoded: &[u8], length: usize) -> bool {
+        let (ours, theirs) = (decoded_by_us(encoded, length), decoded_by_zlib(encoded, length));
+        let is_chunk = ours.is_ok();
+        match (ours, theirs) {
+            (Err(text), None) => assert!(!text.is_empty()),
+            (Err(text), Some(_)) => assert_eq!(text, STRICTER, "zlib-rs accepts {encoded:02x?}"),
+            (Ok(ours), theirs) => assert!(theirs == Some(ours), "zlib-rs: {} for {encoded:02x?}", theirs.is_some()),
+        }
+        is_chunk
+    }
+
+    const STRATEGIES: [zlib_rs::Strategy; 5] = [
+        zlib_rs::Strategy::Default,
+        zlib_rs::Strategy::Filtered,
+        zlib_rs::Strategy::HuffmanOnly,
+        zlib_rs::Strategy::Rle,
+        zlib_rs::Strategy::Fixed,
+    ];
+
+    /// Flushed blocks of every level and strategy of two general encoders.
+    fn by_others(chunk: &[u8]) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        for (level, strategy) in (0..=9).flat_map(|level| STRATEGIES.map(|strategy| (level, strategy))) {
+            let config = zlib_rs::DeflateConfig { level, strategy, window_bits: -i32::from(WINDOW_BITS), ..Default::default() };
+            let mut output = vec![0; 2 * chunk.len() + 1000];
+            let mut deflate = Deflate::new_with_config(config);
+            deflate.compress(chunk, &mut output, DeflateFlush::FullFlush).expect("room");
+            assert_eq!(deflate.total_in(), chunk.len() as u64);
+            output.truncate(deflate.total_out() as usize);
+            all.push(output);
+        }
+        for (level, strategy) in (0..=10).flat_map(|level| (0..5).map(move |strategy| (level, strategy))) {
+            use miniz_oxide::deflate::core;
+            let flags = core::create_comp_flags_from_zip_params(level, -i32::from(WINDOW_BITS), strategy);
+            let mut output = Vec::new();
+            let put = |bytes: &[u8]| {
+                output.extend_from_slice(bytes);
+                true
+            };
+            core::compress_to_output(&mut core::CompressorOxide::new(flags), chunk, core::TDEFLFlush::Full, put);
+            all.push(output);
+        }
+        all
     }
 
     fn assert_comes_back(chunk: &[u8], blocks: &[u8]) {
@@ -346,6 +401,110 @@ mod tests {
         })
     }
 
+    /// A small chunk for each type of block, with runs and matches at all kinds of distances.
+    fn small_chunks() -> Vec<(Vec<u8>, usize)> {
+        let state = &mut 9u64;
+        let mut bytes: Vec<u8> = (0..120).map(|_| random(state) % 12).collect();
+        for distance in [1, 2, 3, 5, 7, 8, 9, 31, 32, 33, 64] {
+            (0..20).for_each(|_| bytes.push(bytes[bytes.len() - distance]));
+            bytes.push(random(state));
+        }
+        bytes.extend([4; 300]);
+        let dynamic = by_others(&bytes).swap_remove(6 * STRATEGIES.len());
+        let fixed = by_others(&bytes[..90]).swap_remove(6 * STRATEGIES.len() + 4);
+        let mut stored = vec![0; 200];
+        let made = store(&bytes[..60], &mut stored);
+        stored.truncate(made);
+        let by_stride = encoded(&bytes, ChunkKind::Elements);
+        let padded = [&fixed[..], &LONGER_FLUSH, &FULL_FLUSH].concat();
+        vec![(dynamic, bytes.len()), (fixed, 90), (stored, 60), (by_stride, bytes.len()), (padded, 90)]
+    }
+
+    #[test]
+    fn every_prefix_of_a_chunk_is_judged_as_by_zlib() {
+        for (chunk, length) in small_chunks() {
+            assert!(assert_same_verdict(&chunk, length));
+            for end in 0..chunk.len() {
+                // Without its last blocks, if they are empty, it is a chunk, too.
+                assert_same_verdict(&chunk[..end], length);
+            }
+        }
+    }
+
+    #[test]
+    fn every_bit_changed_is_judged_as_by_zlib() {
+        for (mut chunk, length) in small_chunks() {
+            let mut chunks = 0;
+            for bit in 0..8 * chunk.len() {
+                chunk[bit / 8] ^= 1 << (bit % 8);
+                chunks += u32::from(assert_same_verdict(&chunk, length));
+                chunk[bit / 8] ^= 1 << (bit % 8);
+            }
+            assert!(chunks > 0, "some changes are of literals alone");
+        }
+    }
+
+    #[test]
+    fn matches_of_every_distance_and_length_come_back() {
+        let state = &mut 11u64;
+        let mut bytes: Vec<u8> = (0..300).map(|_| random(state)).collect();
+        for distance in (1..80).chain([255, 256, 257, 4096, 32_767, 32_768]) {
+            for length in (3..40).chain([63, 64, 65, 127, 257, 258]) {
+                let distance = distance.min(bytes.len());
+                (0..length).for_each(|_| bytes.push(bytes[bytes.len() - distance]));
+                bytes.push(random(state));
+            }
+        }
+        for blocks in by_others(&bytes) {
+            assert!(decoded_by_us(&blocks, bytes.len()).as_ref() == Ok(&bytes));
+        }
+    }
+
+    #[test]
+    fn codes_that_are_none_are_refused_with_what_they_are() {
+        /// Bits as they go into the stream: values, and how many bits of each.
+        fn chunk(fields: &[(u32, u32)]) -> Vec<u8> {
+            let bits = fields.iter().flat_map(|(value, count)| (0..*count).map(move |bit| (value >> bit & 1) as u8));
+            let mut bits: Vec<u8> = bits.collect();
+            bits.resize(bits.len().next_multiple_of(8) + 800, 0);
+            bits.chunks(8).map(|bits| bits.iter().rev().fold(0, |byte, bit| byte << 1 | bit)).collect()
+        }
+        let dynamic = |symbols: u32, distances: u32, lengths: &[u32]| {
+            let mut fields = vec![(0, 1), (2, 2), (symbols - 257, 5), (distances - 1, 5), (15, 4)];
+            fields.extend(lengths.iter().map(|length| (*length, 3)));
+            fields
+        };
+        // By the header's order 16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15.
+        let zero_or_one = [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+        let bits = |ones: &[usize], count: usize| (0..count).map(|at| (u32::from(ones.contains(&at)), 1)).collect::<Vec<_>>();
+        let of = |ones: &[usize]| [dynamic(257, 1, &zero_or_one), bits(ones, 258)].concat();
+        let repeat = [1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let long_zeros = [0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let cases = [
+            (chunk(&[(1, 1), (1, 2)]), "a block that ends the stream"),
+            (chunk(&[(0, 1), (3, 2)]), "a block of type 3"),
+            (chunk(&[(0, 1), (0, 2), (0, 5), (5, 16), (5, 16)]), "0x0005, its complement 0x0005"),
+            (chunk(&[(0, 1), (0, 2), (0, 5), (60_000, 16), (5535, 16)]), "a stored block of 60000 bytes"),
+            (chunk(&[(0, 1), (1, 2), (0x63, 8)]), "a code of no symbol"),
+            // The first length of three, distance 1, at the beginning.
+            (chunk(&[(0, 1), (1, 2), (0b100_0000, 7), (0, 5)]), "a distance of 1 after 0 bytes"),
+            (chunk(&dynamic(287, 1, &[0; 19])), "for 287 symbols"),
+            (chunk(&dynamic(257, 31, &[0; 19])), "31 distances"),
+            (chunk(&dynamic(257, 1, &[0; 19])), "for lengths takes 0 of"),
+            (chunk(&dynamic(257, 1, &[1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])), "for lengths takes 49152 of"),
+            (chunk(&[dynamic(257, 1, &repeat), vec![(1, 1)]].concat()), "first code length repeats"),
+            (chunk(&[dynamic(257, 1, &long_zeros), vec![(1, 1), (127, 7), (1, 1), (127, 7)]].concat()), "276 code lengths"),
+            (chunk(&of(&[0, 1])), "no code for its end"),
+            (chunk(&of(&[256])), STRICTER),
+            (chunk(&of(&[0, 1, 256])), "for literals takes 49152 of"),
+        ];
+        for (chunk, expected) in cases {
+            let text = decoded_by_us(&chunk, 5000).expect_err(expected);
+            assert!(text.contains(expected), "{text:?}, expected {expected:?}");
+            assert_same_verdict(&chunk, 5000);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -358,10 +517,10 @@ mod tests {
         #[test]
         fn by_stride_any_table_comes_back_and_every_way_gives_the_same_bytes(bytes in table()) {
             let mut found: Vec<Option<Vec<u8>>> = Vec::new();
-            for way in Way::available() {
+            for (way, packs) in Way::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
                 // Room for the worst, so that nothing is left to another encoder.
                 let mut output = vec![0xa5; 2 * bytes.len() + (64 << 10)];
-                let made = Stride::plan(&bytes, way).encode(&bytes, &mut output, way).expect("room enough");
+                let made = Stride::plan(&bytes, way).encode_by(&bytes, &mut output, way, packs).expect("room enough");
                 output.truncate(made);
                 assert!(found.iter().all(|other| other.as_ref() == Some(&output)), "{}", way.name());
                 let mut back = vec![0xa5; bytes.len()];
@@ -374,6 +533,27 @@ mod tests {
         }
 
         #[test]
+        fn noise_is_judged_as_by_zlib(noise in prop::collection::vec(any::<u8>(), 0..600), kind in 0u8..3, length in 0usize..2000) {
+            // Each type of block alike often.
+            let mut chunk = noise;
+            chunk.iter_mut().take(1).for_each(|byte| *byte = (*byte & !7) | (kind << 1));
+            assert_same_verdict(&chunk, length);
+        }
+
+        #[test]
+        fn a_chunk_with_bytes_changed_is_judged_as_by_zlib(
+            bytes in table(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut blocks = encoded(&bytes, ChunkKind::Other);
+            for (at, byte) in changes {
+                let at = at.index(blocks.len());
+                blocks[at] = byte;
+            }
+            assert_same_verdict(&blocks, bytes.len());
+        }
+
+        #[test]
         fn a_chunk_with_a_bit_changed_is_another_or_an_error(bytes in table(), at in any::<prop::sample::Index>(), bit in 0u8..8) {
             let mut blocks = encoded(&bytes, ChunkKind::Elements);
             let at = at.index(blocks.len());
@@ -382,6 +562,18 @@ mod tests {
             // Whatever comes out is within its bounds, and told by the chunk's CRC-32 where it is another.
             if ChunkDecoder::default().decode(&blocks, &mut back).is_ok() && back != bytes {
                 prop_assert_ne!(crc32fast::hash(&back), crc32fast::hash(&bytes));
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_table_comes_back_from_other_encoders(bytes in table()) {
+            for blocks in by_others(&bytes) {
+                prop_assert!(assert_same_verdict(&blocks, bytes.len()));
+                prop_assert!(decoded_by_us(&blocks, bytes.len()).as_ref() == Ok(&bytes));
             }
         }
     }

@@ -6,7 +6,7 @@
 //! go on after one has failed.
 
 use crate::error::{Error, Result};
-use crate::fill::Filled;
+use crate::fill::{Filled, Made};
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::segment::{Key, SegmentType};
@@ -17,17 +17,21 @@ use std::cmp::Reverse;
 /// Publishes a staged backup, and removes the journals of dead runs that accounted for what it takes the place of. On an
 /// error nothing of it is left.
 pub fn publish(staged: Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
+    publish_staged(&staged, old_journals, control).map_err(|error| staged.temporaries.clean_up_after(error))
+}
+
+fn publish_staged(staged: &Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
-    let ordered = write_manifests(&staged)?;
-    let superseded = superseded(&staged)?;
-    let journal = write_journal(&staged, &ordered, &superseded)?;
+    let ordered = write_manifests(staged)?;
+    let superseded = superseded(staged)?;
+    let journal = write_journal(staged, &ordered, &superseded)?;
     let mut published = Vec::new();
     let outcome = store
         .remove_all(old_journals.iter().map(String::as_str))
         .and_then(|()| remove_superseded(store, &superseded))
-        .and_then(|()| publish_files(&staged, &ordered, &mut published, control));
+        .and_then(|()| publish_files(staged, &ordered, &mut published, control));
     match outcome {
         Ok(()) => {
             // Only a leftover if it stays: everything that it lists is committed.
@@ -158,6 +162,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     for (group, what) in (0..).zip(["files of indexes", "stripes", "manifests", "base, which commits"]) {
         let files = ordered.iter().flat_map(|namespace| &namespace.files).filter(|file| group_of(file) == group);
         let mut count = 0;
+        // Up to the last moment: the base that is about to get its name is what makes it a backup.
+        store.check_place()?;
         for file in files {
             store.publish(&file.temporary, &file.name)?;
             published.push(&file.name);
@@ -165,6 +171,9 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
         }
         if count > 0 {
             store.sync(what)?;
+            if let Some(last) = published.last() {
+                store.check_alive(last)?;
+            }
             control.note("published", format!("published {what}: {count}"));
         }
     }
@@ -174,15 +183,20 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
 /// Makes restored segments count: owners and modes first, then the withheld words, base's shutdown word last of all.
 /// On an error nothing of them is left.
 pub fn trust(filled: Filled<'_>, control: &Control) -> Result<()> {
-    control.check_stop()?;
-    control.begin(Phase::Publish, 0);
-    for segment in filled.segments() {
-        segment.give_to_owner()?;
-    }
-    for segment in filled.segments_by_rank() {
-        segment.store_withheld()?;
+    if let Err(error) = control.check_stop().and_then(|()| store_trust(&filled, control)) {
+        return Err(filled.clean_up_after(error));
     }
     control.note("trusted", "all segments are in place; the server may start");
     filled.keep(control);
     Ok(())
+}
+
+fn store_trust(filled: &Filled<'_>, control: &Control) -> Result<()> {
+    control.begin(Phase::Publish, 0);
+    filled.segments().try_for_each(Made::give_to_owner)?;
+    // Somebody else may have taken one of them away, or be at work on it: then the rest is not to be trusted.
+    filled.segments().try_for_each(|segment| segment.check_there(true))?;
+    filled.segments_by_rank().try_for_each(Made::store_withheld)?;
+    // From here on a server may have them.
+    filled.segments().try_for_each(|segment| segment.check_there(false))
 }

@@ -23,6 +23,12 @@ pub fn directory(directory: impl AsFd, what: &str) -> Result<(), Errno> {
     if is_taken_out(directory.as_fd(), what) { Ok(()) } else { fs::fsync(directory) }
 }
 
+/// Asks a file that is durable already whether its file system still lives. xfs, once it has shut itself down, calls an fsync
+/// of a directory done that is not (seen on Linux 6.18); an fsync of a file fails there.
+pub fn ask(file: impl AsFd) -> Result<(), Errno> {
+    fs::fsync(file)
+}
+
 /// Has contents written, so that the page cache may let go of them. What it does not do, a later [`file`] does.
 pub fn contents(file: impl AsFd) -> Result<(), Errno> {
     fs::fdatasync(file)

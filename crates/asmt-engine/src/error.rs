@@ -3,6 +3,7 @@
 //! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
+use crate::segment::parse_file_name;
 use serde::Serialize;
 use std::fmt;
 
@@ -83,6 +84,8 @@ codes! {
     BackupExists = "backup-exists", Refused;
     /// Segments of the namespace are in memory.
     SegmentsExist = "segments-exist", Refused;
+    /// The path of the directory leads elsewhere since it was opened.
+    DirectoryMoved = "directory-moved", Refused;
     /// Another asmt works on the directory or the instance.
     AnotherAsmt = "another-asmt", Refused;
     /// A storage device is not marked as trusted: the server was not cleanly shut down for it.
@@ -93,6 +96,12 @@ codes! {
     CannotMarkUsed = "cannot-mark-used", Refused;
     /// The configuration that was named cannot be read.
     ConfigUnreadable = "config-unreadable", Usage;
+    /// The directory, or a file in it, may be written by others than root and the caller.
+    WritableByOthers = "writable-by-others", Refused;
+    /// The directory is on a file system that a reboot empties.
+    VolatileDirectory = "volatile-directory", Refused;
+    /// The kernel destroys segments as soon as nobody has them attached.
+    SegmentsNotKept = "segments-not-kept", Refused;
     /// `--require-manifest`, and there is none.
     ManifestRequired = "manifest-required", Stale;
     /// The manifest's format is newer than this program.
@@ -129,6 +138,8 @@ codes! {
     SystemLimit = "system-limit", NoRoom;
     /// A permission is missing.
     PermissionDenied = "permission-denied", Failed;
+    /// A lock or journal of asmt's own is no regular file.
+    UnsafeRuntime = "unsafe-runtime", Failed;
     /// A system call failed.
     SystemCall = "system-call", Failed;
     /// What was read back differs from what was written.
@@ -152,14 +163,38 @@ pub struct Problem {
     pub message: String,
     /// The next step; empty where there is none.
     pub hint: String,
+    /// Name of the file that it is in; null where it is in none.
+    pub file: Option<String>,
+    /// Where in that file, bytes; null where it is not in one place.
+    pub offset: Option<u64>,
+    /// Key of the segment that it is about, eight hex digits.
+    pub segment: Option<String>,
 }
 
 impl Problem {
     /// A problem with its next step.
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: code.kind(), code, message: message.into(), hint: hint.into() }
+        Self { kind: code.kind(), code, message: message.into(), hint: hint.into(), file: None, offset: None, segment: None }
+    }
+
+    /// Says in which file it is; the segment follows from the file's name, where it has one.
+    pub fn in_file(mut self, name: &str) -> Self {
+        self.segment = parse_file_name(name).map(|(key, ..)| key.to_string());
+        self.file = Some(name.to_owned());
+        self
+    }
+
+    /// Says where in its file it is.
+    pub fn at(mut self, offset: u64) -> Self {
+        self.offset = Some(offset);
+        self
     }
 }
+
+const INTERRUPTED: &str = "stopped before it was done; everything was cleaned up";
+const NOTHING_LEFT: &str = "nothing was left behind; it can be run again";
+const SOMETHING_LEFT: &str =
+    "something was left behind, which no restore and no start takes for anything: the next run removes it";
 
 /// Why an operation failed: one or more problems, the weightiest first.
 #[derive(Debug, thiserror::Error)]
@@ -202,9 +237,13 @@ impl Error {
     pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (code, hint) = match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (
-                Code::DiskFull,
-                "make room (files, blocks, quota or file-size limit), or choose another directory, then run it again",
+            Some(libc::ENOSPC | libc::EDQUOT) => {
+                (Code::DiskFull, "make room (files, blocks or quota), or choose another directory, then run it again")
+            }
+            // Room would not help.
+            Some(libc::EFBIG) => (
+                Code::SystemLimit,
+                "raise the limit on file sizes (ulimit -f), or choose a file system that holds larger files, then run it again",
             ),
             Some(libc::ENOMEM) => {
                 (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then run it again")
@@ -212,14 +251,12 @@ impl Error {
             Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
                 (Code::SystemLimit, "raise the limit on open files or processes, or use fewer threads (-t)")
             }
-            Some(libc::EACCES | libc::EPERM) => {
-                (Code::PermissionDenied, "run it as root, or as the owner of the segments and of the directory")
-            }
+            Some(libc::EACCES | libc::EPERM) => (Code::PermissionDenied, missing_right(call)),
             Some(libc::EROFS) => (Code::SystemCall, "the file system is read-only: remount it, or choose another directory"),
             Some(libc::EIO) => {
                 (Code::SystemCall, "the device has failed: look at the kernel's log, and choose another directory")
             }
-            _ => (Code::SystemCall, "nothing was left behind; it can be run again"),
+            _ => (Code::SystemCall, NOTHING_LEFT),
         };
         let problem = Problem::new(code, format!("{call} {object}: {}", without_number(&source)), hint);
         Self { problems: vec![problem], source: Some(source) }
@@ -227,7 +264,21 @@ impl Error {
 
     /// The error of a stop that came before the commit.
     pub fn interrupted() -> Self {
-        Self::new(Code::Interrupted, "stopped before it was done; everything was cleaned up", "run it again")
+        Self::new(Code::Interrupted, INTERRUPTED, "run it again")
+    }
+
+    /// Says in which file it is, where that is not said yet.
+    pub fn in_file(mut self, name: &str) -> Self {
+        for problem in self.problems.iter_mut().filter(|problem| problem.file.is_none()) {
+            *problem = problem.clone().in_file(name);
+        }
+        self
+    }
+
+    /// Whether it is of one file alone: then the others can still be looked at, and all that is wrong be listed.
+    pub fn is_of_one_file(&self) -> bool {
+        let errno = self.source.as_ref().and_then(std::io::Error::raw_os_error);
+        self.first().kind == Kind::Damaged || matches!(errno, Some(libc::EIO | libc::EACCES | libc::EPERM))
     }
 
     /// The weightiest problem.
@@ -242,11 +293,34 @@ impl Error {
 
     /// Adds what went wrong while cleaning up after this error.
     pub fn and_while_cleaning_up(mut self, other: Error) -> Self {
+        for problem in &mut self.problems {
+            // What was promised has not come true.
+            if problem.message == INTERRUPTED {
+                "stopped before it was done".clone_into(&mut problem.message);
+            }
+            if problem.hint == NOTHING_LEFT {
+                SOMETHING_LEFT.clone_into(&mut problem.hint);
+            }
+        }
         self.problems.extend(other.problems.into_iter().map(|mut problem| {
             problem.message = format!("and while cleaning up: {}", problem.message);
+            SOMETHING_LEFT.clone_into(&mut problem.hint);
             problem
         }));
         self
+    }
+}
+
+/// What would have let a call through that was refused.
+fn missing_right(call: &str) -> &'static str {
+    match call {
+        "shmat" => "run it as the segment's owner, or with CAP_IPC_OWNER (root has it, unless it was taken away)",
+        "chown" => "run it as the segments' owner and in their group, or with CAP_CHOWN (root has it, unless it was taken away)",
+        call if call.starts_with("shmctl") => {
+            "run it as the segment's owner, or with CAP_SYS_ADMIN (root has it, unless it was taken away)"
+        }
+        "open" | "read" => "run it as the file's owner, or with CAP_DAC_READ_SEARCH (root has it, unless it was taken away)",
+        _ => "run it as root, or as the owner of the segments and of the directory",
     }
 }
 
@@ -298,5 +372,14 @@ mod tests {
         assert_eq!(error.first().message, "fallocate ae001000.dat: no space left on device");
         assert_eq!(error.first().kind, Kind::NoRoom);
         assert!(!error.first().hint.is_empty());
+    }
+
+    #[test]
+    fn what_could_not_be_cleaned_up_is_not_called_clean() {
+        let failed = Error::io("unlink", "x", std::io::Error::from_raw_os_error(libc::EACCES));
+        let error = Error::interrupted().and_while_cleaning_up(failed);
+        assert_eq!(error.problems()[0].message, "stopped before it was done");
+        assert_eq!(error.problems()[1].message, "and while cleaning up: unlink x: permission denied");
+        assert!(error.problems()[1].hint.contains("left behind"));
     }
 }

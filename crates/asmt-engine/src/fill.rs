@@ -33,7 +33,7 @@ pub struct Made {
 }
 
 /// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched.
-fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) {
+fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
     // The end of the page in the segment: bytes need not begin at one.
     let page_end = |at: usize| bytes.len().min(at + ZERO_PAGE.len() - ((offset + at as u64) % ZERO_PAGE.len() as u64) as usize);
     let has_data = |at: usize| bytes[at..page_end(at)] != ZERO_PAGE[..page_end(at) - at];
@@ -44,11 +44,12 @@ fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) {
             position = page_end(position);
         }
         if position > start {
-            attachment.exclusive(offset + start as u64..offset + position as u64).copy_from_slice(&bytes[start..position]);
+            attachment.store(offset + start as u64, &bytes[start..position])?;
         } else {
             position = page_end(position);
         }
     }
+    Ok(())
 }
 
 /// Where the word is that is held back until everything else is in place.
@@ -61,28 +62,79 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
+    /// As [`crate::transfer`] does: who had it in hand last is asked before each attaching and detaching of ours.
     fn attach(&self, access: Access) -> Result<Attachment> {
+        self.check_untouched()?;
         Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
     }
 
     /// Stores bytes where there is something in them, page by page, and keeps back the withheld word.
-    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) {
-        if let Some(at) = withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4) {
+    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) -> Result<()> {
+        let stored = if let Some(at) =
+            withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4)
+        {
             let (before, rest) = bytes.split_at(at);
             let (word, after) = rest.split_at(4);
             self.withheld_word.store(u32::from_le_bytes([word[0], word[1], word[2], word[3]]), Ordering::Relaxed);
-            store_pages(attachment, 0, before);
-            store_pages(attachment, at as u64 + 4, after);
+            store_pages(attachment, 0, before).and_then(|()| store_pages(attachment, at as u64 + 4, after))
         } else {
-            store_pages(attachment, offset, bytes);
-        }
+            store_pages(attachment, offset, bytes)
+        };
+        stored.map_err(|error| Error::io("write", format!("segment {}", self.source.key), error))
     }
 
     /// Sets owner, group and mode to those of the backup.
     pub fn give_to_owner(&self) -> Result<()> {
         let source = &self.source;
-        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode)
-            .map_err(|error| Error::io("shmctl(IPC_SET)", source.key, error))
+        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Error::new(
+                Code::PermissionDenied,
+                format!(
+                    "segment {} cannot be given to uid {} and gid {}: they are not known here",
+                    source.key, source.uid, source.gid
+                ),
+                "run it outside of the user namespace (of a container), or map these ids into it",
+            ),
+            _ => Error::io("shmctl(IPC_SET)", source.key, error),
+        })
+    }
+
+    /// Fails if another process had the segment attached since it was made: it may have written to it. Segments with a header
+    /// are let be, for a list that another asmt makes looks into them.
+    fn check_untouched(&self) -> Result<()> {
+        if self.source.address.segment_type.has_header() {
+            return Ok(());
+        }
+        match sysv::last_pid(self.shmid) {
+            // 0: nobody had it yet.
+            Ok(pid) if pid == 0 || pid.cast_unsigned() == std::process::id() => Ok(()),
+            Ok(pid) => Err(self.changed(&format!("another process (pid {pid}) had it attached"))),
+            Err(error) => Err(self.gone_or_failed(error)),
+        }
+    }
+
+    fn changed(&self, what: &str) -> Error {
+        Error::new(
+            Code::SegmentChanged,
+            format!("segment {} changed while it was restored: {what}", self.source.key),
+            "make sure that the server stays stopped during a restore, then run it again",
+        )
+    }
+
+    fn gone_or_failed(&self, error: std::io::Error) -> Error {
+        if is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
+    }
+
+    /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
+    pub fn check_there(&self, alone: bool) -> Result<()> {
+        let stat = sysv::stat(self.shmid).map_err(|error| self.gone_or_failed(error))?;
+        if stat.is_removed || stat.key != self.source.key {
+            return Err(self.changed("it was removed"));
+        }
+        if alone && stat.attached_count > 0 {
+            return Err(self.changed(&format!("it is attached {} times, expected 0", stat.attached_count)));
+        }
+        if alone { self.check_untouched() } else { Ok(()) }
     }
 
     /// Stores the word that was held back, if the segment has one.
@@ -106,7 +158,7 @@ struct Filling<'f> {
 
 impl reading::Sink for Filling<'_> {
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.made.store(self.attachment, offset, bytes);
+        self.made.store(self.attachment, offset, bytes)?;
         self.placed(bytes.len() as u64);
         Ok(())
     }
@@ -162,21 +214,45 @@ impl Filled<'_> {
     }
 }
 
-impl Drop for Filled<'_> {
-    fn drop(&mut self) {
-        let mut all_gone = true;
-        // Base first: what it vouches for must not go before it.
-        self.made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
-        for made in &self.made {
-            let gone = matches!(sysv::remove(made.shmid), Ok(()))
-                || matches!(sysv::stat(made.shmid), Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)));
-            all_gone &= gone;
-        }
-        // The journal stays as long as a segment does: the next run removes both.
-        if let Some(journal) = self.journal.take().filter(|_| all_gone) {
-            let _ = journal.end();
+impl Filled<'_> {
+    /// Removes all that was made because of an error, and adds to it what went wrong with that.
+    pub fn clean_up_after(mut self, error: Error) -> Error {
+        match self.remove() {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
         }
     }
+
+    fn remove(&mut self) -> Result<()> {
+        let mut outcome = Ok(());
+        let mut made = std::mem::take(&mut self.made);
+        // Base first: what it vouches for must not go before it.
+        made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
+        for made in &made {
+            if let Err(error) = sysv::remove(made.shmid)
+                && !is_gone(&error)
+            {
+                outcome = outcome.and(Err(Error::io("shmctl(IPC_RMID)", made.source.key, error)));
+            }
+        }
+        match self.journal.take() {
+            // The journal stays as long as a segment does: the next run removes both.
+            Some(journal) if outcome.is_ok() => journal.end(),
+            _ => outcome,
+        }
+    }
+}
+
+impl Drop for Filled<'_> {
+    fn drop(&mut self) {
+        // Only on the way out of a panic is there something left; the next run removes what stays.
+        let _ = self.remove();
+    }
+}
+
+/// Whether a call on a segment failed because there is no such segment any more.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -193,18 +269,31 @@ pub fn fill<'j>(
     options: Options,
     control: &Control,
 ) -> Result<Filled<'j>> {
+    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
+    match fill_all(store, namespaces, &mut filled, options, control) {
+        Ok(()) => Ok(filled),
+        Err(error) => Err(filled.clean_up_after(error)),
+    }
+}
+
+fn fill_all(
+    store: &Store,
+    namespaces: &[NamespaceRestore],
+    filled: &mut Filled<'_>,
+    options: Options,
+    control: &Control,
+) -> Result<()> {
     let sources: Vec<&Source> = namespaces.iter().flat_map(|namespace| &namespace.sources).collect();
     let is_base = |source: &&&Source| source.address.segment_type == SegmentType::PiBase;
-    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
     control.begin(Phase::Copy, sources.iter().map(|source| source.size_bytes).sum());
-    let others = make(&mut filled, sources.iter().filter(|source| !is_base(source)), control)?;
-    fill_made(store, &mut filled, others, options, control)?;
-    let bases = make(&mut filled, sources.iter().filter(is_base), control)?;
-    fill_made(store, &mut filled, bases, options, control)?;
+    let others = make(filled, sources.iter().filter(|source| !is_base(source)), control)?;
+    fill_made(store, filled, others, options, control)?;
+    let bases = make(filled, sources.iter().filter(is_base), control)?;
+    fill_made(store, filled, bases, options, control)?;
     if options.check {
-        compare(&filled, options, control)?;
+        compare(filled, options, control)?;
     }
-    Ok(filled)
+    Ok(())
 }
 
 /// Makes segments; gives their range among those made.
@@ -283,7 +372,9 @@ fn fill_made(
         let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)?;
         reading::put_sums(&target.sums, source, unit, &found);
         control.add_done(unit_bytes(source, unit));
-        if in_work[index].leave(open).is_some() {
+        if let Some(open) = in_work[index].leave(open) {
+            target.check_untouched()?;
+            drop(open);
             control.note("filled", format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
         }
         Ok(())

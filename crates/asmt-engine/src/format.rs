@@ -6,7 +6,7 @@
 //! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
 //! the manifest is ours.
 
-use crate::segment::{Address, Encoding, Key, NamespaceName, SegmentType, file_name};
+use crate::segment::{Address, Encoding, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType, file_name};
 use serde::{Deserialize, Serialize};
 
 /// Bytes in front of the gzip member of a `.dat.gz`.
@@ -134,8 +134,8 @@ pub fn instance_of_manifest_name(name: &str) -> Option<u8> {
 pub const MANIFEST_VERSION: u32 = 1;
 /// What the first line of every manifest says it is.
 const MANIFEST_FORMAT: &str = "asmt-manifest";
-/// Chunk sizes a manifest may name: powers of two in this range. Buffers are of this size.
-const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 4096..=(64 << 20);
+/// Chunk sizes a manifest may name: powers of two in this range. Each worker has buffers of this size.
+const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 4096..=(16 << 20);
 
 /// Bytes of a chunk, for a segment of this size: 4 MiB, and 16 MiB above 64 GiB so that tables stay small.
 pub fn chunk_bytes_for(segment_bytes: u64) -> u32 {
@@ -477,6 +477,9 @@ fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, Manifes
     let mode = u32::from_str_radix(&claim.mode, 8).ok().filter(|mode| *mode <= 0o777);
     let mode = mode.ok_or_else(|| wrong(&format!("{:?} is no mode", claim.mode)))?;
     let crc32 = u32::from_str_radix(&claim.crc32, 16).map_err(|_| wrong(&format!("{:?} is no CRC-32", claim.crc32)))?;
+    if claim.uid == u32::MAX || claim.gid == u32::MAX {
+        return Err(wrong("its owner or group is 4294967295, which is none"));
+    }
     let segment = ManifestSegment {
         key,
         address,
@@ -505,11 +508,13 @@ fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
             CHUNK_SIZES.end()
         ));
     }
-    if segment.size_bytes < segment.address.segment_type.min_bytes() {
+    let sizes = segment.address.segment_type.min_bytes()..=MAX_SEGMENT_BYTES;
+    if !sizes.contains(&segment.size_bytes) {
         return Err(format!(
-            "size {} is less than the {} a {} has at least",
+            "size {} is not from {} to {}, as that of a {} is",
             segment.size_bytes,
-            segment.address.segment_type.min_bytes(),
+            sizes.start(),
+            sizes.end(),
             segment.address.segment_type.name()
         ));
     }
@@ -686,6 +691,8 @@ mod tests {
             ("\"size\":65536", "\"size\":18446744073709551615"),
             ("\"size\":10000", "\"size\":20000"),
             ("\"mode\":\"0640\"", "\"mode\":\"4755\""),
+            ("\"uid\":1", "\"uid\":4294967295"),
+            ("\"chunk_size\":4096", "\"chunk_size\":33554432"),
             ("\"chunk_size\":4096", "\"chunk_size\":0"),
             ("\"chunk_size\":4096", "\"chunk_size\":2147483648"),
             ("\"zero_chunks\":[[0,1]]", "\"zero_chunks\":[[0,18446744073709551615]]"),

@@ -479,7 +479,7 @@ mod tests {
     use crate::format::Surroundings;
     use crate::plan::{Contents, Source};
     use crate::segment::{Encoding, Header, Key};
-    use crate::store::{FileRecord, ManifestRecord};
+    use crate::store::{FileRecord, ManifestRecord, Owner};
     use crate::used::Use;
     use proptest::prelude::*;
 
@@ -604,7 +604,9 @@ mod tests {
                 modified_ms: MADE_MS,
                 header: Header::None,
             };
-            let record = |manifest| ManifestRecord { name: "asmt-manifest-0-test.json".to_owned(), manifest: Ok(manifest) };
+            let owner = Owner { uid: 0, mode: 0o600 };
+            let file_name = "asmt-manifest-0-test.json".to_owned();
+            let record = |manifest| ManifestRecord { name: file_name, owner, manifest: Ok(manifest) };
             let listing = Listing {
                 files: vec![file],
                 manifests: self.manifest.clone().map(record).into_iter().collect(),

@@ -4,6 +4,8 @@
 
 /// Bits of deflate's longest code.
 pub const MAX_BITS: usize = 15;
+/// In this order the lengths of the code for lengths stand in a block's header (RFC 1951, 3.2.7).
+pub const LENGTH_ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
 
 /// A symbol's code: bits as they go into the stream, lowest first, and how many.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,6 +93,11 @@ fn bounded(counts: &[usize], max_bits: usize) -> Vec<usize> {
 
 /// The canonical codes of these lengths.
 pub fn codes(lengths: &[u8]) -> Vec<Code> {
+    each_code(lengths).collect()
+}
+
+/// The same, one after the other, with nothing allocated. The lengths must not ask for more codes than there are.
+pub fn each_code(lengths: &[u8]) -> impl Iterator<Item = Code> {
     let mut next = [0u16; MAX_BITS + 2];
     for length in lengths.iter().filter(|length| **length > 0) {
         next[usize::from(*length) + 1] += 1;
@@ -98,12 +105,12 @@ pub fn codes(lengths: &[u8]) -> Vec<Code> {
     for length in 1..next.len() {
         next[length] = (next[length] + next[length - 1]) << 1;
     }
-    let mut code_of = |length: u8| {
+    let mut code_of = move |length: u8| {
         let code = &mut next[usize::from(length)];
         *code += 1;
         Code { bits: (*code - 1).reverse_bits() >> (16 - u32::from(length)), length }
     };
-    lengths.iter().map(|length| if *length == 0 { Code::default() } else { code_of(*length) }).collect()
+    lengths.iter().map(move |length| if *length == 0 { Code::default() } else { code_of(*length) })
 }
 
 #[cfg(test)]

@@ -2,13 +2,16 @@
 //!
 //! Promise: foreign segments are counted and never attached, read or touched; of Aerospike's own only base, si-meta
 //! and stripes are looked into, for microseconds, read-only, and only where a page of memory is there to be read.
-//! Must never: write, or attach a segment whose key is not Aerospike's.
+//! Must never: write, attach a segment whose key is not Aerospike's, or attach one that the kernel would destroy when it
+//! is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
+use crate::memory::{self, Memory};
 use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
+use std::path::Path;
 
 /// One segment of Aerospike's, as it stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,8 +57,12 @@ pub struct Inventory {
     pub attachers: HashMap<i32, Vec<Attacher>>,
     /// Limits of the IPC namespace.
     pub limits: Option<Limits>,
-    /// Memory the kernel believes can be had without swapping, bytes.
-    pub available_memory_bytes: Option<u64>,
+    /// Memory that can be had.
+    pub memory: Memory,
+    /// `kernel.shm_rmid_forced` is set: a segment is destroyed as soon as nobody has it attached.
+    pub is_rmid_forced: bool,
+    /// Whether holes are found whatever is swapped out; `None` where no segment was looked into.
+    pub finds_all_holes: Option<bool>,
 }
 
 /// A namespace as found in memory: its index by nsid, its stripes by name.
@@ -130,8 +137,12 @@ pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a Namesp
 pub fn take() -> Result<Inventory> {
     let stats = sysv::all_segments().map_err(|error| Error::io("shmctl", "(listing segments)", error))?;
     let pages = resident_and_swapped();
-    let mut inventory =
-        Inventory { limits: sysv::limits().ok(), available_memory_bytes: available_memory_bytes(), ..Inventory::default() };
+    let mut inventory = Inventory {
+        limits: sysv::limits().ok(),
+        memory: memory::take(),
+        is_rmid_forced: fs::read_to_string("/proc/sys/kernel/shm_rmid_forced").is_ok_and(|text| text.trim() != "0"),
+        ..Inventory::default()
+    };
     for stat in stats {
         // A segment that was removed while attached has lost its key: nobody can find it any more.
         let Some(address) = stat.key.address().filter(|_| !stat.is_removed) else {
@@ -139,7 +150,12 @@ pub fn take() -> Result<Inventory> {
             continue;
         };
         let (resident_bytes, swapped_bytes) = pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss), swap));
-        let (header, is_denied) = read_header(&stat, address, resident_bytes, swapped_bytes)?;
+        let (header, is_denied) = if inventory.is_rmid_forced && stat.attached_count == 0 {
+            // Ours would be the last attachment: the segment would go with it.
+            (Header::Unreadable, false)
+        } else {
+            read_header(&stat, address, resident_bytes, swapped_bytes, &mut inventory.finds_all_holes)?
+        };
         let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, stat };
         inventory.segments.insert(segment.key(), segment);
     }
@@ -150,9 +166,22 @@ pub fn take() -> Result<Inventory> {
     Ok(inventory)
 }
 
+/// Reads the header of a segment that was looked at before once more.
+pub fn header_again(segment: &Segment) -> Result<Header> {
+    let (header, is_denied) =
+        read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
+    if is_denied { Err(Error::io("shmat", segment.key(), std::io::Error::from_raw_os_error(libc::EACCES))) } else { Ok(header) }
+}
+
 /// Reads the header of a segment that must have one. The flag says that permission was missing.
-fn read_header(stat: &SegmentStat, address: Address, resident_bytes: Option<u64>, swapped_bytes: u64) -> Result<(Header, bool)> {
-    if !matches!(address.segment_type, SegmentType::PiBase | SegmentType::SiMeta | SegmentType::DataStage) {
+fn read_header(
+    stat: &SegmentStat,
+    address: Address,
+    resident_bytes: Option<u64>,
+    swapped_bytes: u64,
+    finds_all_holes: &mut Option<bool>,
+) -> Result<(Header, bool)> {
+    if !address.segment_type.has_header() {
         return Ok((Header::None, false));
     }
     let zeros = [0; HEADER_BYTES];
@@ -163,6 +192,7 @@ fn read_header(stat: &SegmentStat, address: Address, resident_bytes: Option<u64>
     }
     match Attachment::new(stat.shmid, Access::ReadOnly, swapped_bytes) {
         Ok(attachment) => {
+            *finds_all_holes = Some(attachment.finds_all_holes());
             let length = length.min(usize::try_from(attachment.size_bytes()).unwrap_or(length));
             let has_data = attachment.next_data(0, length as u64).map_err(|error| Error::io("lseek", stat.key, error))?;
             let bytes = if has_data.is_some() { attachment.bytes(0..length as u64) } else { &zeros[..length] };
@@ -194,19 +224,12 @@ fn resident_and_swapped() -> HashMap<i32, (u64, u64)> {
         .collect()
 }
 
-/// `MemAvailable`, in bytes.
-fn available_memory_bytes() -> Option<u64> {
-    let text = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
-}
-
 /// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.
 fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
-    let Ok(processes) = fs::read_dir("/proc") else { return found };
-    for pid in processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()) {
+    let Ok(processes) = crate::store::names_of(Path::new("/proc")) else { return found };
+    for pid in processes.iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {
             continue;
         }

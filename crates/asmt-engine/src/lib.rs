@@ -18,8 +18,10 @@ pub mod fill;
 pub mod format;
 pub mod freshness;
 pub mod huffman;
+pub mod inflate;
 pub mod inventory;
 pub mod lanes;
+pub mod memory;
 pub mod plan;
 pub mod pool;
 pub mod progress;
@@ -65,7 +67,7 @@ pub struct Request {
     pub compress: bool,
     /// Read back and compare.
     pub check: bool,
-    /// Worker threads; none means as many as there are CPUs.
+    /// Worker threads; none means as many as suit the machine: see [`pool::thread_count`].
     pub threads: Option<u16>,
     /// Only look what would be done.
     pub analyze: bool,
@@ -79,6 +81,8 @@ pub struct Request {
     pub force_stale: bool,
     /// Restore: take another host's backup.
     pub force_host: bool,
+    /// Backup: go to a file system in memory, too.
+    pub allow_volatile: bool,
 }
 
 /// A failure, with what was planned as far as that was possible.
@@ -146,7 +150,8 @@ impl<'r> Operation<'r> {
             namespaces: self.names.clone(),
             compress: self.request.compress,
             require_manifest: self.request.require_manifest,
-            effective_uid: rustix::process::geteuid().as_raw(),
+            allow_volatile: self.request.allow_volatile,
+            caller: run::Caller::own(),
             page_bytes: sysv::page_bytes(),
         }
     }
@@ -162,7 +167,9 @@ impl<'r> Operation<'r> {
 
     fn list(&self) -> std::result::Result<Report, Failure> {
         let inventory = inventory::take()?;
-        Ok(self.new_report().with_inventory(&inventory, self.request.instance, self.names.as_deref()))
+        let mut report = self.new_report().with_inventory(&inventory, self.request.instance, self.names.as_deref());
+        report.remarks = plan::list_remarks(&inventory);
+        Ok(report)
     }
 
     fn backup(&self) -> std::result::Result<Report, Failure> {
@@ -173,7 +180,7 @@ impl<'r> Operation<'r> {
             let listing = match Store::open(&path) {
                 Ok(store) => store.list()?,
                 // A backup would make it.
-                Err(error) if error.first().code == Code::DirectoryMissing => store::Listing::default(),
+                Err(error) if error.first().code == Code::DirectoryMissing => Store::look(&path)?,
                 Err(error) => return Err(error.into()),
             };
             let (plan, _) = self.plan_backup(&listing, &request)?;
@@ -182,14 +189,15 @@ impl<'r> Operation<'r> {
         }
         // First, or another asmt's attachments would be taken for a server's.
         let _runtime = Runtime::lock(request.instance)?;
-        // Looked at before the directory is made: what must not be backed up leaves no trace.
-        let (before, _) = self.plan_backup(&store::Listing::default(), &request)?;
+        // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
+        let (before, _) = self.plan_backup(&Store::look(&path)?, &request)?;
         checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
         let store = Store::open_or_create(&path)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
         let (plan, facts) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
+        plan::check_same(&before.namespaces, &plan.namespaces)?;
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
         let old_journals = store.sweep(&listing.leftovers, takes_places)?;
         if !listing.leftovers.sweep.is_empty() {
@@ -317,15 +325,18 @@ impl<'r> Operation<'r> {
         if self.request.analyze {
             return checked(&plan, report);
         }
-        // Damage that the plan found does not keep the rest from being read: all of it is listed.
-        let is_fatal = |problem: &Problem| problem.kind != error::Kind::Damaged;
+        // What the plan found wrong does not keep the rest from being read: all of it is listed.
+        let is_fatal = |problem: &Problem| match problem.kind {
+            error::Kind::Damaged | error::Kind::Stale | error::Kind::Failed => false,
+            _ => problem.code != Code::WritableByOthers,
+        };
         if plan.refusals.iter().any(is_fatal) {
             return checked(&plan, report);
         }
         // Files that the plan refuses are not among these.
         let sources: Vec<Source> = plan.namespaces.iter().flat_map(|namespace| &namespace.sources).cloned().collect();
         self.control.begin(Phase::Verify, sources.iter().map(|source| source.size_bytes).sum());
-        let findings = reading::read_all(&store, &sources, self.options.threads, self.control, self.request.check, true)?;
+        let findings = reading::read_all(&store, &sources, self.options.threads, self.control, self.request.check)?;
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));
         report.remarks.clone_from(&plan.remarks);
         report.data_bytes = Some(sources.iter().map(|source| source.file_bytes).sum());

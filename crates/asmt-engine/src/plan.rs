@@ -6,11 +6,12 @@
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::format::{MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_count, manifest_name};
 use crate::inventory::{Group, Inventory, Segment, group};
+use crate::run::Caller;
 use crate::segment::{
-    Address, Encoding, Header, KNOWN_BASE_VERSIONS, Key, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC, STRIPE_TRUSTED,
-    SegmentType, file_name,
+    Address, Encoding, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC,
+    STRIPE_TRUSTED, SegmentType, file_name, parse_file_name,
 };
-use crate::store::{FileRecord, Listing};
+use crate::store::{DirectoryRecord, FileRecord, Listing, Owner};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is asked for.
@@ -24,8 +25,10 @@ pub struct Request {
     pub compress: bool,
     /// Restore and verify: refuse what has no manifest.
     pub require_manifest: bool,
-    /// Effective user id of the caller.
-    pub effective_uid: u32,
+    /// Backup: go to a file system in memory, too.
+    pub allow_volatile: bool,
+    /// Who asks, and what he may do.
+    pub caller: Caller,
     /// Page size in bytes: limits count in pages.
     pub page_bytes: u64,
 }
@@ -55,10 +58,14 @@ impl<T> Plan<T> {
         !self.refusals.iter().any(|problem| matches!(problem.code, Code::NothingFound | Code::NamespaceMissing))
     }
 
-    /// Adds another plan to this one.
+    /// Adds another plan to this one. What is of the directory, and so in both, is said once.
     pub fn extend(&mut self, other: Self) {
         self.namespaces.extend(other.namespaces);
-        self.refusals.extend(other.refusals);
+        for refusal in other.refusals {
+            if !self.refusals.contains(&refusal) {
+                self.refusals.push(refusal);
+            }
+        }
         self.remarks.extend(other.remarks);
     }
 
@@ -141,7 +148,7 @@ pub struct Source {
     pub encoding: Encoding,
     /// How it is read and checked.
     pub contents: Contents,
-    /// Memory it needs at least, bytes: what is known to be holes or zeros does not count.
+    /// Memory it needs, bytes: what is known to be holes or zeros does not count.
     pub least_memory_bytes: u64,
 }
 
@@ -165,6 +172,14 @@ pub struct NamespaceRestore {
 /// Plans a backup of what is in memory into a directory.
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
+    check_directory(listing, &request.caller, &mut plan.refusals);
+    check_durable(listing, request, &mut plan);
+    // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
+    plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
+    if inventory.is_rmid_forced {
+        plan.refusals.push(not_kept());
+        return plan;
+    }
     for run in &listing.leftovers.live {
         plan.refuse(
             Code::AnotherAsmt,
@@ -180,7 +195,132 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     for group in choose(groups, request, is_denied, &Place::Memory, &mut plan) {
         plan_group_backup(inventory, listing, request, &group, &mut plan);
     }
+    plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
     plan
+}
+
+/// What a list should say of the machine.
+pub fn list_remarks(inventory: &Inventory) -> Vec<Remark> {
+    let problem = inventory.is_rmid_forced.then(not_kept);
+    problem.map(|problem| Remark::new("segments-not-kept", problem.message)).into_iter().collect()
+}
+
+/// Why nothing can be done where the kernel destroys segments that nobody has attached: a backup finds none, a look at one
+/// destroys it, and what a restore makes is gone at once.
+pub fn not_kept() -> Problem {
+    Problem::new(
+        Code::SegmentsNotKept,
+        "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it attached",
+        "set it to 0 before the server is stopped: sysctl -w kernel.shm_rmid_forced=0",
+    )
+}
+
+/// Where holes cannot be told from what is swapped out, all is read as data, and becomes memory.
+fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) -> Option<Remark> {
+    let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
+    let swapped: Vec<&Segment> = segments.filter(|segment| segment.swapped_bytes > 0).collect();
+    let bytes: u64 = swapped.iter().map(|segment| segment.stat.size_bytes).sum();
+    let text = format!(
+        "CAP_CHECKPOINT_RESTORE is missing, so that holes of the {} segments that are partly swapped out cannot be seen: all of their \
+         {bytes} bytes will be read and become resident",
+        swapped.len()
+    );
+    let is_unseen = inventory.finds_all_holes == Some(false) && !swapped.is_empty();
+    is_unseen.then(|| Remark::new("holes-unseen", text))
+}
+
+/// Refuses a directory that others may write: they can put there, or take away, what they like.
+fn check_directory(listing: &Listing, caller: &Caller, refusals: &mut Vec<Problem>) {
+    let Some((directory, owner)) = listing.directory.as_ref().and_then(|found| Some((found, found.owner?))) else { return };
+    let path = &directory.path;
+    if !is_trusted(owner.uid, caller, None) {
+        refusals.push(Problem::new(
+            Code::WritableByOthers,
+            format!("{path} belongs to uid {}, who can put there what he likes; expected root or uid {}", owner.uid, caller.uid),
+            format!("see what is in it; then give it to root (chown root {path}), or run asmt as its owner"),
+        ));
+    }
+    if owner.mode & WRITABLE_BY_OTHERS != 0 {
+        refusals.push(Problem::new(
+            Code::WritableByOthers,
+            format!("{path} has mode {:04o}: others than its owner may write there; expected 0700", owner.mode),
+            format!("see what is in it, and who could have put it there; then: chmod go-w {path}"),
+        ));
+    }
+}
+
+/// Permission bits of group and others: to write a file or directory, and to enter a directory.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const ENTERABLE_BY_OTHERS: u32 = 0o011;
+
+/// Whether this user may write a backup: root, the caller, and the owner of the segment that it is of.
+fn is_trusted(uid: u32, caller: &Caller, segment_uid: Option<u32>) -> bool {
+    uid == 0 || uid == caller.uid || segment_uid == Some(uid)
+}
+
+/// Refuses files that others can get at and may write. In a directory that nobody else may enter any mode will do: ASMT
+/// gives its files the mode of the segments.
+fn check_files<'f>(
+    directory: Option<&DirectoryRecord>,
+    title: &str,
+    caller: &Caller,
+    files: impl Iterator<Item = (&'f str, Owner, Option<u32>)>,
+    refusals: &mut Vec<Problem>,
+) {
+    let Some((directory, _)) =
+        directory.and_then(|found| Some((found, found.owner?))).filter(|(_, owner)| owner.mode & ENTERABLE_BY_OTHERS != 0)
+    else {
+        return;
+    };
+    let open: Vec<_> = files
+        .filter(|(_, owner, segment_uid)| owner.mode & WRITABLE_BY_OTHERS != 0 || !is_trusted(owner.uid, caller, *segment_uid))
+        .collect();
+    if let Some((name, owner, _)) = open.first() {
+        refusals.push(
+            Problem::new(
+                Code::WritableByOthers,
+                format!(
+                    "{title}: others may have written to {} of its files, the first is {name} (uid {}, mode {:04o}), for they may \
+                     enter the directory",
+                    open.len(),
+                    owner.uid,
+                    owner.mode
+                ),
+                format!("if nobody has: chmod 0700 {}", directory.path),
+            )
+            .in_file(name),
+        );
+    }
+}
+
+/// Refuses a file system that the reboot empties, unless that is what is wanted.
+fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
+    let Some((path, kind)) = listing.directory.as_ref().and_then(|found| Some((&found.path, found.volatile?))) else { return };
+    let message = format!("{path} is on a {kind}, which is in memory and empty after a reboot");
+    if request.allow_volatile {
+        plan.remarks.push(Remark::new("volatile-directory", message));
+    } else {
+        let hint = "choose a directory on a disk; where it is meant, add --allow-volatile";
+        plan.refuse(Code::VolatileDirectory, message + "; expected one on a disk", hint);
+    }
+}
+
+/// Fails if two looks have not found the same segments. A listing is not made at one moment: where segments are made anew
+/// meanwhile it may show some of them only, and of a namespace that has data alone nothing says how many there must be.
+pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
+    let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
+        let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);
+        copies.map(|copy| (copy.segment.key(), copy.segment.stat.shmid)).collect()
+    };
+    let (before, now) = (ids(before), ids(now));
+    match before.symmetric_difference(&now).next() {
+        None => Ok(()),
+        Some((key, shmid)) => Err(Error::new(
+            Code::SegmentChanged,
+            format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
+            "make sure that the server stays stopped during a backup, then run it again",
+        )),
+    }
 }
 
 /// Where something was looked for: the same findings have other reasons and next steps.
@@ -253,9 +393,9 @@ fn plan_group_backup(
                 denied.key(),
                 denied.stat.uid,
                 denied.stat.mode,
-                request.effective_uid
+                request.caller.uid
             ),
-            "run it as root, or as the owner of the segments",
+            "run it as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
         );
         return;
     }
@@ -263,17 +403,17 @@ fn plan_group_backup(
         plan.refusals.push(attached_problem(inventory, &title, &segments, attached));
         return;
     }
-    let foreign_owner = segments.iter().find(|segment| segment.stat.uid != request.effective_uid);
-    if let Some(segment) = foreign_owner.filter(|_| request.effective_uid != 0) {
+    if let Some(segment) = segments.iter().find(|segment| !request.caller.can_give_to(segment.stat.uid, segment.stat.gid)) {
         plan.refuse(
             Code::PermissionDenied,
             format!(
-                "{title}: segment {} belongs to uid {}, and uid {} cannot give its file to that owner",
+                "{title}: segment {} belongs to uid {} and gid {}, and uid {} may not give its file to them: CAP_CHOWN is missing",
                 segment.key(),
                 segment.stat.uid,
-                request.effective_uid
+                segment.stat.gid,
+                request.caller.uid
             ),
-            "run it as root, or as the owner of the segments",
+            "run it as root, as the owner of the segments and in their group, or with CAP_CHOWN",
         );
     }
     let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
@@ -307,6 +447,17 @@ fn plan_group_backup(
                 segment.address.segment_type.name()
             ),
             "it was not made by a server that is known; leave it, or remove it with: ipcrm",
+        );
+    }
+    for segment in segments.iter().filter(|segment| segment.stat.size_bytes > MAX_SEGMENT_BYTES) {
+        plan.refuse(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, expected at most {MAX_SEGMENT_BYTES}",
+                segment.key(),
+                segment.stat.size_bytes
+            ),
+            "look for a newer asmt",
         );
     }
     let base_version = check_base(&headers, &title, &Place::Memory, &mut plan.refusals);
@@ -443,9 +594,10 @@ fn check_stages(which: &str, counted_by: &str, stages: impl Iterator<Item = u16>
     let extra: Vec<u32> = there.iter().copied().filter(|stage| *stage >= count).collect();
     if let Some(first) = missing.first() {
         found.push(format!(
-            "{} of {count} {which} stages counted by {counted_by} missing, the first is stage {first} (low {:03x})",
+            "{} of {count} {which} stages counted by {counted_by} missing, the first is stage {first} (low {:03x}){}",
             missing.len(),
-            0x100 + first
+            0x100 + first,
+            all_of(&missing)
         ));
     }
     if count > 2048 {
@@ -453,11 +605,21 @@ fn check_stages(which: &str, counted_by: &str, stages: impl Iterator<Item = u16>
     }
     if let Some(first) = extra.first() {
         found.push(format!(
-            "{} {which} stages more than the {count} counted by {counted_by}, the first is stage {first} (low {:03x})",
+            "{} {which} stages more than the {count} counted by {counted_by}, the first is stage {first} (low {:03x}){}",
             extra.len(),
-            0x100 + first
+            0x100 + first,
+            all_of(&extra)
         ));
     }
+}
+
+/// Ascending numbers, where they are more than one: `; all are 0, 2 to 5`.
+fn all_of(numbers: &[u32]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [first, .., last] => format!("{first} to {last}"),
+        alone => alone.iter().map(ToString::to_string).collect(),
+    });
+    if numbers.len() > 1 { format!("; all are {}", runs.collect::<Vec<_>>().join(", ")) } else { String::new() }
 }
 
 /// What is odd about stripes. The fields are read out of public headers and decide nothing.
@@ -496,8 +658,7 @@ fn check_nothing_in_the_way<T>(
 ) -> Vec<String> {
     let is_ours = |name: &str| {
         name == own_manifest
-            || crate::segment::parse_file_name(name)
-                .is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
+            || parse_file_name(name).is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
     };
     let files = listing.files.iter().map(|file| &file.name);
     let manifests = listing.manifests.iter().map(|manifest| &manifest.name);
@@ -519,6 +680,7 @@ fn check_nothing_in_the_way<T>(
 /// Plans a restore from a directory into memory.
 pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> Plan<NamespaceRestore> {
     let mut plan = verify(listing, request);
+    plan.refusals.extend(inventory.is_rmid_forced.then(not_kept));
     for namespace in plan.namespaces.clone() {
         check_nothing_in_memory(inventory, &namespace, &mut plan.refusals);
     }
@@ -529,6 +691,7 @@ pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> P
 /// Plans the reading of a backup: what is there must be whole, committed and consistent.
 pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
     let mut plan = Plan::new();
+    check_directory(listing, &request.caller, &mut plan.refusals);
     let in_instance = |file: &&FileRecord| file.address.instance == request.instance;
     let records: BTreeMap<Key, &FileRecord> = listing.files.iter().filter(in_instance).map(|file| (file.key, file)).collect();
     let manifests: Vec<&Manifest> = listing
@@ -554,32 +717,30 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
             .iter()
             .find(|group| group.name == loose.name && loose.name.is_some() || loose.nsid.is_some() && group.nsid == loose.nsid);
         match owner {
-            Some(owner) => plan.refuse(
-                Code::ExtraFile,
-                format!(
-                    "{}: {} files are not in its manifest, the first is {}",
-                    title_of(owner),
-                    loose.keys.len(),
-                    records[&loose.keys[0]].name
-                ),
-                "remove what is not of this backup",
-            ),
+            Some(owner) => plan.refusals.extend(loose.keys.iter().map(|key| {
+                let name = &records[key].name;
+                let message = format!("{}: {name} is not in its manifest", title_of(owner));
+                Problem::new(Code::ExtraFile, message, "remove what is not of this backup").in_file(name)
+            })),
             None => groups.push(loose),
         }
     }
     check_interrupted(listing, request, &groups, &mut plan);
     let others = listing.files.iter().filter(|file| file.address.instance != request.instance);
     groups.extend(group(others.map(|file| (file.key, file.address, file.header.name()))));
-    if plan.refusals.is_empty() || !groups.is_empty() {
+    let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
+    if !has_refused || !groups.is_empty() {
         for group in choose(groups, request, false, &Place::Backup, &mut plan) {
             let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
             match manifest {
-                Some(manifest) => plan_from_manifest(manifest, &records, &group, &mut plan),
+                Some(manifest) => plan_from_manifest(manifest, &records, &group, listing, request, &mut plan),
                 None => {
                     let own_name = group.name.as_ref().map(|name| manifest_name(group.instance, name));
-                    // One that cannot be used is refused below; this is no backup of ASMT's then.
-                    let is_asmts = !listing.manifests.iter().any(|record| Some(&record.name) == own_name.as_ref());
-                    plan_without_manifest(&records, &group, request, is_asmts, &mut plan);
+                    // One that cannot be used, or not be read, is refused below; this is no backup of ASMT's then.
+                    let there = listing.manifests.iter().map(|record| &record.name);
+                    let is_asmts =
+                        !there.chain(listing.problems.iter().map(|(name, _)| name)).any(|name| Some(name) == own_name.as_ref());
+                    plan_without_manifest(&records, &group, listing, request, is_asmts, &mut plan);
                 }
             }
         }
@@ -605,7 +766,8 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
             "it cannot be used; name the other namespaces with -n, or let the node cold-start",
         );
     }
-    if groups.is_empty() && plan.refusals.is_empty() && !listing.leftovers.sweep.is_empty() {
+    let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
+    if groups.is_empty() && !has_refused && !listing.leftovers.sweep.is_empty() {
         plan.refuse(
             Code::BackupIncomplete,
             format!(
@@ -629,22 +791,22 @@ fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<Names
         if !is_asked_manifest(&record.name) {
             continue;
         }
-        match error {
-            ManifestError::TooNew(version) => plan.refuse(
+        let problem = match error {
+            ManifestError::TooNew(version) => Problem::new(
                 Code::ManifestTooNew,
                 format!("{} has format version {version}, expected at most {MANIFEST_VERSION}", record.name),
                 "use the asmt that made this backup, or a newer one",
             ),
-            ManifestError::Damaged(text) => plan.refuse(
+            ManifestError::Damaged(text) => Problem::new(
                 Code::ManifestDamaged,
                 format!("{} is damaged: {text}", record.name),
                 "the backup cannot be checked: use another one, or let the node cold-start",
             ),
-        }
+        };
+        plan.refusals.push(problem.in_file(&record.name));
     }
     for (name, problem) in &listing.problems {
-        let of_instance =
-            crate::segment::parse_file_name(name).is_some_and(|(_, address, _)| address.instance == request.instance);
+        let of_instance = parse_file_name(name).is_some_and(|(_, address, _)| address.instance == request.instance);
         if of_instance || is_asked_manifest(name) {
             plan.refusals.push(problem.clone());
         }
@@ -659,64 +821,65 @@ fn plan_from_manifest(
     manifest: &Manifest,
     records: &BTreeMap<Key, &FileRecord>,
     group: &Group,
+    listing: &Listing,
+    request: &Request,
     plan: &mut Plan<NamespaceRestore>,
 ) {
     let title = title_of(group);
+    let own = listing.manifests.iter().filter(|record| record.manifest.as_ref() == Ok(manifest));
+    let files = manifest.segments.iter().filter_map(|segment| {
+        let record = records.get(&segment.key)?;
+        Some((record.name.as_str(), Owner { uid: record.uid, mode: record.mode }, Some(segment.uid)))
+    });
+    let all = own.map(|record| (record.name.as_str(), record.owner, None)).chain(files);
+    check_files(listing.directory.as_ref(), &title, &request.caller, all, &mut plan.refusals);
+    // What is there and cannot be read is refused for that.
+    let unreadable: BTreeSet<Key> =
+        listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
     let mut sources = Vec::new();
     let mut headers = Vec::new();
     for segment in &manifest.segments {
         let file = segment.file_name();
+        let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), damaged_hint()).in_file(&file);
         let Some(record) = records.get(&segment.key) else {
-            let hint = if segment.address.segment_type == SegmentType::PiBase {
-                "without base it was never committed, or base was removed: it cannot be used"
-            } else {
-                damaged_hint()
-            };
-            plan.refuse(Code::BackupIncomplete, format!("{title}: {file} is missing"), hint);
+            if unreadable.contains(&segment.key) {
+                continue;
+            }
+            let mut problem = damage(Code::BackupIncomplete, format!("{file} is missing"));
+            if segment.address.segment_type == SegmentType::PiBase {
+                "without base it was never committed, or base was removed: it cannot be used".clone_into(&mut problem.hint);
+            }
+            plan.refusals.push(problem);
             continue;
         };
         if record.encoding != segment.encoding {
-            plan.refuse(
-                Code::ExtraFile,
-                format!("{title}: found {}, expected {file}", record.name),
-                "the files are not those of the manifest: use another backup",
-            );
+            let mut problem = damage(Code::ExtraFile, format!("found {}, expected {file}", record.name));
+            "the files are not those of the manifest: use another backup".clone_into(&mut problem.hint);
+            plan.refusals.push(problem);
             continue;
         }
         headers.push((segment.address, &record.header));
         let problems_before = plan.refusals.len();
         if record.file_bytes != segment.file_bytes {
-            plan.refuse(
-                Code::WrongSize,
-                format!("{title}: {file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes),
-                damaged_hint(),
-            );
+            let text = format!("{file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes);
+            plan.refusals.push(damage(Code::WrongSize, text).at(record.file_bytes.min(segment.file_bytes)));
         }
         if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
             || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
         {
-            plan.refuse(
-                Code::ContentDamaged,
-                format!(
-                    "{title}: the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
-                    record.size_bytes,
-                    record.crc32.unwrap_or(0),
-                    segment.size_bytes,
-                    segment.crc32
-                ),
-                damaged_hint(),
+            let text = format!(
+                "the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
+                record.size_bytes,
+                record.crc32.unwrap_or(0),
+                segment.size_bytes,
+                segment.crc32
             );
+            plan.refusals.push(damage(Code::ContentDamaged, text).at(0));
         }
         if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
-            plan.refuse(
-                Code::ContentDamaged,
-                format!(
-                    "{title}: {file} is of namespace '{}', expected '{}'",
-                    record.header.name().map_or("?", NamespaceName::as_str),
-                    manifest.namespace
-                ),
-                damaged_hint(),
-            );
+            let found = record.header.name().map_or("?", NamespaceName::as_str);
+            let text = format!("{file} is of namespace '{found}', expected '{}'", manifest.namespace);
+            plan.refusals.push(damage(Code::ContentDamaged, text));
         }
         if plan.refusals.len() > problems_before {
             continue;
@@ -760,12 +923,16 @@ fn plan_from_manifest(
 fn plan_without_manifest(
     records: &BTreeMap<Key, &FileRecord>,
     group: &Group,
+    listing: &Listing,
     request: &Request,
     is_asmts: bool,
     plan: &mut Plan<NamespaceRestore>,
 ) {
     let title = title_of(group);
     let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
+    // A file's owner is the segment's here, and may write to it.
+    let owned = files.iter().map(|file| (file.name.as_str(), Owner { uid: file.uid, mode: file.mode }, Some(file.uid)));
+    check_files(listing.directory.as_ref(), &title, &request.caller, owned, &mut plan.refusals);
     if request.require_manifest && is_asmts {
         plan.refuse(
             Code::ManifestRequired,
@@ -774,7 +941,11 @@ fn plan_without_manifest(
         );
     }
     let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
-    for text in missing_or_extra(&headers) {
+    // What is there and cannot be read is refused for that, and is not missing.
+    let is_unreadable =
+        |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
+    let missing = if listing.problems.iter().any(is_unreadable) { Vec::new() } else { missing_or_extra(&headers) };
+    for text in missing {
         plan.refuse(
             Code::BackupIncomplete,
             format!("{title}: {text}"),
@@ -792,15 +963,13 @@ fn plan_without_manifest(
         let least = file.address.segment_type.min_bytes();
         // A deflate stream cannot grow more: a header that says so lies, and its size must not be believed.
         let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
+        let most = most.min(MAX_SEGMENT_BYTES);
         if file.size_bytes < least || file.size_bytes > most {
-            plan.refuse(
-                Code::WrongSize,
-                format!(
-                    "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
-                    file.name, file.file_bytes, file.size_bytes
-                ),
-                damaged_hint(),
+            let message = format!(
+                "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
+                file.name, file.file_bytes, file.size_bytes
             );
+            plan.refusals.push(Problem::new(Code::WrongSize, message, damaged_hint()).in_file(&file.name));
         } else {
             readable.push(file);
         }
@@ -911,13 +1080,44 @@ fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes
         limit("shmmni", limits.max_segment_count, limits.segment_count + count);
         limit("shmall", limits.max_total_pages, limits.total_pages.saturating_add(pages));
     }
+    let memory = &inventory.memory;
     let needed = sources().map(|source| source.least_memory_bytes).fold(0, u64::saturating_add);
-    if let Some(available) = inventory.available_memory_bytes.filter(|available| *available < needed) {
-        refusals.push(Problem::new(
-            Code::NotEnoughMemory,
+    let mut no_memory = |message: String, hint: &str| refusals.push(Problem::new(Code::NotEnoughMemory, message, hint));
+    if let Some(available) = memory.available_bytes.filter(|available| *available < needed) {
+        no_memory(
             format!("{available} bytes of memory are available, expected at least {needed}"),
             "free memory, or name fewer namespaces with -n",
-        ));
+        );
+    }
+    if let Some(limit) = memory.cgroup.as_ref().filter(|limit| limit.available_bytes < needed) {
+        no_memory(
+            format!(
+                "{} is {}, of which {} are left; expected at least {needed}: segments count where they are filled",
+                limit.file.display(),
+                limit.limit_bytes,
+                limit.available_bytes
+            ),
+            "raise that limit (in a unit: MemoryMax=, MemoryHigh=; of a container: --memory), or run asmt outside of it",
+        );
+    }
+    let promised = sources().map(|source| source.size_bytes.next_multiple_of(page_bytes)).fold(0, u64::saturating_add);
+    if let Some(left) = memory.promisable_bytes.filter(|left| *left < promised) {
+        no_memory(
+            format!(
+                "vm.overcommit_memory is 2, and {left} bytes can be promised; expected {promised}, the full size of all segments"
+            ),
+            "raise vm.overcommit_ratio or vm.overcommit_kbytes, or set vm.overcommit_memory to 0",
+        );
+    }
+    let largest = sources().max_by_key(|source| source.size_bytes);
+    if let Some((source, most)) = largest.zip(memory.largest_bytes).filter(|(source, most)| source.size_bytes > *most) {
+        no_memory(
+            format!(
+                "segment {} has {} bytes, more than the {most} of memory and swap, and vm.overcommit_memory is 0",
+                source.key, source.size_bytes
+            ),
+            "set vm.overcommit_memory to 1 while it is restored: sysctl -w vm.overcommit_memory=1",
+        );
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::checksum::{self, RangeSum};
 use crate::codec::{ChunkDecoder, MemberDecoder};
-use crate::error::{Code, Error, Kind, Problem, Result};
+use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
     ASMT_HEADER_BYTES, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, chunk_bytes_for, chunk_count, chunk_range,
 };
@@ -17,8 +17,9 @@ use crate::segment::{Encoding, Key};
 use crate::store::{Buffer, InFile, Store, published_name};
 use crate::sysv::Attachment;
 use crate::transfer::{gzip_front, gzip_tail};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes read at once of a stream that has no chunk table.
@@ -56,8 +57,11 @@ impl Sink for Nowhere {
     }
 }
 
-fn damaged(text: String) -> Error {
-    Error::new(Code::ContentDamaged, text, "the backup is damaged: use another one, or let the node cold-start")
+/// Damage in a file, at an offset: of which segment, and what is wrong.
+fn damaged(file: &InFile, source: &Source, offset: u64, text: &str) -> Error {
+    let message = format!("{} at {offset} (segment {}): {text}", file.shown(), source.key);
+    let hint = "the backup is damaged: use another one, or let the node cold-start";
+    Problem::new(Code::ContentDamaged, message, hint).in_file(published_name(&source.file)).at(offset).into()
 }
 
 /// Bytes of a chunk of a source.
@@ -75,12 +79,12 @@ pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
         let mut buffer = Buffer::default();
         let front = gzip_front(segment.size_bytes, segment.crc32);
         if file.read(0, front.len(), &mut buffer)? != front {
-            return Err(damaged(format!("{} at 0: its header is not that of the manifest", file.shown())));
+            return Err(damaged(&file, source, 0, "its header is not that of the manifest"));
         }
         let tail = gzip_tail(segment.size_bytes, segment.crc32);
         let offset = segment.file_bytes - tail.len() as u64;
         if file.read(offset, tail.len(), &mut buffer)? != tail {
-            return Err(damaged(format!("{} at {offset}: its end is not that of the manifest", file.shown())));
+            return Err(damaged(&file, source, offset, "its end is not that of the manifest"));
         }
     }
     Ok(file)
@@ -102,7 +106,7 @@ pub fn read_unit(
                 let expected = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)].crc32;
                 read_plain(file, source, segment.chunk_bytes, unit, Some(expected), scratch, sink).map(|crc32| vec![crc32])
             }
-            Encoding::Gzip => read_compressed(file, segment, unit, scratch, sink).map(|crc32| vec![crc32]),
+            Encoding::Gzip => read_compressed(file, source, segment, unit, scratch, sink).map(|crc32| vec![crc32]),
         },
         Contents::Plain => read_plain(file, source, chunk_bytes_of(source), unit, None, scratch, sink).map(|crc32| vec![crc32]),
         Contents::Stream { crc32 } => read_stream(file, source, *crc32, scratch, control, sink),
@@ -132,13 +136,19 @@ fn read_plain(
             sink.placed(part.end - part.start);
         }
         let crc32 = sum.finish();
-        check_crc(file, range.start, source.key, expected, crc32)?;
+        check_crc(file, source, range.start, expected, crc32)?;
+        return Ok(crc32);
+    }
+    if parts.is_empty() {
+        // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks are many.
+        let crc32 = RangeSum::new(&range).finish();
+        check_crc(file, source, range.start, expected, crc32)?;
         return Ok(crc32);
     }
     if parts == whole {
         let bytes = file.read(range.start, length, &mut scratch.file)?;
         let crc32 = checksum::of(bytes);
-        check_crc(file, range.start, source.key, expected, crc32)?;
+        check_crc(file, source, range.start, expected, crc32)?;
         sink.take(range.start, bytes)?;
         return Ok(crc32);
     }
@@ -153,7 +163,7 @@ fn read_plain(
         scratch.decoded[at..at + bytes.len()].copy_from_slice(bytes);
     }
     let crc32 = sum.finish();
-    check_crc(file, range.start, source.key, expected, crc32)?;
+    check_crc(file, source, range.start, expected, crc32)?;
     for part in parts {
         let at = (part.start - range.start) as usize;
         sink.take(part.start, &scratch.decoded[at..at + (part.end - part.start) as usize])?;
@@ -171,17 +181,16 @@ fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
     Ok(found)
 }
 
-fn check_crc(file: &InFile, offset: u64, key: Key, expected: Option<u32>, found: u32) -> Result<()> {
+fn check_crc(file: &InFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {
     match expected.filter(|expected| *expected != found) {
-        Some(expected) => {
-            Err(damaged(format!("{} at {offset} (segment {key}): CRC-32 {found:08x}, expected {expected:08x}", file.shown())))
-        }
+        Some(expected) => Err(damaged(file, source, offset, &format!("CRC-32 {found:08x}, expected {expected:08x}"))),
         None => Ok(()),
     }
 }
 
 fn read_compressed(
     file: &InFile,
+    source: &Source,
     segment: &ManifestSegment,
     unit: u64,
     scratch: &mut Scratch,
@@ -191,11 +200,10 @@ fn read_compressed(
     let range = chunk_range(segment.size_bytes, segment.chunk_bytes, unit);
     let encoded = file.read(chunk.offset, chunk.length as usize, &mut scratch.file)?;
     scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
-    scratch.decoder.decode(encoded, &mut scratch.decoded).map_err(|text| {
-        damaged(format!("{} at {} (segment {}, offset {}): {text}", file.shown(), chunk.offset, segment.key, range.start))
-    })?;
+    let outcome = scratch.decoder.decode(encoded, &mut scratch.decoded);
+    outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
     let crc32 = checksum::of(&scratch.decoded);
-    check_crc(file, chunk.offset, segment.key, Some(chunk.crc32), crc32)?;
+    check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
     sink.take(range.start, &scratch.decoded)?;
     Ok(crc32)
 }
@@ -210,15 +218,15 @@ fn read_stream(
     control: &Control,
     sink: &mut dyn Sink,
 ) -> Result<Vec<u32>> {
-    let place = |offset: u64| format!("{} at {offset} (segment {})", file.shown(), source.key);
+    let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
     let chunk_bytes = chunk_bytes_of(source);
     let start = ASMT_HEADER_BYTES as u64;
     let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
     if file.file_bytes() < least {
-        return Err(damaged(format!("{} has {} bytes, expected at least {least}", file.shown(), file.file_bytes())));
+        return Err(damaged(0, &format!("the file has {} bytes, expected at least {least}", file.file_bytes())));
     }
     let header = file.read(start, GZIP_HEADER.len(), &mut scratch.file)?;
-    let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(format!("{}: {text}", place(start))))?;
+    let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(start, &text))?;
     let mut input_offset = start + GZIP_HEADER.len() as u64;
     let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
     let mut sums = Vec::new();
@@ -232,7 +240,7 @@ fn read_stream(
         control.check_stop()?;
         let length = (stream_end - input_offset).min(STREAM_READ_BYTES) as usize;
         if length == 0 {
-            return Err(damaged(format!("{}: the stream does not end where the file does", place(input_offset))));
+            return Err(damaged(input_offset, "the stream does not end where the file does"));
         }
         let input = file.read(input_offset, length, &mut scratch.file)?;
         let mut used = 0;
@@ -240,16 +248,11 @@ fn read_stream(
             // One byte more than the segment has: a stream that fills it too is too long.
             let mut beyond = [0];
             let target = if chunk_index < count { &mut scratch.decoded[made..] } else { &mut beyond[..] };
-            let step = decoder
-                .step(&input[used..], target)
-                .map_err(|text| damaged(format!("{}: {text}", place(input_offset + used as u64))))?;
+            let step = decoder.step(&input[used..], target).map_err(|text| damaged(input_offset + used as u64, &text))?;
             used += step.used;
             if chunk_index == count && step.made > 0 {
-                return Err(damaged(format!(
-                    "{}: the stream goes on past the segment's {} bytes",
-                    place(input_offset + used as u64),
-                    source.size_bytes
-                )));
+                let text = format!("the stream goes on past the segment's {} bytes", source.size_bytes);
+                return Err(damaged(input_offset + used as u64, &text));
             }
             made += step.made;
             if chunk_index < count && made == scratch.decoded.len() {
@@ -269,29 +272,26 @@ fn read_stream(
             }
         }
         if used == 0 && !is_end {
-            return Err(damaged(format!("{}: the stream does not go on", place(input_offset))));
+            return Err(damaged(input_offset, "the stream does not go on"));
         }
         input_offset += used as u64;
     }
     if chunk_index < count {
         let found = u64::from(chunk_bytes) * chunk_index + made as u64;
-        return Err(damaged(format!(
-            "{}: the stream ends after {found} bytes, expected {}",
-            place(input_offset),
-            source.size_bytes
-        )));
+        let text = format!("the stream ends after {found} bytes of the segment, expected {}", source.size_bytes);
+        return Err(damaged(input_offset, &text));
     }
     if input_offset != stream_end {
-        return Err(damaged(format!("{}: the stream ends here, expected at {stream_end}", place(input_offset))));
+        return Err(damaged(input_offset, &format!("the stream ends here, expected at {stream_end}")));
     }
     let found = checksum::combine(source.size_bytes, chunk_bytes, sums.iter().copied());
     let trailer = gzip_tail(source.size_bytes, found);
     let trailer = &trailer[DEFLATE_END.len()..];
     if found != expected_crc32 {
-        return Err(damaged(format!("{}: CRC-32 {found:08x}, expected {expected_crc32:08x}", place(0))));
+        return Err(damaged(0, &format!("CRC-32 {found:08x}, expected {expected_crc32:08x}")));
     }
     if file.read(stream_end, GZIP_TRAILER_BYTES, &mut scratch.file)? != trailer {
-        return Err(damaged(format!("{}: the gzip trailer does not match the segment", place(stream_end))));
+        return Err(damaged(stream_end, "the gzip trailer does not match the segment"));
     }
     Ok(sums)
 }
@@ -315,7 +315,7 @@ pub fn unit_bytes(source: &Source, unit: u64) -> u64 {
 /// Reads staged files back from the disk and compares them with what was copied.
 pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, control: &Control) -> Result<()> {
     control.begin(Phase::Check, sources.iter().map(|source| source.size_bytes).sum());
-    let found = read_all(store, sources, threads, control, true, false)?;
+    let found = read_all(store, sources, threads, control, true)?;
     if !found.is_from_disk {
         control.note(
             "page-cache",
@@ -326,12 +326,12 @@ pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, cont
         found
             .damages
             .into_iter()
-            .map(|problem| {
-                Problem::new(
-                    Code::CompareFailed,
-                    format!("reading back: {}", problem.message),
-                    "do not trust this disk: look at the kernel's log, and choose another directory",
-                )
+            .map(|problem| Problem {
+                kind: Code::CompareFailed.kind(),
+                code: Code::CompareFailed,
+                message: format!("reading back: {}", problem.message),
+                hint: "do not trust this disk: look at the kernel's log, and choose another directory".to_owned(),
+                ..problem
             })
             .collect(),
     )
@@ -340,7 +340,7 @@ pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, cont
 
 /// What reading everything brought.
 pub struct Findings {
-    /// All that is damaged.
+    /// All that is damaged or cannot be read, by file and offset; of more than can be listed, how many more.
     pub damages: Vec<Problem>,
     /// CRC-32 of each segment that was read whole.
     pub sums: HashMap<Key, u32>,
@@ -351,55 +351,78 @@ pub struct Findings {
 /// Most damages listed; a disk that has lost everything would fill the memory.
 const MAX_DAMAGES: usize = 1000;
 
-/// Reads every chunk of every source and checks it. With `go_on`, damage is collected and the rest is still read.
-pub fn read_all(
-    store: &Store,
-    sources: &[Source],
-    threads: usize,
-    control: &Control,
-    from_disk: bool,
-    go_on: bool,
-) -> Result<Findings> {
+/// Damage as it is found, by workers in any order.
+#[derive(Default)]
+struct Damages {
+    listed: Vec<Problem>,
+    /// Keys of segments that were not read whole.
+    keys: HashSet<Key>,
+    unlisted_count: u64,
+}
+
+impl Damages {
+    fn add(&mut self, source: &Source, error: Error) {
+        self.keys.insert(source.key);
+        for problem in error.in_file(published_name(&source.file)).problems() {
+            if self.listed.len() < MAX_DAMAGES {
+                self.listed.push(problem.clone());
+            } else {
+                self.unlisted_count += 1;
+            }
+        }
+    }
+
+    /// As people read it: in the order of files and offsets.
+    fn sorted(mut self) -> Vec<Problem> {
+        self.listed.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
+        if self.unlisted_count > 0 {
+            let message = format!("and {} more places are damaged, which are not listed", self.unlisted_count);
+            self.listed.push(Problem::new(Code::ContentDamaged, message, ""));
+        }
+        self.listed
+    }
+}
+
+/// Reads every chunk of every source and checks it. What is wrong with one file is collected, and the rest is still read.
+pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Control, from_disk: bool) -> Result<Findings> {
     let units = units_of(sources);
-    let in_work: Vec<InWork<Result<InFile>>> = sources.iter().map(|source| InWork::new(work_units(source))).collect();
-    let findings = Mutex::new(Findings { damages: Vec::new(), sums: HashMap::new(), is_from_disk: true });
+    let in_work: Vec<InWork<Option<InFile>>> = sources.iter().map(|source| InWork::new(work_units(source))).collect();
+    let damages = Mutex::new(Damages::default());
+    let is_from_disk = AtomicBool::new(true);
     let sums: Vec<Mutex<Vec<u32>>> = sources.iter().map(|_| Mutex::new(Vec::new())).collect();
-    let lock = || findings.lock().unwrap_or_else(PoisonError::into_inner);
+    let add = |source: &Source, error| damages.lock().unwrap_or_else(PoisonError::into_inner).add(source, error);
     Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
         let (index, unit) = units.locate(unit);
         let source = &sources[index];
         // A file that cannot be opened is reported once, by the worker that tried; its other chunks are passed over.
         let file = in_work[index].enter(|| match open(store, source, from_disk) {
-            Err(error) if error.first().kind == Kind::Damaged && go_on => {
-                lock().damages.extend_from_slice(error.problems());
-                Ok(Err(error))
+            Err(error) if error.is_of_one_file() => {
+                add(source, error);
+                Ok(None)
             }
-            other => other.map(Ok),
+            other => other.map(Some),
         })?;
-        if let Ok(file) = file.as_ref() {
+        if let Some(file) = file.as_ref() {
             match read_unit(file, source, unit, scratch, control, &mut Nowhere) {
                 Ok(found) => put_sums(&sums[index], source, unit, &found),
-                Err(error) if error.first().kind == Kind::Damaged && go_on && lock().damages.len() < MAX_DAMAGES => {
-                    lock().damages.extend_from_slice(error.problems())
-                }
+                Err(error) if error.is_of_one_file() => add(source, error),
                 Err(error) => return Err(error),
             }
         }
         control.add_done(unit_bytes(source, unit));
-        if let Some(Ok(file)) = in_work[index].leave(file) {
-            lock().is_from_disk &= file.is_from_disk();
+        if let Some(Some(file)) = in_work[index].leave(file) {
+            is_from_disk.fetch_and(file.is_from_disk(), Ordering::Relaxed);
             control.note("read", format!("read {}", published_name(&source.file)));
         }
         Ok(())
     })?;
-    let mut findings = findings.into_inner().unwrap_or_else(PoisonError::into_inner);
-    for (source, sums) in sources.iter().zip(sums) {
+    let damages = damages.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let whole = sources.iter().zip(sums).filter(|(source, _)| !damages.keys.contains(&source.key));
+    let sums = whole.map(|(source, sums)| {
         let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
-        findings.sums.insert(source.key, checksum::combine(source.size_bytes, chunk_bytes_of(source), sums.into_iter()));
-    }
-    // Workers find damage in any order; people read it in the order of files.
-    findings.damages.sort_by(|a, b| a.message.cmp(&b.message));
-    Ok(findings)
+        (source.key, checksum::combine(source.size_bytes, chunk_bytes_of(source), sums.into_iter()))
+    });
+    Ok(Findings { sums: sums.collect(), damages: damages.sorted(), is_from_disk: is_from_disk.into_inner() })
 }
 
 /// Keeps the CRC-32 of a unit's chunks among those of the segment.

@@ -1,18 +1,21 @@
-//! Which run of asmt this is: boot, process and its start, so that a later run can tell a dead one's leftovers from a
-//! live one's work.
+//! Which run of asmt this is: boot, PID namespace, process and its start, so that a later run can tell a dead one's
+//! leftovers from a live one's work; and who runs it.
 //!
-//! Promise: two runs never have the same id, not even after a reboot or when a process id is used again.
-//! Must never: call a run dead that it cannot judge wrongly at a cost (the directory's lock guards too).
+//! Promise: two runs never have the same id, not even after a reboot, in two containers, or when a process id is used
+//! again. Must never: call a run dead whose process cannot be seen from here, unless a lock shows that it has ended.
 
 use std::fmt;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 
 /// Identity of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RunId {
     /// The kernel's boot id, 32 hex digits.
     boot: String,
-    /// Process id.
+    /// The PID namespace's inode: another container's process ids say nothing here.
+    pid_namespace: u64,
+    /// Process id in that namespace.
     pub pid: u32,
     /// Start of the process in clock ticks since boot.
     start_ticks: u64,
@@ -21,17 +24,19 @@ pub struct RunId {
 impl RunId {
     /// This process's.
     pub fn own() -> Self {
-        let pid = std::process::id();
-        Self { boot: compact(&boot_id()), pid, start_ticks: start_ticks("self").unwrap_or(0) }
+        let pid_namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
+        let start_ticks = start_ticks("self").unwrap_or(0);
+        Self { boot: compact(&boot_id()), pid_namespace, pid: std::process::id(), start_ticks }
     }
 
     /// Reads what [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('-');
-        let (boot, pid, start) = (parts.next()?, parts.next()?, parts.next()?);
+        let (boot, pid_namespace, pid, start) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let is_boot = boot.len() == 32 && boot.bytes().all(|byte| byte.is_ascii_hexdigit());
         (is_boot && parts.next().is_none()).then_some(())?;
-        Some(Self { boot: boot.to_owned(), pid: pid.parse().ok()?, start_ticks: start.parse().ok()? })
+        let (pid_namespace, pid, start_ticks) = (pid_namespace.parse().ok()?, pid.parse().ok()?, start.parse().ok()?);
+        Some(Self { boot: boot.to_owned(), pid_namespace, pid, start_ticks })
     }
 
     /// Whether it is of the boot this machine is in now.
@@ -39,16 +44,27 @@ impl RunId {
         self.boot == Self::own().boot
     }
 
-    /// Whether it is another run than this one and its process still lives.
-    pub fn is_other_and_alive(&self) -> bool {
+    /// Whether it is another run than this one, and its process lives, or may live where it cannot be seen. `is_locked`
+    /// says that this run holds the lock that every live one would hold: then what cannot be seen has ended.
+    pub fn is_other_and_may_live(&self, is_locked: bool) -> bool {
         let own = Self::own();
-        *self != own && self.boot == own.boot && start_ticks(&self.pid.to_string()) == Some(self.start_ticks)
+        if *self == own || self.boot != own.boot {
+            return false;
+        }
+        if self.pid_namespace != own.pid_namespace || own.start_ticks == 0 {
+            return !is_locked;
+        }
+        match start_ticks(&self.pid.to_string()) {
+            Some(found) => found == self.start_ticks,
+            // Hidden from this user (hidepid), or gone.
+            None => !is_locked && exists(self.pid),
+        }
     }
 }
 
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.boot, self.pid, self.start_ticks)
+        write!(f, "{}-{}-{}-{}", self.boot, self.pid_namespace, self.pid, self.start_ticks)
     }
 }
 
@@ -61,6 +77,45 @@ fn compact(boot_id: &str) -> String {
     let digits: String = boot_id.chars().filter(char::is_ascii_hexdigit).collect();
     // A /proc without it: still a well-formed id, that no boot has.
     if digits.len() == 32 { digits } else { "0".repeat(32) }
+}
+
+/// Who runs it, and what he may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user id.
+    pub uid: u32,
+    /// Effective group id, and the supplementary ones.
+    pub groups: Vec<u32>,
+    /// Effective capabilities, a bit each.
+    pub capabilities: u64,
+}
+
+/// What lets a process give files away.
+const CAP_CHOWN: u32 = 0;
+
+impl Caller {
+    /// This process.
+    pub fn own() -> Self {
+        let uid = rustix::process::geteuid().as_raw();
+        let mut groups = vec![rustix::process::getegid().as_raw()];
+        groups.extend(rustix::process::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
+        let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+        let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+        // Without /proc: what a user commonly has.
+        Self { uid, groups, capabilities: bits.unwrap_or(if uid == 0 { u64::MAX } else { 0 }) }
+    }
+
+    /// Whether a file of his can get this owner and group.
+    pub fn can_give_to(&self, uid: u32, gid: u32) -> bool {
+        self.capabilities & 1 << CAP_CHOWN != 0 || uid == self.uid && self.groups.contains(&gid)
+    }
+}
+
+/// Whether there is a process of this id, be it one that `/proc` does not show.
+fn exists(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 /// Field 22 of `/proc/PID/stat`. The command before it is in parentheses and may hold anything.
@@ -77,9 +132,9 @@ mod tests {
     fn an_id_is_read_back_and_its_own_run_is_no_other() {
         let own = RunId::own();
         assert_eq!(RunId::parse(&own.to_string()), Some(own.clone()));
-        assert!(own.start_ticks > 0);
-        assert!(!own.is_other_and_alive());
-        for text in ["", "x-1-2", "00112233445566778899aabbccddeeff-1", "00112233445566778899aabbccddeeff-1-2-3"] {
+        assert!(own.start_ticks > 0 && own.pid_namespace > 0);
+        assert!(!own.is_other_and_may_live(false));
+        for text in ["", "x-1-2-3", "00112233445566778899aabbccddeeff-1-2", "00112233445566778899aabbccddeeff-1-2-3-4"] {
             assert_eq!(RunId::parse(text), None, "{text}");
         }
     }
@@ -88,8 +143,31 @@ mod tests {
     fn a_process_id_used_again_or_of_another_boot_is_dead() {
         let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get().cast_unsigned();
         let alive = RunId { pid: parent, start_ticks: start_ticks(&parent.to_string()).expect("its start"), ..RunId::own() };
-        assert!(alive.is_other_and_alive());
-        assert!(!RunId { start_ticks: alive.start_ticks + 1, ..alive.clone() }.is_other_and_alive());
-        assert!(!RunId { boot: "0".repeat(32), ..alive }.is_other_and_alive());
+        for is_locked in [false, true] {
+            assert!(alive.is_other_and_may_live(is_locked));
+            assert!(!RunId { start_ticks: alive.start_ticks + 1, ..alive.clone() }.is_other_and_may_live(is_locked));
+            assert!(!RunId { boot: "0".repeat(32), ..alive.clone() }.is_other_and_may_live(is_locked));
+        }
+    }
+
+    #[test]
+    fn a_run_of_another_container_lives_unless_a_lock_shows_that_it_has_ended() {
+        let elsewhere = RunId { pid_namespace: 1, ..RunId::own() };
+        assert!(elsewhere.is_other_and_may_live(false));
+        assert!(!elsewhere.is_other_and_may_live(true));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_does_not_exist() {
+        assert!(exists(std::process::id()) && !exists(0) && !exists(u32::MAX) && !exists(i32::MAX.cast_unsigned()));
+    }
+
+    #[test]
+    fn who_may_give_files_away() {
+        let user = Caller { uid: 7, groups: vec![8, 9], capabilities: 0 };
+        assert!(user.can_give_to(7, 9) && !user.can_give_to(7, 10) && !user.can_give_to(0, 8));
+        assert!(Caller { capabilities: 1, ..user }.can_give_to(0, 0));
+        assert!(!Caller { uid: 0, groups: vec![0], capabilities: 0 }.can_give_to(7, 0), "root, where it was taken away");
+        assert!(Caller::own().groups.contains(&rustix::process::getegid().as_raw()));
     }
 }

@@ -21,9 +21,12 @@ use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+
+/// Largest journal that is read: a key and an id for ten times as many segments as an instance can have.
+const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
 /// The directory, and the lock of one instance in it; released when dropped.
 pub struct Runtime {
@@ -56,9 +59,11 @@ impl Runtime {
         let directory = runtime_directory()?;
         let ipc_namespace = fs::metadata("/proc/thread-self/ns/ipc").map_or(0, |metadata| metadata.ino());
         let path = directory.join(format!("ipc-{ipc_namespace}-instance-{instance}.lock"));
-        let file =
-            OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&path);
+        // Not blocking: a FIFO in its place would wait for a reader.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path);
         let file = file.map_err(|error| Error::io("open", path.display(), error))?;
+        check_regular(&file, &path)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { directory, ipc_namespace, instance, _lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
@@ -95,27 +100,48 @@ impl Runtime {
     /// Removes what restores that were killed have left, and their journals.
     pub fn recover(&self, control: &Control) -> Result<()> {
         let prefix = self.journal_prefix();
-        let entries =
-            fs::read_dir(&self.directory).map_err(|error| Error::io("read directory", self.directory.display(), error))?;
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let Some(run) = name.to_str().and_then(|name| name.strip_prefix(&prefix)).and_then(RunId::parse) else { continue };
-            if run.is_other_and_alive() {
+        for name in crate::store::names_of(&self.directory)? {
+            let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
+            let path = self.directory.join(&name);
+            if run.is_other_and_may_live(true) {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
                     "wait for it to end, then run it again",
                 ));
             }
-            let text = fs::read_to_string(entry.path()).map_err(|error| Error::io("read", entry.path().display(), error))?;
+            let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
             if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_this_boot()) {
                 recover_one(&run, &head, &shmids, control)?;
             }
-            fs::remove_file(entry.path()).map_err(|error| Error::io("unlink", entry.path().display(), error))?;
+            fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
         }
         Ok(())
     }
+}
+
+/// Text of a journal: of a file and nothing else, which a killed run may have left cut short.
+fn read_journal(path: &Path) -> Result<String> {
+    let fail = |error| Error::io("read", path.display(), error);
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(fail)?;
+    check_regular(&file, path)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_JOURNAL_BYTES).read_to_end(&mut bytes).map_err(fail)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn check_regular(file: &File, path: &Path) -> Result<()> {
+    let is_file = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.is_file();
+    let unsafe_file = || {
+        Error::new(
+            Code::UnsafeRuntime,
+            format!("{} is no regular file", path.display()),
+            "find out who put it there, and remove it",
+        )
+    };
+    if is_file { Ok(()) } else { Err(unsafe_file()) }
 }
 
 /// Head and segment ids of a journal; a last line that was cut short does not count.
@@ -128,6 +154,10 @@ fn parse_journal(text: &str) -> Option<(JournalHead, HashSet<i32>)> {
 /// Removes the segments of one dead restore, namespace by namespace, unless it had completed them.
 fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: &Control) -> Result<()> {
     let inventory = crate::inventory::take()?;
+    if inventory.is_rmid_forced {
+        // What is there cannot be looked into, and nothing can be restored anyway.
+        return Err(crate::plan::not_kept().into());
+    }
     let could_be_own = |stat: &sysv::SegmentStat| {
         stat.creator_pid.cast_unsigned() == run.pid && stat.changed_at_s >= head.began_s && stat.attached_count == 0
     };

@@ -32,6 +32,9 @@ pub const STRIPE_TRUSTED: u32 = 1;
 /// First eight bytes of a data stripe.
 pub const STRIPE_MAGIC: u64 = 0x4349_7475_7273_0322;
 
+/// Largest segment that is believed: eight times the largest stripe there can be, and what tables of sums are bounded by.
+pub const MAX_SEGMENT_BYTES: u64 = 16 << 40;
+
 /// Bytes from the start of a segment that hold every header field read here (base is the longest: 2156).
 pub const HEADER_BYTES: usize = 4096;
 /// Smallest base that holds all fields that decide: version, shutdown status, name, stage count.
@@ -79,6 +82,11 @@ impl SegmentType {
     /// Whether the segment belongs to the primary or secondary index (found by nsid) and not to the data (found by name).
     pub fn is_index(self) -> bool {
         self != Self::DataStage
+    }
+
+    /// Whether its first bytes are a header that is read.
+    pub fn has_header(self) -> bool {
+        matches!(self, Self::PiBase | Self::SiMeta | Self::DataStage)
     }
 
     /// Smallest size in bytes at which the segment can be what its key says.

@@ -16,7 +16,7 @@ use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
 };
 use crate::run::RunId;
-use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, SegmentType, parse_file_name};
+use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
 use crate::sysv::DataFinder;
 use crate::used::{Used, is_used_name};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
@@ -36,6 +36,10 @@ const MAX_CACHED_BYTES: u64 = 64 << 20;
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
 /// Largest mark of use that is read.
 const MAX_MARK_BYTES: u64 = 64 << 10;
+/// Largest journal that is read: the names of ten times as many files as a namespace can have.
+const MAX_JOURNAL_BYTES: u64 = 4 << 20;
+/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
+const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
 const JOURNAL_PREFIX: &str = ".asmt-run.";
 
@@ -43,6 +47,28 @@ const JOURNAL_PREFIX: &str = ".asmt-run.";
 pub struct Store {
     directory: OwnedFd,
     path: PathBuf,
+    /// Whether its lock is held, and the file system keeps it.
+    is_locked: AtomicBool,
+}
+
+/// The directory itself: who may write in it, and whether it outlives a reboot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectoryRecord {
+    /// Its path, for messages.
+    pub path: String,
+    /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
+    pub owner: Option<Owner>,
+    /// Name of its file system, if a reboot empties that.
+    pub volatile: Option<&'static str>,
+}
+
+/// Who may do what with a directory or file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Owner.
+    pub uid: u32,
+    /// Permission bits. Where there is an access control list, the group's are what it allows at most.
+    pub mode: u32,
 }
 
 /// A file of a backup.
@@ -81,6 +107,8 @@ pub struct FileRecord {
 pub struct ManifestRecord {
     /// Its name in the directory.
     pub name: String,
+    /// Whose it is.
+    pub owner: Owner,
     /// What it says.
     pub manifest: std::result::Result<Manifest, ManifestError>,
 }
@@ -88,13 +116,15 @@ pub struct ManifestRecord {
 /// What is in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
+    /// The directory itself; `None` where it was not looked at.
+    pub directory: Option<DirectoryRecord>,
     /// Files of segments, by name. Those of an interrupted backup that never was committed are not among them.
     pub files: Vec<FileRecord>,
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
     /// Marks of use, by name, or why one cannot be read.
     pub marks: Vec<(String, std::result::Result<Used, String>)>,
-    /// Files that bear a segment's or manifest's name and must not be read: the name, and why.
+    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
     pub leftovers: Leftovers,
@@ -151,9 +181,13 @@ impl Store {
     ///
     /// Errors: `directory-missing`, `not-a-directory`, `permission-denied`.
     pub fn open(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Self::open_as(path, OFlags::empty())
+    }
+
+    fn open_as(path: &Path, more: OFlags) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { directory, path: path.to_owned() }),
+            Ok(directory) => Ok(Self { directory, path: path.to_owned(), is_locked: AtomicBool::new(false) }),
             Err(Errno::NOENT) => Err(Error::new(
                 Code::DirectoryMissing,
                 format!("no such directory: {}", path.display()),
@@ -173,16 +207,29 @@ impl Store {
         }
     }
 
-    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there.
-    pub fn open_or_create(path: &Path) -> Result<Self> {
-        match fs::mkdir(path, Mode::RWXU) {
-            Ok(()) => {
-                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                let synced = fs::open(parent, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .and_then(|parent| durable::directory(parent, "the directory itself, in its parent"));
-                synced.map_err(|error| Error::io("fsync", parent.display(), error))?;
+    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the one above it.
+    ///
+    /// Errors: as of [`Self::open`], but for a directory that is not there.
+    pub fn look(path: &Path) -> Result<Listing> {
+        let directory = match Self::open(path) {
+            Ok(store) => Some(store.record()?),
+            Err(error) if error.first().code == Code::DirectoryMissing => {
+                // Without a directory above it there is nothing to see: the backup says so when it makes it.
+                let parent = Self::open(parent_of(path)).and_then(|store| store.record()).ok();
+                parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, ..parent })
             }
-            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error),
+        };
+        Ok(Listing { directory, ..Listing::default() })
+    }
+
+    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
+    pub fn open_or_create(path: &Path) -> Result<Self> {
+        // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
+        let mut more = OFlags::NOFOLLOW;
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => more = OFlags::empty(),
             Err(Errno::NOENT) => {
                 return Err(Error::new(
                     Code::DirectoryMissing,
@@ -206,7 +253,8 @@ impl Store {
             }
             Err(error) => return Err(Error::io("mkdir", path.display(), error)),
         }
-        let store = Self::open(path)?;
+        let store = Self::open_as(path, more)?;
+        store.sync_parent()?;
         match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
             Err(Errno::ACCESS) => Err(Error::new(
                 Code::PermissionDenied,
@@ -216,6 +264,30 @@ impl Store {
             // Whatever else it is, the first file will say so.
             _ => Ok(store),
         }
+    }
+
+    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
+    fn sync_parent(&self) -> Result<()> {
+        match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(parent) => durable::directory(parent, "the directory itself, in its parent")
+                .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
+            // Made by somebody who may do more than this caller.
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
+        }
+    }
+
+    /// Looks at the directory itself.
+    pub fn record(&self) -> Result<DirectoryRecord> {
+        let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
+        // A signed number in some places.
+        let kind = system.f_type as u64 & 0xffff_ffff;
+        Ok(DirectoryRecord {
+            path: self.path.display().to_string(),
+            owner: Some(owner_of(&stat)),
+            volatile: VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name),
+        })
     }
 
     /// Its path, for messages.
@@ -236,35 +308,25 @@ impl Store {
             Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
         match fs::flock(&self.directory, operation) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.is_locked.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             Err(Errno::WOULDBLOCK) => Err(Error::new(
                 Code::AnotherAsmt,
                 format!("another asmt is at work in {}", self.path.display()),
                 "wait for it to end, or use another directory",
             )),
-            // Some network file systems have no locks; the run's names and journal still tell live from dead.
+            // Some network file systems have no locks; a run's names still tell live from dead, where its process can be seen.
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
             Err(error) => Err(Error::io("flock", self.path.display(), error)),
         }
     }
 
-    /// Names in the directory, sorted. Names that are not UTF-8 are nobody's we know.
+    /// Names in the directory, as of [`names_of`].
     fn names(&self) -> Result<Vec<String>> {
         // A descriptor of its own, so that listing twice starts at the beginning twice.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = fs::openat(&self.directory, ".", flags, Mode::empty())
-            .map_err(|error| Error::io("open", self.path.display(), error))?;
-        let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-        let mut entries = RawDir::new(directory, &mut buffer);
-        let mut names = Vec::new();
-        while let Some(entry) = entries.next() {
-            let entry = entry.map_err(|error| Error::io("read directory", self.path.display(), error))?;
-            if let Ok(name) = entry.file_name().to_str() {
-                names.push(name.to_owned());
-            }
-        }
-        names.sort_unstable();
-        Ok(names)
+        names_at(&self.directory, Path::new("."), &self.path)
     }
 
     /// Looks at what is in the directory: names, owners, sizes, headers, manifests. Reads no data.
@@ -272,32 +334,32 @@ impl Store {
     /// Errors: failed system calls. What is wrong with single files is in [`Listing::problems`].
     pub fn list(&self) -> Result<Listing> {
         let names = self.names()?;
-        let mut listing = Listing { leftovers: self.leftovers(&names)?, ..Listing::default() };
+        let mut listing = Listing { directory: Some(self.record()?), ..Listing::default() };
+        listing.leftovers = self.leftovers(&names, &mut listing.problems)?;
         let swept: BTreeSet<&str> = listing.leftovers.sweep.iter().map(String::as_str).collect();
         let mut files: BTreeMap<Key, FileRecord> = BTreeMap::new();
         for name in names.iter().filter(|name| !swept.contains(name.as_str())) {
             if let Some((key, address, encoding)) = parse_file_name(name) {
-                match self.file_record(name, key, address, encoding)? {
+                match listed(name, self.file_record(name, key, address, encoding))? {
                     Ok(record) => {
                         if let Some(other) = files.get(&key) {
                             let message =
                                 format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
                             let problem = Problem::new(Code::ExtraFile, message, "remove the one that is not of this backup");
-                            listing.problems.push((name.clone(), problem));
+                            listing.problems.push((name.clone(), problem.in_file(name)));
                         }
                         files.insert(key, record);
                     }
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
             } else if is_manifest_name(name) {
-                let manifest = self.read_manifest(name)?;
-                match manifest {
-                    Ok(manifest) => listing.manifests.push(ManifestRecord { name: name.clone(), manifest }),
+                match listed(name, self.read_manifest(name))? {
+                    Ok(manifest) => listing.manifests.push(manifest),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
             } else if is_used_name(name) {
                 let mark = match self.read_text(name, MAX_MARK_BYTES)? {
-                    Ok(text) => text.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                    Ok(text) => text.0.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
                     Err(problem) => Err(problem.message),
                 };
                 listing.marks.push((name.clone(), mark));
@@ -320,7 +382,7 @@ impl Store {
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         let file_bytes = stat.st_size.cast_unsigned();
-        let needs_header = matches!(address.segment_type, SegmentType::PiBase | SegmentType::SiMeta | SegmentType::DataStage);
+        let needs_header = address.segment_type.has_header();
         let mut record = FileRecord {
             name: name.to_owned(),
             key,
@@ -357,11 +419,9 @@ impl Store {
                 record.crc32 = Some(header.crc32);
             }
             Err(text) => {
-                return Ok(Err(Problem::new(
-                    Code::ContentDamaged,
-                    format!("{}: {text}", self.shown(name)),
-                    "the backup is damaged: use another one, or let the node cold-start",
-                )));
+                let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
+                let hint = "the backup is damaged: use another one, or let the node cold-start";
+                return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
         if needs_header {
@@ -372,21 +432,20 @@ impl Store {
         Ok(Ok(record))
     }
 
+    fn unsafe_file(&self, name: &str, what: &str) -> Problem {
+        let message = format!("{} is {what}, expected a regular file with one link", self.shown(name));
+        Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name)
+    }
+
     /// Opens a file for reading if it is a regular file with one link. The inner error says what it is instead.
     fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
-        let unsafe_file = |what: &str| {
-            Ok(Err(Problem::new(
-                Code::UnsafeFile,
-                format!("{} is {what}, expected a regular file with one link", self.shown(name)),
-                "find out who put it there, and remove it",
-            )))
-        };
+        let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
         // Not blocking: opening a FIFO would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::LOOP) => return unsafe_file("a symbolic link"),
-            Err(Errno::NXIO) => return unsafe_file("a socket or device"),
+            Err(Errno::NXIO | Errno::NODEV) => return unsafe_file("a socket or device"),
             Err(error) => return Err(Error::io("open", self.shown(name), error)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
@@ -399,39 +458,47 @@ impl Store {
     }
 
     /// The inner error says why a file that bears a manifest's name must not be read.
-    fn read_manifest(&self, name: &str) -> Result<std::result::Result<std::result::Result<Manifest, ManifestError>, Problem>> {
-        let text = match self.read_text(name, MAX_MANIFEST_BYTES)? {
-            Ok(text) => text,
+    fn read_manifest(&self, name: &str) -> Result<std::result::Result<ManifestRecord, Problem>> {
+        let (text, owner) = match self.read_text(name, MAX_MANIFEST_BYTES)? {
+            Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
         let manifest = match text {
             Some(text) => Manifest::parse(&text),
-            None => Err(ManifestError::Damaged(format!("it is no text of at most {MAX_MANIFEST_BYTES} bytes"))),
+            None => Err(ManifestError::Damaged(format!("it is no JSON of at most {MAX_MANIFEST_BYTES} bytes"))),
         };
         // A manifest renamed to another namespace's is not that namespace's.
-        Ok(Ok(manifest.and_then(|manifest| {
+        let manifest = manifest.and_then(|manifest| {
             let own_name = manifest_name(manifest.instance, &manifest.namespace);
             if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
-        })))
+        });
+        Ok(Ok(ManifestRecord { name: name.to_owned(), owner, manifest }))
     }
 
-    /// Text of a small file; `None` if it is longer or not UTF-8.
-    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Option<String>, Problem>> {
+    /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not begin like JSON.
+    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<(Option<String>, Owner), Problem>> {
         let file = match self.open_file(name)? {
             Ok(file) => file,
             Err(problem) => return Ok(Err(problem)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
-        let Some(length) = Some(stat.st_size.cast_unsigned()).filter(|size| *size <= most_bytes) else { return Ok(Ok(None)) };
+        let owner = owner_of(&stat);
+        let fail = |error| Error::io("read", self.shown(name), error);
+        let mut first = [0];
+        let begins = read_at_most(file.as_fd(), 0, &mut first, false).map_err(fail)? == 0 || first == *b"{";
+        let length = stat.st_size.cast_unsigned();
+        if length > most_bytes || !begins {
+            return Ok(Ok((None, owner)));
+        }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-        let read =
-            read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
+        let read = read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(fail)?;
         bytes.truncate(read);
-        Ok(Ok(String::from_utf8(bytes).ok()))
+        Ok(Ok((String::from_utf8(bytes).ok(), owner)))
     }
 
-    /// Finds what dead runs left, and live ones.
-    fn leftovers(&self, names: &[String]) -> Result<Leftovers> {
+    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
+    fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
+        let is_locked = self.is_locked.load(Ordering::Relaxed);
         let mut leftovers = Leftovers::default();
         let mut temporaries = Vec::new();
         let mut journals = Vec::new();
@@ -442,8 +509,16 @@ impl Store {
                 _ => None,
             };
             let Some(run) = run else { continue };
-            if run.is_other_and_alive() {
+            let is_file = match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+                // Gone since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(Error::io("stat", self.shown(name), error)),
+            };
+            if run.is_other_and_may_live(is_locked) {
                 leftovers.live.push(run);
+            } else if !is_file {
+                problems.push((name.clone(), self.unsafe_file(name, "no regular file")));
             } else if name.starts_with(JOURNAL_PREFIX) {
                 journals.push(name);
             } else {
@@ -451,7 +526,7 @@ impl Store {
             }
         }
         for name in &journals {
-            let text = self.read_text(name, MAX_MANIFEST_BYTES)?.ok().flatten();
+            let text = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().and_then(|(text, _)| text);
             // A journal is renamed into place when it is whole; one that cannot be read is not ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
             self.judge_journal(&journal, &mut leftovers)?;
@@ -535,6 +610,17 @@ impl Store {
         durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
+    /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
+    pub fn check_alive(&self, name: &str) -> Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
+            // It was given to the segments' owner, and is closed to others. A manifest is the caller's own: it will answer.
+            Err(Errno::ACCESS) => return Ok(()),
+            other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
+        };
+        durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
+    }
+
     /// Gives a staged file its final name, where nothing may be yet.
     pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
         match fs::renameat_with(&self.directory, temporary, &self.directory, name, RenameFlags::NOREPLACE) {
@@ -581,6 +667,20 @@ impl Store {
             });
         }
         self.sync("a mark")
+    }
+
+    /// Fails if the path leads elsewhere by now: what was written would not be where it is looked for.
+    pub fn check_place(&self) -> Result<()> {
+        let own = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        match fs::stat(&self.path) {
+            Ok(there) if (there.st_dev, there.st_ino) == (own.st_dev, own.st_ino) => Ok(()),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Error::new(
+                Code::DirectoryMoved,
+                format!("{} was removed, renamed or replaced while the backup was made", self.path.display()),
+                "find out who else works on this directory, then run it again",
+            )),
+            Err(error) => Err(Error::io("stat", self.path.display(), error)),
+        }
     }
 
     /// Bytes this user can still have of the file system.
@@ -640,6 +740,47 @@ impl Store {
 /// When a file was last written, milliseconds since 1970.
 pub fn modified_ms(stat: &fs::Stat) -> u64 {
     u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
+}
+
+/// Names in a directory, sorted. Names that are not UTF-8 are nobody's we know.
+///
+/// Not `std::fs::read_dir`: that panics when the directory cannot be closed.
+pub fn names_of(path: &Path) -> Result<Vec<String>> {
+    names_at(fs::CWD, path, path)
+}
+
+fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory =
+        fs::openat(directory, path, flags, Mode::empty()).map_err(|error| Error::io("open", shown.display(), error))?;
+    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
+    let mut entries = RawDir::new(directory, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(|error| Error::io("read directory", shown.display(), error))?;
+        if let Ok(name) = entry.file_name().to_str() {
+            names.push(name.to_owned());
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The directory above a path.
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn owner_of(stat: &fs::Stat) -> Owner {
+    Owner { uid: stat.st_uid, mode: stat.st_mode & 0o777 }
+}
+
+/// What is wrong with one file is a finding, so that the others are looked at, too; anything else is a failure.
+fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -> Result<std::result::Result<T, Problem>> {
+    match outcome {
+        Err(error) if error.is_of_one_file() => Ok(Err(error.first().clone().in_file(name))),
+        other => other,
+    }
 }
 
 /// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it will be.
@@ -888,11 +1029,15 @@ impl InFile {
             let _ = length.map(|length| fs::fadvise(self.file.file(), offset, Some(length), fs::Advice::DontNeed));
         }
         if read < needed {
-            return Err(Error::new(
-                Code::WrongSize,
-                format!("{} ends at {}, expected {} bytes", self.shown, offset + read as u64, self.file_bytes),
-                "the backup is damaged: use another one, or let the node cold-start",
-            ));
+            let stat = fs::fstat(self.file.file()).map_err(|error| Error::io("fstat", &self.shown, error))?;
+            if stat.st_size.cast_unsigned() > offset + read as u64 {
+                // The file goes on, and still no whole sector came: the device has failed in the middle of it.
+                return Err(fail(Errno::IO));
+            }
+            let end = offset + read as u64;
+            let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
+            let hint = "the backup is damaged: use another one, or let the node cold-start";
+            return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())
     }

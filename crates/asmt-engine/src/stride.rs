@@ -3,13 +3,14 @@
 //! It looks for two things alone: runs that equal what stands one, two or three strides before, and runs of one byte;
 //! everything else is literals. One Huffman table a chunk, from a sample of it. That makes the primary index (64-byte
 //! elements, half of them random digests and handles) as small as a search for matches would, at ten times the speed.
+//! What is parsed is written token by token, or packed, where the CPU looks up and merges codes of 64 bytes at once.
 //!
 //! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full flush; the same bytes
 //! whatever the CPU. Must never: refer to bytes before the chunk, or write past the output.
 
 use crate::codec::FULL_FLUSH;
 use crate::huffman;
-use crate::lanes::{Kernel, LANES, Lanes, WIDENED, Way};
+use crate::lanes::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
 use std::sync::LazyLock;
 
 /// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.
@@ -68,6 +69,20 @@ struct OpenRun {
     reference: usize,
     /// 0 for none.
     length: usize,
+    /// Where in the chunk it begins.
+    at: usize,
+}
+
+/// What becomes of a parsed chunk.
+trait Sink {
+    /// The `count` bytes of a chunk from `at` on are literals, which may be none.
+    fn literals<L: Lanes>(&mut self, lanes: L, chunk: &[u8], at: usize, count: usize);
+
+    /// A block is parsed; those of its bytes that are literals have a bit.
+    fn end(&mut self, number: usize, literals: u64);
+
+    /// A run begins at `at`. One that went on over blocks is told of when its end is known, before anything behind it.
+    fn run(&mut self, at: usize, token: usize);
 }
 
 /// Tokens of a step.
@@ -84,10 +99,13 @@ impl Tokens {
     fn as_slice(&self) -> &[Token] {
         &self.all[..self.count]
     }
+}
 
-    /// Adds `count` literals from the beginning of `bytes`, which has [`COPIED`] more than that, or as many as are needed.
+impl Sink for Tokens {
+    /// Behind them there are [`COPIED`] bytes more.
     #[inline(always)]
-    fn literals<L: Lanes>(&mut self, lanes: L, bytes: &[u8], count: usize) {
+    fn literals<L: Lanes>(&mut self, lanes: L, chunk: &[u8], at: usize, count: usize) {
+        let bytes = &chunk[at..];
         let mut done = 0;
         // Once for nearly all: how many there are must not steer the program, as nobody could guess it.
         loop {
@@ -103,8 +121,11 @@ impl Tokens {
     }
 
     #[inline(always)]
-    fn run(&mut self, reference: usize, length: usize) {
-        self.all[self.count] = run_token(reference, length) as Token;
+    fn end(&mut self, _: usize, _: u64) {}
+
+    #[inline(always)]
+    fn run(&mut self, _: usize, token: usize) {
+        self.all[self.count] = token as Token;
         self.count = self.count.wrapping_add(1);
     }
 }
@@ -129,6 +150,11 @@ fn block(chunk: &[u8], at: usize) -> &[u8; LANES] {
     chunk[at..at + LANES].first_chunk().expect("a slice of this length")
 }
 
+#[inline(always)]
+fn block_mut(bytes: &mut [u8], at: usize) -> &mut [u8; LANES] {
+    bytes[at..at + LANES].first_chunk_mut().expect("a slice of this length")
+}
+
 /// Number of blocks of a chunk that are parsed: behind each there are bytes enough to store literals at once.
 fn block_count(chunk: &[u8]) -> usize {
     chunk.len().saturating_sub(COPIED) / LANES
@@ -142,7 +168,7 @@ impl Parse {
 
     /// Parses one block of a chunk.
     #[inline(always)]
-    fn block<L: Lanes>(self, lanes: L, chunk: &[u8], number: usize, open: &mut OpenRun, tokens: &mut Tokens) {
+    fn block<L: Lanes, S: Sink>(self, lanes: L, chunk: &[u8], number: usize, open: &mut OpenRun, sink: &mut S) {
         let at = number * LANES;
         let bytes = block(chunk, at);
         let mut same = [0; REFERENCES];
@@ -150,51 +176,69 @@ impl Parse {
             let distance = self.distance(reference);
             *same = if at >= distance { lanes.equal(bytes, block(chunk, at - distance)) } else { 0 };
         }
+        let mut runs = in_runs(same[0], SHORTEST);
+        same[1..].iter().for_each(|same| runs |= in_runs(*same, self.least_run));
         let mut position = 0;
         if open.length > 0 {
             let more = ones(same[open.reference]).min(LONGEST - open.length);
             if more == LANES {
                 open.length += LANES;
+                sink.end(number, 0);
                 return;
             }
-            tokens.run(open.reference, open.length + more);
+            sink.run(open.at, run_token(open.reference, open.length + more));
             open.length = 0;
             position = more;
+            runs &= u64::MAX << position;
         }
-        let mut runs = in_runs(same[0], SHORTEST);
-        same[1..].iter().for_each(|same| runs |= in_runs(*same, self.least_run));
+        let mut literals = !runs & (u64::MAX << position);
+        // Inverted, so that shifts bring in what ends no run; none is longer than what is left of the block.
+        let differing = same.map(|same| !same);
         // Nothing here can overflow; to check it all the same would cost a tenth. And branches, though many are not
-        // foreseen: without them each block would have to wait for the one before it.
-        loop {
-            let literals = ((runs >> position).trailing_zeros() as usize).min(LANES.wrapping_sub(position));
-            tokens.literals(lanes, &chunk[at.wrapping_add(position)..], literals);
-            position = position.wrapping_add(literals);
-            if position == LANES {
-                return;
-            }
+        // foreseen: without them each block, and each run, would have to wait for the one before it.
+        while runs != 0 {
+            let start = runs.trailing_zeros() as usize;
+            // The first row of ones carries out of itself.
+            let carried = runs.wrapping_add(runs & runs.wrapping_neg());
             // The longest; of two of one length the nearer, whose distance takes fewer bits.
             let key = |reference: usize| {
-                ones(same[reference] >> position).wrapping_mul(REFERENCES).wrapping_add(REFERENCES - 1 - reference)
+                let length = (differing[reference] >> start).trailing_zeros() as usize;
+                length.wrapping_mul(REFERENCES).wrapping_add(REFERENCES - 1 - reference)
             };
             let best = key(0).max(key(1)).max(key(2).max(key(3)));
             let (length, reference) = (best / REFERENCES, REFERENCES - 1 - best % REFERENCES);
+            let length = length.min(LANES.wrapping_sub(start));
+            let end = start.wrapping_add(length);
             let least = if reference == 0 { SHORTEST } else { self.least_run };
             if length < least {
-                // What is left of a run after another one took its beginning.
-                tokens.literals(lanes, &chunk[at.wrapping_add(position)..], length.max(1));
-                position = position.wrapping_add(length.max(1));
-            } else if position.wrapping_add(length) == LANES {
-                *open = OpenRun { reference, length };
-                return;
-            } else {
-                tokens.run(reference, length);
-                position = position.wrapping_add(length);
+                // What is left of a run after another one took its beginning: literals.
+                let rest = cut(runs, start.wrapping_add(length.max(1)));
+                literals |= runs & !rest;
+                runs = rest;
+                continue;
             }
-            if position == LANES {
+            sink.literals(lanes, chunk, at.wrapping_add(position), start.wrapping_sub(position));
+            if end == LANES {
+                *open = OpenRun { reference, length, at: at.wrapping_add(start) };
+                sink.end(number, literals);
                 return;
             }
+            sink.run(at.wrapping_add(start), run_token(reference, length));
+            // Most rows are one run: what is behind is then known without waiting for its length.
+            runs = if end == carried.trailing_zeros() as usize { runs & carried } else { cut(runs, end) };
+            position = end;
         }
+        sink.literals(lanes, chunk, at.wrapping_add(position), LANES.wrapping_sub(position));
+        sink.end(number, literals);
     }
+}
+
+/// The bits of `mask` from a place on. Not inlined, so that it stays behind a branch: chosen without one it would be
+/// waited for.
+#[cold]
+#[inline(never)]
+fn cut(mask: u64, from: usize) -> u64 {
+    if from < LANES { mask & (u64::MAX << from) } else { 0 }
 }
 
 /// A length's symbol, the number of its extra bits, and their value (RFC 1951, 3.2.5).
@@ -268,6 +312,96 @@ impl Bits {
     }
 }
 
+/// Bytes a step parses.
+const STEP_BYTES: usize = STEP * LANES;
+/// Bits a lane holds at most: no code has more.
+const LANE_BITS: u32 = MAX_CODE_BITS as u32;
+/// Lanes a run is stored in: those it needs, which are no more than the bytes of the shortest, and one to make it a word.
+const RUN_LANES: usize = 4;
+
+/// The bits of a run as lanes: low bytes, high bytes and numbers of bits, as [`Lanes::gather`] takes them.
+#[derive(Clone, Copy, Default)]
+struct RunLanes {
+    planes: [[u8; RUN_LANES]; PLANES],
+    /// A bit for each lane that is needed.
+    needed: u32,
+}
+
+impl RunLanes {
+    fn new(bits: Bits) -> Self {
+        let mut lanes = Self::default();
+        for lane in 0..bits.count().div_ceil(LANE_BITS) {
+            let part = bits.bits() >> (lane * LANE_BITS) & ((1 << LANE_BITS) - 1);
+            let count = (bits.count() - lane * LANE_BITS).min(LANE_BITS);
+            let lane = lane as usize;
+            [lanes.planes[0][lane], lanes.planes[1][lane], lanes.planes[2][lane]] = [part as u8, (part >> 8) as u8, count as u8];
+            lanes.needed |= 1 << lane;
+        }
+        lanes
+    }
+}
+
+/// What packing looks up: the code of each byte by planes, and of each token as lanes.
+struct PackTable {
+    codes: [[u8; 256]; PLANES],
+    runs: [RunLanes; TOKENS],
+}
+
+/// A step as it is packed: a lane for each byte, of which those are taken that are literals or that runs were put into.
+struct Packed {
+    literals: [u64; STEP],
+    runs: [u64; STEP],
+    /// Where runs are put, at their beginnings.
+    sparse: [[u8; STEP_BYTES + RUN_LANES]; PLANES],
+    /// All that are taken, one behind the other.
+    dense: [[u8; STEP_BYTES + LANES]; PLANES],
+}
+
+impl Packed {
+    const fn new() -> Self {
+        Self {
+            literals: [0; STEP],
+            runs: [0; STEP],
+            sparse: [[0; STEP_BYTES + RUN_LANES]; PLANES],
+            dense: [[0; STEP_BYTES + LANES]; PLANES],
+        }
+    }
+}
+
+/// Puts what a step parses to where it is packed.
+struct Packing<'p> {
+    packed: &'p mut Packed,
+    table: &'p PackTable,
+    /// Where the step begins.
+    base: usize,
+    /// The token of the run that began before the step and ends in it; 0, which is none of a run, if there is none.
+    before: usize,
+}
+
+impl Sink for Packing<'_> {
+    #[inline(always)]
+    fn literals<L: Lanes>(&mut self, _: L, _: &[u8], _: usize, _: usize) {}
+
+    #[inline(always)]
+    fn end(&mut self, number: usize, literals: u64) {
+        self.packed.literals[number % STEP] = literals;
+    }
+
+    #[inline(always)]
+    fn run(&mut self, at: usize, token: usize) {
+        let at = at.wrapping_sub(self.base);
+        if at >= STEP_BYTES {
+            self.before = token;
+            return;
+        }
+        let run = &self.table.runs[token % TOKENS];
+        for (sparse, run) in self.packed.sparse.iter_mut().zip(&run.planes) {
+            sparse[at..at + RUN_LANES].copy_from_slice(run);
+        }
+        self.packed.runs[at / LANES] |= u64::from(run.needed) << (at % LANES);
+    }
+}
+
 /// Everything that is needed to write a chunk.
 pub struct Stride {
     parse: Parse,
@@ -324,21 +458,34 @@ impl Stride {
     /// Encodes the chunk that was planned, to the beginning of `output`. Gives the number of bytes; `None` if there was
     /// not room for them.
     pub fn encode(&self, chunk: &[u8], output: &mut [u8], way: Way) -> Option<usize> {
+        self.encode_by(chunk, output, way, way.packs())
+    }
+
+    /// By packing or by tokens, which gives the same.
+    pub(crate) fn encode_by(&self, chunk: &[u8], output: &mut [u8], way: Way, packs: bool) -> Option<usize> {
         // The header and the end take less than a step may.
         let most = output.len().checked_sub(3 * MOST_STEP_BYTES)?;
         let mut writer = Writer { output, at: 0, bits: 0, count: 0 };
         let mut tokens = Tokens::new();
+        let mut packed = Packed::new();
+        let pack_table = packs.then(|| self.pack_table());
         let mut open = OpenRun::default();
         self.write_header(&mut writer);
         let count = block_count(chunk);
         for first in (0..count).step_by(STEP) {
-            tokens.count = 0;
-            let blocks = first..count.min(first + STEP);
-            way.run(ParseStep { parse: self.parse, chunk, blocks, open: &mut open, tokens: &mut tokens });
             if writer.at > most {
                 return None;
             }
-            way.run(WriteStep { writer: &mut writer, table: &self.table, tokens: tokens.as_slice() });
+            let blocks = first..count.min(first + STEP);
+            let (parse, open) = (self.parse, &mut open);
+            if let Some(pack_table) = &pack_table {
+                let (writer, table) = (&mut writer, &self.table);
+                way.run(PackStep { parse, chunk, blocks, open, packed: &mut packed, pack_table, writer, table });
+            } else {
+                tokens.count = 0;
+                way.run(ParseStep { parse, chunk, blocks, open, tokens: &mut tokens });
+                way.run(WriteStep { writer: &mut writer, table: &self.table, tokens: tokens.as_slice() });
+            }
         }
         if open.length > 0 {
             writer.put(self.table[run_token(open.reference, open.length)]);
@@ -355,12 +502,20 @@ impl Stride {
         Some(end)
     }
 
+    fn pack_table(&self) -> Box<PackTable> {
+        let mut pack = Box::new(PackTable { codes: [[0; 256]; PLANES], runs: [RunLanes::default(); TOKENS] });
+        for (byte, bits) in self.table[..END].iter().enumerate() {
+            let lanes = RunLanes::new(*bits);
+            (pack.codes.iter_mut().zip(lanes.planes)).for_each(|(codes, plane)| codes[byte] = plane[0]);
+        }
+        (pack.runs.iter_mut().zip(self.table.iter())).for_each(|(run, bits)| *run = RunLanes::new(*bits));
+        pack
+    }
+
     /// The header of the block: type and both tables (RFC 1951, 3.2.7).
     fn write_header(&self, writer: &mut Writer<'_>) {
-        /// In this order the lengths of the code for lengths stand.
-        const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
         let all: Vec<u8> = self.lengths.iter().chain(&self.distance_lengths).copied().collect();
-        let mut frequencies = [0; ORDER.len()];
+        let mut frequencies = [0; huffman::LENGTH_ORDER.len()];
         all.iter().for_each(|length| frequencies[usize::from(*length)] += 1);
         let lengths = huffman::lengths(&frequencies, 7);
         let codes = huffman::codes(&lengths);
@@ -370,8 +525,8 @@ impl Stride {
         put(2, 2);
         put(self.lengths.len() - 257, 5);
         put(self.distance_lengths.len() - 1, 5);
-        put(ORDER.len() - 4, 4);
-        for symbol in ORDER {
+        put(huffman::LENGTH_ORDER.len() - 4, 4);
+        for symbol in huffman::LENGTH_ORDER {
             put(usize::from(lengths[symbol]), 3);
         }
         for length in all {
@@ -435,13 +590,14 @@ fn best_stride<L: Lanes>(lanes: L, chunk: &[u8], rows: impl Iterator<Item = std:
     /// About what a literal and a match take, in bits, the match without its distance.
     const BITS: i64 = 6;
     let mut gains = [0; STRIDES.len()];
+    let match_bits = STRIDES.map(|stride| BITS + i64::from(distance_symbol(stride).extra_bits));
     for number in rows.flat_map(|row| row.step_by(4)) {
         let at = number * LANES;
-        for (gain, stride) in gains.iter_mut().zip(STRIDES) {
+        for ((gain, stride), match_bits) in gains.iter_mut().zip(STRIDES).zip(match_bits) {
             if at >= stride {
                 let runs = in_runs(lanes.equal(block(chunk, at), block(chunk, at - stride)), SHORTEST + 1);
                 let matches = i64::from((runs & !(runs << 1)).count_ones());
-                *gain += BITS * i64::from(runs.count_ones()) - matches * (BITS + i64::from(distance_symbol(stride).extra_bits));
+                *gain += BITS * i64::from(runs.count_ones()) - matches * match_bits;
             }
         }
     }
@@ -507,10 +663,78 @@ impl Kernel for WriteStep<'_, '_> {
     }
 }
 
+/// Parses a step of a chunk and writes it, with no tokens for literals: the codes of all bytes are looked up at once.
+struct PackStep<'e, 'o> {
+    parse: Parse,
+    chunk: &'e [u8],
+    blocks: std::ops::Range<usize>,
+    open: &'e mut OpenRun,
+    packed: &'e mut Packed,
+    pack_table: &'e PackTable,
+    writer: &'e mut Writer<'o>,
+    table: &'e [Bits; TOKENS],
+}
+
+impl Kernel for PackStep<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self, lanes: L) {
+        let (parse, mut open, packed) = (self.parse, *self.open, self.packed);
+        let base = self.blocks.start * LANES;
+        let count = self.blocks.len();
+        packed.literals = [0; STEP];
+        packed.runs = [0; STEP];
+        let mut sink = Packing { packed, table: self.pack_table, base, before: 0 };
+        for number in self.blocks {
+            parse.block(lanes, self.chunk, number, &mut open, &mut sink);
+        }
+        *self.open = open;
+        let before = sink.before;
+        // Moved out, to be kept in registers.
+        let output = std::mem::take(&mut self.writer.output);
+        let mut writer = Writer { output, ..*self.writer };
+        if before != 0 {
+            writer.put(self.table[before % TOKENS]);
+        }
+        // Not before all are parsed: what was stored a moment ago piece by piece cannot be loaded at once.
+        let mut end = 0;
+        for number in 0..count {
+            let (literals, runs) = (packed.literals[number % STEP], packed.runs[number % STEP]);
+            let [low, high, lengths] = &packed.sparse;
+            let sparse = [block(low, number * LANES), block(high, number * LANES), block(lengths, number * LANES)];
+            let [low, high, lengths] = &mut packed.dense;
+            let dense = [block_mut(low, end), block_mut(high, end), block_mut(lengths, end)];
+            lanes.gather(&self.pack_table.codes, block(self.chunk, base + number * LANES), literals, sparse, runs, dense);
+            end += (literals | runs).count_ones() as usize;
+        }
+        for plane in &mut packed.dense {
+            *block_mut(plane, end) = [0; LANES];
+        }
+        for at in (0..end).step_by(LANES) {
+            let [low, high, lengths] = &packed.dense;
+            let (mut words, mut counts) = ([0; WORDS], [0; WORDS]);
+            lanes.merge([block(low, at), block(high, at), block(lengths, at)], &mut words, &mut counts);
+            for (word, count) in words.iter().zip(&counts) {
+                if *count <= MOST_BITS {
+                    writer.put_wide(*word, *count);
+                } else {
+                    // Four of the longest codes: in two parts, as they are too much at once.
+                    writer.put_wide(*word & u64::from(u32::MAX), u32::BITS);
+                    writer.put_wide(*word >> u32::BITS, *count - u32::BITS);
+                }
+            }
+        }
+        *self.writer = writer;
+    }
+}
+
 /// Bits that can be put at once: with the 7 that may be kept back they are fewer than 64.
 const MOST_BITS: u32 = 56;
 // A length, its extra bits, a distance and those of the farthest one: 3 × 4096.
 const _: () = assert!(MAX_CODE_BITS + 5 + MAX_DISTANCE_CODE_BITS + 12 <= MOST_BITS as usize, "a run can be put at once");
+const _: () = assert!(LANE_BITS as usize * LANES / WORDS <= 64, "lanes that are merged are a word");
+const _: () = assert!(MAX_CODE_BITS + 5 + MAX_DISTANCE_CODE_BITS + 12 <= SHORTEST * LANE_BITS as usize, "a run has its lanes");
 
 /// Writes bits. Between two calls fewer than eight are kept back.
 struct Writer<'o> {
@@ -562,12 +786,58 @@ mod tests {
         let plan = Stride::new(Parse { stride, least_run: SHORTEST }, &seen, chunk.len(), chunk.len());
         let longest = plan.table.iter().map(|bits| bits.count()).max().expect("a table");
         assert!(2 * longest > MOST_BITS, "{longest} bits are no test");
-        for way in Way::available() {
+        assert_comes_back_by_every_way(&plan, &chunk);
+    }
+
+    /// By tokens and packed, with the same bytes.
+    fn assert_comes_back_by_every_way(plan: &Stride, chunk: &[u8]) {
+        let mut expected = None;
+        for (way, packs) in Way::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
             let mut output = vec![0; 2 * chunk.len() + 4 * MOST_STEP_BYTES];
-            let made = plan.encode(&chunk, &mut output, way).expect("room");
+            let made = plan.encode_by(chunk, &mut output, way, packs).expect("room");
+            output.truncate(made);
             let mut back = vec![0; chunk.len()];
-            crate::codec::ChunkDecoder::default().decode(&output[..made], &mut back).expect("a chunk");
-            assert!(back == chunk, "{way:?}");
+            crate::codec::ChunkDecoder::default().decode(&output, &mut back).expect("a chunk");
+            assert!(back == chunk, "{way:?}, {packs}");
+            assert!(*expected.get_or_insert_with(|| output.clone()) == output, "{way:?}, {packs}");
         }
+    }
+
+    #[test]
+    fn runs_come_back_wherever_they_begin_and_end() {
+        let mut state = 9u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u8
+        };
+        // Over borders of blocks and steps, up to one, and about as long as the longest match.
+        for length in [3, 4, 5, 61, 62, 63, 64, 65, 66, 127, 128, 129, 255, 256, 257, 258, 259, 260, 516, 517, 1023, 1024, 1025] {
+            for (from, stride) in
+                [0, 1, 2, 3, 60, 61, 62, 63, 64].into_iter().flat_map(|from| [(from, 0), (from, 64), (from, 4096)])
+            {
+                let mut chunk: Vec<u8> = (0..8192 + from).map(|_| random()).collect();
+                for _ in 0..4 {
+                    let run = chunk.len();
+                    (0..length).for_each(|_| chunk.push(if stride == 0 { 7 } else { chunk[chunk.len() - stride] }));
+                    let border = chunk.len().next_multiple_of(LANES) + from;
+                    (run..border + 5).skip(length).for_each(|_| chunk.push(random()));
+                }
+                let seen = [1; TOKENS];
+                let parse = Parse { stride: stride.max(64), least_run: SHORTEST + length % 2 };
+                assert_comes_back_by_every_way(&Stride::new(parse, &seen, chunk.len(), chunk.len()), &chunk);
+            }
+        }
+    }
+
+    /// Four literals of the longest codes are more bits than can be put at once.
+    #[test]
+    fn the_longest_codes_come_back_side_by_side() {
+        let mut seen = [0; TOKENS];
+        (seen[..16].iter_mut().zip(0..)).for_each(|(seen, rank)| *seen = 1 << (20 - rank));
+        let chunk: Vec<u8> = (0..40_000usize).map(|at| (at * 91 % 240 + 16) as u8).collect();
+        let plan = Stride::new(Parse { stride: 4096, least_run: SHORTEST }, &seen, chunk.len(), chunk.len());
+        let longest = plan.lengths[16..END].iter().max().expect("a code");
+        assert!(4 * u32::from(*longest) > MOST_BITS, "{longest} bits are no test");
+        assert_comes_back_by_every_way(&plan, &chunk);
     }
 }

@@ -153,13 +153,18 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     for index in 0..=i32::try_from(highest).unwrap_or(i32::MAX) {
         let mut stat = KernelShmid::default();
         let outcome = match stat_call(index, SHM_STAT_ANY, &mut stat) {
-            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => stat_call(index, SHM_STAT, &mut stat),
+            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart. It
+            // shows only what the caller may read.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match stat_call(index, SHM_STAT, &mut stat) {
+                Err(error) if error.raw_os_error() == Some(libc::EACCES) => continue,
+                other => other,
+            },
+            // Not left out if it is refused: a stripe that is not listed would not be missed.
             other => other,
         };
         match outcome {
             Ok(shmid) => found.push(SegmentStat::from_kernel(i32::try_from(shmid).unwrap_or(-1), &stat)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM | libc::EACCES)) => {}
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)) => {}
             Err(error) => return Err(error),
         }
     }
@@ -173,6 +178,16 @@ pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
     let mut stat = KernelShmid::default();
     stat_call(shmid, IPC_STAT, &mut stat)?;
     Ok(SegmentStat::from_kernel(shmid, &stat))
+}
+
+/// The process that attached or detached the segment with this id last; 0 where it is of a PID namespace that is not seen
+/// from here. Not part of [`SegmentStat`]: looking at a segment's bytes changes it.
+///
+/// Errors: as of [`stat`].
+pub fn last_pid(shmid: i32) -> io::Result<i32> {
+    let mut stat = KernelShmid::default();
+    stat_call(shmid, IPC_STAT, &mut stat)?;
+    Ok(stat.lpid)
 }
 
 /// The limits of this IPC namespace.
@@ -247,7 +262,7 @@ pub enum Access {
 enum HoleFinder {
     /// The segment's own file, through `/proc/self/map_files`: exact.
     MapFile(DataFinder<File>),
-    /// `mincore`: exact where nothing is swapped out and the caller may write the segment.
+    /// `mincore`: exact where nothing is swapped out.
     Mincore,
     /// Neither can be had: everything counts as data.
     Blind,
@@ -297,12 +312,20 @@ impl Attachment {
     fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {
         let start = self.base.as_ptr() as u64;
         let end = start + self.size_bytes.next_multiple_of(page_bytes());
-        if let Ok(file) = File::open(format!("/proc/self/map_files/{start:x}-{end:x}")) {
+        let may_write = self.access == Access::ReadWrite;
+        let opened = File::options().read(true).write(may_write).open(format!("/proc/self/map_files/{start:x}-{end:x}"));
+        if let Ok(file) = opened {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
-        // To a caller who may not write the segment mincore claims that everything is resident, which is the safe
-        // side: nothing is taken for a hole.
+        // Where a caller may only read a file, mincore may claim that everything is resident, which is the safe side: nothing
+        // is taken for a hole. (Of a segment it tells everybody the truth: its inode is open to all. Seen on Linux 6.18.)
         if swapped_bytes == 0 { HoleFinder::Mincore } else { HoleFinder::Blind }
+    }
+
+    /// Whether holes are found exactly whatever is swapped out. It takes `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` of the
+    /// machine, not of a user namespace.
+    pub fn finds_all_holes(&self) -> bool {
+        matches!(self.holes, HoleFinder::MapFile(_))
     }
 
     /// Size of the segment in bytes.
@@ -349,6 +372,34 @@ impl Attachment {
         drop(taken);
         self.populate(&range, libc::MADV_POPULATE_WRITE);
         Exclusive { attachment: self, range }
+    }
+
+    /// Stores bytes, which nobody else may have in his hands.
+    ///
+    /// Through the segment's own file where it can be had: the kernel then makes pages with the bytes in them, where it would
+    /// else make them of zeros, map them, and have them overwritten: that takes twice as long.
+    ///
+    /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`] does.
+    pub fn store(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert_eq!(self.access, Access::ReadWrite, "attached read-only");
+        self.check_range(offset, bytes.len());
+        let mut done = 0;
+        if let HoleFinder::MapFile(finder) = &self.holes
+            && !is_file_size_limited()
+        {
+            while done < bytes.len() {
+                match rustix::io::pwrite(finder.file(), &bytes[done..], offset + done as u64) {
+                    Ok(0) => break,
+                    Ok(count) => done += count,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        if done < bytes.len() {
+            self.exclusive(offset + done as u64..offset + bytes.len() as u64).copy_from_slice(&bytes[done..]);
+        }
+        Ok(())
     }
 
     /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.
@@ -515,6 +566,12 @@ impl<F: AsFd> DataFinder<F> {
     }
 }
 
+/// Whether a limit on the size of files is set, which the kernel takes to be one on segments, too, when they are written as
+/// files; and it sends a signal that ends the process.
+fn is_file_size_limited() -> bool {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
+}
+
 /// Size of a memory page in bytes: 4096, and on some aarch64 kernels 16384 or 65536.
 pub fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
@@ -586,7 +643,10 @@ mod tests {
     fn words_and_bytes_come_back() {
         let scratch = Scratch::new(3, 5000);
         let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
-        attachment.exclusive(4996..5000).copy_from_slice(&[1, 2, 3, 4]);
+        attachment.store(4996, &[1, 2, 3, 4]).expect("to store");
+        attachment.exclusive(4000..4004).copy_from_slice(&[5, 6, 7, 8]);
+        attachment.store(4002, &[9]).expect("to store");
+        assert_eq!(attachment.bytes(4000..4004), [5, 6, 9, 8]);
         attachment.store_word(4, 0x0403_0201);
         assert_eq!(attachment.bytes(4996..5000), attachment.bytes(4..8));
         assert_eq!(stat(scratch.0).expect("stat").attached_count, 1);

@@ -92,6 +92,14 @@ impl<'s> Temporaries<'s> {
         self.store.remove_all(names.iter().map(String::as_str))
     }
 
+    /// Removes what is still there because of an error, and adds to it what went wrong with that.
+    pub fn clean_up_after(&self, error: Error) -> Error {
+        match self.remove() {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -99,7 +107,7 @@ impl<'s> Temporaries<'s> {
 
 impl Drop for Temporaries<'_> {
     fn drop(&mut self) {
-        // On the way out of an error there is nobody left to tell; the next run sweeps what is left.
+        // Only on the way out of a panic is there something left; the next run sweeps what stays.
         let _ = self.remove();
     }
 }
@@ -154,6 +162,8 @@ struct Worker {
     encoder: Box<dyn ChunkEncoder>,
     encoded: Buffer,
     gathered: Vec<u8>,
+    /// A chunk of zeros of this kind and length, as it was encoded last.
+    zeros: Option<(ChunkKind, usize, Vec<u8>)>,
 }
 
 /// Complete files that are not durable yet. One fsync makes all that was written before it durable in most file systems,
@@ -194,8 +204,26 @@ pub fn stage<'s>(
     control: &Control,
 ) -> Result<Staged<'s>> {
     let temporaries = Temporaries::new(store);
+    match stage_in(&temporaries, run, namespaces, origin, options, control) {
+        Ok((namespaces, data_bytes, reserved_bytes)) => {
+            Ok(Staged { run: run.clone(), namespaces, temporaries, data_bytes, reserved_bytes })
+        }
+        Err(error) => Err(temporaries.clean_up_after(error)),
+    }
+}
+
+/// Gives what was staged, the bytes of data in it, and the bytes that were reserved.
+fn stage_in(
+    temporaries: &Temporaries<'_>,
+    run: &RunId,
+    namespaces: &[NamespaceBackup],
+    origin: &Origin,
+    options: Options,
+    control: &Control,
+) -> Result<(Vec<StagedNamespace>, u64, u64)> {
+    let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
-    let (jobs, reserved_bytes) = reserve(&temporaries, run, &copies, options, control)?;
+    let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, options, control)?;
     let data_bytes = copy_all(store, &jobs, options, control)?;
     let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;
     if options.check {
@@ -215,7 +243,7 @@ pub fn stage<'s>(
         });
         StagedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
     });
-    Ok(Staged { run: run.clone(), namespaces: staged.collect(), data_bytes, reserved_bytes, temporaries })
+    Ok((staged.collect(), data_bytes, reserved_bytes))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -225,12 +253,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// Attaches a segment to read it. It must still be the one that was planned.
 fn attach(copy: &Copy) -> Result<Attachment> {
     let segment = &copy.segment;
-    let attachment = Attachment::new(segment.stat.shmid, Access::ReadOnly, segment.swapped_bytes).map_err(|error| match error
-        .raw_os_error()
-    {
-        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
-        _ => Error::io("shmat", segment.key(), error),
-    })?;
+    let attachment = Attachment::new(segment.stat.shmid, Access::ReadOnly, segment.swapped_bytes)
+        .map_err(|error| gone_or_failed(copy, "shmat", error))?;
     if attachment.size_bytes() != segment.stat.size_bytes {
         return Err(changed(copy, &format!("it has {} bytes, expected {}", attachment.size_bytes(), segment.stat.size_bytes)));
     }
@@ -245,15 +269,52 @@ fn changed(copy: &Copy, what: &str) -> Error {
     )
 }
 
-/// After copying: the segment must be the same one, unchanged, with nobody attached.
+/// A call on a segment has failed: because it is gone, or otherwise.
+fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
+        _ => Error::io(call, copy.segment.key(), error),
+    }
+}
+
+/// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
+/// gone again. Asked before each attaching and detaching of ours, and at last, that misses nobody.
+///
+/// Segments with a header are judged by that, see [`look_again`]: a list that another asmt makes looks into it.
+fn check_untouched(copy: &Copy) -> Result<()> {
+    if copy.segment.address.segment_type.has_header() {
+        return Ok(());
+    }
+    let last_pid = sysv::last_pid(copy.segment.stat.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
+    if last_pid.cast_unsigned() == std::process::id() {
+        Ok(())
+    } else {
+        Err(changed(copy, &format!("another process (pid {last_pid}) had it attached")))
+    }
+}
+
+/// A segment and its file, for copying.
+fn open(store: &Store, job: &Job<'_>) -> Result<Open> {
+    check_untouched(job.copy)?;
+    let mut attachment = attach(job.copy)?;
+    attachment.expect_data(job.data_found.clone());
+    Ok(Open { attachment, file: store.reopen(&job.temporary, &job.copy.file_name())?, places: Places::new(FIRST_CHUNK_OFFSET) })
+}
+
+/// After copying: the segment must be the same one, unchanged, with nobody attached, and its header as it was: a server
+/// that has run since has made base anew, and stored another random in every stripe.
 fn look_again(copy: &Copy) -> Result<()> {
     let before = &copy.segment.stat;
-    let now = sysv::stat(before.shmid).map_err(|error| changed(copy, &format!("it cannot be looked at any more ({error})")))?;
+    let now = sysv::stat(before.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
     if now.attached_count > 0 {
         return Err(changed(copy, &format!("it is attached {} times, expected 0", now.attached_count)));
     }
     if now != *before {
         return Err(changed(copy, "its key, size, owner, mode or change time is another"));
+    }
+    check_untouched(copy)?;
+    if crate::inventory::header_again(&copy.segment)? != copy.segment.header {
+        return Err(changed(copy, "its header is another"));
     }
     Ok(())
 }
@@ -409,19 +470,11 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
     let data_bytes = AtomicU64::new(0);
     let unsynced = Unsynced::default();
-    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new() };
+    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new(), zeros: None };
     Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
         let (job_index, chunk_index) = units.locate(unit);
         let job = &jobs[job_index];
-        let open = job.in_work.enter(|| {
-            let mut attachment = attach(job.copy)?;
-            attachment.expect_data(job.data_found.clone());
-            Ok(Open {
-                attachment,
-                file: store.reopen(&job.temporary, &job.copy.file_name())?,
-                places: Places::new(FIRST_CHUNK_OFFSET),
-            })
-        })?;
+        let open = job.in_work.enter(|| open(store, job))?;
         let range = chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk_index);
         let data = data_ranges(&open.attachment, &range).map_err(|error| Error::io("lseek", job.copy.segment.key(), error))?;
         let chunk = match job.copy.encoding {
@@ -465,7 +518,7 @@ fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range
 }
 
 fn length_of(range: &std::ops::Range<u64>) -> u32 {
-    u32::try_from(range.end - range.start).expect("a chunk is at most 64 MiB")
+    u32::try_from(range.end - range.start).expect("a chunk is at most 16 MiB")
 }
 
 fn copy_compressed(
@@ -477,12 +530,22 @@ fn copy_compressed(
     range: &std::ops::Range<u64>,
     data: &[std::ops::Range<u64>],
 ) -> Result<Chunk> {
+    let length = length_of(range) as usize;
+    // One chunk of zeros is like the other: encoded once.
+    let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, length);
+    if let Some((_, _, zeros)) = worker.zeros.as_ref().filter(is_known) {
+        let encoded = worker.encoded.aligned(zeros.len());
+        encoded.copy_from_slice(zeros);
+        let offset = open.places.place(pool, index, encoded.len() as u64)?;
+        open.file.write(offset, encoded)?;
+        return Ok(chunk_at(offset, encoded.len(), checksum::of_zeros(length as u64)));
+    }
     let bytes = if data == std::slice::from_ref(range) {
         open.attachment.bytes(range.clone())
     } else {
         // The encoder needs the chunk in one piece, and its holes must not be touched where they are.
         worker.gathered.clear();
-        worker.gathered.resize(length_of(range) as usize, 0);
+        worker.gathered.resize(length, 0);
         for part in data {
             let at = (part.start - range.start) as usize;
             let bytes = open.attachment.bytes(part.clone());
@@ -495,13 +558,21 @@ fn copy_compressed(
     let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
     let made = worker.encoder.encode(bytes, kind, encoded);
     let length = codec::pad_to_sector(encoded, made);
+    if data.is_empty() {
+        worker.zeros = Some((kind, bytes.len(), encoded[..length].to_vec()));
+    }
     let offset = open.places.place(pool, index, length as u64)?;
     open.file.write(offset, &encoded[..length])?;
-    Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
+    Ok(chunk_at(offset, length, crc32))
+}
+
+fn chunk_at(offset: u64, length: usize, crc32: u32) -> Chunk {
+    Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 }
 }
 
 /// The last chunk is done: completes the file. Gives it to be made durable.
 fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<StagedFile> {
+    check_untouched(job.copy)?;
     let stat = &job.copy.segment.stat;
     let crc32 = checksum::combine(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
     let file = open.file;

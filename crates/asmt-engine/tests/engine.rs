@@ -1,15 +1,19 @@
 //! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes with its thread.
 
-use asmt_engine::error::{Code, Kind};
+use asmt_engine::error::Code;
+use asmt_engine::memory::{CgroupLimit, Memory};
 use asmt_engine::progress::Control;
 use asmt_engine::report::{Report, Verb};
+use asmt_engine::run::Caller;
 use asmt_engine::segment::Key;
 use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::{Failure, Request, inventory, perform, plan, store};
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+#[path = "engine/hostile.rs"]
+mod hostile;
 
 /// A machine of its own: an IPC namespace and a directory.
 struct Machine {
@@ -78,6 +82,8 @@ fn request(verb: Verb, directory: &Path) -> Request {
         devices: Vec::new(),
         force_stale: false,
         force_host: false,
+        // The tests' directory may be on a tmpfs, which is what TMPDIR says.
+        allow_volatile: true,
     }
 }
 
@@ -213,7 +219,8 @@ fn a_plan_is_a_value() {
             namespaces: None,
             compress: true,
             require_manifest: false,
-            effective_uid: 0,
+            allow_volatile: false,
+            caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
             page_bytes: 4096,
         };
         let empty = store::Listing::default();
@@ -231,54 +238,64 @@ fn a_plan_is_a_value() {
 }
 
 #[test]
-fn every_truncation_and_every_flipped_bit_of_a_small_backup_is_refused() {
+fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
     on_own_machine(|machine| {
-        machine.sim("make --stages 1 --stage-size 4096 --fill 0.5 --treex-size 4096 --base-size 4096");
-        let before = machine.sim("sum");
+        machine.sim("make --stages 2 --stage-size 1048576 --fill 1");
         let directory = machine.path("b");
-        machine.run(&Request { compress: true, ..request(Verb::Backup, &directory) }).expect("a backup");
-        machine.sim("remove");
-        let files: BTreeMap<String, Vec<u8>> = machine
-            .names("b")
-            .into_iter()
-            .map(|name| (name.clone(), std::fs::read(directory.join(name)).expect("a file")))
-            .collect();
-        let (mut tried, mut harmless) = (0, 0);
-        let mut refused = |name: &str, what: &str, bytes: &[u8]| {
-            tried += 1;
-            std::fs::write(directory.join(name), bytes).expect("written");
-            match machine.run(&request(Verb::Verify, &directory)) {
-                // A manifest whose version is another one is not damaged: it is another format.
-                Err(failure) => {
-                    let kind = failure.error.first().kind;
-                    assert!(matches!(kind, Kind::Damaged | Kind::Stale), "{name}: {what}: {}", failure.error);
-                }
-                // A match at another distance can stand for the same bytes, and between the header of an empty block and
-                // the next whole byte are bits that no decoder looks at; nothing else may pass.
-                Ok(_) => {
-                    harmless += 1;
-                    assert!(name.ends_with(".gz"), "{name}: {what}");
-                    machine.run(&request(Verb::Restore, &directory)).expect("what was verified");
-                    assert_eq!(machine.sim("sum"), before, "{name}: {what}");
-                    machine.sim("remove");
-                }
-            }
+        machine.run(&request(Verb::Backup, &directory)).expect("a backup");
+        let mut swapped = inventory::take().expect("an inventory");
+        let request = plan::Request {
+            instance: 0,
+            namespaces: None,
+            compress: false,
+            require_manifest: false,
+            allow_volatile: false,
+            caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
+            page_bytes: 4096,
         };
-        for (name, whole) in &files {
-            // All bytes of the small ones, some of the large.
-            let step = whole.len().div_ceil(600);
-            for length in (0..whole.len()).step_by(step) {
-                refused(name, &format!("cut to {length}"), &whole[..length]);
-            }
-            for at in (0..whole.len()).step_by(step) {
-                let mut bytes = whole.clone();
-                bytes[at] ^= 1 << (at % 8);
-                refused(name, &format!("byte {at}"), &bytes);
-            }
-            std::fs::write(directory.join(name), whole).expect("written");
+        swapped.segments.values_mut().for_each(|segment| segment.swapped_bytes = 4096);
+        for (finds_all_holes, count) in [(Some(true), 0), (None, 0), (Some(false), 1)] {
+            swapped.finds_all_holes = finds_all_holes;
+            let plan = plan::backup(&swapped, &store::Listing::default(), &request);
+            let found: Vec<&str> = plan.remarks.iter().map(|remark| remark.message.as_str()).collect();
+            assert_eq!(found.len(), count, "{found:?}");
+            assert!(
+                found.iter().all(|text| text.contains("CAP_CHECKPOINT_RESTORE is missing") && text.contains("2359296 bytes"))
+            );
         }
-        assert!(tried > 4000 && harmless < 100, "{tried} {harmless}");
-        machine.run(&request(Verb::Restore, &directory)).expect("whole again");
-        assert_eq!(machine.sim("sum"), before);
+        machine.sim("remove");
+        let empty = inventory::take().expect("an inventory");
+        let listing = store::Store::open(&directory).and_then(|store| store.list()).expect("a listing");
+        // All of it is promised; what is filled is less, for treex and base have holes.
+        let promised = 2 * 1048576 + 196_608 + 65_536;
+        let needed: u64 =
+            plan::restore(&listing, &empty, &request).namespaces[0].sources.iter().map(|s| s.least_memory_bytes).sum();
+        assert!(needed < promised && needed >= 2 * 1048576);
+        let cgroup = |available_bytes| Some(CgroupLimit { file: "/x/memory.max".into(), limit_bytes: 1 << 40, available_bytes });
+        let plenty = Memory {
+            available_bytes: Some(needed),
+            largest_bytes: Some(1048576),
+            promisable_bytes: Some(promised),
+            cgroup: cgroup(needed),
+        };
+        let cases = [
+            (plenty.clone(), ""),
+            (Memory::default(), ""),
+            (Memory { available_bytes: Some(needed - 1), ..plenty.clone() }, "bytes of memory are available, expected at least"),
+            (Memory { largest_bytes: Some(1_048_575), ..plenty.clone() }, "segment ae00110"),
+            (Memory { promisable_bytes: Some(promised - 1), ..plenty.clone() }, "vm.overcommit_memory is 2"),
+            (Memory { cgroup: cgroup(needed - 1), ..plenty.clone() }, "/x/memory.max is 1099511627776, of which"),
+        ];
+        for (memory, expected) in cases {
+            let plan = plan::restore(&listing, &inventory::Inventory { memory, ..empty.clone() }, &request);
+            match plan.refusals.as_slice() {
+                [] => assert_eq!(expected, ""),
+                [problem] => {
+                    assert!(!expected.is_empty() && problem.message.contains(expected), "{expected}: {problem:?}");
+                    assert!(problem.code == Code::NotEnoughMemory && !problem.hint.is_empty());
+                }
+                more => panic!("{expected}: {more:?}"),
+            }
+        }
     });
 }

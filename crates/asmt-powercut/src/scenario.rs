@@ -180,6 +180,7 @@ pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
         threads: Some(1),
         analyze: false,
         require_manifest: false,
+        allow_volatile: true,
         config: None,
         devices: Vec::new(),
         force_stale: false,

@@ -1,0 +1,331 @@
+/** Nobody is let in: who may write a backup, what may stand under its names, and where it may be. */
+
+import { execFileSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+
+import test, { type ExecutionContext } from 'ava';
+
+import { Machine, run, show, testAsRoot } from './helpers.ts';
+
+async function rebooted(t: ExecutionContext) {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stripes', '1', '--mode', '640');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  return { machine, before, directory: machine.path('b') };
+}
+
+const READERS = ['restore', 'verify'] as const;
+
+for (const mode of [0o770, 0o720, 0o702, 0o777, 0o1777]) {
+  test(`a directory of mode ${mode.toString(8)} is refused, by whomever it is read or written`, async (t) => {
+    const { machine, before, directory } = await rebooted(t);
+    chmodSync(directory, mode);
+    for (const verb of READERS) {
+      const { error } = await machine.json(3, [verb, directory]);
+      t.is(error?.code, 'writable-by-others');
+      t.regex(error?.message ?? '', /\/b has mode 0\d{3}: others than its owner may write there; expected 0700/);
+      t.regex(error?.hint ?? '', /chmod go-w .*\/b$/);
+      t.is(await machine.memory(), '');
+    }
+    mkdirSync(machine.path('new'));
+    chmodSync(machine.path('new'), mode);
+    await machine.sim('make', '--stripes', '1', '--mode', '640');
+    for (const args of [
+      ['backup', machine.path('new')],
+      ['backup', '-a', machine.path('new')],
+    ]) {
+      t.is((await machine.json(3, args)).error?.code, 'writable-by-others');
+      t.deepEqual(machine.names(machine.path('new')), []);
+    }
+    await machine.sim('remove');
+    // The next step that the hint names is one.
+    execFileSync('chmod', ['go-w', directory]);
+    await machine.expect(0, ['restore', directory]);
+    t.is(await machine.memory(), before);
+  });
+}
+
+testAsRoot('a directory that belongs to somebody else is refused', async (t) => {
+  const { machine, directory } = await rebooted(t);
+  chownSync(directory, 12345, 12345);
+  await machine.sim('make', '--name', 'other', '--nsid', '2');
+  for (const args of [
+    ['restore', directory],
+    ['verify', directory],
+    ['backup', '-n', 'other', directory],
+  ]) {
+    const { error } = await machine.json(3, args);
+    t.is(error?.code, 'writable-by-others');
+    t.regex(error?.message ?? '', /\/b belongs to uid 12345, .*; expected root or uid 0/);
+  }
+});
+
+test("ASMT's files of 0666 are taken where nobody else may enter, and refused where others may", async (t) => {
+  const machine = await Machine.start(t);
+  const { directory, segments } = machine.golden('raw-index');
+  for (const name of readdirSync(directory)) chmodSync(`${directory}/${name}`, 0o666);
+  for (const mode of [0o701, 0o710, 0o755]) {
+    chmodSync(directory, mode);
+    for (const verb of READERS) {
+      const { error } = await machine.json(3, [verb, directory]);
+      t.is(error?.code, 'writable-by-others');
+      t.regex(
+        error?.message ?? '',
+        /namespace 'test': others may have written to 4 of its files, the first is ae001000\.dat \(uid \d+, mode 0666\)/,
+      );
+      t.is(error?.file, 'ae001000.dat');
+      t.is(await machine.memory(), '');
+    }
+  }
+  chmodSync(directory, 0o700);
+  await machine.expect(0, ['restore', directory]);
+  t.is((await machine.memory()).replaceAll(' 666 ', ' 600 '), segments.replaceAll(' 666 ', ' 600 '));
+});
+
+testAsRoot(
+  "a file or manifest of somebody else is refused where he may enter, and the segments' owner is none such",
+  async (t) => {
+    const machine = await Machine.start(t);
+    await machine.sim('make', '--uid', '12345', '--gid', '12345');
+    const before = await machine.memory();
+    const directory = machine.path('b');
+    await machine.expect(0, ['backup', directory]);
+    await machine.sim('remove');
+    chmodSync(directory, 0o755);
+    await machine.expect(0, ['restore', directory]);
+    t.is(await machine.memory(), before);
+    await machine.sim('remove');
+    for (const name of ['ae001100.dat', 'asmt-manifest-0-test.json']) {
+      const { uid, gid } = lstatSync(`${directory}/${name}`);
+      chownSync(`${directory}/${name}`, 54321, 54321);
+      const { error } = await machine.json(3, ['restore', directory]);
+      t.deepEqual([error?.code, error?.file], ['writable-by-others', name]);
+      t.is(await machine.memory(), '');
+      chownSync(`${directory}/${name}`, uid, gid);
+    }
+    await machine.expect(0, ['restore', directory]);
+  },
+);
+
+test('verify goes on to read what others may have written, and lists its damage, too', async (t) => {
+  const { machine, directory } = await rebooted(t);
+  chmodSync(directory, 0o777);
+  const bytes = readFileSync(`${directory}/ae001100.dat`);
+  bytes[5] = (bytes[5] ?? 0) ^ 1;
+  writeFileSync(`${directory}/ae001100.dat`, bytes);
+  const { error } = await machine.json(5, ['verify', directory]);
+  t.deepEqual(error?.problems.map(({ code }) => code).toSorted(), ['content-damaged', 'writable-by-others']);
+});
+
+/** What may be planted under a name. */
+const plants: Readonly<Record<string, (path: string) => void>> = {
+  'a symbolic link to a good file': (path) => {
+    renameSync(path, `${path}.real`);
+    symlinkSync(`${path}.real`, path);
+  },
+  'a symbolic link that leads nowhere': (path) => {
+    unlinkSync(path);
+    symlinkSync('/nowhere/at/all', path);
+  },
+  'a symbolic link to a device that never ends': (path) => {
+    unlinkSync(path);
+    symlinkSync('/dev/zero', path);
+  },
+  'a second link to the file': (path) => linkSync(path, `${path}.other`),
+  'a FIFO': (path) => {
+    unlinkSync(path);
+    execFileSync('mkfifo', [path]);
+  },
+  'a directory': (path) => {
+    unlinkSync(path);
+    mkdirSync(path);
+  },
+};
+
+for (const [what, plant] of Object.entries(plants)) {
+  for (const name of ['ae001000.dat', 'ae001100.dat', 'ad001000.dat', 'asmt-manifest-0-test.json']) {
+    test(`planted as ${name}, ${what} is refused and never waited for`, async (t) => {
+      const { machine, directory } = await rebooted(t);
+      plant(`${directory}/${name}`);
+      for (const verb of READERS) {
+        const { error } = await machine.json(5, [verb, directory]);
+        const found = error?.problems.filter(({ file }) => file === name) ?? [];
+        t.deepEqual(
+          found.map(({ code }) => code),
+          ['unsafe-file'],
+          JSON.stringify(error),
+        );
+        t.is(await machine.memory(), '');
+      }
+      // In the way of the next backup, and not removed by it.
+      await machine.sim('make', '--stripes', '1', '--mode', '640');
+      await machine.expect(3, ['backup', directory]);
+      t.true(lstatSync(`${directory}/${name}`) !== undefined);
+    });
+  }
+}
+
+testAsRoot('planted devices and sockets are refused and never waited for', async (t) => {
+  const { machine, directory } = await rebooted(t);
+  renameSync(`${directory}/ae001100.dat`, machine.path('kept'));
+  for (const make of [
+    ['mknod', `${directory}/ae001100.dat`, 'c', '1', '5'],
+    ['mknod', `${directory}/ae001100.dat`, 'b', '240', '7'],
+    [
+      'python3',
+      '-c',
+      'import socket,sys,os; os.chdir(sys.argv[1]); socket.socket(socket.AF_UNIX).bind("ae001100.dat")',
+      directory,
+    ],
+  ]) {
+    const [program = '', ...args] = make;
+    execFileSync(program, args);
+    for (const verb of READERS) {
+      const { error } = await machine.json(5, [verb, directory]);
+      t.deepEqual([error?.code, error?.file, error?.segment], ['unsafe-file', 'ae001100.dat', 'ae001100']);
+      t.is(await machine.memory(), '');
+    }
+    unlinkSync(`${directory}/ae001100.dat`);
+  }
+});
+
+/** The name of a temporary, and of a journal, of a run that ended before this boot. */
+const DEAD = `${'0'.repeat(32)}-4026531836-7-11`;
+
+for (const name of [`.asmt-tmp.${DEAD}.ae001100.dat`, `.asmt-run.${DEAD}`]) {
+  test(`planted as ${name.slice(0, 9)}…, nothing but a file is swept, and nothing else waited for`, async (t) => {
+    const machine = await Machine.start(t);
+    await machine.sim('make');
+    const directory = machine.path('b');
+    mkdirSync(directory, 0o700);
+    for (const [what, plant] of [
+      ['link', (path: string) => symlinkSync('/dev/zero', path)],
+      ['fifo', (path: string) => void execFileSync('mkfifo', [path])],
+      ['directory', (path: string) => mkdirSync(path)],
+    ] as const) {
+      plant(`${directory}/${name}`);
+      const { error } = await machine.json(5, ['backup', directory]);
+      t.deepEqual([error?.code, error?.file], ['unsafe-file', name], what);
+      t.deepEqual(machine.names(directory), [name], what);
+      await machine.expect(7, ['verify', directory]);
+      await run('rm', ['-r', `${directory}/${name}`]);
+    }
+    // A file is what a killed run leaves.
+    writeFileSync(`${directory}/${name}`, '{"namespaces":[]}', { mode: 0o600 });
+    await machine.expect(0, ['backup', directory]);
+    t.false(machine.names(directory).includes(name));
+  });
+}
+
+test('a FIFO in the place of the lock or of a journal is refused and never waited for', async (t) => {
+  const { machine, before, directory } = await rebooted(t);
+  const lock = machine.names(machine.path('run')).find((name) => name.endsWith('-instance-0.lock')) ?? '';
+  unlinkSync(machine.path('run', lock));
+  const journal = `restore-${lock.slice(0, -'.lock'.length)}-${DEAD}`;
+  for (const name of [lock, journal]) {
+    execFileSync('mkfifo', [machine.path('run', name)]);
+    const { error } = await machine.json(1, ['restore', directory]);
+    t.true(['unsafe-runtime', 'system-call'].includes(error?.code ?? ''), JSON.stringify(error));
+    t.true(error?.message.includes(name), JSON.stringify(error));
+    t.is(await machine.memory(), '');
+    unlinkSync(machine.path('run', name));
+  }
+  await machine.expect(0, ['restore', directory]);
+  t.is(await machine.memory(), before);
+});
+
+test('the directory may be named by a symbolic link', async (t) => {
+  const { machine, before, directory } = await rebooted(t);
+  symlinkSync(directory, machine.path('link'));
+  await machine.expect(0, ['restore', machine.path('link')]);
+  t.is(await machine.memory(), before);
+});
+
+testAsRoot('a file system in memory is refused for a backup, and taken with --allow-volatile', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stripes', '1');
+  const before = await machine.memory();
+  for (const kind of ['tmpfs', 'ramfs']) {
+    const mount = machine.path(kind);
+    mkdirSync(mount, 0o700);
+    const mounted = await run('mount', ['-t', kind, '-o', 'mode=0700', kind, mount]);
+    t.is(mounted.status, 0, show(mounted));
+    t.teardown(() => run('umount', [mount]));
+    for (const args of [
+      ['backup', mount],
+      ['backup', `${mount}/b`],
+      ['backup', '-a', `${mount}/b`],
+    ]) {
+      const { error } = await machine.json(3, args);
+      t.is(error?.code, 'volatile-directory');
+      t.regex(error?.message ?? '', new RegExp(`is on a ${kind}, which is in memory and empty after a reboot`));
+      t.regex(error?.hint ?? '', /--allow-volatile/);
+      t.deepEqual(machine.names(mount), []);
+    }
+    t.is((await machine.asmt(['-b', '-p', `${mount}/b`])).status, 1);
+    const done = await machine.expect(0, ['backup', '--allow-volatile', `${mount}/b`]);
+    t.regex(done.stderr, new RegExp(`note: .* is on a ${kind}`), show(done));
+    // What is there is as good as any.
+    await machine.sim('remove');
+    await machine.expect(0, ['restore', '--require-manifest', `${mount}/b`]);
+    t.is(await machine.memory(), before);
+  }
+});
+
+test('temporaries of a live run are left alone, those of a dead one swept', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const directory = machine.path('b');
+  mkdirSync(directory, 0o700);
+  const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').replaceAll(/[^0-9a-f]/g, '');
+  const ticks = (pid: number) => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ')[19] ?? '';
+  const pidNamespace = statSync('/proc/self/ns/pid').ino;
+  const temporary = (words: readonly (string | number)[]) => `.asmt-tmp.${words.join('-')}.ae001100.dat`;
+  const live = temporary([boot, pidNamespace, process.pid, ticks(process.pid)]);
+  writeFileSync(`${directory}/${live}`, 'x', { mode: 0o600 });
+  for (const args of [
+    ['backup', directory],
+    ['backup', '-a', directory],
+    ['restore', directory],
+  ]) {
+    const { error } = await machine.json(3, args);
+    t.is(error?.code, 'another-asmt');
+    t.regex(error?.message ?? '', new RegExp(`another asmt \\(pid ${process.pid}\\) is at work in the directory`));
+    t.deepEqual(machine.names(directory), [live]);
+  }
+  unlinkSync(`${directory}/${live}`);
+  const dead = [
+    [boot, pidNamespace, process.pid, Number(ticks(process.pid)) + 1],
+    ['0'.repeat(32), pidNamespace, process.pid, ticks(process.pid)],
+    // Of another container on this machine: who has the directory's lock knows that it has ended.
+    [boot, '17', process.pid, ticks(process.pid)],
+  ].map(temporary);
+  for (const name of dead) writeFileSync(`${directory}/${name}`, 'x', { mode: 0o600 });
+  // Not a run's: left alone.
+  writeFileSync(`${directory}/.asmt-tmp.notes`, 'x', { mode: 0o600 });
+  const analyzed = await machine.json(3, ['backup', '-a', directory]);
+  t.is(analyzed.error?.code, 'another-asmt', 'without the lock nothing is known of another container');
+  const done = await machine.expect(0, ['backup', '-v', directory]);
+  t.regex(done.stderr, /removed 3 files that an interrupted backup had left/, show(done));
+  t.deepEqual(
+    machine.names(directory).filter((name) => name.startsWith('.')),
+    ['.asmt-tmp.notes'],
+  );
+  t.true(existsSync(`${directory}/ae001000.dat`));
+});

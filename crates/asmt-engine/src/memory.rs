@@ -1,0 +1,200 @@
+//! How much memory segments can be made of here: the kernel's, that of this process's cgroup, and what may be promised.
+//!
+//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not fit; what cannot be read
+//! is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
+
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+/// What is there, at one moment. Sizes in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// What the kernel believes can be had without swapping.
+    pub available_bytes: Option<u64>,
+    /// Largest segment that can be made, where `vm.overcommit_memory` is 0: memory and swap together.
+    pub largest_bytes: Option<u64>,
+    /// What may still be promised, where `vm.overcommit_memory` is 2. A segment counts with its full size.
+    pub promisable_bytes: Option<u64>,
+    /// The tightest limit of this process's cgroup and of those above it.
+    pub cgroup: Option<CgroupLimit>,
+}
+
+/// The limit of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CgroupLimit {
+    /// The file that says so.
+    pub file: PathBuf,
+    /// The limit.
+    pub limit_bytes: u64,
+    /// What of it is left, with all that can be reclaimed (the page cache).
+    pub available_bytes: u64,
+}
+
+/// From 2^62 on a limit of cgroup v1 stands for none.
+const NO_LIMIT_BYTES: u64 = 1 << 62;
+
+/// Looks at this machine and at this process's cgroup.
+pub fn take() -> Memory {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mode = fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let limits = hierarchies(&own, &mounts).into_iter().flat_map(|hierarchy| hierarchy.limits());
+    Memory { cgroup: limits.min_by_key(|limit| limit.available_bytes), ..of_kernel(&info, &mode) }
+}
+
+fn of_kernel(info: &str, overcommit_mode: &str) -> Memory {
+    let field = |name: &str| field_bytes(info, name);
+    let (mut largest_bytes, mut promisable_bytes) = (None, None);
+    match overcommit_mode.trim() {
+        "0" => largest_bytes = field("MemTotal").zip(field("SwapTotal")).map(|(memory, swap)| memory.saturating_add(swap)),
+        "2" => promisable_bytes = field("CommitLimit").zip(field("Committed_AS")).map(|(most, now)| most.saturating_sub(now)),
+        _ => {}
+    }
+    Memory { available_bytes: field("MemAvailable"), largest_bytes, promisable_bytes, cgroup: None }
+}
+
+/// A line of `/proc/meminfo`: `MemAvailable:   123 kB`.
+fn field_bytes(info: &str, name: &str) -> Option<u64> {
+    let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A mounted hierarchy of cgroups that counts memory, and this process's place in it.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    is_v2: bool,
+    mount: PathBuf,
+    own: PathBuf,
+}
+
+/// Of `/proc/self/cgroup` (`4:memory:/path`, or `0::/path` for v2) and `/proc/self/mountinfo`.
+fn hierarchies(own: &str, mounts: &str) -> Vec<Hierarchy> {
+    let mut found = Vec::new();
+    for line in own.lines() {
+        let mut parts = line.splitn(3, ':');
+        let (Some(number), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        let is_v2 = number == "0" && controllers.is_empty();
+        if is_v2 || controllers.split(',').any(|controller| controller == "memory") {
+            found.extend(mounts.lines().find_map(|mount| place(mount, is_v2, Path::new(path))));
+        }
+    }
+    found
+}
+
+/// Where the cgroup `path` is under a mount, if the mount is of its hierarchy:
+/// `36 25 0:31 <root> <mount point> rw - cgroup <source> rw,memory`.
+fn place(mount_line: &str, is_v2: bool, path: &Path) -> Option<Hierarchy> {
+    let (before, after) = mount_line.split_once(" - ")?;
+    let mut before = before.split(' ').skip(3);
+    let (root, mount) = (before.next()?, PathBuf::from(before.next()?));
+    let mut after = after.split(' ');
+    let (kind, options) = (after.next()?, after.nth(1)?);
+    let is_its = if is_v2 { kind == "cgroup2" } else { kind == "cgroup" && options.split(',').any(|option| option == "memory") };
+    is_its.then_some(())?;
+    // One that is above what is mounted here (of a container) is seen as the topmost that is.
+    let below = path.strip_prefix(root).ok().filter(|below| !below.components().any(|part| part == Component::ParentDir));
+    let own = below.map_or_else(|| mount.clone(), |below| mount.join(below));
+    Some(Hierarchy { is_v2, mount, own })
+}
+
+impl Hierarchy {
+    /// Limits of the own cgroup and of all above it, as far as they are visible.
+    fn limits(&self) -> Vec<CgroupLimit> {
+        let names: &[&str] = if self.is_v2 { &["memory.max", "memory.high"] } else { &["memory.limit_in_bytes"] };
+        let levels = self.own.ancestors().take_while(|level| level.starts_with(&self.mount));
+        levels.flat_map(|level| names.iter().filter_map(|name| self.limit(level, name))).collect()
+    }
+
+    fn limit(&self, level: &Path, name: &str) -> Option<CgroupLimit> {
+        let text = |name: &str| fs::read_to_string(level.join(name)).ok();
+        let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
+        // "max" is no number, and no limit.
+        let limit_bytes = number(name).filter(|limit| *limit < NO_LIMIT_BYTES)?;
+        let (usage, reclaimable): (_, &[&str]) = if self.is_v2 {
+            ("memory.current", &["inactive_file", "active_file", "slab_reclaimable"])
+        } else {
+            ("memory.usage_in_bytes", &["total_inactive_file", "total_active_file"])
+        };
+        let used = number(usage)?.saturating_sub(sum_of(&text("memory.stat").unwrap_or_default(), reclaimable));
+        Some(CgroupLimit { file: level.join(name), limit_bytes, available_bytes: limit_bytes.saturating_sub(used) })
+    }
+}
+
+/// Sum of some lines of a `memory.stat`: `inactive_file 4096`.
+fn sum_of(stat: &str, names: &[&str]) -> u64 {
+    let values = stat.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| names.contains(name));
+    values.filter_map(|(_, value)| value.parse().ok()).fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_numbers_by_its_way_of_promising() {
+        let info = "MemTotal: 8 kB\nMemAvailable:    5 kB\nSwapTotal: 2 kB\nCommitLimit: 9 kB\nCommitted_AS: 7 kB\n";
+        let found = |mode: &str| {
+            let memory = of_kernel(info, mode);
+            assert_eq!(memory.available_bytes, Some(5120));
+            (memory.largest_bytes, memory.promisable_bytes)
+        };
+        assert_eq!(found("0\n"), (Some(10_240), None));
+        assert_eq!(found("1\n"), (None, None));
+        assert_eq!(found("2\n"), (None, Some(2048)));
+        assert_eq!(of_kernel(&info.replace("AS: 7", "AS: 70"), "2").promisable_bytes, Some(0));
+        assert_eq!(of_kernel("", "2"), Memory::default());
+    }
+
+    #[test]
+    fn a_cgroup_is_found_under_its_mount() {
+        let of = |own: &str, mounts: &str| {
+            hierarchies(own, mounts).into_iter().map(|found| (found.is_v2, found.own)).collect::<Vec<_>>()
+        };
+        let v1 = "31 25 0:27 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                  32 25 0:28 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n";
+        let v2 = "33 25 0:29 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw,nsdelegate\n";
+        assert_eq!(of("9:cpu:/x\n4:memory:/a/b\n", v1), [(false, PathBuf::from("/sys/fs/cgroup/memory/a/b"))]);
+        assert_eq!(of("0::/a b\n", v2), [(true, PathBuf::from("/sys/fs/cgroup/a b"))]);
+        assert_eq!(of("4:memory:/a\n0::/u\n", &(v1.to_owned() + v2)).len(), 2, "both kinds together");
+        // A container that sees a part of the hierarchy, with and without a cgroup namespace.
+        let part = "34 25 0:28 /docker/c /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
+        assert_eq!(of("4:memory:/docker/c/d\n", part), [(false, PathBuf::from("/sys/fs/cgroup/memory/d"))]);
+        assert_eq!(of("4:memory:/elsewhere\n", part), [(false, PathBuf::from("/sys/fs/cgroup/memory"))]);
+        assert_eq!(of("0::/../x\n", v2), [(true, PathBuf::from("/sys/fs/cgroup"))]);
+        assert_eq!(of("4:memory:/a\n", v2), []);
+        assert_eq!(of("", v2), []);
+    }
+
+    #[test]
+    fn limits_are_read_up_to_the_topmost_that_is_visible() {
+        let mount = std::env::temp_dir().join(format!("asmt-memory-{}", std::process::id()));
+        let own = mount.join("a/b");
+        fs::create_dir_all(&own).expect("directories");
+        let write = |name: &str, text: &str| fs::write(mount.join(name), text).expect("a file");
+        write("a/b/memory.max", "max\n");
+        write("a/b/memory.high", "9000\n");
+        write("a/b/memory.current", "4000\n");
+        write("a/b/memory.stat", "anon 3000\ninactive_file 500\nactive_file 400\nslab_reclaimable 100\n");
+        write("a/memory.max", "5000\n");
+        write("a/memory.current", "6000\n");
+        let hierarchy = Hierarchy { is_v2: true, mount: mount.clone(), own };
+        let found = |limit: &CgroupLimit| (limit.file.clone(), limit.limit_bytes, limit.available_bytes);
+        let expected = [(mount.join("a/b/memory.high"), 9000, 6000), (mount.join("a/memory.max"), 5000, 0)];
+        assert_eq!(hierarchy.limits().iter().map(found).collect::<Vec<_>>(), expected);
+        write("memory.limit_in_bytes", "9223372036854771712\n");
+        write("memory.usage_in_bytes", "1\n");
+        let hierarchy = |own: &Path| Hierarchy { is_v2: false, mount: mount.clone(), own: own.to_owned() };
+        assert_eq!(hierarchy(&mount).limits(), [], "what v1 writes for none");
+        write("memory.limit_in_bytes", "70\n");
+        write("memory.usage_in_bytes", "50\n");
+        write("memory.stat", "inactive_file 1\ntotal_inactive_file 20\ntotal_active_file 5\n");
+        assert_eq!(hierarchy(&mount).limits().iter().map(|limit| limit.available_bytes).collect::<Vec<_>>(), [45]);
+        fs::remove_dir_all(&mount).expect("removed");
+    }
+
+    #[test]
+    fn this_machine_has_memory() {
+        assert!(take().available_bytes.is_some_and(|bytes| bytes > 1 << 20));
+    }
+}

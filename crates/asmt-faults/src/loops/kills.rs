@@ -1,0 +1,231 @@
+//! Kill loop: SIGKILL at each system call of the engine; SIGINT, SIGTERM, SIGHUP and SIGPIPE likewise, with clean-up.
+//!
+//! After a kill there is everything or nothing that anyone would accept or trust, and the next run succeeds with no hand laid on.
+//! The others go through the command line, for Node takes them: a signal is answered, and the run ends by its exit status with
+//! nothing left, or completes because it had begun to commit. SIGPIPE and a reader that goes away neither stop nor undo.
+//!
+//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an earlier kill has left.
+
+use crate::calls::Call;
+use crate::tally::{Count, Tally};
+use crate::tracer::Action;
+use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use asmt_engine::report::Verb;
+use std::path::Path;
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup-zc", verb: Verb::Backup, compress: true, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "backup-two", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: TWO },
+    Scenario { name: "backup-z-threads", verb: Verb::Backup, compress: true, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "restore-c", verb: Verb::Restore, compress: false, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "restore-two", verb: Verb::Restore, compress: true, check: false, threads: 1, shape: TWO },
+    Scenario { name: "restore-threads", verb: Verb::Restore, compress: false, check: true, threads: 4, shape: CHUNKS },
+    Scenario { name: "verify", verb: Verb::Verify, compress: false, check: false, threads: 1, shape: SMALL },
+];
+
+/// Signals that Node takes, and the exit status of a run that they stop; `None` for one that stops nothing.
+const SIGNALS: &[(&str, i32, Option<i32>)] = &[
+    ("INT", libc::SIGINT, Some(130)),
+    ("TERM", libc::SIGTERM, Some(143)),
+    ("HUP", libc::SIGHUP, Some(129)),
+    ("PIPE", libc::SIGPIPE, None),
+];
+
+/// Runs the loop.
+pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
+    let disk = super::disk(scratch, "kills", 64);
+    for scenario in SCENARIOS.iter().filter(|scenario| tally.options.wants_verb(scenario.verb)) {
+        let names = ["KILL", "twice", "signals"].map(|what| format!("kills:{}-{what}", scenario.name));
+        if !names.iter().any(|name| tally.wants(name)) {
+            continue;
+        }
+        let world = World::new(scratch, &disk, *scenario);
+        let calls = super::clean_calls(&world, Program::Driver);
+        if tally.wants(&names[0]) {
+            kill_at_each(&names[0], &world, &calls, tally);
+        }
+        if scenario.verb != Verb::Verify && scenario.threads == 1 && tally.wants(&names[1]) {
+            kill_twice(&names[1], &world, &calls, tally);
+        }
+        if !scenario.name.ends_with("two") && scenario.threads == 1 && tally.wants(&names[2]) {
+            signal_at_each(&names[2], &world, tally);
+        }
+    }
+}
+
+fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    for (index, call) in calls.iter().enumerate() {
+        let label = format!("{index}-{call}");
+        if tally.options.is_short && !is_changing(call) || !tally.tries(&mut count, &label) {
+            continue;
+        }
+        world.reset();
+        let outcome = kill_at(world, index);
+        let wrong = world.judge(&outcome, Allowance::default());
+        tally.tried(&mut count, &label, &outcome.word(), &wrong);
+    }
+    tally.finish(count);
+}
+
+/// Runs until the call with this index, and kills it there.
+fn kill_at(world: &World, index: usize) -> Outcome {
+    let mut at = 0;
+    world.run(Program::Driver, Vec::new(), &mut |_| {
+        at += 1;
+        if at == index + 1 { Action::Signal(libc::SIGKILL) } else { Action::Go }
+    })
+}
+
+/// A run that fails with EIO at one call, and is killed at each one after it; and a run that is killed, and the next one, which
+/// has to sweep, killed at each call.
+fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
+    for index in chosen.iter().copied().step_by(if tally.options.is_short { 29 } else { 5 }) {
+        for first in ["fails", "killed"] {
+            let step = if tally.options.is_short { 23 } else { 4 };
+            for second in (0..).step_by(step) {
+                let label = format!("{index}-{}-{first}:{second}", calls[index]);
+                if !tally.tries(&mut count, &label) {
+                    if second > calls.len() {
+                        break;
+                    }
+                    continue;
+                }
+                world.reset();
+                let mut allowance = Allowance::default();
+                let outcome = if first == "fails" {
+                    fail_and_kill(world, index, second)
+                } else {
+                    kill_at(world, index);
+                    allowance.has_backup = world.has_whole_backup();
+                    world.enter();
+                    kill_at(world, second)
+                };
+                let wrong = world.judge(&outcome, allowance);
+                tally.tried(&mut count, &label, &outcome.word(), &wrong);
+                if !outcome.is_killed() {
+                    break;
+                }
+            }
+        }
+    }
+    tally.finish(count);
+}
+
+/// Calls that begin another state on disk or in the IPC namespace. A kill at any other is one at the next of these.
+fn is_changing(name: &str) -> bool {
+    const CHANGING: &[&str] = &[
+        "mkdir",
+        "mkdirat",
+        "fallocate",
+        "ftruncate",
+        "fchown",
+        "write",
+        "pwrite64",
+        "fsync",
+        "renameat2",
+        "unlink",
+        "unlinkat",
+        "shmget",
+        "shmdt",
+    ];
+    CHANGING.contains(&name)
+}
+
+/// The call with this index fails; so many calls later it is killed.
+fn fail_and_kill(world: &World, index: usize, later: usize) -> Outcome {
+    let mut at = 0_usize;
+    world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+        at += 1;
+        match at.checked_sub(index + 1) {
+            Some(0) if call.can_fail() => Action::Fail(libc::EIO),
+            Some(passed) if passed == later + 1 => Action::Signal(libc::SIGKILL),
+            _ => Action::Go,
+        }
+    })
+}
+
+fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    if !crate::main_js().exists() {
+        tally.skip(name, "the command line is not built");
+        return;
+    }
+    let calls = super::clean_calls(world, Program::Cli);
+    for (number, (signal_name, signal, status)) in SIGNALS.iter().enumerate() {
+        for (index, call) in calls.iter().enumerate() {
+            // The signals take turns: each call gets one of them.
+            let is_turn = index % 4 == number && (!tally.options.is_short || index % 60 < 4);
+            let label = format!("{index}-{call}:{signal_name}");
+            if !is_turn || !tally.tries(&mut count, &label) {
+                continue;
+            }
+            world.reset();
+            let outcome = signal_at(world, index, *signal, status.is_some());
+            let mut wrong = world.judge(&outcome, Allowance::default());
+            wrong.extend(misanswered(&outcome, signal_name, *status));
+            tally.tried(&mut count, &label, &outcome.word(), &wrong);
+        }
+    }
+    if !tally.options.is_short {
+        reader_goes_away(world, tally, &mut count);
+    }
+    tally.finish(count);
+}
+
+/// Sends a signal at the call with this index; where it is answered, goes on when it has been.
+fn signal_at(world: &World, index: usize, signal: i32, is_answered: bool) -> Outcome {
+    let (mut at, stderr) = (0, world.stderr_path());
+    world.run(Program::Cli, Vec::new(), &mut |_| {
+        at += 1;
+        if at != index + 1 {
+            return Action::Go;
+        }
+        if !is_answered {
+            return Action::Signal(signal);
+        }
+        let stderr = stderr.clone();
+        Action::SignalAndHold(
+            signal,
+            Box::new(move || std::fs::read_to_string(&stderr).is_ok_and(|text| text.contains("stopping and cleaning up\n"))),
+        )
+    })
+}
+
+fn misanswered(outcome: &Outcome, signal: &str, stopped: Option<i32>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let expected = if outcome.is_done { Some(0) } else { stopped };
+    if outcome.ended.status != expected || expected.is_none() {
+        wrong.push(format!("SIG{signal}: it ended by {:?}, expected {expected:?}: {}", outcome.ended, outcome.text));
+    }
+    if stopped.is_some() && !outcome.text.contains(&format!("asmt: SIG{signal}: stopping and cleaning up")) {
+        wrong.push(format!("SIG{signal} was not answered: {}", outcome.text));
+    }
+    if !outcome.is_done && !outcome.problems.iter().all(|told| told.kind == "interrupted") {
+        wrong.push(format!("it does not say that it was interrupted: {}", outcome.text));
+    }
+    wrong
+}
+
+/// Nobody reads what it says: both streams are pipes whose other end is closed.
+fn reader_goes_away(world: &World, tally: &Tally<'_>, count: &mut Count) {
+    if !tally.tries(count, "reader") {
+        return;
+    }
+    world.reset();
+    let mut command = world.command(Program::Cli);
+    command.arg("-v").stdin(std::process::Stdio::null());
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("to start");
+    drop((child.stdout.take(), child.stderr.take()));
+    let status = child.wait().expect("its end");
+    let ended = crate::tracer::Ended { status: status.code(), signal: None, is_endless: false };
+    let outcome = Outcome { is_done: status.success(), ended, problems: Vec::new(), text: String::new(), stderr: String::new() };
+    let mut wrong = world.judge(&outcome, Allowance::default());
+    if !status.success() {
+        wrong.push(format!("with no reader it ended by {status}"));
+    }
+    tally.tried(count, "reader", &outcome.word(), &wrong);
+}

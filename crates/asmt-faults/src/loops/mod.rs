@@ -1,0 +1,107 @@
+//! The loops, one file each, and what they share: file systems of their own, and acts at a given call.
+
+mod kills;
+pub mod races;
+mod space;
+mod syscalls;
+
+use crate::tally::Tally;
+use crate::tracer::Action;
+use crate::world::{Outcome, Program, World};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// A loop: runs with a scratch directory, and counts.
+type Loop = fn(&Path, &mut Tally<'_>);
+
+/// Name and loop.
+pub const ALL: &[(&str, Loop)] =
+    &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run), ("races", races::run)];
+
+/// A file system of this many MiB for backups; a plain directory where none can be mounted.
+fn disk(scratch: &Path, name: &str, mib: u64) -> PathBuf {
+    disk_of(scratch, name, "any", mib).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// A file system of a kind. It lies in memory, so that a state takes milliseconds, and behaves as a disk does. The kind `any`
+/// is ext4 or, where none can be mounted, a plain directory.
+///
+/// Errors: why it cannot be had.
+fn disk_of(scratch: &Path, name: &str, kind: &str, mib: u64) -> Result<PathBuf, String> {
+    let path = scratch.join(name);
+    std::fs::create_dir_all(&path).expect("a directory");
+    if !crate::is_real_root() {
+        return if kind == "any" { Ok(path) } else { Err("only root of the machine may mount file systems".to_owned()) };
+    }
+    let program = format!("mkfs.{}", kind.split('-').next().filter(|kind| *kind != "any").unwrap_or("ext4"));
+    if Command::new(&program).arg("-V").output().is_err() {
+        return Err(format!("{program} is not installed"));
+    }
+    format_again(&path, kind, mib);
+    mount_again(&path, kind, mib);
+    Ok(path)
+}
+
+/// Where the bytes of a file system are: in memory, and gone with this process.
+fn image_of(mount: &Path, kind: &str, mib: u64) -> PathBuf {
+    let memory = mount.with_file_name("memory");
+    if !memory.exists() {
+        std::fs::create_dir_all(&memory).expect("a directory");
+        must(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&memory));
+    }
+    let name = mount.file_name().unwrap_or_default().display();
+    memory.join(format!("{name}-{kind}-{mib}.img"))
+}
+
+/// Makes the file system anew; it is not mounted.
+fn format_again(mount: &Path, kind: &str, mib: u64) {
+    let image = image_of(mount, kind, mib);
+    let _ = std::fs::remove_file(&image);
+    must(Command::new("truncate").arg(format!("-s{mib}M")).arg(&image));
+    let words: &[&str] = match kind {
+        "xfs" => &["mkfs.xfs", "-q"],
+        "btrfs" => &["mkfs.btrfs", "-q"],
+        "ext4-few-inodes" => &["mkfs.ext4", "-q", "-F", "-m0", "-N64"],
+        _ => &["mkfs.ext4", "-q", "-F", "-m0", "-b4096"],
+    };
+    must(Command::new(words[0]).args(&words[1..]).arg(&image));
+}
+
+fn mount_again(mount: &Path, kind: &str, mib: u64) {
+    must(Command::new("mount").args(["-o", "loop"]).arg(image_of(mount, kind, mib)).arg(mount));
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
+}
+
+/// Runs a command that must succeed.
+fn must(command: &mut Command) {
+    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+/// Names of the engine's calls in a run in which nothing fails.
+fn clean_calls(world: &World, program: Program) -> Vec<String> {
+    world.reset();
+    let mut calls = Vec::new();
+    let outcome = world.run(program, Vec::new(), &mut |call| {
+        calls.push(call.name());
+        Action::Go
+    });
+    assert!(outcome.is_done && !calls.is_empty(), "a run in which nothing fails: {outcome:?}");
+    calls
+}
+
+/// Runs, and does something to the world when the engine is about to make the call with this index.
+fn act_at(world: &World, index: usize, act: &mut dyn FnMut()) -> Outcome {
+    let mut at = 0;
+    world.run(Program::Driver, Vec::new(), &mut |_| {
+        if at == index {
+            act();
+        }
+        at += 1;
+        Action::Go
+    })
+}

@@ -1,0 +1,394 @@
+//! Races: a server that attaches, writes, runs, removes or makes segments anew at each system call of the engine, or at random
+//! moments; ids that are used again; two asmt at once.
+//!
+//! A backup that is reported as done restores to exactly one state that was in memory, never to a mixture; a restore that is done
+//! is whole; one that is not leaves nothing that a start would trust, and what others have made. At each call the race is decided:
+//! the engine waits while the other acts. At random moments both run.
+
+use super::{act_at, clean_calls, disk};
+use crate::tally::{Count, Tally};
+use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, World, names, perform_here, sums};
+use asmt_engine::report::Verb;
+use asmt_engine::segment::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
+use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+const BACKUP: Scenario = Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL };
+const RESTORE: Scenario = Scenario { name: "restore", verb: Verb::Restore, ..BACKUP };
+const BACKUP_THREADS: Scenario = Scenario { name: "backup-threads", threads: 4, shape: CHUNKS, ..BACKUP };
+const RESTORE_THREADS: Scenario = Scenario { name: "restore-threads", threads: 4, shape: CHUNKS, ..RESTORE };
+
+/// What the other does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Act {
+    /// Attaches all segments, and stays.
+    Attach,
+    /// Attaches all, stores a few bytes in each, detaches.
+    Write,
+    /// As a server that starts and stops cleanly: base is not trusted while the rest changes.
+    Serve,
+    /// Removes all of them.
+    Remove,
+    /// Removes one.
+    RemoveOne,
+    /// Removes each and makes it anew under its key, with other bytes.
+    Recreate,
+    /// The same, and each gets its old id.
+    ReuseIds,
+    /// Makes a base where there is none yet, as a server that starts.
+    MakeBase,
+    /// As a server that finds no base that it trusts: removes all, and makes an empty base.
+    ColdStart,
+}
+
+const ON_BACKUP: &[Act] = &[Act::Attach, Act::Write, Act::Serve, Act::Remove, Act::RemoveOne, Act::Recreate, Act::ReuseIds];
+const ON_RESTORE: &[Act] = &[Act::Attach, Act::Write, Act::Remove, Act::RemoveOne, Act::Recreate, Act::MakeBase, Act::ColdStart];
+
+/// Runs the loop.
+pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
+    let place = disk(scratch, "races", 64);
+    for (scenario, acts) in [(BACKUP, ON_BACKUP), (RESTORE, ON_RESTORE)] {
+        for act in acts {
+            let name = format!("races:{}-{act:?}", scenario.name);
+            with_world(&name, scratch, &place, scenario, tally, &mut |world, count, tally| {
+                at_each_call(world, *act, count, tally)
+            });
+        }
+    }
+    for (first, second) in [(BACKUP, Verb::Backup), (BACKUP, Verb::Restore), (RESTORE, Verb::Restore), (RESTORE, Verb::Backup)] {
+        let name = format!("races:two-{}-{second:?}", first.name);
+        with_world(&name, scratch, &place, first, tally, &mut |world, count, tally| two_at_once(world, second, count, tally));
+    }
+    for (scenario, acts) in [(BACKUP_THREADS, ON_BACKUP), (RESTORE_THREADS, ON_RESTORE)] {
+        let name = format!("races:random-{}", scenario.name);
+        with_world(&name, scratch, &place, scenario, tally, &mut |world, count, tally| at_random(world, acts, count, tally));
+    }
+}
+
+fn with_world(
+    name: &str,
+    scratch: &Path,
+    place: &Path,
+    scenario: Scenario,
+    tally: &mut Tally<'_>,
+    body: &mut dyn FnMut(&World, &mut Count, &mut Tally<'_>),
+) {
+    if tally.wants(name) && tally.options.wants_verb(scenario.verb) {
+        let mut count = tally.begin(name);
+        body(&World::new(scratch, place, scenario), &mut count, tally);
+        tally.finish(count);
+    }
+}
+
+fn at_each_call(world: &World, act: Act, count: &mut Count, tally: &mut Tally<'_>) {
+    let calls = clean_calls(world, Program::Driver);
+    let step = if tally.options.is_short { 67 } else { 1 };
+    for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
+        let label = format!("{index}-{call}");
+        if tally.tries(count, &label) {
+            let mut other = Other::new(world);
+            let outcome = act_at(world, index, &mut || other.act(act, index));
+            let wrong = other.judge(world, &outcome);
+            tally.tried(count, &label, &outcome.word(), &wrong);
+        }
+    }
+}
+
+/// Both run; the other acts after a random time.
+fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'_>) {
+    world.reset();
+    let since = Instant::now();
+    let outcome = world.run_free(|| {});
+    assert!(outcome.is_done, "a run in which nothing fails: {outcome:?}");
+    let most_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let rounds: u64 = if tally.options.is_short { 14 } else { 1400 };
+    for seed in 0..rounds {
+        let act = acts[seed as usize % acts.len()];
+        let label = format!("seed-{seed}-{act:?}");
+        if tally.tries(count, &label) {
+            // Any spread will do: a multiplicative hash of the seed.
+            let delay = Duration::from_micros((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % most_us);
+            let mut other = Other::new(world);
+            let outcome = world.run_free(|| {
+                let begin = Instant::now();
+                while begin.elapsed() < delay {
+                    std::hint::spin_loop();
+                }
+                other.act(act, seed as usize);
+            });
+            let wrong = other.judge(world, &outcome);
+            tally.tried(count, &label, &outcome.word(), &wrong);
+        }
+    }
+}
+
+/// Segments of the scenario's instance and namespaces; others' are nsid 3's.
+fn segments() -> Vec<SegmentStat> {
+    let all = sysv::all_segments().expect("segments");
+    all.into_iter().filter(|stat| stat.key.address().is_some_and(|address| address.nsid != 3)).collect()
+}
+
+/// Whether base has the owner and mode that it is to have in the end.
+fn has_final_owner(stats: &[SegmentStat]) -> bool {
+    stats.iter().any(|stat| stat.key == base_key() && stat.mode != 0o600)
+}
+
+fn base_key() -> Key {
+    Key(0xae00_1000)
+}
+
+/// Whether base is there and trusted.
+fn is_trusted() -> bool {
+    let base = segments().into_iter().find(|stat| stat.key == base_key());
+    base.and_then(|stat| Attachment::new(stat.shmid, Access::ReadOnly, 0).ok())
+        .is_some_and(|base| base.bytes(SHUTDOWN_OFFSET as u64..SHUTDOWN_OFFSET as u64 + 4) == SHUTDOWN_CLEAN.to_le_bytes())
+}
+
+/// Stores a few bytes at the end of each segment that has no header. What has one is changed by a server alone, with its header.
+fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
+    for stat in stats.iter().filter(|stat| stat.key.address().is_some_and(|address| !address.segment_type.has_header())) {
+        if let Ok(segment) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
+            let end = segment.size_bytes();
+            segment.exclusive(end - 8..end).copy_from_slice(&word);
+        }
+    }
+}
+
+/// As a server from its start to its clean stop: it discards base and treex, gives the stripes a new random, changes stages and
+/// stripes, and makes treex and base anew, base last.
+fn serve(stats: &[SegmentStat]) {
+    const STRIPE_RANDOM_OFFSET: u64 = 48;
+    let of = |wanted: SegmentType| {
+        stats.iter().filter(move |stat| stat.key.address().is_some_and(|address| address.segment_type == wanted))
+    };
+    for stat in of(SegmentType::DataStage) {
+        if let Ok(stripe) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
+            stripe.exclusive(STRIPE_RANDOM_OFFSET..STRIPE_RANDOM_OFFSET + 8).copy_from_slice(b"at start");
+            stripe.exclusive(stat.size_bytes - 8..stat.size_bytes).copy_from_slice(b"served!!");
+        }
+    }
+    stamp(stats, *b"served!!");
+    of(SegmentType::PiTreex).chain(of(SegmentType::PiBase)).for_each(|stat| drop(make_anew(stat, false)));
+}
+
+/// Removes a segment and makes another under its key: its bytes, but for the last ones. With its old id if asked for, unless
+/// somebody has that one attached. Gives the new id.
+fn make_anew(stat: &SegmentStat, same_id: bool) -> std::io::Result<i32> {
+    let bytes = Attachment::new(stat.shmid, Access::ReadOnly, 0)?.bytes(0..stat.size_bytes).to_vec();
+    sysv::remove(stat.shmid)?;
+    if same_id {
+        std::fs::write("/proc/sys/kernel/shm_next_id", stat.shmid.to_string())?;
+    }
+    let shmid = sysv::create(stat.key, stat.size_bytes).or_else(|_| sysv::create(stat.key, stat.size_bytes))?;
+    let segment = Attachment::new(shmid, Access::ReadWrite, 0)?;
+    segment.exclusive(0..stat.size_bytes).copy_from_slice(&bytes);
+    segment.exclusive(stat.size_bytes - 8..stat.size_bytes).copy_from_slice(b"anew....");
+    sysv::set_owner(shmid, stat.uid, stat.gid, stat.mode)?;
+    Ok(shmid)
+}
+
+/// Sums without the attach count, which is not of the state.
+fn state() -> BTreeSet<String> {
+    sums().into_iter().map(|line| without_count(&line)).collect()
+}
+
+fn without_count(line: &str) -> String {
+    line.rsplit_once(' ').map_or(line, |(state, _)| state).to_owned()
+}
+
+/// The other: what it holds, and what it has made.
+struct Other {
+    held: Vec<Attachment>,
+    made: Vec<i32>,
+    before: BTreeSet<String>,
+    act: Option<Act>,
+    /// Base was trusted when it acted.
+    was_trusted: bool,
+    /// Segments had been given to their owner: after the last look at each, there are a few calls until base is trusted.
+    had_begun: bool,
+}
+
+impl Other {
+    fn new(world: &World) -> Self {
+        world.reset();
+        let before = world.server_sums().iter().map(|line| without_count(line)).collect();
+        Self { held: Vec::new(), made: Vec::new(), before, was_trusted: false, had_begun: false, act: None }
+    }
+
+    fn act(&mut self, act: Act, number: usize) {
+        self.act = Some(act);
+        let stats = segments();
+        self.had_begun = has_final_owner(&stats);
+        // Not by looking into it on the machine with the server's segments: that would be an act of its own.
+        self.was_trusted = ON_RESTORE.contains(&act) && self.had_begun && is_trusted();
+        match act {
+            Act::Attach => {
+                let attach = |stat: &SegmentStat| Attachment::new(stat.shmid, Access::ReadWrite, 0).ok();
+                self.held = stats.iter().filter_map(attach).collect();
+            }
+            Act::Write => stamp(&stats, *b"written!"),
+            Act::Serve => serve(&stats),
+            Act::Remove => stats.iter().for_each(|stat| drop(sysv::remove(stat.shmid))),
+            Act::RemoveOne => {
+                if let Some(stat) = stats.get(number % stats.len().max(1)) {
+                    drop(sysv::remove(stat.shmid));
+                }
+            }
+            Act::Recreate | Act::ReuseIds => {
+                // By another process, as a server would be.
+                let word = if act == Act::ReuseIds { "same-ids" } else { "new-ids" };
+                let done = Command::new("/proc/self/exe").args(["recreate", word]).output().expect("to start");
+                assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+                let old: Vec<i32> = stats.iter().map(|stat| stat.shmid).collect();
+                let is_new = |stat: &SegmentStat| act == Act::ReuseIds || !old.contains(&stat.shmid);
+                self.made = segments().iter().filter(|stat| is_new(stat)).map(|stat| stat.shmid).collect();
+            }
+            Act::MakeBase => self.made.extend(sysv::create(base_key(), 4096)),
+            Act::ColdStart => {
+                stats.iter().for_each(|stat| drop(sysv::remove(stat.shmid)));
+                self.made.extend(sysv::create(base_key(), 4096));
+            }
+        }
+    }
+
+    fn judge(mut self, world: &World, outcome: &Outcome) -> Vec<String> {
+        self.held.clear();
+        let mut wrong = Vec::new();
+        if outcome.word() == "silent" || outcome.word() == "bug" || outcome.ended.is_endless {
+            wrong.push(format!("it ended by {:?}: {}", outcome.ended, outcome.text));
+        }
+        match world.scenario().verb {
+            Verb::Restore => self.judge_restore(world, outcome, &mut wrong),
+            _ => self.judge_backup(world, outcome, &mut wrong),
+        }
+        wrong
+    }
+
+    fn judge_backup(&self, world: &World, outcome: &Outcome, wrong: &mut Vec<String>) {
+        world.enter_server();
+        let after = state();
+        let (restored, found) = world.restore_elsewhere();
+        let found: BTreeSet<String> = found.iter().map(|line| without_count(line)).collect();
+        let left = names(&world.directory());
+        match (outcome.is_done, restored) {
+            (true, Ok(())) if found == self.before || found == after => {}
+            (true, Ok(())) => {
+                wrong.push(format!("what it saved never was in memory: {:?}", found.difference(&self.before).collect::<Vec<_>>()))
+            }
+            (true, Err(failure)) => wrong.push(format!("it is done, and cannot be restored: {}", failure.error)),
+            (false, Ok(())) => wrong.push("it failed, and there is a backup".to_owned()),
+            (false, Err(_)) if left.is_empty() => {}
+            (false, Err(_)) => wrong.push(format!("it failed, and left {left:?}")),
+        }
+        // Whatever it was, the next run on a server that is left alone succeeds.
+        world.remake_server();
+        if !outcome.is_done
+            && let Err(failure) = perform_here(Verb::Backup, &world.directory(), false)
+        {
+            wrong.push(format!("the next backup fails: {}", failure.error));
+        }
+        world.enter_server();
+    }
+
+    fn judge_restore(&self, world: &World, outcome: &Outcome, wrong: &mut Vec<String>) {
+        world.enter_spare();
+        let all = state();
+        let others: BTreeSet<String> = world.others().iter().map(|line| without_count(line)).collect();
+        if !others.is_subset(&all) {
+            wrong.push("segments that are neither's have changed".to_owned());
+        }
+        let found: BTreeSet<String> = all.difference(&others).cloned().collect();
+        let there: Vec<SegmentStat> = segments();
+        if outcome.is_done {
+            // Once base was trusted, the other may have changed what is his by then.
+            if found != self.before && !self.may_be_his() {
+                wrong.push(format!("it is done, and there is {found:?}"));
+            }
+        } else {
+            let left: Vec<&SegmentStat> = there.iter().filter(|stat| !self.made.contains(&stat.shmid)).collect();
+            if !left.is_empty() {
+                wrong.push(format!("it failed, and left {left:?}: {}", outcome.text));
+            }
+        }
+        if is_trusted() && !outcome.is_done && !self.was_trusted {
+            wrong.push(format!("it failed, and a start would trust what is there: {found:?}"));
+        }
+        let gone = self.made.iter().filter(|shmid| !there.iter().any(|stat| stat.shmid == **shmid)).count();
+        if gone > 0 {
+            wrong.push(format!("{gone} segments that the other has made are gone"));
+        }
+        world.reset();
+        if let Err(failure) = perform_here(Verb::Restore, &world.directory(), false) {
+            wrong.push(format!("the next restore fails: {}", failure.error));
+        }
+    }
+
+    /// Whether the restore had been completed when the other acted, or was about to be.
+    fn may_be_his(&self) -> bool {
+        self.was_trusted || self.had_begun && self.act == Some(Act::Write)
+    }
+}
+
+/// Another operation is done from begin to end at each call of the first: one of them succeeds, the other is refused.
+fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally<'_>) {
+    let calls = clean_calls(world, Program::Driver);
+    let first = world.scenario().verb;
+    let step = if tally.options.is_short { 71 } else { 1 };
+    for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
+        let label = format!("{index}-{call}");
+        if !tally.tries(count, &label) {
+            continue;
+        }
+        world.reset();
+        let mut result = None;
+        let elsewhere = world.disk.join("elsewhere");
+        let _ = std::fs::remove_dir_all(&elsewhere);
+        // Where a restore is the first, others' segments are all that can be backed up.
+        let directory = if first == second || second == Verb::Restore { world.directory() } else { elsewhere.clone() };
+        let outcome = act_at(world, index, &mut || result = Some(perform_here(second, &directory, false)));
+        let mut wrong = Vec::new();
+        let others_only =
+            |names: &BTreeSet<String>| names.iter().all(|name| !name.starts_with("ae001") && !name.starts_with("ad001"));
+        let (mut is_done, mut said) = (outcome.is_done, outcome.clone());
+        match &result {
+            Some(Ok(())) if first == second && outcome.is_done => wrong.push("both are done".to_owned()),
+            Some(Ok(())) if first == second => is_done = true,
+            Some(Ok(())) if first == Verb::Restore && others_only(&names(&elsewhere)) => {}
+            // The first was just done, or had not begun.
+            Some(Ok(())) if first == Verb::Restore && outcome.is_done && names(&elsewhere).is_superset(world.whole()) => {}
+            Some(Ok(())) => wrong.push(format!("a {second:?} in the middle of a {first:?} is done")),
+            Some(Err(failure)) => {
+                // Whether it is at work, has not begun, or has just made what is in the way.
+                let known = ["another-asmt", "segments-exist", "backup-exists", "directory-missing", "nothing-found"];
+                let code = failure.error.first().code.as_str();
+                let is_half_made = code == "backup-incomplete" && second == Verb::Restore;
+                if !known.contains(&code) && !is_half_made {
+                    wrong.push(format!("the second is refused by {}", failure.error));
+                }
+            }
+            None => {}
+        }
+        if !is_done {
+            wrong.push(format!("neither is done: {}", outcome.text));
+        }
+        let is_seconds = is_done && !outcome.is_done;
+        if is_seconds && outcome.problems.first().is_none_or(|told| told.kind != "refused") {
+            wrong.push(format!("the first was not refused: {}", outcome.text));
+        }
+        // What there is now is one's: judged as if the first had made it.
+        said.is_done = is_done;
+        wrong.extend(world.judge(&said, Allowance::default()));
+        tally.tried(count, &label, if is_seconds { "the second's" } else { "the first's" }, &wrong);
+    }
+}
+
+/// Makes each segment of this namespace anew: a process of its own, as a server would be. One that goes meanwhile is let go.
+pub fn recreate(how: &str) -> ExitCode {
+    for stat in segments() {
+        let _ = make_anew(&stat, how == "same-ids");
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,209 @@
+//! Fault loop: each system call of the engine fails, the 1st, the 2nd, the 3rd … until a run passes clean: once, and from then on.
+//!
+//! After each: an exit of the right kind, a message that names call and object, nothing that anyone would accept or trust, nothing
+//! left over, the segments unchanged, and the next run succeeds. A failure that harms nothing may be passed over: then all must be
+//! right. From then on means: this call and all later ones of its name.
+
+use super::clean_calls;
+use crate::calls::Call;
+use crate::tally::Tally;
+use crate::tracer::Action;
+use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use asmt_engine::report::Verb;
+use std::path::Path;
+
+const ERRNOS: &[(&str, i32)] = &[
+    ("EIO", libc::EIO),
+    ("ENOSPC", libc::ENOSPC),
+    ("EINTR", libc::EINTR),
+    ("EACCES", libc::EACCES),
+    ("EMFILE", libc::EMFILE),
+    ("ENOMEM", libc::ENOMEM),
+    ("EROFS", libc::EROFS),
+    ("EDQUOT", libc::EDQUOT),
+];
+
+/// A read or write of fewer bytes than asked for: no error, but no less a surprise.
+const SHORT: (&str, i32) = ("short", 0);
+
+/// How often EINTR comes "from then on". No kernel gives it without end: each needs a signal.
+const MOST_INTERRUPTIONS: usize = 100;
+
+const SCENARIOS: &[Scenario] = &[
+    Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup-zc", verb: Verb::Backup, compress: true, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "backup-two", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: TWO },
+    Scenario { name: "backup-z-threads", verb: Verb::Backup, compress: true, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "restore", verb: Verb::Restore, compress: false, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "restore-zc", verb: Verb::Restore, compress: true, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "restore-two", verb: Verb::Restore, compress: false, check: false, threads: 1, shape: TWO },
+    Scenario { name: "restore-threads", verb: Verb::Restore, compress: false, check: true, threads: 4, shape: CHUNKS },
+    Scenario { name: "verify-c", verb: Verb::Verify, compress: false, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "verify-z", verb: Verb::Verify, compress: true, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "list", verb: Verb::List, compress: false, check: false, threads: 1, shape: SMALL },
+];
+
+/// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
+const THROUGH_CLI: &[&str] = &["backup-zc", "restore", "verify-c", "list"];
+
+/// What failed in a run.
+#[derive(Default)]
+struct Fault {
+    /// Name, words of which a message has one, and object of each call that failed.
+    calls: Vec<(String, &'static [&'static str], Option<String>)>,
+    hit_removal: bool,
+}
+
+/// Runs the loop.
+pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
+    let disk = super::disk(scratch, "syscalls", 64);
+    for scenario in SCENARIOS.iter().filter(|scenario| tally.options.wants_verb(scenario.verb)) {
+        let name = format!("syscalls:{}", scenario.name);
+        if tally.wants(&name) {
+            let world = World::new(scratch, &disk, *scenario);
+            each_call(&name, &world, tally);
+        }
+    }
+    for scenario in SCENARIOS.iter().filter(|scenario| tally.options.wants_verb(scenario.verb)) {
+        let name = format!("syscalls:{}-cli", scenario.name);
+        if THROUGH_CLI.contains(&scenario.name) && tally.wants(&name) {
+            if !crate::main_js().exists() {
+                tally.skip(&name, "the command line is not built");
+                continue;
+            }
+            let world = World::new(scratch, &disk, *scenario);
+            each_call_through_cli(&name, &world, tally);
+        }
+    }
+}
+
+/// Each call once, the errors taking turns, through the command line: exit status, and what stands on standard error.
+fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    let calls = clean_calls(world, Program::Cli);
+    let step = if tally.options.is_short { 37 } else { 1 };
+    for (index, call) in calls.iter().enumerate().step_by(step) {
+        let (errno_name, errno) = ERRNOS[index % ERRNOS.len()];
+        let label = format!("{index}-{call}:{errno_name}");
+        if tally.tries(&mut count, &label) {
+            world.reset();
+            let (outcome, fault) = fail(world, Program::Cli, index, errno, false);
+            let mut wrong = world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
+            wrong.extend(misreported(&outcome, &fault, errno));
+            wrong.extend(badly_ended(&outcome));
+            tally.tried(&mut count, &label, &outcome.word(), &wrong);
+        }
+    }
+    tally.finish(count);
+}
+
+/// What is wrong with exit status and standard error. The statuses are written down a second time, as README has them.
+fn badly_ended(outcome: &Outcome) -> Vec<String> {
+    let mut wrong = Vec::new();
+    if outcome.is_killed() {
+        return wrong;
+    }
+    let expected = match outcome.problems.first().map(|told| told.kind.as_str()) {
+        None => 0,
+        Some("failed") => 1,
+        Some("no-room") => 6,
+        Some(_) => 3,
+    };
+    if outcome.ended.status != Some(expected) {
+        wrong.push(format!("it ended by {:?}, expected status {expected}", outcome.ended));
+    }
+    for told in &outcome.problems {
+        if !outcome.stderr.contains(&told.message) || !outcome.stderr.contains(&format!("HINT: {}", told.hint)) {
+            wrong.push(format!("standard error does not say {:?} with its hint: {}", told.message, outcome.stderr));
+        }
+    }
+    wrong
+}
+
+fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
+    let mut count = tally.begin(name);
+    let calls = clean_calls(world, Program::Driver);
+    let errnos: Vec<&(&str, i32)> = ERRNOS.iter().chain([&SHORT]).collect();
+    for (number, (errno_name, errno)) in errnos.iter().enumerate() {
+        for (mode, is_on) in [("once", false), ("on", true)] {
+            for (index, call) in calls.iter().enumerate() {
+                let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&call.as_str());
+                // In short, every fourth call once, with the errors taking turns.
+                let is_turn = !tally.options.is_short || index % 72 == 4 * (2 * number + usize::from(is_on));
+                if *errno == 0 && !is_moving || !is_turn {
+                    continue;
+                }
+                let label = format!("{index}-{call}:{errno_name}:{mode}");
+                if tally.tries(&mut count, &label) {
+                    world.reset();
+                    let (outcome, fault) = fail(world, Program::Driver, index, *errno, is_on);
+                    let mut wrong =
+                        world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
+                    wrong.extend(misreported(&outcome, &fault, *errno));
+                    tally.tried(&mut count, &label, &outcome.word(), &wrong);
+                }
+            }
+        }
+    }
+    tally.finish(count);
+}
+
+/// Runs with the fault at the call with this index.
+fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) -> (Outcome, Fault) {
+    let (mut fault, mut at, mut number) = (Fault::default(), 0, None);
+    let mut hook = |call: &Call| {
+        let is_first = at == index;
+        at += 1;
+        if is_first {
+            number = Some(call.number);
+        }
+        let is_again = is_on && number == Some(call.number) && (errno != libc::EINTR || fault.calls.len() < MOST_INTERRUPTIONS);
+        if !is_first && !is_again || !call.can_fail() {
+            return Action::Go;
+        }
+        fault.calls.push((call.name(), call.words(), call.object()));
+        match (errno, call.byte_count()) {
+            (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
+            (0, None) => Action::Go,
+            _ => {
+                // A removal is done when it is durable: an fsync that fails again is that of the clean-up.
+                fault.hit_removal |= call.is_removal() || call.name() == "fsync" && fault.calls.len() > 1;
+                if call.is_done_anyway() { Action::FailAfter(errno) } else { Action::Fail(errno) }
+            }
+        }
+    };
+    let outcome = world.run(program, Vec::new(), &mut hook);
+    (outcome, fault)
+}
+
+/// Fewer bytes, in whole sectors where that is possible.
+fn shorter(bytes: u64) -> u64 {
+    let half = bytes / 2;
+    if half >= 4096 { half - half % 4096 } else { half.max(1) }
+}
+
+/// What is wrong with what a failed run has said.
+fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let Some(first) = outcome.problems.first().filter(|_| !outcome.is_done) else { return wrong };
+    let expected = match errno {
+        libc::ENOSPC | libc::EDQUOT | libc::ENOMEM | libc::EMFILE => "no-room",
+        _ => "failed",
+    };
+    if first.kind != expected {
+        wrong.push(format!("it failed as '{}', expected '{expected}': {}", first.kind, outcome.text));
+    }
+    let says = |word: &str| outcome.problems.iter().any(|told| told.message.contains(word));
+    let is_named = |(_, words, object): &(String, &[&str], Option<String>)| {
+        words.iter().any(|word| says(word)) && object.as_ref().is_none_or(|object| says(object))
+    };
+    if !fault.calls.iter().any(is_named) {
+        let mut calls: Vec<String> = fault.calls.iter().map(|(name, _, object)| format!("{name} {object:?}")).collect();
+        calls.dedup();
+        wrong.push(format!("the message names none of {calls:?}: {}", outcome.text));
+    }
+    if first.hint.is_empty() {
+        wrong.push("there is no hint".to_owned());
+    }
+    wrong
+}

@@ -1,0 +1,259 @@
+//! What the loops need of the kernel: tracing a process call by call, IPC namespaces, limits. The fence of this crate's `unsafe`.
+//!
+//! Promise: a traced process that this one leaves behind is killed with it (`PTRACE_O_EXITKILL`). Must never: trace or signal a
+//! process that this one has not started, or change this process beyond its IPC namespace and its alarm.
+
+use libc::{c_int, c_long, c_uint, c_void, pid_t};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+/// Turns a C result into a `Result`.
+fn check(result: i64) -> io::Result<i64> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Why a traced thread has stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// It is about to make a system call: its number and arguments.
+    Entry(i64, [u64; 6]),
+    /// A system call has been made, or was skipped.
+    Exit,
+    /// It gets a signal.
+    Signal(c_int),
+    /// Something of ptrace's own: a new thread, an exec.
+    Event,
+    /// It has ended: by exit status, or by signal.
+    Ended(Option<i32>, Option<i32>),
+}
+
+/// How far to let a stopped thread go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Go {
+    /// To its next system call, or the end of this one.
+    ToCall,
+    /// Until it gets a signal or ends.
+    Free,
+}
+
+/// A limit that a started process gets, soft and hard.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// `RLIMIT_…`
+    pub resource: c_uint,
+    /// Its value.
+    pub value: u64,
+}
+
+fn set_limit(limit: Limit) -> io::Result<()> {
+    let value = libc::rlimit { rlim_cur: limit.value, rlim_max: limit.value };
+    // SAFETY: `value` is a live structure that the call only reads.
+    check(i64::from(unsafe { libc::setrlimit(limit.resource, &raw const value) })).map(drop)
+}
+
+/// Makes a command start under the limits, and traced by this process if `is_traced`.
+pub fn prepare(command: &mut Command, is_traced: bool, limits: Vec<Limit>) {
+    let before_exec = move || {
+        for limit in &limits {
+            set_limit(*limit)?;
+        }
+        if is_traced {
+            // SAFETY: PTRACE_TRACEME reads none of its other arguments.
+            check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
+}
+
+/// Asks for what the tracer relies on; to be called at a process's first stop.
+pub fn set_options(pid: pid_t) -> io::Result<()> {
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, c_long::from(options)) }).map(drop)
+}
+
+/// Lets a stopped thread go on, with a signal or none (0).
+pub fn go(tid: pid_t, how: Go, signal: c_int) {
+    let request = match how {
+        Go::ToCall => libc::PTRACE_SYSCALL,
+        Go::Free => libc::PTRACE_CONT,
+    };
+    // It may have been killed meanwhile: then its end is what comes next.
+    // SAFETY: takes integers only.
+    let _ = unsafe { libc::ptrace(request, tid, 0, c_long::from(signal)) };
+}
+
+/// Waits for the next stop of any traced thread. `None` if there is none left, or (`is_patient` false) none yet.
+///
+/// Errors: `EINTR` when the alarm goes off.
+pub fn wait(is_patient: bool) -> io::Result<Option<(pid_t, Stop)>> {
+    let mut status = 0;
+    let flags = libc::__WALL | if is_patient { 0 } else { libc::WNOHANG };
+    // SAFETY: `status` is a live integer that the call fills.
+    let tid = match check(i64::from(unsafe { libc::waitpid(-1, &raw mut status, flags) })) {
+        Ok(0) => return Ok(None),
+        Ok(tid) => pid_t::try_from(tid).unwrap_or(-1),
+        Err(error) if error.raw_os_error() == Some(libc::ECHILD) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let stop = if libc::WIFEXITED(status) {
+        Stop::Ended(Some(libc::WEXITSTATUS(status)), None)
+    } else if libc::WIFSIGNALED(status) {
+        Stop::Ended(None, Some(libc::WTERMSIG(status)))
+    } else if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 {
+        call_stop(tid)
+    } else if status >> 16 != 0 {
+        Stop::Event
+    } else {
+        Stop::Signal(libc::WSTOPSIG(status))
+    };
+    Ok(Some((tid, stop)))
+}
+
+fn call_stop(tid: pid_t) -> Stop {
+    // SAFETY: plain integers: all zeros is a value.
+    let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+    let size = size_of_val(&info);
+    // SAFETY: `info` is a live structure of the size given, which the call fills.
+    let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, size, &raw mut info) };
+    if got > 0 && info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+        // SAFETY: the kernel says that this is the part it has filled.
+        let entry = unsafe { info.u.entry };
+        return Stop::Entry(entry.nr.cast_signed(), entry.args);
+    }
+    Stop::Exit
+}
+
+/// Registers of a stopped thread, as the architecture has them.
+#[cfg(target_arch = "x86_64")]
+mod registers {
+    pub type Registers = libc::user_regs_struct;
+
+    pub fn set_number(registers: &mut Registers, number: i64) {
+        registers.orig_rax = number.cast_unsigned();
+    }
+
+    pub fn set_result(registers: &mut Registers, result: i64) {
+        registers.rax = result.cast_unsigned();
+    }
+
+    pub fn set_third_argument(registers: &mut Registers, value: u64) {
+        registers.rdx = value;
+    }
+}
+
+#[cfg(target_arch = "aarch64")]
+mod registers {
+    pub type Registers = libc::user_regs_struct;
+
+    pub fn set_result(registers: &mut Registers, result: i64) {
+        registers.regs[0] = result.cast_unsigned();
+    }
+
+    pub fn set_third_argument(registers: &mut Registers, value: u64) {
+        registers.regs[2] = value;
+    }
+}
+
+fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -> io::Result<()> {
+    let mut part = libc::iovec { iov_base: std::ptr::from_mut(registers).cast::<c_void>(), iov_len: size_of::<T>() };
+    // SAFETY: `part` describes a live, exclusively borrowed structure, which the call fills or reads as far as it goes.
+    check(unsafe { libc::ptrace(request, tid, c_long::from(set), &raw mut part) }).map(drop)
+}
+
+fn change_registers(tid: pid_t, change: impl FnOnce(&mut registers::Registers)) -> io::Result<()> {
+    const GENERAL: c_int = 1;
+    // SAFETY: plain integers: all zeros is a value.
+    let mut registers: registers::Registers = unsafe { std::mem::zeroed() };
+    register_set(libc::PTRACE_GETREGSET, tid, GENERAL, &mut registers)?;
+    change(&mut registers);
+    register_set(libc::PTRACE_SETREGSET, tid, GENERAL, &mut registers)
+}
+
+/// Makes the kernel skip the call that a thread is about to make.
+pub fn skip_call(tid: pid_t) -> io::Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    return change_registers(tid, |registers| registers::set_number(registers, -1));
+    #[cfg(target_arch = "aarch64")]
+    {
+        const SYSTEM_CALL: c_int = 0x404;
+        let mut number: c_int = -1;
+        register_set(libc::PTRACE_SETREGSET, tid, SYSTEM_CALL, &mut number)
+    }
+}
+
+/// Sets what a call that has been made, or skipped, gives to the thread.
+pub fn set_result(tid: pid_t, result: i64) -> io::Result<()> {
+    change_registers(tid, |registers| registers::set_result(registers, result))
+}
+
+/// Sets the third argument of the call that a thread is about to make: the count of a read or write.
+pub fn set_third_argument(tid: pid_t, value: u64) -> io::Result<()> {
+    change_registers(tid, |registers| registers::set_third_argument(registers, value))
+}
+
+/// Sends a signal to a process that this one has started.
+pub fn signal(pid: pid_t, signal: c_int) {
+    // SAFETY: takes integers only.
+    let _ = unsafe { libc::kill(pid, signal) };
+}
+
+/// Makes a blocking wait end after so many seconds (0: no more).
+pub fn alarm(seconds: u32) {
+    extern "C" fn nothing(_: c_int) {}
+    // SAFETY: plain integers: all zeros is a value (no flags: a wait is interrupted, not restarted).
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
+    // SAFETY: the handler does nothing, which any thread may do at any moment.
+    let _ = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) };
+    // SAFETY: takes an integer.
+    unsafe { libc::alarm(seconds) };
+}
+
+/// Ignores a signal here, and in what is started from here.
+pub fn ignore(signal: c_int) {
+    // SAFETY: SIG_IGN is no function that could be called.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Sets a variable of this process's environment. To be called before it has a second thread.
+pub fn set_variable(name: &str, value: &std::path::Path) {
+    // SAFETY: nobody reads the environment meanwhile: there is one thread.
+    unsafe { std::env::set_var(name, value) };
+}
+
+/// Moves this process to a mount namespace of its own, whose mounts nobody else sees, and which goes with it.
+pub fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: takes flags only; the process has one thread.
+    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;
+    let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
+    // SAFETY: both texts are NUL-ended and live for ever; the other pointers may be null.
+    check(i64::from(unsafe { libc::mount(none, root, std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) }))
+        .map(drop)
+}
+
+/// Moves this thread, and those it starts, to an IPC namespace of its own.
+pub fn unshare_ipc() -> io::Result<()> {
+    // SAFETY: nothing of the old namespace is attached.
+    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWIPC) })).map(drop)
+}
+
+/// Moves this thread, and those it starts, to the IPC namespace of an open `/proc/…/ns/ipc`.
+pub fn enter_ipc(namespace: &File) -> io::Result<()> {
+    // SAFETY: nothing of the old namespace is attached.
+    check(i64::from(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWIPC) })).map(drop)
+}
+
+/// Detaches a file system from its device at once, as if that had gone: everything fails from here on (ext4 and xfs).
+pub fn shut_down(mount: &File) -> io::Result<()> {
+    // _IOR('X', 125, __u32), with the flag that flushes nothing.
+    const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
+    let mut no_flush: u32 = 2;
+    // SAFETY: `no_flush` is a live integer that the call reads.
+    check(i64::from(unsafe { libc::ioctl(mount.as_raw_fd(), SHUTDOWN, &raw mut no_flush) })).map(drop)
+}

@@ -1,0 +1,192 @@
+//! Which states are tried, how many there were, and what was wrong with them.
+//!
+//! Promise: a state has one label, by which it can be tried again alone. Must never: call a loop right that tried nothing.
+
+use asmt_engine::report::Verb;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What is asked for.
+#[derive(Debug, Default)]
+pub struct Options {
+    only: Option<String>,
+    verb: Option<String>,
+    /// Fewer states.
+    pub is_short: bool,
+    part: Option<(u64, u64)>,
+    limit: Option<Duration>,
+    state: Option<String>,
+}
+
+impl Options {
+    /// Reads a command line.
+    pub fn parse(words: &[String]) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            if word == "--short" {
+                options.is_short = true;
+                continue;
+            }
+            let value = words.next().ok_or_else(|| format!("{word} takes a value"))?.clone();
+            let unreadable = || format!("{word} {value:?} cannot be read");
+            match word.as_str() {
+                "--only" => options.only = Some(value),
+                "--verb" => options.verb = Some(value),
+                "--state" => options.state = Some(value),
+                "--seconds" => options.limit = Some(Duration::from_secs(value.parse().map_err(|_| unreadable())?)),
+                "--part" => {
+                    let (part, parts) = value.split_once('/').ok_or_else(unreadable)?;
+                    let (part, parts): (u64, u64) =
+                        (part.parse().map_err(|_| unreadable())?, parts.parse().map_err(|_| unreadable())?);
+                    options.part = Some((part, parts)).filter(|_| part < parts);
+                    options.part.ok_or_else(unreadable)?;
+                }
+                _ => return Err(format!("{word} is not known")),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Whether a loop is asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.only.as_ref().is_none_or(|only| only == name)
+            && self.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
+    }
+
+    /// Whether all states are tried.
+    pub fn is_whole(&self) -> bool {
+        !self.is_short && self.part.is_none() && self.limit.is_none() && self.state.is_none()
+    }
+
+    /// Whether an operation is asked for.
+    pub fn wants_verb(&self, verb: Verb) -> bool {
+        let name = serde_json::to_string(&verb).unwrap_or_default();
+        self.verb.as_ref().is_none_or(|wanted| format!("\"{wanted}\"") == name)
+    }
+}
+
+/// Counts the states of all loops.
+pub struct Tally<'o> {
+    /// What is asked for.
+    pub options: &'o Options,
+    lines: u64,
+    failed: u64,
+    skipped: u64,
+    states: u64,
+}
+
+/// Counts the states of one loop.
+pub struct Count {
+    name: String,
+    since: Instant,
+    seen: u64,
+    states: u64,
+    wrong: u64,
+    words: BTreeMap<String, u64>,
+    is_cut: bool,
+    /// What is not done yet, and makes states wrong that are known to be.
+    pending: Option<String>,
+}
+
+impl Count {
+    /// Something that is not done yet makes states of this loop wrong.
+    pub fn pend(&mut self, why: &str) {
+        self.pending = Some(why.to_owned());
+    }
+}
+
+/// Most wrong states that are printed of one loop.
+const MOST_PRINTED: u64 = 1000;
+
+impl<'o> Tally<'o> {
+    /// Nothing yet.
+    pub fn new(options: &'o Options) -> Self {
+        Self { options, lines: 0, failed: 0, skipped: 0, states: 0 }
+    }
+
+    /// Begins a loop. The name is the first part of its states' labels.
+    pub fn begin(&self, name: impl Into<String>) -> Count {
+        Count {
+            name: name.into(),
+            since: Instant::now(),
+            seen: 0,
+            states: 0,
+            wrong: 0,
+            words: BTreeMap::new(),
+            is_cut: false,
+            pending: None,
+        }
+    }
+
+    /// Whether a loop with this name has states that are asked for.
+    pub fn wants(&self, name: &str) -> bool {
+        self.options.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
+    }
+
+    /// Whether to try the state; to be asked once for each.
+    pub fn tries(&self, count: &mut Count, label: &str) -> bool {
+        count.seen += 1;
+        if let Some(state) = &self.options.state {
+            return *state == format!("{}:{label}", count.name);
+        }
+        if self.options.limit.is_some_and(|limit| count.since.elapsed() > limit) {
+            count.is_cut = true;
+            return false;
+        }
+        self.options.part.is_none_or(|(part, parts)| count.seen % parts == part)
+    }
+
+    /// Counts a state that was tried.
+    pub fn tried(&self, count: &mut Count, label: &str, word: &str, wrong: &[String]) {
+        count.states += 1;
+        *count.words.entry(word.to_owned()).or_default() += 1;
+        if !wrong.is_empty() {
+            count.wrong += 1;
+            if count.wrong <= MOST_PRINTED {
+                println!("# wrong: --state '{}:{label}'", count.name);
+                wrong.iter().for_each(|text| println!("#   {text}"));
+            }
+        }
+    }
+
+    /// Ends a loop, with its line.
+    pub fn finish(&mut self, count: Count) {
+        self.lines += 1;
+        self.states += count.states;
+        let is_right = count.wrong == 0 && (count.states > 0 || self.options.part.is_some());
+        let todo = count.pending.as_ref().filter(|_| !is_right).map_or_else(String::new, |why| format!(" # TODO {why}"));
+        self.failed += u64::from(!is_right && todo.is_empty());
+        self.skipped += u64::from(!todo.is_empty());
+        let words: Vec<String> = count.words.iter().map(|(word, states)| format!("{word} {states}")).collect();
+        let cut = if count.is_cut { ", cut short by --seconds" } else { "" };
+        println!(
+            "{}ok {} - {}: {} states, {} wrong ({}){cut}{todo}",
+            if is_right { "" } else { "not " },
+            self.lines,
+            count.name,
+            count.states,
+            count.wrong,
+            words.join(", ")
+        );
+        eprintln!("  {} took {:.1} s", count.name, count.since.elapsed().as_secs_f64());
+    }
+
+    /// A loop that cannot be run here.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        if self.wants(name) {
+            self.lines += 1;
+            self.skipped += 1;
+            println!("ok {} - {name} # SKIP {why}", self.lines);
+        }
+    }
+
+    /// The last line. Gives whether all was right.
+    pub fn end(self) -> bool {
+        println!("1..{}", self.lines);
+        println!("# {} states tried", self.states);
+        let passed = self.lines - self.failed - self.skipped;
+        println!("loops: {passed} passed, {} failed, {} skipped", self.failed, self.skipped);
+        self.failed == 0 && self.lines > 0
+    }
+}

@@ -1,0 +1,209 @@
+//! Runs asmt, and stops it at each system call of its engine: to let it go, make the call fail, or change the world first.
+//!
+//! Promise: only calls of the engine's own threads are shown (they bear the name `asmt…`, as the binding and the driver start
+//! them): neither the loader's nor Node's. Each is shown before it is made, in order; nothing of the engine runs meanwhile, as
+//! long as it has one worker. A run that does not end is ended, and says so. Must never: hold a thread for ever.
+
+use crate::calls::{self, Call};
+use crate::sys::{self, Go, Limit, Stop};
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Seconds after which a run is taken for one that never ends.
+const PATIENCE_S: u32 = 60;
+
+/// What becomes of a call.
+pub enum Action<'a> {
+    /// It is made.
+    Go,
+    /// It is not made, and gives this error.
+    Fail(i32),
+    /// It is made, and gives this error.
+    FailAfter(i32),
+    /// It is made for this many bytes only.
+    Shorten(u64),
+    /// The process gets this signal instead of making it.
+    Signal(i32),
+    /// The process gets this signal, and the call is made when the condition holds.
+    SignalAndHold(i32, Box<dyn FnMut() -> bool + 'a>),
+}
+
+/// How a run has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Exit status.
+    pub status: Option<i32>,
+    /// Signal that ended it.
+    pub signal: Option<i32>,
+    /// It did not end by itself.
+    pub is_endless: bool,
+}
+
+/// What the tracer knows of a thread.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Thread {
+    /// Not named yet.
+    New,
+    /// Of the engine.
+    Engine,
+    /// Anybody else's.
+    Other,
+}
+
+/// Runs a command to its end, and shows `hook` each call of the engine.
+pub fn run<'a>(command: &mut Command, limits: Vec<Limit>, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> io::Result<Ended> {
+    sys::prepare(command, true, limits);
+    command.stdin(Stdio::null());
+    let child = command.spawn()?;
+    let mut tracing = Tracing {
+        pid: child.id().cast_signed(),
+        threads: HashMap::new(),
+        results: HashMap::new(),
+        held: Vec::new(),
+        ended: Ended { status: None, signal: None, is_endless: false },
+    };
+    sys::alarm(PATIENCE_S);
+    let outcome = tracing.follow(hook);
+    sys::alarm(0);
+    if outcome.is_err() {
+        sys::signal(tracing.pid, libc::SIGKILL);
+    }
+    outcome.map(|()| tracing.ended)
+}
+
+struct Tracing<'a> {
+    pid: i32,
+    threads: HashMap<i32, Thread>,
+    /// What the call that a thread is in is to give instead of its own result.
+    results: HashMap<i32, i64>,
+    held: Vec<(i32, Box<dyn FnMut() -> bool + 'a>)>,
+    ended: Ended,
+}
+
+impl<'a> Tracing<'a> {
+    fn follow(&mut self, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> io::Result<()> {
+        let end = Instant::now() + Duration::from_secs(u64::from(PATIENCE_S));
+        loop {
+            let next = match sys::wait(self.held.is_empty()) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    self.give_up();
+                    continue;
+                }
+                other => other?,
+            };
+            match next {
+                Some((tid, stop)) => self.step(tid, stop, hook)?,
+                None if self.held.is_empty() => return Ok(()),
+                None => {
+                    std::thread::sleep(Duration::from_micros(200));
+                    if Instant::now() > end {
+                        self.give_up();
+                    }
+                    self.release();
+                }
+            }
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.ended.is_endless = true;
+        self.held.clear();
+        sys::signal(self.pid, libc::SIGKILL);
+    }
+
+    /// Lets those go on whose condition holds.
+    fn release(&mut self) {
+        let (ready, held) = std::mem::take(&mut self.held)
+            .into_iter()
+            .map(|(tid, mut is_ready)| (is_ready(), tid, is_ready))
+            .fold((Vec::new(), Vec::new()), |(mut ready, mut held), (is_ready, tid, condition)| {
+                if is_ready {
+                    ready.push(tid)
+                } else {
+                    held.push((tid, condition))
+                }
+                (ready, held)
+            });
+        self.held = held;
+        for tid in ready {
+            sys::go(tid, Go::ToCall, 0);
+        }
+    }
+
+    fn step(&mut self, tid: i32, stop: Stop, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> io::Result<()> {
+        let is_first = !self.threads.contains_key(&tid);
+        let thread = *self.threads.entry(tid).or_insert(if tid == self.pid { Thread::Other } else { Thread::New });
+        let how = if thread == Thread::Other { Go::Free } else { Go::ToCall };
+        match stop {
+            Stop::Ended(status, signal) => {
+                self.threads.remove(&tid);
+                self.held.retain(|(held, _)| *held != tid);
+                if tid == self.pid {
+                    (self.ended.status, self.ended.signal) = (status, signal);
+                }
+            }
+            // The first stop of the process is its exec's, that of a thread its start's.
+            Stop::Signal(_) if is_first => {
+                if tid == self.pid {
+                    sys::set_options(tid)?;
+                }
+                sys::go(tid, how, 0);
+            }
+            Stop::Signal(signal) => sys::go(tid, how, signal),
+            Stop::Event => sys::go(tid, how, 0),
+            Stop::Exit => {
+                if let Some(result) = self.results.remove(&tid) {
+                    sys::set_result(tid, result)?;
+                }
+                sys::go(tid, how, 0);
+            }
+            Stop::Entry(number, arguments) => self.enter(tid, number, arguments, hook)?,
+        }
+        Ok(())
+    }
+
+    fn enter(&mut self, tid: i32, number: i64, arguments: [u64; 6], hook: &mut dyn FnMut(&Call) -> Action<'a>) -> io::Result<()> {
+        if self.threads.get(&tid) == Some(&Thread::New) {
+            if number == libc::SYS_prctl && arguments[0] == libc::PR_SET_NAME as u64 {
+                let is_engine = calls::text_at(tid, arguments[1]).is_some_and(|name| name.starts_with("asmt"));
+                let thread = if is_engine { Thread::Engine } else { Thread::Other };
+                self.threads.insert(tid, thread);
+                sys::go(tid, if is_engine { Go::ToCall } else { Go::Free }, 0);
+            } else {
+                sys::go(tid, Go::ToCall, 0);
+            }
+            return Ok(());
+        }
+        if calls::is_housekeeping(number) {
+            sys::go(tid, Go::ToCall, 0);
+            return Ok(());
+        }
+        match hook(&Call { pid: self.pid, tid, number, arguments }) {
+            Action::Go => {}
+            Action::Fail(errno) => {
+                sys::skip_call(tid)?;
+                self.results.insert(tid, -i64::from(errno));
+            }
+            Action::FailAfter(errno) => {
+                self.results.insert(tid, -i64::from(errno));
+            }
+            Action::Shorten(bytes) => sys::set_third_argument(tid, bytes)?,
+            Action::Signal(signal) => sys::signal(self.pid, signal),
+            Action::SignalAndHold(signal, condition) => {
+                sys::signal(self.pid, signal);
+                self.held.push((tid, condition));
+                return Ok(());
+            }
+        }
+        sys::go(tid, Go::ToCall, 0);
+        Ok(())
+    }
+}
+
+/// Reads memory of a stopped thread.
+pub fn memory_at(tid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    std::fs::File::open(format!("/proc/{tid}/mem"))?.read_at(buffer, address)
+}
