@@ -292,7 +292,8 @@ pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
         if !name.contains(&own) {
             continue;
         }
-        let mut others = (1..).map(|ticks| directory.join(name.replace(&own, &format!("{}-1-{ticks}", "0".repeat(32)))));
+        // Its last part is when the process began: with a digit more, none that lives.
+        let mut others = (1..).map(|digits| directory.join(name.replace(&own, &format!("{own}{digits}"))));
         if let Some(other) = others.find(|other| !other.exists()) {
             std::fs::rename(entry.path(), other)?;
         }
