@@ -6,7 +6,7 @@
 use asmt_engine::format::DEFLATE_END;
 use asmt_engine::inflate::Inflater;
 use asmt_engine::lanes::Way;
-use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Strategy};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status, Strategy};
 
 /// Most bytes that a stream is decoded to.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -68,12 +68,15 @@ pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
     let [one, other] = ENDS.map(|end| {
         let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
         let stream = [blocks, end].concat();
+        let mut is_end = false;
         // Once more than there is to do, to get beyond the last byte of output.
         for _ in 0..2 {
             let (used, made) = (inflate.total_in() as usize, inflate.total_out() as usize);
-            inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush).ok()?;
+            let status = inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush);
+            is_end = status.ok()? == Status::StreamEnd;
         }
-        ((inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
+        // Input that is used up is no end: the header of another block may have taken it.
+        (is_end && (inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
     });
     if one == other { one } else { None }
 }
