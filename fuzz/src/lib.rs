@@ -1,0 +1,79 @@
+//! What the targets share: streams that reach beyond a block's header, and other decoders to be judged by.
+//!
+//! Promise: the same input gives the same stream. Must never: take a length from the input without a bound, or a fuzzer
+//! finds nothing but its own memory's end.
+
+use asmt_engine::format::DEFLATE_END;
+use asmt_engine::inflate::Inflater;
+use asmt_engine::lanes::Way;
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Strategy};
+
+/// Most bytes that a stream is decoded to.
+pub const MOST_BYTES: usize = 1 << 20;
+
+const WINDOW_BITS: u8 = 15;
+
+const STRATEGIES: [Strategy; 5] = [Strategy::Default, Strategy::Filtered, Strategy::HuffmanOnly, Strategy::Rle, Strategy::Fixed];
+
+/// The first byte and the rest; `None` if there is no byte.
+pub fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
+    data.split_first().map(|(first, rest)| (*first, rest))
+}
+
+/// Deflate blocks of the input: its bytes as they are, or what zlib-rs makes of them at a level and by a strategy of its
+/// first byte's, with up to three bytes changed. Without that no fuzzer gets past the header of a block with codes.
+pub fn stream_of(data: &[u8]) -> Vec<u8> {
+    let Some((how, rest)) = choice(data) else { return Vec::new() };
+    if how < 64 {
+        return rest.to_vec();
+    }
+    let strategy = STRATEGIES[usize::from(how) % STRATEGIES.len()];
+    let count = usize::from(how / 5 % 4).min(rest.len() / 3);
+    let (changes, plain) = rest.split_at(3 * count);
+    let config =
+        DeflateConfig { level: i32::from(how % 9) + 1, strategy, window_bits: -i32::from(WINDOW_BITS), ..Default::default() };
+    let mut stream = vec![0; 2 * plain.len() + 1000];
+    let mut deflate = Deflate::new_with_config(config);
+    deflate.compress(plain, &mut stream, DeflateFlush::FullFlush).expect("room");
+    assert_eq!(deflate.total_in(), plain.len() as u64, "room for all of it");
+    stream.truncate(deflate.total_out() as usize);
+    for change in changes.chunks_exact(3) {
+        let at = usize::from(u16::from_le_bytes([change[0], change[1]])) % stream.len();
+        stream[at] ^= change[2];
+    }
+    stream
+}
+
+/// How many bytes a row of blocks makes, as a third decoder tells; `None` if it takes it for none.
+pub fn length_of(blocks: &[u8]) -> Option<usize> {
+    let stream = [blocks, &DEFLATE_END].concat();
+    miniz_oxide::inflate::decompress_to_vec_with_limit(&stream, MOST_BYTES).ok().map(|bytes| bytes.len())
+}
+
+/// What the engine makes of a chunk in each way that this machine has; all must agree, also on what is wrong.
+pub fn decoded_by_us(blocks: &[u8], length: usize) -> Result<Vec<u8>, String> {
+    let mut all = Way::available().into_iter().map(|way| {
+        let mut back = vec![0xa5; length];
+        Inflater::new(way).inflate(blocks, &mut back).map(|()| back)
+    });
+    let first = all.next().expect("a portable way");
+    assert!(all.all(|other| other == first), "the ways disagree");
+    first
+}
+
+/// What zlib-rs makes of a chunk: blocks that end where the chunk does, and nothing else.
+pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
+    /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut short.
+    const ENDS: [&[u8]; 2] = [&DEFLATE_END, &[1, 0, 0, 0xff, 0xff]];
+    let [one, other] = ENDS.map(|end| {
+        let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
+        let stream = [blocks, end].concat();
+        // Once more than there is to do, to get beyond the last byte of output.
+        for _ in 0..2 {
+            let (used, made) = (inflate.total_in() as usize, inflate.total_out() as usize);
+            inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush).ok()?;
+        }
+        ((inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
+    });
+    if one == other { one } else { None }
+}
