@@ -1,6 +1,6 @@
 /** Without being root: the segments' owner does everything, needs no capability, and is told which one is missing. */
 
-import { chmodSync, chownSync, copyFileSync, mkdirSync } from 'node:fs';
+import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 
 import type { ExecutionContext } from 'ava';
 
@@ -16,6 +16,8 @@ async function shared(t: ExecutionContext) {
     mkdirSync(machine.path(name), 0o700);
     chownSync(machine.path(name), UID, UID);
   }
+  // With no storage device to ask, nothing is said of that.
+  writeFileSync(machine.config, 'namespace test {\n}\n', { mode: 0o644 });
   const as = (words: readonly string[], args: readonly string[]): Promise<Run> =>
     machine.exec('setpriv', [...words, process.execPath, MAIN, ...args], {
       // Root keeps to his own, also without the capability to use another's.
@@ -85,7 +87,7 @@ testAsRoot('a user with CAP_CHOWN alone backs up what he may read; root without 
   const asRoot = await as(['--bounding-set=-chown', '--inh-caps=-chown'], ['backup', machine.path('root')]);
   t.is(asRoot.status, 1, show(asRoot));
   t.regex(asRoot.stderr, /uid 34567 and gid 34567, and uid 0 may not give its file to them: CAP_CHOWN is missing/, show(asRoot));
-  t.deepEqual(machine.names(machine.directory), ['own', 'own-run', 'run']);
+  t.deepEqual(machine.names(machine.directory), ['aerospike.conf', 'own', 'own-run', 'run']);
   t.is(await machine.memory(), before);
 });
 

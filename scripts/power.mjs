@@ -22,7 +22,7 @@ const LOOPS = {
     ['--main', 'dist/main.js', '--on', REAL, '--subsets', '6'],
     ['--on', `posix,${REAL}`, '--subsets', '6', '--seed', '2'],
     ['--no-direct-io', '--on', REAL, '--subsets', '4', '--seed', '3'],
-    ['--without-fsync', '--on', 'posix', '--scenario', 'several,stripes,beside,restored,retired'],
+    ['--without-fsync', '--on', 'posix', '--scenario', 'several,stripes,beside,again,superseded,restored,retired'],
     ['--without-fsync', '--on', `posix,${REAL}`, '--scenario', 'stripes', '--most', '100'],
   ],
   short: [

@@ -51,7 +51,6 @@ step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
 await loops('power.mjs');
-await loops('faults.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
@@ -105,9 +104,9 @@ function counted(text) {
   return lines.map(([, , title]) => title);
 }
 
-/** The loops of docs/RELIABILITY.md, each in its short form: a line of them is a test. */
-async function loops() {
-  const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', 'power.mjs'), '--short']);
+/** Loops of docs/RELIABILITY.md in their short form: a line of them is a test. */
+async function loops(script) {
+  const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', script), '--short']);
   const titles = counted(text);
   if (status === 0 && titles.length > 0) return;
   totals.failed ||= 1;

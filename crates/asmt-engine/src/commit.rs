@@ -11,23 +11,27 @@ use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::segment::{Key, SegmentType};
 use crate::store::{Journal, JournalNamespace, Store};
-use crate::transfer::{Staged, StagedName, Temporaries};
+use crate::transfer::{Staged, StagedName, StagedNamespace, Temporaries};
 use std::cmp::Reverse;
 
-/// Publishes a staged backup. On an error nothing of it is left.
-pub fn publish(staged: Staged<'_>, control: &Control) -> Result<()> {
-    publish_staged(&staged, control).map_err(|error| staged.temporaries.clean_up_after(error))
+/// Publishes a staged backup, and removes the journals of dead runs that accounted for what it takes the place of. On an
+/// error nothing of it is left.
+pub fn publish(staged: Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
+    publish_staged(&staged, old_journals, control).map_err(|error| staged.temporaries.clean_up_after(error))
 }
 
-fn publish_staged(staged: &Staged<'_>, control: &Control) -> Result<()> {
+fn publish_staged(staged: &Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
     let ordered = write_manifests(staged)?;
-    store.check_place()?;
-    let journal = write_journal(staged, &ordered)?;
+    let superseded = superseded(staged)?;
+    let journal = write_journal(staged, &ordered, &superseded)?;
     let mut published = Vec::new();
-    let outcome = publish_files(staged, &ordered, &mut published, control);
+    let outcome = store
+        .remove_all(old_journals.iter().map(String::as_str))
+        .and_then(|()| remove_superseded(store, &superseded))
+        .and_then(|()| publish_files(staged, &ordered, &mut published, control));
     match outcome {
         Ok(()) => {
             // Only a leftover if it stays: everything that it lists is committed.
@@ -36,15 +40,27 @@ fn publish_staged(staged: &Staged<'_>, control: &Control) -> Result<()> {
             }
             Ok(())
         }
-        Err(error) => Err(undo(store, &staged.temporaries, &journal, &published, error)),
+        Err(error) => Err(undo(store, &staged.temporaries, &journal, &published, &superseded, error)),
     }
 }
 
 /// Takes back what was published, the last first: base goes before what it vouches for.
-fn undo(store: &Store, temporaries: &Temporaries<'_>, journal: &str, published: &[&str], error: Error) -> Error {
+fn undo(
+    store: &Store,
+    temporaries: &Temporaries<'_>,
+    journal: &str,
+    published: &[&str],
+    superseded: &[JournalNamespace],
+    error: Error,
+) -> Error {
     let removed = store.remove_all(published.iter().rev().copied());
     // The journal stays as long as a file does that it accounts for: the next run sweeps both.
-    let cleaned = removed.and_then(|()| temporaries.remove()).and_then(|()| store.remove_all(std::iter::once(journal)));
+    let is_left = |(name, inode): &(String, u64)| !matches!(store.inode_of(name), Ok(found) if found != Some(*inode));
+    let needs_journal = superseded.iter().flat_map(|namespace| &namespace.files).any(is_left);
+    let cleaned = removed.and_then(|()| temporaries.remove()).and_then(|()| match needs_journal {
+        true => Ok(()),
+        false => store.remove_all(std::iter::once(journal)),
+    });
     match cleaned {
         Ok(()) => error,
         Err(other) => error.and_while_cleaning_up(other),
@@ -85,14 +101,32 @@ fn rank(file: &StagedName) -> ((u8, u8), Reverse<u16>) {
     }
 }
 
-/// Writes down what is about to get which name, so that a later run can tell what a dead one had published.
-fn write_journal(staged: &Staged<'_>, ordered: &[Ordered]) -> Result<String> {
+/// What dead runs had committed and this one takes the place of, in the order in which it was published.
+fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
+    let store = staged.temporaries.store();
+    let of = |namespace: &StagedNamespace| {
+        let mut names = namespace.plan.superseded.clone();
+        names.sort_by_key(|name| match crate::segment::parse_file_name(name) {
+            Some((_, address, _)) if address.segment_type == SegmentType::PiBase => 2,
+            None => 1,
+            Some(_) => 0,
+        });
+        let with_inode = |name: String| Ok(store.inode_of(&name)?.map(|inode| (name, inode)));
+        let files = names.into_iter().map(with_inode).filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
+        Ok(JournalNamespace { namespace: namespace.plan.name.to_string(), files })
+    };
+    staged.namespaces.iter().filter(|namespace| !namespace.plan.superseded.is_empty()).map(of).collect()
+}
+
+/// Writes down what is about to get which name, so that a later run can tell what a dead one had published; and what is
+/// about to go, so that it can tell what a dead one had not removed yet.
+fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[JournalNamespace]) -> Result<String> {
     let store = staged.temporaries.store();
     let namespaces = ordered.iter().map(|namespace| JournalNamespace {
         namespace: namespace.namespace.clone(),
         files: namespace.files.iter().map(|file| (file.name.clone(), file.inode)).collect(),
     });
-    let text = serde_json::to_string(&Journal { namespaces: namespaces.collect() })
+    let text = serde_json::to_string(&Journal { namespaces: superseded.iter().cloned().chain(namespaces).collect() })
         .map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
     let file = staged.temporaries.create(&staged.run, "journal")?;
     file.write(0, text.as_bytes())?;
@@ -105,25 +139,19 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered]) -> Result<String> {
     // One fsync for the names of the journal and of all staged files: from here on each has its inode for good.
     match store.sync("the names of staged files, and the journal") {
         Ok(()) => Ok(name),
-        Err(error) => Err(undo(store, &staged.temporaries, &name, &[], error)),
+        Err(error) => Err(undo(store, &staged.temporaries, &name, &[], &[], error)),
     }
+}
+
+/// Removes what this run takes the place of, one after the other and what commits it first: it would mislead most.
+fn remove_superseded(store: &Store, superseded: &[JournalNamespace]) -> Result<()> {
+    let mut names = superseded.iter().flat_map(|namespace| namespace.files.iter().rev());
+    names.try_for_each(|(name, _)| store.remove_all(std::iter::once(name.as_str())))
 }
 
 /// The renames. Each group is durable before the next begins: whoever sees base finds all the rest.
 fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mut Vec<&'f str>, control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
-    for namespace in &staged.namespaces {
-        // In the order in which they would mislead least: base first, then the manifest, then the rest.
-        let mut names: Vec<&str> = namespace.plan.superseded.iter().map(String::as_str).collect();
-        names.sort_by_key(|name| match crate::segment::parse_file_name(name) {
-            Some((_, address, _)) if address.segment_type == SegmentType::PiBase => 0,
-            None => 1,
-            Some(_) => 2,
-        });
-        for name in names {
-            store.remove_all(std::iter::once(name))?;
-        }
-    }
     let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
         Some(address) if address.segment_type.is_index() => u8::from(address.segment_type == SegmentType::PiBase) * 3,
         // After the index: beside that, and without base, ASMT refuses stripes that it would take if they stood alone.
@@ -134,6 +162,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     for (group, what) in (0..).zip(["files of indexes", "stripes", "manifests", "base, which commits"]) {
         let files = ordered.iter().flat_map(|namespace| &namespace.files).filter(|file| group_of(file) == group);
         let mut count = 0;
+        // Up to the last moment: the base that is about to get its name is what makes it a backup.
+        store.check_place()?;
         for file in files {
             store.publish(&file.temporary, &file.name)?;
             published.push(&file.name);

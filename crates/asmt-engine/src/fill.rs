@@ -33,7 +33,7 @@ pub struct Made {
 }
 
 /// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched.
-fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) {
+fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
     // The end of the page in the segment: bytes need not begin at one.
     let page_end = |at: usize| bytes.len().min(at + ZERO_PAGE.len() - ((offset + at as u64) % ZERO_PAGE.len() as u64) as usize);
     let has_data = |at: usize| bytes[at..page_end(at)] != ZERO_PAGE[..page_end(at) - at];
@@ -44,11 +44,12 @@ fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) {
             position = page_end(position);
         }
         if position > start {
-            attachment.exclusive(offset + start as u64..offset + position as u64).copy_from_slice(&bytes[start..position]);
+            attachment.store(offset + start as u64, &bytes[start..position])?;
         } else {
             position = page_end(position);
         }
     }
+    Ok(())
 }
 
 /// Where the word is that is held back until everything else is in place.
@@ -68,16 +69,18 @@ impl Made {
     }
 
     /// Stores bytes where there is something in them, page by page, and keeps back the withheld word.
-    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) {
-        if let Some(at) = withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4) {
+    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) -> Result<()> {
+        let stored = if let Some(at) =
+            withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4)
+        {
             let (before, rest) = bytes.split_at(at);
             let (word, after) = rest.split_at(4);
             self.withheld_word.store(u32::from_le_bytes([word[0], word[1], word[2], word[3]]), Ordering::Relaxed);
-            store_pages(attachment, 0, before);
-            store_pages(attachment, at as u64 + 4, after);
+            store_pages(attachment, 0, before).and_then(|()| store_pages(attachment, at as u64 + 4, after))
         } else {
-            store_pages(attachment, offset, bytes);
-        }
+            store_pages(attachment, offset, bytes)
+        };
+        stored.map_err(|error| Error::io("write", format!("segment {}", self.source.key), error))
     }
 
     /// Sets owner, group and mode to those of the backup.
@@ -155,7 +158,7 @@ struct Filling<'f> {
 
 impl reading::Sink for Filling<'_> {
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.made.store(self.attachment, offset, bytes);
+        self.made.store(self.attachment, offset, bytes)?;
         self.placed(bytes.len() as u64);
         Ok(())
     }

@@ -198,8 +198,9 @@ impl<'r> Operation<'r> {
         let (plan, facts) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
+        let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
+        let old_journals = store.sweep(&listing.leftovers, takes_places)?;
         if !listing.leftovers.sweep.is_empty() {
-            store.remove_all(listing.leftovers.sweep.iter().map(String::as_str))?;
             self.control
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
@@ -209,7 +210,7 @@ impl<'r> Operation<'r> {
         let mut report = report.with_manifests(&manifests);
         report.data_bytes = Some(staged.data_bytes);
         report.reserve_bytes = Some(staged.reserved_bytes);
-        commit::publish(staged, self.control)?;
+        commit::publish(staged, &old_journals, self.control)?;
         Ok(report)
     }
 

@@ -144,10 +144,11 @@ pub struct Leftovers {
     pub live: Vec<RunId>,
 }
 
-/// What a run is about to publish: written before the first rename, removed after the last.
+/// What a run is about to publish, and what of a dead run's it takes the place of: written before the first rename,
+/// removed after the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
-    /// A namespace each.
+    /// A namespace each; two of the same name where one takes the place of the other.
     pub namespaces: Vec<JournalNamespace>,
 }
 
@@ -539,6 +540,7 @@ impl Store {
     /// Decides what becomes of the files that a dead run had begun to publish.
     fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
         let mut published: Vec<(Vec<String>, bool)> = Vec::new();
+        let mut committed = BTreeSet::new();
         for namespace in &journal.namespaces {
             let mut there = Vec::new();
             let mut is_committed = false;
@@ -552,24 +554,25 @@ impl Store {
                     is_committed = index + 1 == namespace.files.len();
                 }
             }
-            if !is_committed {
-                leftovers.interrupted.push(namespace.namespace.clone());
+            if is_committed {
+                committed.insert(&namespace.namespace);
             }
             published.push((there, is_committed));
         }
-        let all_committed = published.iter().all(|(_, is_committed)| *is_committed);
-        for (names, is_committed) in published {
+        let names: BTreeSet<&String> = journal.namespaces.iter().map(|namespace| &namespace.namespace).collect();
+        leftovers.interrupted.extend(names.difference(&committed).map(|name| (*name).clone()));
+        for (there, is_committed) in published {
             if !is_committed {
-                leftovers.sweep.extend(names.into_iter().rev());
-            } else if !all_committed {
-                leftovers.superseded.extend(names);
+                leftovers.sweep.extend(there.into_iter().rev());
+            } else if committed != names {
+                leftovers.superseded.extend(there);
             }
         }
         Ok(())
     }
 
     /// Inode of a name, itself and not what a link leads to; `None` if it is not there.
-    fn inode_of(&self, name: &str) -> Result<Option<u64>> {
+    pub fn inode_of(&self, name: &str) -> Result<Option<u64>> {
         match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat.st_ino)),
             Err(Errno::NOENT) => Ok(None),
@@ -590,6 +593,18 @@ impl Store {
         if has_removed { self.sync("removals") } else { Ok(()) }
     }
 
+    /// Removes what dead runs left: journals only when what they account for is gone for good. Where this run takes the
+    /// place of what such a run had committed, they stay until its own journal accounts for that; gives their names.
+    pub fn sweep(&self, leftovers: &Leftovers, takes_places: bool) -> Result<Vec<String>> {
+        let (journals, files): (Vec<&str>, Vec<&str>) =
+            leftovers.sweep.iter().map(String::as_str).partition(|name| name.starts_with(JOURNAL_PREFIX));
+        self.remove_all(files.into_iter())?;
+        if takes_places {
+            return Ok(journals.into_iter().map(str::to_owned).collect());
+        }
+        self.remove_all(journals.into_iter()).map(|()| Vec::new())
+    }
+
     /// Makes the directory's entries durable; `what` says which ones are meant.
     pub fn sync(&self, what: &str) -> Result<()> {
         durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
@@ -598,8 +613,11 @@ impl Store {
     /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
     pub fn check_alive(&self, name: &str) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.directory, name, flags, Mode::empty())
-            .map_err(|error| Error::io("open", self.shown(name), error))?;
+        let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
+            // It was given to the segments' owner, and is closed to others. A manifest is the caller's own: it will answer.
+            Err(Errno::ACCESS) => return Ok(()),
+            other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
+        };
         durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
     }
 

@@ -312,7 +312,9 @@ impl Attachment {
     fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {
         let start = self.base.as_ptr() as u64;
         let end = start + self.size_bytes.next_multiple_of(page_bytes());
-        if let Ok(file) = File::open(format!("/proc/self/map_files/{start:x}-{end:x}")) {
+        let may_write = self.access == Access::ReadWrite;
+        let opened = File::options().read(true).write(may_write).open(format!("/proc/self/map_files/{start:x}-{end:x}"));
+        if let Ok(file) = opened {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
         // Where a caller may only read a file, mincore may claim that everything is resident, which is the safe side: nothing
@@ -370,6 +372,34 @@ impl Attachment {
         drop(taken);
         self.populate(&range, libc::MADV_POPULATE_WRITE);
         Exclusive { attachment: self, range }
+    }
+
+    /// Stores bytes, which nobody else may have in his hands.
+    ///
+    /// Through the segment's own file where it can be had: the kernel then makes pages with the bytes in them, where it would
+    /// else make them of zeros, map them, and have them overwritten: that takes twice as long.
+    ///
+    /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`] does.
+    pub fn store(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        assert_eq!(self.access, Access::ReadWrite, "attached read-only");
+        self.check_range(offset, bytes.len());
+        let mut done = 0;
+        if let HoleFinder::MapFile(finder) = &self.holes
+            && !is_file_size_limited()
+        {
+            while done < bytes.len() {
+                match rustix::io::pwrite(finder.file(), &bytes[done..], offset + done as u64) {
+                    Ok(0) => break,
+                    Ok(count) => done += count,
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        if done < bytes.len() {
+            self.exclusive(offset + done as u64..offset + bytes.len() as u64).copy_from_slice(&bytes[done..]);
+        }
+        Ok(())
     }
 
     /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.
@@ -536,6 +566,12 @@ impl<F: AsFd> DataFinder<F> {
     }
 }
 
+/// Whether a limit on the size of files is set, which the kernel takes to be one on segments, too, when they are written as
+/// files; and it sends a signal that ends the process.
+fn is_file_size_limited() -> bool {
+    rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
+}
+
 /// Size of a memory page in bytes: 4096, and on some aarch64 kernels 16384 or 65536.
 pub fn page_bytes() -> u64 {
     rustix::param::page_size() as u64
@@ -607,7 +643,10 @@ mod tests {
     fn words_and_bytes_come_back() {
         let scratch = Scratch::new(3, 5000);
         let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");
-        attachment.exclusive(4996..5000).copy_from_slice(&[1, 2, 3, 4]);
+        attachment.store(4996, &[1, 2, 3, 4]).expect("to store");
+        attachment.exclusive(4000..4004).copy_from_slice(&[5, 6, 7, 8]);
+        attachment.store(4002, &[9]).expect("to store");
+        assert_eq!(attachment.bytes(4000..4004), [5, 6, 9, 8]);
         attachment.store_word(4, 0x0403_0201);
         assert_eq!(attachment.bytes(4996..5000), attachment.bytes(4..8));
         assert_eq!(stat(scratch.0).expect("stat").attached_count, 1);

@@ -162,6 +162,8 @@ struct Worker {
     encoder: Box<dyn ChunkEncoder>,
     encoded: Buffer,
     gathered: Vec<u8>,
+    /// A chunk of zeros of this kind and length, as it was encoded last.
+    zeros: Option<(ChunkKind, usize, Vec<u8>)>,
 }
 
 /// Complete files that are not durable yet. One fsync makes all that was written before it durable in most file systems,
@@ -468,7 +470,7 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
     let data_bytes = AtomicU64::new(0);
     let unsynced = Unsynced::default();
-    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new() };
+    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new(), zeros: None };
     Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
         let (job_index, chunk_index) = units.locate(unit);
         let job = &jobs[job_index];
@@ -528,12 +530,22 @@ fn copy_compressed(
     range: &std::ops::Range<u64>,
     data: &[std::ops::Range<u64>],
 ) -> Result<Chunk> {
+    let length = length_of(range) as usize;
+    // One chunk of zeros is like the other: encoded once.
+    let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, length);
+    if let Some((_, _, zeros)) = worker.zeros.as_ref().filter(is_known) {
+        let encoded = worker.encoded.aligned(zeros.len());
+        encoded.copy_from_slice(zeros);
+        let offset = open.places.place(pool, index, encoded.len() as u64)?;
+        open.file.write(offset, encoded)?;
+        return Ok(chunk_at(offset, encoded.len(), checksum::of_zeros(length as u64)));
+    }
     let bytes = if data == std::slice::from_ref(range) {
         open.attachment.bytes(range.clone())
     } else {
         // The encoder needs the chunk in one piece, and its holes must not be touched where they are.
         worker.gathered.clear();
-        worker.gathered.resize(length_of(range) as usize, 0);
+        worker.gathered.resize(length, 0);
         for part in data {
             let at = (part.start - range.start) as usize;
             let bytes = open.attachment.bytes(part.clone());
@@ -546,9 +558,16 @@ fn copy_compressed(
     let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
     let made = worker.encoder.encode(bytes, kind, encoded);
     let length = codec::pad_to_sector(encoded, made);
+    if data.is_empty() {
+        worker.zeros = Some((kind, bytes.len(), encoded[..length].to_vec()));
+    }
     let offset = open.places.place(pool, index, length as u64)?;
     open.file.write(offset, &encoded[..length])?;
-    Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
+    Ok(chunk_at(offset, length, crc32))
+}
+
+fn chunk_at(offset: u64, length: usize, crc32: u32) -> Chunk {
+    Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 }
 }
 
 /// The last chunk is done: completes the file. Gives it to be made durable.

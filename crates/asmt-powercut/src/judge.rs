@@ -4,7 +4,7 @@
 //! the memory that was backed up. Must never: take a file's or a manifest's word for it.
 
 use crate::asmt;
-use crate::scenario::{DIRECTORY, Truth, request, sums};
+use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
 use asmt_engine::error::Code;
 use asmt_engine::progress::Control;
 use asmt_engine::report::Verb;
@@ -201,6 +201,9 @@ fn first_difference(found: &BTreeMap<Key, String>, expected: &BTreeMap<Key, Stri
 fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Option<String>, String> {
     let names: Vec<&str> = truths.iter().map(|truth| truth.name).collect();
     let backup = Request { analyze: !runs_it, ..request(Verb::Backup, directory, &names) };
+    if directory.exists() {
+        make_another_runs(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
     if let Err(failure) = perform(&backup, "asmt powercut", &Control::default()) {
         return Ok(Some(format!("{} cannot be restored, and the next backup fails: {}", names.join(", "), failure.error)));
     }

@@ -6,7 +6,8 @@ use crate::machine::Machine;
 use crate::states::Shape;
 use asmt_engine::progress::Control;
 use asmt_engine::report::Verb;
-use asmt_engine::segment::Key;
+use asmt_engine::run::RunId;
+use asmt_engine::segment::{Key, SegmentType};
 use asmt_engine::{Request, perform};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -90,6 +91,13 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "again",
         memory: &[("test", "--stages 2 --si-stages 1 --si-stage-size 256KiB")],
+        before: &[],
+        steps: &[BACKUP],
+        is_after_interruption: true,
+    },
+    Scenario {
+        name: "superseded",
+        memory: &[("one", "--nsid 1 --stages 1"), ("data", "--nsid 2 --no-index --stripes 2 --stripe-size 64KiB")],
         before: &[],
         steps: &[BACKUP],
         is_after_interruption: true,
@@ -244,7 +252,7 @@ impl Scenario {
         Ok(())
     }
 
-    /// Leaves the disk as it was when files of segments were published, and base was not.
+    /// Leaves the disk as it was when the backup was half published.
     fn interrupt(&self, machine: &mut Machine, log: &[Shape]) -> Result<(), String> {
         let states = crate::states::plan(log, SUCCESS, 0, usize::MAX, &mut crate::states::Random::new(0));
         for state in states.iter().filter(|state| state.is_prefix && !state.is_after) {
@@ -254,15 +262,13 @@ impl Scenario {
                 |_| Vec::new(),
                 |entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
             );
-            let is_published = |name: &String| name.ends_with(".dat");
-            let is_base = |name: &String| name.starts_with("ae") && name.ends_with("000.dat");
-            let is_it = names.iter().any(is_published) && !names.iter().any(|name| is_published(name) && is_base(name));
-            drop(mounted);
-            if is_it {
+            if is_half_published(names.iter()) {
+                make_another_runs(&mounted.path().join(DIRECTORY)).map_err(text_of("rename"))?;
+                drop(mounted);
                 return machine.keep().map_err(text_of("keep"));
             }
         }
-        Err("no state of the log has files of segments published, but not base".to_owned())
+        Err(NEVER_HALF_PUBLISHED.to_owned())
     }
 
     /// Runs the commands on the mounted disk, and gives what was logged.
@@ -276,6 +282,35 @@ impl Scenario {
         drop(mounted);
         machine.end_recording().map_err(text_of("end the log"))
     }
+}
+
+/// Renames what this process has left as if another had, which is dead: the engine tells runs apart by their process.
+pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
+    let own = RunId::own().to_string();
+    for entry in std::fs::read_dir(directory)?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.contains(&own) {
+            continue;
+        }
+        // Its last part is when the process began: with a digit more, none that lives.
+        let mut others = (1..).map(|digits| directory.join(name.replace(&own, &format!("{own}{digits}"))));
+        if let Some(other) = others.find(|other| !other.exists()) {
+            std::fs::rename(entry.path(), other)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong where [`is_half_published`] never holds.
+pub const NEVER_HALF_PUBLISHED: &str = "there is no state with manifests published, and no base";
+
+/// Whether manifests bear their names, and no base does: what has no base is committed then, and nothing else is.
+pub fn is_half_published<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> bool {
+    let is_base = |name: &String| {
+        let address = asmt_engine::segment::parse_file_name(name).map(|(_, address, _)| address);
+        address.is_some_and(|address| address.segment_type == SegmentType::PiBase)
+    };
+    names.clone().any(|name| asmt_engine::format::is_manifest_name(name)) && !names.any(is_base)
 }
 
 /// Says what failed.

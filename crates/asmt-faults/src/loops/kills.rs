@@ -32,25 +32,6 @@ const SIGNALS: &[(&str, i32, Option<i32>)] = &[
     ("PIPE", libc::SIGPIPE, None),
 ];
 
-/// Calls at which nothing changes on disk or in the IPC namespace: a kill there is one at the next that does.
-fn is_only_looking(name: &str) -> bool {
-    [
-        "lseek",
-        "fcntl",
-        "statx",
-        "fstat",
-        "newfstatat",
-        "readlink",
-        "prlimit64",
-        "uname",
-        "getdents64",
-        "fadvise64",
-        "close",
-        "stat",
-    ]
-    .contains(&name)
-}
-
 /// Runs the loop.
 pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
     let disk = super::disk(scratch, "kills", 64);
@@ -77,7 +58,7 @@ fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'
     let mut count = tally.begin(name);
     for (index, call) in calls.iter().enumerate() {
         let label = format!("{index}-{call}");
-        if tally.options.is_short && is_only_looking(call) || !tally.tries(&mut count, &label) {
+        if tally.options.is_short && !is_changing(call) || !tally.tries(&mut count, &label) {
             continue;
         }
         world.reset();
@@ -102,9 +83,9 @@ fn kill_at(world: &World, index: usize) -> Outcome {
 fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
-    for index in chosen.iter().copied().step_by(if tally.options.is_short { 9 } else { 1 }) {
+    for index in chosen.iter().copied().step_by(if tally.options.is_short { 29 } else { 5 }) {
         for first in ["fails", "killed"] {
-            let step = if tally.options.is_short { 7 } else { 1 };
+            let step = if tally.options.is_short { 23 } else { 4 };
             for second in (0..).step_by(step) {
                 let label = format!("{index}-{}-{first}:{second}", calls[index]);
                 if !tally.tries(&mut count, &label) {
@@ -134,9 +115,24 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
     tally.finish(count);
 }
 
-/// Calls that begin another state on disk or in memory.
+/// Calls that begin another state on disk or in the IPC namespace. A kill at any other is one at the next of these.
 fn is_changing(name: &str) -> bool {
-    ["mkdir", "fallocate", "fsync", "renameat2", "unlinkat", "unlink", "shmget"].contains(&name)
+    const CHANGING: &[&str] = &[
+        "mkdir",
+        "mkdirat",
+        "fallocate",
+        "ftruncate",
+        "fchown",
+        "write",
+        "pwrite64",
+        "fsync",
+        "renameat2",
+        "unlink",
+        "unlinkat",
+        "shmget",
+        "shmdt",
+    ];
+    CHANGING.contains(&name)
 }
 
 /// The call with this index fails; so many calls later it is killed.
@@ -161,7 +157,8 @@ fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
     let calls = super::clean_calls(world, Program::Cli);
     for (number, (signal_name, signal, status)) in SIGNALS.iter().enumerate() {
         for (index, call) in calls.iter().enumerate() {
-            let is_turn = !tally.options.is_short || index % 60 == number * 7;
+            // The signals take turns: each call gets one of them.
+            let is_turn = index % 4 == number && (!tally.options.is_short || index % 60 < 4);
             let label = format!("{index}-{call}:{signal_name}");
             if !is_turn || !tally.tries(&mut count, &label) {
                 continue;

@@ -128,8 +128,8 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
         for (mode, is_on) in [("once", false), ("on", true)] {
             for (index, call) in calls.iter().enumerate() {
                 let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&call.as_str());
-                // In short, each call once, with the errors taking turns.
-                let is_turn = !tally.options.is_short || index % 18 == 2 * number + usize::from(is_on);
+                // In short, every fourth call once, with the errors taking turns.
+                let is_turn = !tally.options.is_short || index % 72 == 4 * (2 * number + usize::from(is_on));
                 if *errno == 0 && !is_moving || !is_turn {
                     continue;
                 }

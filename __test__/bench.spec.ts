@@ -1,0 +1,46 @@
+/** The benchmark runs, in its small form, so that it cannot rot. Nothing is said of how fast anything is: see docs/PERFORMANCE.md. */
+
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+
+import test from 'ava';
+
+import { Machine, ROOT, run, show } from './helpers.ts';
+
+interface Row {
+  readonly shape: string;
+  readonly what: string;
+  readonly seconds: number;
+  readonly bytes: number;
+}
+
+test('the small form measures every shape beside its limits, and compares what came back', async (t) => {
+  t.timeout(300_000);
+  const machine = await Machine.start(t);
+  const json = machine.path('bench.json');
+  const args = [join(ROOT, 'scripts', 'bench.mjs'), '--small', '--dir', machine.directory, '--json', json];
+  const done = await run(process.execPath, args);
+  t.is(done.status, 0, show(done));
+  const { rows, verdicts } = JSON.parse(readFileSync(json, 'utf8')) as { rows: Row[]; verdicts: unknown[] };
+  const named = new Map(rows.map((row) => [`${row.shape}: ${row.what}`, row]));
+  for (const shape of ['dense', 'mixed', 'sparse']) {
+    for (const what of [
+      'limit: write',
+      'limit: read',
+      'backup',
+      'backup -c',
+      'backup -z',
+      'backup -z -c',
+      'verify',
+      'restore',
+      'restore -z',
+    ]) {
+      const row = named.get(`${shape}: ${what}`);
+      t.true(row !== undefined && row.seconds > 0 && row.bytes > 0, `${shape}: ${what}\n${show(done)}`);
+    }
+  }
+  for (const what of ['many: backup', 'few: restore -z', 'start-up: asmt list', 'dense: limit: encode zlib-1, 1 threads'])
+    t.true(named.has(what), `${what}\n${show(done)}`);
+  t.true(verdicts.length > 15, show(done));
+  t.regex(done.stdout, /\nfigure +found +wanted/);
+});
