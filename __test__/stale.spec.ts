@@ -653,7 +653,8 @@ for (const call of ['pwrite64', 'fsync', 'rename,renameat,renameat2', 'shmctl', 
 testTraced('a server that starts while it is restored is noticed before anything is trusted', async (t) => {
   const node = await rebooted(t);
   const { machine, directory } = node;
-  const done = await machine.traced(['shmget:delay_exit=150000'], ['restore', directory], {
+  // Held at the first segment for longer than any machine needs to see it there.
+  const done = await machine.traced(['shmget:delay_exit=5000000:when=1'], ['restore', directory], {
     during: async (child) => {
       // Looked at from outside: who attaches a segment that is restored is noticed by that.
       const isEmpty = async () => (await machine.exec('cat', ['/proc/sysvipc/shm'])).stdout.trim().split('\n').length < 2;
