@@ -355,10 +355,7 @@ function judge(shape, figures, { allocated, resident, gained }) {
   /** How many times as fast as ASMT: measured, or from the estimate. */
   const against = (what, estimate) => {
     const measured = figures.get(shape, `ASMT ${what}`)?.seconds;
-    return [
-      (measured ?? estimate) / seconds(what.replace('backup (CRC)', 'backup')),
-      measured ? 'ASMT measured' : 'ASMT estimated',
-    ];
+    return [(measured ?? estimate) / seconds(what), measured ? 'ASMT measured' : 'ASMT estimated'];
   };
   if (shape === 'dense') {
     figures.verdict('backup, of the direct writer’s rate', write / seconds('backup'), 0.9, false);

@@ -3,10 +3,14 @@
 //! Promise: the same input gives the same stream. Must never: take a length from the input without a bound, or a fuzzer
 //! finds nothing but its own memory's end.
 
-use asmt_engine::format::DEFLATE_END;
-use asmt_engine::inflate::Inflater;
-use asmt_engine::lanes::Way;
-use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Inflate, InflateFlush, Status, Strategy};
+use crate::format::DEFLATE_END;
+// Where the file below looks for them.
+use asmt_engine::{format, inflate, lanes};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Strategy};
+
+#[path = "../../crates/asmt-engine/src/reference.rs"]
+mod reference;
+pub use reference::{decoded_by_us, decoded_by_zlib};
 
 /// Most bytes that a stream is decoded to.
 pub const MOST_BYTES: usize = 1 << 20;
@@ -48,35 +52,4 @@ pub fn stream_of(data: &[u8]) -> Vec<u8> {
 pub fn length_of(blocks: &[u8]) -> Option<usize> {
     let stream = [blocks, &DEFLATE_END].concat();
     miniz_oxide::inflate::decompress_to_vec_with_limit(&stream, MOST_BYTES).ok().map(|bytes| bytes.len())
-}
-
-/// What the engine makes of a chunk in each way that this machine has; all must agree, also on what is wrong.
-pub fn decoded_by_us(blocks: &[u8], length: usize) -> Result<Vec<u8>, String> {
-    let mut all = Way::available().into_iter().map(|way| {
-        let mut back = vec![0xa5; length];
-        Inflater::new(way).inflate(blocks, &mut back).map(|()| back)
-    });
-    let first = all.next().expect("a portable way");
-    assert!(all.all(|other| other == first), "the ways disagree");
-    first
-}
-
-/// What zlib-rs makes of a chunk: blocks that end where the chunk does, and nothing else.
-pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
-    /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut short.
-    const ENDS: [&[u8]; 2] = [&DEFLATE_END, &[1, 0, 0, 0xff, 0xff]];
-    let [one, other] = ENDS.map(|end| {
-        let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
-        let stream = [blocks, end].concat();
-        let mut is_end = false;
-        // Once more than there is to do, to get beyond the last byte of output.
-        for _ in 0..2 {
-            let (used, made) = (inflate.total_in() as usize, inflate.total_out() as usize);
-            let status = inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush);
-            is_end = status.ok()? == Status::StreamEnd;
-        }
-        // Input that is used up is no end: the header of another block may have taken it.
-        (is_end && (inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
-    });
-    if one == other { one } else { None }
 }

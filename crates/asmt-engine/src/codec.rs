@@ -220,6 +220,7 @@ impl MemberDecoder {
 mod tests {
     use super::*;
     use crate::format::DEFLATE_END;
+    use crate::reference::{decoded_by_us, decoded_by_zlib};
     use proptest::prelude::*;
 
     fn random(state: &mut u64) -> u8 {
@@ -260,37 +261,6 @@ mod tests {
             }
         }
         [all, miniz_oxide::inflate::decompress_to_vec_with_limit(stream, length).expect("a stream")]
-    }
-
-    /// What zlib-rs makes of a chunk, as [`ChunkDecoder`] should: blocks that end where the chunk does, and nothing else.
-    fn decoded_by_zlib(encoded: &[u8], length: usize) -> Option<Vec<u8>> {
-        /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut short.
-        const ENDS: [&[u8]; 2] = [&DEFLATE_END, &[1, 0, 0, 0xff, 0xff]];
-        let [one, other] = ENDS.map(|end| {
-            let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
-            let stream = [encoded, end].concat();
-            let mut is_end = false;
-            // Once more than there is to do, to get beyond the last byte of output.
-            for _ in 0..2 {
-                let (used, made) = (inflate.total_in() as usize, inflate.total_out() as usize);
-                let status = inflate.decompress(&stream[used..], &mut back[made..], InflateFlush::NoFlush);
-                is_end = status.ok()? == Status::StreamEnd;
-            }
-            // Input that is used up is no end: the header of another block may have taken it.
-            (is_end && (inflate.total_in(), inflate.total_out()) == (stream.len() as u64, length as u64)).then_some(back)
-        });
-        if one == other { one } else { None }
-    }
-
-    /// Our decoder in every way; all must agree, also on what is wrong.
-    fn decoded_by_us(encoded: &[u8], length: usize) -> Result<Vec<u8>, String> {
-        let mut all = Way::available().into_iter().map(|way| {
-            let mut back = vec![0xa5; length];
-            Inflater::new(way).inflate(encoded, &mut back).map(|()| back)
-        });
-        let first = all.next().expect("a portable way");
-        assert!(all.all(|other| other == first), "the ways disagree");
-        first
     }
 
     /// What is refused although zlib-rs takes it: see `inflate.rs`.

@@ -153,7 +153,8 @@ fn remove_superseded(store: &Store, superseded: &[JournalNamespace]) -> Result<(
 fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mut Vec<&'f str>, control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
     let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
-        Some(address) if address.segment_type.is_index() => u8::from(address.segment_type == SegmentType::PiBase) * 3,
+        Some(address) if address.segment_type == SegmentType::PiBase => 3,
+        Some(address) if address.segment_type.is_index() => 0,
         // After the index: beside that, and without base, ASMT refuses stripes that it would take if they stood alone.
         Some(_) => 1,
         None => 2,

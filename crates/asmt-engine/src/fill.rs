@@ -122,7 +122,7 @@ impl Made {
     }
 
     fn gone_or_failed(&self, error: std::io::Error) -> Error {
-        if is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
+        if sysv::is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
     }
 
     /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
@@ -230,7 +230,7 @@ impl Filled<'_> {
         made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
         for made in &made {
             if let Err(error) = sysv::remove(made.shmid)
-                && !is_gone(&error)
+                && !sysv::is_gone(&error)
             {
                 outcome = outcome.and(Err(Error::io("shmctl(IPC_RMID)", made.source.key, error)));
             }
@@ -248,11 +248,6 @@ impl Drop for Filled<'_> {
         // Only on the way out of a panic is there something left; the next run removes what stays.
         let _ = self.remove();
     }
-}
-
-/// Whether a call on a segment failed because there is no such segment any more.
-fn is_gone(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

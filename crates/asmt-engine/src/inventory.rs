@@ -198,10 +198,10 @@ fn read_header(
             let bytes = if has_data.is_some() { attachment.bytes(0..length as u64) } else { &zeros[..length] };
             Ok((Header::parse(address.segment_type, bytes), false))
         }
+        // It went away between the listing and here.
+        Err(error) if sysv::is_gone(&error) => Ok((Header::Unreadable, false)),
         Err(error) => match error.raw_os_error() {
             Some(libc::EACCES | libc::EPERM) => Ok((Header::Unreadable, true)),
-            // It went away between the listing and here.
-            Some(libc::EINVAL | libc::EIDRM) => Ok((Header::Unreadable, false)),
             _ => Err(Error::io("shmat", stat.key, error)),
         },
     }

@@ -26,6 +26,8 @@ pub mod plan;
 pub mod pool;
 pub mod progress;
 pub mod reading;
+#[cfg(test)]
+mod reference;
 pub mod report;
 pub mod run;
 pub mod runtime;

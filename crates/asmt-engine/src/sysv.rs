@@ -164,7 +164,7 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
         };
         match outcome {
             Ok(shmid) => found.push(SegmentStat::from_kernel(i32::try_from(shmid).unwrap_or(-1), &stat)),
-            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM)) => {}
+            Err(error) if is_gone(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -188,6 +188,11 @@ pub fn last_pid(shmid: i32) -> io::Result<i32> {
     let mut stat = KernelShmid::default();
     stat_call(shmid, IPC_STAT, &mut stat)?;
     Ok(stat.lpid)
+}
+
+/// Whether a call on a segment's id failed because there is no such segment any more.
+pub fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
 /// The limits of this IPC namespace.
@@ -274,6 +279,8 @@ pub struct Attachment {
     size_bytes: u64,
     access: Access,
     holes: HoleFinder,
+    /// Whether the segment's own file may be written.
+    may_write_file: bool,
     /// Ranges that somebody has for himself, see [`Exclusive`].
     taken: Mutex<Vec<Range<u64>>>,
 }
@@ -304,7 +311,8 @@ impl Attachment {
         let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
-        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind, taken: Mutex::default() };
+        let may_write_file = access == Access::ReadWrite && !is_file_size_limited();
+        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file, taken: Mutex::default() };
         attachment.holes = attachment.find_holes_with(swapped_bytes);
         Ok(attachment)
     }
@@ -312,9 +320,8 @@ impl Attachment {
     fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {
         let start = self.base.as_ptr() as u64;
         let end = start + self.size_bytes.next_multiple_of(page_bytes());
-        let may_write = self.access == Access::ReadWrite;
-        let opened = File::options().read(true).write(may_write).open(format!("/proc/self/map_files/{start:x}-{end:x}"));
-        if let Ok(file) = opened {
+        let file = format!("/proc/self/map_files/{start:x}-{end:x}");
+        if let Ok(file) = File::options().read(true).write(self.may_write_file).open(file) {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
         // Where a caller may only read a file, mincore may claim that everything is resident, which is the safe side: nothing
@@ -361,6 +368,13 @@ impl Attachment {
     ///
     /// Panics if the range reaches past the segment, somebody else has bytes of it, or the attachment is read-only.
     pub fn exclusive(&self, range: Range<u64>) -> Exclusive<'_> {
+        let exclusive = self.take(range);
+        self.populate(&exclusive.range, libc::MADV_POPULATE_WRITE);
+        exclusive
+    }
+
+    /// As [`Self::exclusive`], with memory as it is.
+    fn take(&self, range: Range<u64>) -> Exclusive<'_> {
         assert_eq!(self.access, Access::ReadWrite, "attached read-only");
         self.check_range(range.start, usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
@@ -369,8 +383,6 @@ impl Attachment {
             "bytes {range:?} are in somebody else's hands"
         );
         taken.push(range.clone());
-        drop(taken);
-        self.populate(&range, libc::MADV_POPULATE_WRITE);
         Exclusive { attachment: self, range }
     }
 
@@ -381,14 +393,11 @@ impl Attachment {
     ///
     /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`] does.
     pub fn store(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        assert_eq!(self.access, Access::ReadWrite, "attached read-only");
-        self.check_range(offset, bytes.len());
+        let mut memory = self.take(offset..offset + bytes.len() as u64);
         let mut done = 0;
-        if let HoleFinder::MapFile(finder) = &self.holes
-            && !is_file_size_limited()
-        {
+        if let Some(file) = self.writable_file() {
             while done < bytes.len() {
-                match rustix::io::pwrite(finder.file(), &bytes[done..], offset + done as u64) {
+                match rustix::io::pwrite(file, &bytes[done..], offset + done as u64) {
                     Ok(0) => break,
                     Ok(count) => done += count,
                     Err(rustix::io::Errno::INTR) => {}
@@ -397,9 +406,17 @@ impl Attachment {
             }
         }
         if done < bytes.len() {
-            self.exclusive(offset + done as u64..offset + bytes.len() as u64).copy_from_slice(&bytes[done..]);
+            self.populate(&(offset + done as u64..memory.range.end), libc::MADV_POPULATE_WRITE);
+            memory[done..].copy_from_slice(&bytes[done..]);
         }
         Ok(())
+    }
+
+    fn writable_file(&self) -> Option<&File> {
+        match &self.holes {
+            HoleFinder::MapFile(finder) if self.may_write_file => Some(finder.file()),
+            _ => None,
+        }
     }
 
     /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.

@@ -271,10 +271,7 @@ fn changed(copy: &Copy, what: &str) -> Error {
 
 /// A call on a segment has failed: because it is gone, or otherwise.
 fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::EIDRM) => changed(copy, "it is gone"),
-        _ => Error::io(call, copy.segment.key(), error),
-    }
+    if sysv::is_gone(&error) { changed(copy, "it is gone") } else { Error::io(call, copy.segment.key(), error) }
 }
 
 /// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
@@ -530,22 +527,33 @@ fn copy_compressed(
     range: &std::ops::Range<u64>,
     data: &[std::ops::Range<u64>],
 ) -> Result<Chunk> {
-    let length = length_of(range) as usize;
+    let (length, crc32) = encode_chunk(open, worker, kind, range, data);
+    let offset = open.places.place(pool, index, length as u64)?;
+    open.file.write(offset, worker.encoded.aligned(length))?;
+    Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
+}
+
+/// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors, and the chunk's CRC-32.
+fn encode_chunk(
+    open: &Open,
+    worker: &mut Worker,
+    kind: ChunkKind,
+    range: &std::ops::Range<u64>,
+    data: &[std::ops::Range<u64>],
+) -> (usize, u32) {
+    let chunk_bytes = length_of(range) as usize;
     // One chunk of zeros is like the other: encoded once.
-    let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, length);
+    let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, chunk_bytes);
     if let Some((_, _, zeros)) = worker.zeros.as_ref().filter(is_known) {
-        let encoded = worker.encoded.aligned(zeros.len());
-        encoded.copy_from_slice(zeros);
-        let offset = open.places.place(pool, index, encoded.len() as u64)?;
-        open.file.write(offset, encoded)?;
-        return Ok(chunk_at(offset, encoded.len(), checksum::of_zeros(length as u64)));
+        worker.encoded.aligned(zeros.len()).copy_from_slice(zeros);
+        return (zeros.len(), checksum::of_zeros(chunk_bytes as u64));
     }
     let bytes = if data == std::slice::from_ref(range) {
         open.attachment.bytes(range.clone())
     } else {
         // The encoder needs the chunk in one piece, and its holes must not be touched where they are.
         worker.gathered.clear();
-        worker.gathered.resize(length, 0);
+        worker.gathered.resize(chunk_bytes, 0);
         for part in data {
             let at = (part.start - range.start) as usize;
             let bytes = open.attachment.bytes(part.clone());
@@ -559,15 +567,9 @@ fn copy_compressed(
     let made = worker.encoder.encode(bytes, kind, encoded);
     let length = codec::pad_to_sector(encoded, made);
     if data.is_empty() {
-        worker.zeros = Some((kind, bytes.len(), encoded[..length].to_vec()));
+        worker.zeros = Some((kind, chunk_bytes, encoded[..length].to_vec()));
     }
-    let offset = open.places.place(pool, index, length as u64)?;
-    open.file.write(offset, &encoded[..length])?;
-    Ok(chunk_at(offset, length, crc32))
-}
-
-fn chunk_at(offset: u64, length: usize, crc32: u32) -> Chunk {
-    Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 }
+    (length, crc32)
 }
 
 /// The last chunk is done: completes the file. Gives it to be made durable.
