@@ -59,3 +59,53 @@ test('a limit on file sizes is an error, not a death', async (t) => {
   t.regex(done.stderr, /error: fallocate .*: file too large\nHINT: raise the limit on file sizes/, show(done));
   t.deepEqual(machine.names(machine.path('b')), []);
 });
+
+testTraced('what a killed restore made is not forgotten where the boot cannot be told', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  const killed = await machine.traced(['shmget:signal=KILL:when=4'], ['restore', machine.path('b')]);
+  t.is(killed.signal, 'SIGKILL', show(killed));
+  const bootId = '/proc/sys/kernel/random/boot_id';
+  const failed = await machine.tracedOn(bootId, ['read:error=EIO'], ['restore', machine.path('b')]);
+  t.is(failed.status, 1, show(failed));
+  t.regex(failed.stderr, /error: read \/proc\/sys\/kernel\/random\/boot_id: input\/output error\nHINT: /, show(failed));
+  await machine.expect(0, ['restore', machine.path('b')]);
+  t.is(await machine.memory(), before);
+});
+
+testTraced('where it cannot be told whether the kernel keeps segments, none is attached', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const before = await machine.memory();
+  const forced = '/proc/sys/kernel/shm_rmid_forced';
+  const failed = await machine.tracedOn(forced, ['openat:error=EMFILE'], ['backup', machine.path('b')]);
+  t.is(failed.status, 6, show(failed));
+  t.regex(failed.stderr, /error: read \/proc\/sys\/kernel\/shm_rmid_forced: too many open files\nHINT: /, show(failed));
+  t.is(await machine.memory(), before);
+  t.deepEqual(machine.names(machine.path('b')), []);
+});
+
+testTraced('what another process writes into a segment that is being filled is no damage of the backup', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  const isFilled = async () => {
+    const { report } = await machine.json(0, ['list', '-v']);
+    return report?.segments.some(({ key, resident_bytes: bytes }) => key === 'ae001100' && Boolean(bytes)) ?? false;
+  };
+  // Its bytes have come, and are not summed yet.
+  const file = machine.path('b', 'ae001100.dat');
+  const done = await machine.tracedOn(file, ['pread64:delay_exit=3000000'], ['restore', '-t1', machine.path('b')], {
+    during: async () => {
+      await until('a segment filled', isFilled);
+      await machine.sim('poke', '--key', 'ae001100', '--offset', '4096', '--hex', '77');
+    },
+  });
+  t.is(done.status, 3, show(done));
+  t.regex(done.stderr, /segment ae001100 changed while it was restored: another process \(pid \d+\) had it attached\nHINT: /);
+  t.is(await machine.memory(), '');
+});

@@ -72,9 +72,9 @@ export async function run(command: string, args: readonly string[], options: Run
 }
 
 /** Waits until `condition` holds; fails after a time that no machine needs. */
-export async function until(what: string, condition: () => boolean): Promise<void> {
+export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
   const end = Date.now() + 60_000;
-  while (!condition()) {
+  while (!(await condition())) {
     if (Date.now() > end) throw new Error(`never came: ${what}`);
     await new Promise((wake) => {
       setTimeout(wake, 2);
@@ -167,6 +167,12 @@ export class Machine {
    */
   async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
     return this.exec('strace', [...this.#tracer(injections), process.execPath, MAIN, ...args], options);
+  }
+
+  /** The same, of calls on this path alone. */
+  async tracedOn(path: string, injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
+    const words = ['-P', path, ...this.#tracer(injections), process.execPath, MAIN, ...args];
+    return this.exec('strace', words, options);
   }
 
   /** The same on a terminal of its own, to which both streams go. */

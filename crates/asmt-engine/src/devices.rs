@@ -8,12 +8,13 @@
 use crate::configuration::{self, Configuration};
 use crate::error::{Code, Error, Result, without_number};
 use crate::freshness::{Device, DeviceState, Facts, Host, NamespaceFacts, Sign};
+use crate::kernel;
 use crate::run;
 use crate::segment::{HEADER_BYTES, NamespaceName, STRIPE_MAGIC, STRIPE_TRUSTED, StripeHeader};
 use crate::store::{Store, modified_ms};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Where the configuration is if nothing else is said.
@@ -42,7 +43,7 @@ pub struct Places {
 
 /// Looks for everything that tells of these namespaces. `store` is the directory that a restore would mark.
 ///
-/// Errors: `config-unreadable` if a configuration was named and cannot be read.
+/// Errors: `config-unreadable` if a configuration was named and cannot be read; failed calls.
 pub fn gather(places: &Places, names: &[NamespaceName], store: Option<&Store>) -> Result<Facts> {
     let (configuration, found) = read_configuration(places)?;
     let found = found.unwrap_or_else(|| Configuration { logs: vec![DEFAULT_LOG.to_owned()], ..Configuration::default() });
@@ -71,30 +72,31 @@ pub fn gather(places: &Places, names: &[NamespaceName], store: Option<&Store>) -
             facts.devices = paths.map(|path| look(path, Path::new(path))).collect();
         }
     }
-    let work_directory = Path::new(found.work_directory.as_deref().unwrap_or(DEFAULT_WORK_DIRECTORY));
-    let logs = found.logs.iter().filter_map(|path| sign_of(Path::new(path)));
-    let signs = latest(signs_in(&work_directory.join("smd"))).into_iter().chain(latest(logs));
+    let (signs, unseen) = if has_known_places { signs(&found)? } else { Default::default() };
     Ok(Facts {
-        host: host(),
+        host: host()?,
         configuration,
         namespaces,
         strays,
         oddities: found.oddities,
-        signs: signs.filter(|_| has_known_places).collect(),
+        signs,
+        unseen,
         has_index_checkpoint: found.has_index_checkpoint,
         is_markable: store.is_none_or(Store::is_writable),
     })
 }
 
 /// This machine.
-pub fn host() -> Host {
-    let machine_id = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-    Host {
+///
+/// Errors: failed calls.
+pub fn host() -> Result<Host> {
+    let machine_id = kernel::text_if_there("/etc/machine-id")?.map(|text| text.trim().to_owned());
+    Ok(Host {
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         // An image that was not yet started has another text there.
-        machine_id: Some(machine_id).filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
-        boot_id: run::boot_id(),
-    }
+        machine_id: machine_id.filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())),
+        boot_id: run::boot_id()?,
+    })
 }
 
 /// The configuration, and its path; else why there is none.
@@ -174,20 +176,45 @@ fn header_of(path: &Path) -> std::result::Result<DeviceState, String> {
     })
 }
 
+/// The latest sign of the server's life of each kind, and what this user may not look at.
+///
+/// Errors: failed calls.
+fn signs(configuration: &Configuration) -> Result<(Vec<Sign>, Vec<String>)> {
+    let smd = Path::new(configuration.work_directory.as_deref().unwrap_or(DEFAULT_WORK_DIRECTORY)).join("smd");
+    let (mut latest, mut unseen) = (Vec::new(), Vec::new());
+    let names = if_visible(&smd, crate::store::names_of(&smd), &mut unseen)?.unwrap_or_default();
+    let of_server = names.into_iter().take(MAX_SMD_FILES).map(|name| smd.join(name)).collect::<Vec<_>>();
+    let logs = configuration.logs.iter().map(PathBuf::from).collect::<Vec<_>>();
+    for paths in [of_server, logs] {
+        let mut found = Vec::new();
+        for path in paths {
+            found.extend(if_visible(&path, sign_of(&path), &mut unseen)?.flatten());
+        }
+        latest.extend(found.into_iter().max_by_key(|sign| sign.at_ms));
+    }
+    Ok((latest, unseen))
+}
+
 /// When a file was last written, if there is something in it: an empty one is left by who rotates logs.
-fn sign_of(path: &Path) -> Option<Sign> {
-    let stat = fs::stat(path).ok()?;
+fn sign_of(path: &Path) -> Result<Option<Sign>> {
+    let stat = fs::stat(path).map_err(|error| Error::io("stat", path.display(), error))?;
     let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile && stat.st_size > 0;
-    is_file.then(|| Sign { path: path.display().to_string(), at_ms: modified_ms(&stat) })
+    Ok(is_file.then(|| Sign { path: path.display().to_string(), at_ms: modified_ms(&stat) }))
 }
 
-fn signs_in(directory: &Path) -> impl Iterator<Item = Sign> {
-    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten().take(MAX_SMD_FILES);
-    entries.filter_map(|entry| sign_of(&entry.path()))
-}
-
-fn latest(signs: impl Iterator<Item = Sign>) -> Option<Sign> {
-    signs.max_by_key(|sign| sign.at_ms)
+/// What was found at a path; `None` where there is nothing, or nothing that this user may look at, which is noted.
+fn if_visible<T>(path: &Path, found: Result<T>, unseen: &mut Vec<String>) -> Result<Option<T>> {
+    match found {
+        Ok(found) => Ok(Some(found)),
+        Err(error) => match error.io_kind() {
+            Some(ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Some(ErrorKind::PermissionDenied) => {
+                unseen.push(path.display().to_string());
+                Ok(None)
+            }
+            _ => Err(error),
+        },
+    }
 }
 
 #[cfg(test)]
@@ -237,6 +264,32 @@ mod tests {
         for path in [scratch.0.join("none"), scratch.0.clone(), PathBuf::from("/dev/null"), PathBuf::new()] {
             assert!(matches!(look("x", &path).state, DeviceState::Unreadable(_)), "{}", path.display());
         }
+    }
+
+    #[test]
+    fn signs_are_the_latest_of_each_kind_and_what_may_not_be_seen_is_noted() {
+        let scratch = scratch("signs");
+        let (smd, log) = (scratch.0.join("smd"), scratch.0.join("log"));
+        let work_directory = Some(scratch.0.display().to_string());
+        let logs = vec![log.display().to_string(), log.join("below a file").display().to_string()];
+        let configuration = Configuration { work_directory, logs, ..Configuration::default() };
+        assert_eq!(signs(&configuration).expect("nothing is there"), (vec![], vec![]));
+        std::fs::create_dir(&smd).expect("a directory");
+        for (path, text) in [(smd.join("old"), "x"), (smd.join("new"), "x"), (log.clone(), "")] {
+            std::fs::write(path, text).expect("written");
+        }
+        let old = std::fs::File::open(smd.join("old")).expect("opened");
+        old.set_modified(std::time::UNIX_EPOCH).expect("older");
+        let paths = |found: Vec<Sign>| found.into_iter().map(|sign| sign.path).collect::<Vec<_>>();
+        let (found, unseen) = signs(&configuration).expect("a look");
+        assert_eq!((paths(found), unseen), (vec![smd.join("new").display().to_string()], vec![]), "an empty log is none");
+
+        let denied = || Err::<(), _>(Error::io("open", smd.display(), std::io::Error::from(ErrorKind::PermissionDenied)));
+        let mut unseen = Vec::new();
+        assert_eq!(if_visible(&smd, denied(), &mut unseen).expect("not an error"), None);
+        assert_eq!(unseen, [smd.display().to_string()]);
+        let failed = Err::<(), _>(Error::io("open", smd.display(), std::io::Error::from_raw_os_error(libc::EIO)));
+        assert!(if_visible(&smd, failed, &mut unseen).is_err());
     }
 
     #[test]

@@ -80,6 +80,8 @@ codes! {
     UnknownVersion = "unknown-version", Refused;
     /// A segment changed, went or was attached while it was copied.
     SegmentChanged = "segment-changed", Refused;
+    /// A segment was swapped out while its holes were told by what is resident.
+    SegmentSwapped = "segment-swapped", Refused;
     /// Files of the same instance and nsid are in the directory.
     BackupExists = "backup-exists", Refused;
     /// Segments of the namespace are in memory.
@@ -231,6 +233,11 @@ impl Error {
     pub fn from_problems(mut problems: Vec<Problem>) -> Option<Self> {
         problems.sort_by_key(|problem| problem.kind);
         (!problems.is_empty()).then_some(Self { problems, source: None })
+    }
+
+    /// What kind of failed call it is; `None` where it is none.
+    pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
+        self.source.as_ref().map(std::io::Error::kind)
     }
 
     /// A failed system call: what was being done, to what, and what the system said. The code follows from the error.

@@ -105,12 +105,23 @@ impl Made {
         if self.source.address.segment_type.has_header() {
             return Ok(());
         }
+        self.check_in_no_others_hands()
+    }
+
+    fn check_in_no_others_hands(&self) -> Result<()> {
         match sysv::last_pid(self.shmid) {
             // 0: nobody had it yet.
             Ok(pid) if pid == 0 || pid.cast_unsigned() == std::process::id() => Ok(()),
             Ok(pid) => Err(self.changed(&format!("another process (pid {pid}) had it attached"))),
             Err(error) => Err(self.gone_or_failed(error)),
         }
+    }
+
+    /// What is wrong where the bytes in the segment are not those that came out of the file: if another process had it in hand,
+    /// neither the backup is damaged nor the machine's memory.
+    fn or_changed(&self, error: Error) -> Error {
+        let is_of_content = matches!(error.first().code, Code::ContentDamaged | Code::CompareFailed);
+        if is_of_content { self.check_in_no_others_hands().err().unwrap_or(error) } else { error }
     }
 
     fn changed(&self, what: &str) -> Error {
@@ -364,7 +375,8 @@ fn fill_made(
         let open = in_work[index]
             .enter(|| Ok(Open { file: reading::open(store, source, false)?, attachment: target.attach(Access::ReadWrite)? }))?;
         let mut sink = Filling { made: target, attachment: &open.attachment, data_bytes: &data_bytes };
-        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)?;
+        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)
+            .map_err(|error| target.or_changed(error))?;
         reading::put_sums(&target.sums, source, unit, &found);
         control.add_done(unit_bytes(source, unit));
         if let Some(open) = in_work[index].leave(open) {
@@ -398,11 +410,11 @@ fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<(
             let found = sum_of(target, &attachment, &range).map_err(|error| Error::io("lseek", target.source.key, error))?;
             let expected = lock(&target.sums)[usize::try_from(chunk_index).unwrap_or(usize::MAX)];
             if found != expected {
-                return Err(Error::new(
+                return Err(target.or_changed(Error::new(
                     Code::CompareFailed,
                     format!("segment {} at {}: CRC-32 {found:08x}, expected {expected:08x}", target.source.key, range.start),
                     "do not trust this machine's memory: look at the kernel's log",
-                ));
+                )));
             }
             control.add_done(range.end - range.start);
             let _ = in_work[index].leave(attachment);

@@ -90,6 +90,8 @@ pub struct Facts {
     pub oddities: Vec<String>,
     /// The latest sign of a server's life of each kind.
     pub signs: Vec<Sign>,
+    /// Places of such signs that this user may not look at.
+    pub unseen: Vec<String>,
     /// Whether the server keeps a checkpoint of the index by itself.
     pub has_index_checkpoint: bool,
     /// Whether a mark can be written into the backup's directory.
@@ -217,6 +219,13 @@ pub fn judge_restore(
                 "devices-not-asked",
                 format!("{title}: devices could not be asked whether the server has run since the backup: {why}; went by the backup's mark, the host, and files that the server writes"),
             ));
+            if !facts.unseen.is_empty() {
+                let places = facts.unseen.join(", ");
+                let text = format!(
+                    "{title}: whether the server has written to {places} since the backup was not seen: permission denied"
+                );
+                plan.remarks.push(Remark::new("signs-not-seen", text));
+            }
             found.extend(check_signs(&backup, facts, &title));
             if !facts.is_markable {
                 found.push(Problem::new(
@@ -439,7 +448,7 @@ fn check_mark(mark: Option<&Result<Used, String>>, basis: Basis, here: &Host, ti
                     used_hint,
                 ));
             }
-            let earlier = used.restores.iter().find(|restore| restore.boot_id != here.boot_id || here.boot_id.is_empty());
+            let earlier = used.restores.iter().find(|restore| restore.boot_id != here.boot_id);
             if let Some(earlier) = earlier.filter(|_| basis == Basis::Fallback) {
                 found.push(Problem::new(
                     Code::BackupUsed,
@@ -540,6 +549,7 @@ mod tests {
                     strays: Vec::new(),
                     oddities: Vec::new(),
                     signs: Vec::new(),
+                    unseen: Vec::new(),
                     has_index_checkpoint: false,
                     is_markable: true,
                 },
@@ -709,6 +719,9 @@ mod tests {
         assert!(plan.refusals.is_empty() && must_mark);
         assert_eq!(plan.remarks.iter().map(|remark| remark.code).collect::<Vec<_>>(), ["devices-not-asked"]);
         assert!(plan.remarks[0].message.contains("aerospike.conf is not there"), "{:?}", plan.remarks);
+        let (plan, _) = blind_with(|case| case.facts.unseen.push("/opt/aerospike/smd".to_owned())).judge();
+        assert_eq!(plan.remarks.iter().map(|remark| remark.code).collect::<Vec<_>>(), ["devices-not-asked", "signs-not-seen"]);
+        assert!(plan.remarks[1].message.contains("/opt/aerospike/smd"), "{:?}", plan.remarks);
         let retired = |case: &mut Case| {
             let mut used = Used::new(MADE_MS, case.manifest.as_ref().map(|manifest| manifest.boot_id.clone()));
             used.retired = Some(Use { at_ms: MADE_MS, host: "node1".to_owned(), boot_id: "boot-now".to_owned() });
@@ -729,11 +742,6 @@ mod tests {
             ("written later", Case::blind().sign_at(MADE_MS + SLACK_MS + 1), vec![Code::BackupStale]),
             ("a served restore", Case::blind().restored_in("boot-now").sign_at(MADE_MS + 60_000), vec![Code::BackupStale]),
             ("cannot be marked", blind_with(|case| case.facts.is_markable = false), vec![Code::CannotMarkUsed]),
-            (
-                "no boot id to compare with",
-                blind_with(|case| case.facts.host.boot_id.clear()).restored_in(""),
-                vec![Code::BackupUsed],
-            ),
             (
                 "a namespace that is not configured",
                 blind_with(|case| case.facts.configuration = Ok("aerospike.conf".to_owned())),

@@ -6,10 +6,11 @@
 //! is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
+use crate::kernel;
 use crate::memory::{self, Memory};
 use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -133,14 +134,14 @@ pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a Namesp
 
 /// Looks at this IPC namespace.
 ///
-/// Errors: what `shmctl` gives. Segments that vanish meanwhile are left out.
+/// Errors: failed calls. Segments that vanish meanwhile are left out.
 pub fn take() -> Result<Inventory> {
     let stats = sysv::all_segments().map_err(|error| Error::io("shmctl", "(listing segments)", error))?;
-    let pages = resident_and_swapped();
+    let pages = resident_and_swapped()?;
     let mut inventory = Inventory {
-        limits: sysv::limits().ok(),
-        memory: memory::take(),
-        is_rmid_forced: fs::read_to_string("/proc/sys/kernel/shm_rmid_forced").is_ok_and(|text| text.trim() != "0"),
+        limits: Some(sysv::limits().map_err(|error| Error::io("shmctl", "(limits of segments)", error))?),
+        memory: memory::take()?,
+        is_rmid_forced: kernel::text_if_there("/proc/sys/kernel/shm_rmid_forced")?.is_some_and(|text| text.trim() != "0"),
         ..Inventory::default()
     };
     for stat in stats {
@@ -207,21 +208,27 @@ fn read_header(
     }
 }
 
-/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where it cannot be read.
-fn resident_and_swapped() -> HashMap<i32, (u64, u64)> {
-    let text = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
+/// Segments that have pages swapped out now, by id.
+///
+/// Errors: failed calls.
+pub fn swapped() -> Result<HashSet<i32>> {
+    Ok(resident_and_swapped()?.into_iter().filter(|(_, (_, swapped_bytes))| *swapped_bytes > 0).map(|(shmid, _)| shmid).collect())
+}
+
+/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where the kernel does not say.
+fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
+    let text = kernel::text("/proc/sysvipc/shm")?;
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
     let column = |name: &str| names.iter().position(|found| *found == name);
     let (Some(id), Some(rss), Some(swap)) = (column("shmid"), column("rss"), column("swap")) else {
-        return HashMap::new();
+        return Ok(HashMap::new());
     };
-    lines
-        .filter_map(|line| {
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            Some((fields.get(id)?.parse().ok()?, (fields.get(rss)?.parse().ok()?, fields.get(swap)?.parse().ok()?)))
-        })
-        .collect()
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        Some((fields.get(id)?.parse().ok()?, (fields.get(rss)?.parse().ok()?, fields.get(swap)?.parse().ok()?)))
+    };
+    Ok(lines.filter_map(of_line).collect())
 }
 
 /// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.

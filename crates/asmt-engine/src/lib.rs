@@ -20,6 +20,7 @@ pub mod freshness;
 pub mod huffman;
 pub mod inflate;
 pub mod inventory;
+pub mod kernel;
 pub mod lanes;
 pub mod memory;
 pub mod plan;
@@ -206,7 +207,7 @@ impl<'r> Operation<'r> {
             self.control
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
-        let run = run::RunId::own();
+        let run = run::RunId::own()?;
         let staged = transfer::stage(&store, &run, &plan.namespaces, &self.origin(&plan, facts), self.options, self.control)?;
         let manifests: Vec<format::Manifest> = staged.namespaces.iter().map(|namespace| namespace.manifest.clone()).collect();
         let mut report = report.with_manifests(&manifests);
@@ -304,7 +305,7 @@ impl<'r> Operation<'r> {
         }
         plan.remarks.clear();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
-        let now = use_of(&devices::host());
+        let now = use_of(&devices::host()?);
         for target in targets(&plan, &listing) {
             target.retire(&store, &now)?;
         }

@@ -1,9 +1,10 @@
 //! How much memory segments can be made of here: the kernel's, that of this process's cgroup, and what may be promised.
 //!
-//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not fit; what cannot be read
-//! is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
+//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not fit; what is not there,
+//! or not shown to this user, is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
 
-use std::fs;
+use crate::error::Result;
+use crate::kernel;
 use std::path::{Component, Path, PathBuf};
 
 /// What is there, at one moment. Sizes in bytes.
@@ -34,13 +35,18 @@ pub struct CgroupLimit {
 const NO_LIMIT_BYTES: u64 = 1 << 62;
 
 /// Looks at this machine and at this process's cgroup.
-pub fn take() -> Memory {
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let mode = fs::read_to_string("/proc/sys/vm/overcommit_memory").unwrap_or_default();
-    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let limits = hierarchies(&own, &mounts).into_iter().flat_map(|hierarchy| hierarchy.limits());
-    Memory { cgroup: limits.min_by_key(|limit| limit.available_bytes), ..of_kernel(&info, &mode) }
+///
+/// Errors: failed calls.
+pub fn take() -> Result<Memory> {
+    let (info, mode) = (kernel::text("/proc/meminfo")?, kernel::text("/proc/sys/vm/overcommit_memory")?);
+    // None where the kernel was built without control groups.
+    let own = kernel::text_if_there("/proc/self/cgroup")?.unwrap_or_default();
+    let mut limits = Vec::new();
+    for hierarchy in hierarchies(&own, &kernel::text("/proc/self/mountinfo")?) {
+        limits.extend(hierarchy.limits()?);
+    }
+    let cgroup = limits.into_iter().min_by_key(|limit| limit.available_bytes);
+    Ok(Memory { cgroup, ..of_kernel(&info, &mode) })
 }
 
 fn of_kernel(info: &str, overcommit_mode: &str) -> Memory {
@@ -100,24 +106,31 @@ fn place(mount_line: &str, is_v2: bool, path: &Path) -> Option<Hierarchy> {
 
 impl Hierarchy {
     /// Limits of the own cgroup and of all above it, as far as they are visible.
-    fn limits(&self) -> Vec<CgroupLimit> {
+    fn limits(&self) -> Result<Vec<CgroupLimit>> {
         let names: &[&str] = if self.is_v2 { &["memory.max", "memory.high"] } else { &["memory.limit_in_bytes"] };
-        let levels = self.own.ancestors().take_while(|level| level.starts_with(&self.mount));
-        levels.flat_map(|level| names.iter().filter_map(|name| self.limit(level, name))).collect()
+        let mut found = Vec::new();
+        for level in self.own.ancestors().take_while(|level| level.starts_with(&self.mount)) {
+            for name in names {
+                found.extend(self.limit(level, name)?);
+            }
+        }
+        Ok(found)
     }
 
-    fn limit(&self, level: &Path, name: &str) -> Option<CgroupLimit> {
-        let text = |name: &str| fs::read_to_string(level.join(name)).ok();
-        let number = |name: &str| text(name)?.trim().parse::<u64>().ok();
+    /// `None` where there is no limit: the topmost cgroup has no file for one.
+    fn limit(&self, level: &Path, name: &str) -> Result<Option<CgroupLimit>> {
+        let text = |name: &str| kernel::text_if_visible(level.join(name));
+        let number = |name: &str| text(name).map(|text| text.and_then(|text| text.trim().parse::<u64>().ok()));
         // "max" is no number, and no limit.
-        let limit_bytes = number(name).filter(|limit| *limit < NO_LIMIT_BYTES)?;
+        let Some(limit_bytes) = number(name)?.filter(|limit| *limit < NO_LIMIT_BYTES) else { return Ok(None) };
         let (usage, reclaimable): (_, &[&str]) = if self.is_v2 {
             ("memory.current", &["inactive_file", "active_file", "slab_reclaimable"])
         } else {
             ("memory.usage_in_bytes", &["total_inactive_file", "total_active_file"])
         };
-        let used = number(usage)?.saturating_sub(sum_of(&text("memory.stat").unwrap_or_default(), reclaimable));
-        Some(CgroupLimit { file: level.join(name), limit_bytes, available_bytes: limit_bytes.saturating_sub(used) })
+        let Some(used) = number(usage)? else { return Ok(None) };
+        let used = used.saturating_sub(sum_of(&text("memory.stat")?.unwrap_or_default(), reclaimable));
+        Ok(Some(CgroupLimit { file: level.join(name), limit_bytes, available_bytes: limit_bytes.saturating_sub(used) }))
     }
 }
 
@@ -130,6 +143,7 @@ fn sum_of(stat: &str, names: &[&str]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn the_kernels_numbers_by_its_way_of_promising() {
@@ -181,20 +195,23 @@ mod tests {
         let hierarchy = Hierarchy { is_v2: true, mount: mount.clone(), own };
         let found = |limit: &CgroupLimit| (limit.file.clone(), limit.limit_bytes, limit.available_bytes);
         let expected = [(mount.join("a/b/memory.high"), 9000, 6000), (mount.join("a/memory.max"), 5000, 0)];
-        assert_eq!(hierarchy.limits().iter().map(found).collect::<Vec<_>>(), expected);
+        assert_eq!(hierarchy.limits().expect("limits").iter().map(found).collect::<Vec<_>>(), expected);
         write("memory.limit_in_bytes", "9223372036854771712\n");
         write("memory.usage_in_bytes", "1\n");
         let hierarchy = |own: &Path| Hierarchy { is_v2: false, mount: mount.clone(), own: own.to_owned() };
-        assert_eq!(hierarchy(&mount).limits(), [], "what v1 writes for none");
+        assert_eq!(hierarchy(&mount).limits().expect("limits"), [], "what v1 writes for none");
         write("memory.limit_in_bytes", "70\n");
         write("memory.usage_in_bytes", "50\n");
         write("memory.stat", "inactive_file 1\ntotal_inactive_file 20\ntotal_active_file 5\n");
-        assert_eq!(hierarchy(&mount).limits().iter().map(|limit| limit.available_bytes).collect::<Vec<_>>(), [45]);
+        assert_eq!(
+            hierarchy(&mount).limits().expect("limits").iter().map(|limit| limit.available_bytes).collect::<Vec<_>>(),
+            [45]
+        );
         fs::remove_dir_all(&mount).expect("removed");
     }
 
     #[test]
     fn this_machine_has_memory() {
-        assert!(take().available_bytes.is_some_and(|bytes| bytes > 1 << 20));
+        assert!(take().expect("a look").available_bytes.is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -4,9 +4,11 @@
 //! Promise: two runs never have the same id, not even after a reboot, in two containers, or when a process id is used
 //! again. Must never: call a run dead whose process cannot be seen from here, unless a lock shows that it has ended.
 
+use crate::error::{Error, Result};
+use crate::kernel;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::io::ErrorKind;
 
 /// Identity of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,10 +25,13 @@ pub struct RunId {
 
 impl RunId {
     /// This process's.
-    pub fn own() -> Self {
-        let pid_namespace = fs::metadata("/proc/self/ns/pid").map_or(0, |metadata| metadata.ino());
-        let start_ticks = start_ticks("self").unwrap_or(0);
-        Self { boot: compact(&boot_id()), pid_namespace, pid: std::process::id(), start_ticks }
+    ///
+    /// Errors: failed calls.
+    pub fn own() -> Result<Self> {
+        let boot = boot_id()?.chars().filter(char::is_ascii_hexdigit).collect();
+        let pid_namespace = kernel::namespace("pid")?;
+        let start_ticks = start_in(&kernel::text(OWN_STAT)?).ok_or_else(|| unreadable(OWN_STAT))?;
+        Ok(Self { boot, pid_namespace, pid: std::process::id(), start_ticks })
     }
 
     /// Reads what [`fmt::Display`] writes.
@@ -39,19 +44,18 @@ impl RunId {
         Some(Self { boot: boot.to_owned(), pid_namespace, pid, start_ticks })
     }
 
-    /// Whether it is of the boot this machine is in now.
-    pub fn is_of_this_boot(&self) -> bool {
-        self.boot == Self::own().boot
+    /// Whether it is of the same boot as this process's run, `own`.
+    pub fn is_of_boot_of(&self, own: &Self) -> bool {
+        self.boot == own.boot
     }
 
-    /// Whether it is another run than this one, and its process lives, or may live where it cannot be seen. `is_locked`
-    /// says that this run holds the lock that every live one would hold: then what cannot be seen has ended.
-    pub fn is_other_and_may_live(&self, is_locked: bool) -> bool {
-        let own = Self::own();
-        if *self == own || self.boot != own.boot {
+    /// Whether it is another run than this process's, `own`, and its process lives, or may live where it cannot be seen.
+    /// `is_locked` says that this run holds the lock that every live one would hold: then what cannot be seen has ended.
+    pub fn is_other_and_may_live(&self, own: &Self, is_locked: bool) -> bool {
+        if self == own || !self.is_of_boot_of(own) {
             return false;
         }
-        if self.pid_namespace != own.pid_namespace || own.start_ticks == 0 {
+        if self.pid_namespace != own.pid_namespace {
             return !is_locked;
         }
         match start_ticks(&self.pid.to_string()) {
@@ -68,15 +72,20 @@ impl fmt::Display for RunId {
     }
 }
 
+const OWN_STAT: &str = "/proc/self/stat";
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 /// The kernel's boot id, as it writes it; another one after each boot.
-pub fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+///
+/// Errors: failed calls. Without it an earlier restore would pass for one of another boot, and a live run for a dead one.
+pub fn boot_id() -> Result<String> {
+    let id = kernel::text(BOOT_ID)?.trim().to_owned();
+    let is_id = id.chars().filter(char::is_ascii_hexdigit).count() == 32;
+    if is_id { Ok(id) } else { Err(unreadable(BOOT_ID)) }
 }
 
-fn compact(boot_id: &str) -> String {
-    let digits: String = boot_id.chars().filter(char::is_ascii_hexdigit).collect();
-    // A /proc without it: still a well-formed id, that no boot has.
-    if digits.len() == 32 { digits } else { "0".repeat(32) }
+fn unreadable(path: &str) -> Error {
+    Error::io("read", path, std::io::Error::from(ErrorKind::InvalidData))
 }
 
 /// Who runs it, and what he may do.
@@ -118,10 +127,14 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// Field 22 of `/proc/PID/stat`. The command before it is in parentheses and may hold anything.
+/// When a process began, if `/proc` shows it.
 fn start_ticks(pid: &str) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    text.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    start_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22 of `/proc/PID/stat`. The command before it is in parentheses and may hold anything.
+fn start_in(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -130,10 +143,10 @@ mod tests {
 
     #[test]
     fn an_id_is_read_back_and_its_own_run_is_no_other() {
-        let own = RunId::own();
+        let own = RunId::own().expect("an id");
         assert_eq!(RunId::parse(&own.to_string()), Some(own.clone()));
         assert!(own.start_ticks > 0 && own.pid_namespace > 0);
-        assert!(!own.is_other_and_may_live(false));
+        assert!(!own.is_other_and_may_live(&own, false));
         for text in ["", "x-1-2-3", "00112233445566778899aabbccddeeff-1-2", "00112233445566778899aabbccddeeff-1-2-3-4"] {
             assert_eq!(RunId::parse(text), None, "{text}");
         }
@@ -142,19 +155,21 @@ mod tests {
     #[test]
     fn a_process_id_used_again_or_of_another_boot_is_dead() {
         let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get().cast_unsigned();
-        let alive = RunId { pid: parent, start_ticks: start_ticks(&parent.to_string()).expect("its start"), ..RunId::own() };
+        let own = RunId::own().expect("an id");
+        let alive = RunId { pid: parent, start_ticks: start_ticks(&parent.to_string()).expect("its start"), ..own.clone() };
         for is_locked in [false, true] {
-            assert!(alive.is_other_and_may_live(is_locked));
-            assert!(!RunId { start_ticks: alive.start_ticks + 1, ..alive.clone() }.is_other_and_may_live(is_locked));
-            assert!(!RunId { boot: "0".repeat(32), ..alive.clone() }.is_other_and_may_live(is_locked));
+            assert!(alive.is_other_and_may_live(&own, is_locked));
+            assert!(!RunId { start_ticks: alive.start_ticks + 1, ..alive.clone() }.is_other_and_may_live(&own, is_locked));
+            assert!(!RunId { boot: "0".repeat(32), ..alive.clone() }.is_other_and_may_live(&own, is_locked));
         }
     }
 
     #[test]
     fn a_run_of_another_container_lives_unless_a_lock_shows_that_it_has_ended() {
-        let elsewhere = RunId { pid_namespace: 1, ..RunId::own() };
-        assert!(elsewhere.is_other_and_may_live(false));
-        assert!(!elsewhere.is_other_and_may_live(true));
+        let own = RunId::own().expect("an id");
+        let elsewhere = RunId { pid_namespace: 1, ..own.clone() };
+        assert!(elsewhere.is_other_and_may_live(&own, false));
+        assert!(!elsewhere.is_other_and_may_live(&own, true));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::inventory::Inventory;
+use crate::kernel;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
 use crate::run::RunId;
@@ -57,7 +58,7 @@ impl Runtime {
     /// Errors: `another-asmt`; failed calls if no directory can be had.
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
-        let ipc_namespace = fs::metadata("/proc/thread-self/ns/ipc").map_or(0, |metadata| metadata.ino());
+        let ipc_namespace = kernel::namespace("ipc")?;
         let path = directory.join(format!("ipc-{ipc_namespace}-instance-{instance}.lock"));
         // Not blocking: a FIFO in its place would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -81,7 +82,7 @@ impl Runtime {
 
     /// Writes down what is about to be made, before any of it is.
     pub fn begin_restore(&self, namespaces: &[NamespaceRestore]) -> Result<RestoreJournal> {
-        let path = self.directory.join(self.journal_prefix() + &RunId::own().to_string());
+        let path = self.directory.join(self.journal_prefix() + &RunId::own()?.to_string());
         let keys = |namespace: &NamespaceRestore| namespace.sources.iter().map(|source| source.key.0).collect();
         let head = JournalHead { began_s: now_s(), namespaces: namespaces.iter().map(keys).collect() };
         let mut text =
@@ -99,11 +100,11 @@ impl Runtime {
 
     /// Removes what restores that were killed have left, and their journals.
     pub fn recover(&self, control: &Control) -> Result<()> {
-        let prefix = self.journal_prefix();
+        let (prefix, own) = (self.journal_prefix(), RunId::own()?);
         for name in crate::store::names_of(&self.directory)? {
             let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
             let path = self.directory.join(&name);
-            if run.is_other_and_may_live(true) {
+            if run.is_other_and_may_live(&own, true) {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
@@ -112,7 +113,7 @@ impl Runtime {
             }
             let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
-            if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_this_boot()) {
+            if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
                 recover_one(&run, &head, &shmids, control)?;
             }
             fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
@@ -232,7 +233,7 @@ fn runtime_directory() -> Result<PathBuf> {
         let path = PathBuf::from(named);
         return usable(&path).map(|()| path);
     }
-    let user_namespace = fs::metadata("/proc/self/ns/user").map_or(0, |metadata| metadata.ino());
+    let user_namespace = kernel::namespace("user")?;
     let user = rustix::process::geteuid().as_raw();
     let of_login = std::env::var_os("XDG_RUNTIME_DIR").map(|path| PathBuf::from(path).join("asmt"));
     let candidates =

@@ -498,7 +498,7 @@ impl Store {
 
     /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
     fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
-        let is_locked = self.is_locked.load(Ordering::Relaxed);
+        let (own, is_locked) = (RunId::own()?, self.is_locked.load(Ordering::Relaxed));
         let mut leftovers = Leftovers::default();
         let mut temporaries = Vec::new();
         let mut journals = Vec::new();
@@ -515,7 +515,7 @@ impl Store {
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
-            if run.is_other_and_may_live(is_locked) {
+            if run.is_other_and_may_live(&own, is_locked) {
                 leftovers.live.push(run);
             } else if !is_file {
                 problems.push((name.clone(), self.unsafe_file(name, "no regular file")));

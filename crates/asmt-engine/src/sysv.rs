@@ -335,6 +335,11 @@ impl Attachment {
         matches!(self.holes, HoleFinder::MapFile(_))
     }
 
+    /// Whether holes are told by what is resident: true only as long as nothing of the segment is swapped out.
+    pub fn tells_holes_by_residency(&self) -> bool {
+        matches!(self.holes, HoleFinder::Mincore)
+    }
+
     /// Size of the segment in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes

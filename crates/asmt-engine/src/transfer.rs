@@ -13,6 +13,7 @@ use crate::format::{
     SECTOR_BYTES, Surroundings, chunk_bytes_for, chunk_count, chunk_range,
 };
 use crate::freshness::Host;
+use crate::inventory::Segment;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::pool::{InWork, Places, Pool, Units};
 use crate::progress::{Control, Phase};
@@ -21,9 +22,9 @@ use crate::run::RunId;
 use crate::segment::{Encoding, Header, Key, NamespaceName, STRIPE_TRUSTED, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Who makes a backup, and where: what the manifest says of it.
 #[derive(Clone, Debug)]
@@ -142,6 +143,8 @@ struct Job<'p> {
     temporary: String,
     chunk_bytes: u32,
     zero_chunks: Vec<(u64, u64)>,
+    /// Holes were told by what is resident, at least once.
+    is_by_residency: AtomicBool,
     /// A range of the segment that was found to be data.
     data_found: std::ops::Range<u64>,
     in_work: InWork<Open>,
@@ -234,6 +237,11 @@ fn stage_in(
     for copy in &copies {
         look_again(copy)?;
     }
+    let by_residency: Vec<&Segment> =
+        jobs.iter().filter(|job| job.is_by_residency.load(Ordering::Relaxed)).map(|job| &job.copy.segment).collect();
+    if !by_residency.is_empty() {
+        check_resident(&by_residency, &crate::inventory::swapped()?)?;
+    }
     let by_key: HashMap<Key, &Job<'_>> = jobs.iter().map(|job| (job.copy.segment.key(), job)).collect();
     let staged = namespaces.iter().zip(manifests).map(|(namespace, manifest)| {
         let files = namespace.copies.iter().map(|copy| {
@@ -294,6 +302,7 @@ fn check_untouched(copy: &Copy) -> Result<()> {
 fn open(store: &Store, job: &Job<'_>) -> Result<Open> {
     check_untouched(job.copy)?;
     let mut attachment = attach(job.copy)?;
+    job.is_by_residency.fetch_or(attachment.tells_holes_by_residency(), Ordering::Relaxed);
     attachment.expect_data(job.data_found.clone());
     Ok(Open { attachment, file: store.reopen(&job.temporary, &job.copy.file_name())?, places: Places::new(FIRST_CHUNK_OFFSET) })
 }
@@ -314,6 +323,18 @@ fn look_again(copy: &Copy) -> Result<()> {
         return Err(changed(copy, "its header is another"));
     }
     Ok(())
+}
+
+/// Fails if pages of a segment were swapped out while its holes were told by what is resident: data may have passed for a
+/// hole. What was swapped out then still is: nobody has it attached, and what passed for a hole was not read.
+fn check_resident(by_residency: &[&Segment], swapped: &HashSet<i32>) -> Result<()> {
+    by_residency.iter().find(|segment| swapped.contains(&segment.stat.shmid)).map_or(Ok(()), |segment| {
+        Err(Error::new(
+            Code::SegmentSwapped,
+            format!("memory of segment {} was swapped out while it was copied, and cannot be told from holes", segment.key()),
+            "run it again: what is swapped out by then is read whole; with CAP_CHECKPOINT_RESTORE (as root) holes are told from it",
+        ))
+    })
 }
 
 /// Holes smaller than this are reserved with the data around them: the number of calls stays bounded.
@@ -384,6 +405,7 @@ fn reserve_one<'p>(temporaries: &Temporaries<'_>, run: &RunId, copy: &'p Copy, c
         temporary: file.temporary().to_owned(),
         chunk_bytes,
         zero_chunks,
+        is_by_residency: AtomicBool::new(attachment.tells_holes_by_residency()),
         data_found: attachment.data_found(),
         in_work: InWork::new(count),
         chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
@@ -676,5 +698,36 @@ fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
         encoding: segment.encoding,
         contents: Contents::Chunks(segment.clone()),
         least_memory_bytes: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_that_was_swapped_out_under_a_look_at_its_pages_fails_the_backup() {
+        let key = Key(0xae00_1000);
+        let stat = sysv::SegmentStat {
+            shmid: 7,
+            key,
+            size_bytes: 4096,
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+            attached_count: 0,
+            creator_uid: 0,
+            creator_pid: 1,
+            changed_at_s: 0,
+            is_removed: false,
+        };
+        let address = key.address().expect("an address");
+        let segment =
+            Segment { stat, address, resident_bytes: Some(0), swapped_bytes: 0, header: Header::None, is_denied: false };
+        assert!(check_resident(&[&segment], &HashSet::from([8])).is_ok());
+        assert!(check_resident(&[], &HashSet::from([7])).is_ok(), "told exactly");
+        let error = check_resident(&[&segment], &HashSet::from([7, 8])).expect_err("lost");
+        assert_eq!(error.first().code, Code::SegmentSwapped);
+        assert!(error.first().message.contains("ae001000"), "{error}");
     }
 }

@@ -62,6 +62,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_openat, "openat", Object::Path(1), &["open", "create", "read", "write", "fsync"]),
     (libc::SYS_mkdirat, "mkdirat", Object::Path(1), &["mkdir", "make directory"]),
     (libc::SYS_unlinkat, "unlinkat", Object::Path(1), &["unlink"]),
+    (libc::SYS_renameat, "renameat", Object::Path(3), &["rename"]),
     (libc::SYS_renameat2, "renameat2", Object::Path(3), &["rename"]),
     (libc::SYS_linkat, "linkat", Object::Path(3), &["link"]),
     (libc::SYS_faccessat, "faccessat", Object::Path(1), &["access", "write in directory"]),

@@ -20,7 +20,7 @@ use tally::{Options, Tally};
 const USAGE: &str = "\
 asmt-faults: whatever fails, whenever it fails, the whole old state or the whole new one is there
 
-  --only syscalls|kills|space|races   one loop (default: all)
+  --only syscalls|kills|space|races   one loop (default: all), or a scenario of it, as in --only kills:backup-twice
   --verb backup|restore|verify|list   only what works on this
   --short                             fewer states, spread over all of them
   --part I/N                          the I-th of N parts of the states

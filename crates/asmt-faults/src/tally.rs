@@ -48,9 +48,9 @@ impl Options {
         Ok(options)
     }
 
-    /// Whether a loop is asked for.
+    /// Whether a loop is asked for: all of it, or one of its scenarios.
     pub fn wants(&self, name: &str) -> bool {
-        self.only.as_ref().is_none_or(|only| only == name)
+        self.only.as_ref().is_none_or(|only| only == name || only.starts_with(&format!("{name}:")))
             && self.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
     }
 
@@ -119,9 +119,11 @@ impl<'o> Tally<'o> {
         }
     }
 
-    /// Whether a loop with this name has states that are asked for.
+    /// Whether a loop's scenario has states that are asked for.
     pub fn wants(&self, name: &str) -> bool {
-        self.options.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
+        let is_only = |only: &String| only == name || name.starts_with(&format!("{only}:"));
+        self.options.only.as_ref().is_none_or(is_only)
+            && self.options.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
     }
 
     /// Whether to try the state; to be asked once for each.

@@ -286,7 +286,7 @@ impl Scenario {
 
 /// Renames what this process has left as if another had, which is dead: the engine tells runs apart by their process.
 pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
-    let own = RunId::own().to_string();
+    let own = RunId::own().map_err(std::io::Error::other)?.to_string();
     for entry in std::fs::read_dir(directory)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.contains(&own) {

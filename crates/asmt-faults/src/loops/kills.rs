@@ -4,7 +4,8 @@
 //! The others go through the command line, for Node takes them: a signal is answered, and the run ends by its exit status with
 //! nothing left, or completes because it had begun to commit. SIGPIPE and a reader that goes away neither stop nor undo.
 //!
-//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an earlier kill has left.
+//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an earlier kill has left; and a call
+//! of the run that sweeps fails.
 
 use crate::calls::Call;
 use crate::tally::{Count, Tally};
@@ -62,29 +63,40 @@ fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'
             continue;
         }
         world.reset();
-        let outcome = kill_at(world, index);
+        let (outcome, _) = kill_at(world, index);
         let wrong = world.judge(&outcome, Allowance::default());
         tally.tried(&mut count, &label, &outcome.word(), &wrong);
     }
     tally.finish(count);
 }
 
-/// Runs until the call with this index, and kills it there.
-fn kill_at(world: &World, index: usize) -> Outcome {
+/// Runs until the call with this index, and kills it there; gives whether it came to that.
+fn kill_at(world: &World, index: usize) -> (Outcome, bool) {
     let mut at = 0;
-    world.run(Program::Driver, Vec::new(), &mut |_| {
+    let outcome = world.run(Program::Driver, Vec::new(), &mut |_| {
         at += 1;
         if at == index + 1 { Action::Signal(libc::SIGKILL) } else { Action::Go }
-    })
+    });
+    (outcome, at > index)
 }
 
-/// A run that fails with EIO at one call, and is killed at each one after it; and a run that is killed, and the next one, which
-/// has to sweep, killed at each call.
+/// Runs with EIO at the call with this index; gives whether it came to that.
+fn fail_at(world: &World, index: usize) -> (Outcome, bool) {
+    let mut at = 0;
+    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+        at += 1;
+        if at == index + 1 && call.can_fail() { Action::Fail(libc::EIO) } else { Action::Go }
+    });
+    (outcome, at > index)
+}
+
+/// A run that fails with EIO at one call, and is killed at each one after it; a run that is killed, and the next one, which has
+/// to sweep, killed at each call; and the same with EIO at each call of the next one.
 fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
     for index in chosen.iter().copied().step_by(if tally.options.is_short { 29 } else { 5 }) {
-        for first in ["fails", "killed"] {
+        for first in ["fails", "killed", "killed-fails"] {
             let step = if tally.options.is_short { 23 } else { 4 };
             for second in (0..).step_by(step) {
                 let label = format!("{index}-{}-{first}:{second}", calls[index]);
@@ -96,17 +108,22 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
                 }
                 world.reset();
                 let mut allowance = Allowance::default();
-                let outcome = if first == "fails" {
+                let (outcome, is_reached) = if first == "fails" {
                     fail_and_kill(world, index, second)
                 } else {
                     kill_at(world, index);
-                    allowance.has_backup = world.has_whole_backup();
+                    allowance = Allowance {
+                        has_backup: world.has_whole_backup(),
+                        follows_kill: true,
+                        removal_failed: first == "killed-fails",
+                        ..allowance
+                    };
                     world.enter();
-                    kill_at(world, second)
+                    if first == "killed" { kill_at(world, second) } else { fail_at(world, second) }
                 };
                 let wrong = world.judge(&outcome, allowance);
                 tally.tried(&mut count, &label, &outcome.word(), &wrong);
-                if !outcome.is_killed() {
+                if !is_reached {
                     break;
                 }
             }
@@ -126,6 +143,7 @@ fn is_changing(name: &str) -> bool {
         "write",
         "pwrite64",
         "fsync",
+        "renameat",
         "renameat2",
         "unlink",
         "unlinkat",
@@ -135,17 +153,18 @@ fn is_changing(name: &str) -> bool {
     CHANGING.contains(&name)
 }
 
-/// The call with this index fails; so many calls later it is killed.
-fn fail_and_kill(world: &World, index: usize, later: usize) -> Outcome {
+/// The call with this index fails; so many calls later it is killed. Gives whether it came to that.
+fn fail_and_kill(world: &World, index: usize, later: usize) -> (Outcome, bool) {
     let mut at = 0_usize;
-    world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
         at += 1;
         match at.checked_sub(index + 1) {
             Some(0) if call.can_fail() => Action::Fail(libc::EIO),
             Some(passed) if passed == later + 1 => Action::Signal(libc::SIGKILL),
             _ => Action::Go,
         }
-    })
+    });
+    (outcome, at > index + later + 1)
 }
 
 fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {

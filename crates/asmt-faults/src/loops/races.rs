@@ -101,7 +101,7 @@ fn at_each_call(world: &World, act: Act, count: &mut Count, tally: &mut Tally<'_
 fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'_>) {
     world.reset();
     let since = Instant::now();
-    let outcome = world.run_free(|| {});
+    let outcome = world.run_free(&mut |_| {});
     assert!(outcome.is_done, "a run in which nothing fails: {outcome:?}");
     let most_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
     let rounds: u64 = if tally.options.is_short { 14 } else { 1400 };
@@ -111,13 +111,14 @@ fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'
         if tally.tries(count, &label) {
             // Any spread will do: a multiplicative hash of the seed.
             let delay = Duration::from_micros((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20) % most_us);
-            let mut other = Other { is_at_random: true, ..Other::new(world) };
-            let outcome = world.run_free(|| {
+            let mut other = Other::new(world);
+            let outcome = world.run_free(&mut |has_ended| {
                 let begin = Instant::now();
                 while begin.elapsed() < delay {
                     std::hint::spin_loop();
                 }
                 other.act(act, seed as usize);
+                other.was_over = has_ended() || ON_RESTORE.contains(&act) && is_trusted();
             });
             let wrong = other.judge(world, &outcome);
             tally.tried(count, &label, &outcome.word(), &wrong);
@@ -205,7 +206,8 @@ struct Other {
     made: Vec<i32>,
     before: BTreeSet<String>,
     act: Option<Act>,
-    is_at_random: bool,
+    /// When it had acted, the run had ended, or base was trusted: that may have been before all of the act.
+    was_over: bool,
     /// Base was trusted when it acted.
     was_trusted: bool,
     /// Segments had been given to their owner: after the last look at each, there are a few calls until base is trusted.
@@ -216,7 +218,7 @@ impl Other {
     fn new(world: &World) -> Self {
         world.reset();
         let before = world.server_sums().iter().map(|line| without_count(line)).collect();
-        Self { held: Vec::new(), made: Vec::new(), before, was_trusted: false, had_begun: false, act: None, is_at_random: false }
+        Self { held: Vec::new(), made: Vec::new(), before, act: None, was_over: false, was_trusted: false, had_begun: false }
     }
 
     fn act(&mut self, act: Act, number: usize) {
@@ -260,6 +262,9 @@ impl Other {
         let mut wrong = Vec::new();
         if outcome.word() == "silent" || outcome.word() == "bug" || outcome.ended.is_endless {
             wrong.push(format!("it ended by {:?}: {}", outcome.ended, outcome.text));
+        }
+        if outcome.word() == "damaged" {
+            wrong.push(format!("it takes what the other has done for damage of the backup: {}", outcome.text));
         }
         match world.scenario().verb {
             Verb::Restore => self.judge_restore(world, outcome, &mut wrong),
@@ -305,7 +310,7 @@ impl Other {
         let there: Vec<SegmentStat> = segments();
         if outcome.is_done {
             // Once base was trusted, the other may have changed what is his by then.
-            if found != self.before && !self.may_be_his(&there) {
+            if found != self.before && !self.may_be_his(&found, &there) {
                 wrong.push(format!("it is done, and there is {found:?}"));
             }
         } else {
@@ -327,11 +332,14 @@ impl Other {
         }
     }
 
-    /// Whether the restore had been completed when the other acted, or was about to be. Where both ran, that is not known, if all
-    /// that is there is his.
-    fn may_be_his(&self, there: &[SegmentStat]) -> bool {
-        let is_all_his = there.iter().all(|stat| self.made.contains(&stat.shmid));
-        self.was_trusted || self.had_begun && self.act == Some(Act::Write) || self.is_at_random && is_all_his
+    /// Whether the restore had been completed when the other acted, or was about to be. Where both ran, its end may lie within
+    /// the act: then each segment that is there is as it was restored, or the other's.
+    fn may_be_his(&self, found: &BTreeSet<String>, there: &[SegmentStat]) -> bool {
+        let is_write = self.act == Some(Act::Write);
+        let made_keys: Vec<String> =
+            there.iter().filter(|stat| self.made.contains(&stat.shmid)).map(|stat| stat.key.to_string()).collect();
+        let is_eithers = |line: &String| self.before.contains(line) || made_keys.iter().any(|key| line.starts_with(key));
+        self.was_trusted || self.had_begun && is_write || self.was_over && (is_write || found.iter().all(is_eithers))
     }
 }
 
