@@ -139,7 +139,7 @@ pub fn take() -> Result<Inventory> {
     let stats = sysv::all_segments().map_err(|error| Error::io("shmctl", "(listing segments)", error))?;
     let pages = resident_and_swapped()?;
     let mut inventory = Inventory {
-        limits: Some(sysv::limits().map_err(|error| Error::io("shmctl", "(limits of segments)", error))?),
+        limits: Some(sysv::limits().map_err(|error| Error::io("shmctl", "(listing segments and their limits)", error))?),
         memory: memory::take()?,
         is_rmid_forced: kernel::text_if_there("/proc/sys/kernel/shm_rmid_forced")?.is_some_and(|text| text.trim() != "0"),
         ..Inventory::default()

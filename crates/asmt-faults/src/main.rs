@@ -80,6 +80,7 @@ fn all_loops(options: &Options) -> ExitCode {
     sys::set_variable("ASMT_RUNTIME_DIR", &scratch.0.join("run"));
     // A limit on file sizes is to be an error, not a signal.
     sys::ignore(libc::SIGXFSZ);
+    sys::run_on_one(options.part_number());
     if is_real_root() {
         sys::unshare_mounts().expect("a mount namespace of its own");
     }

@@ -1,7 +1,7 @@
 //! What the loops need of the kernel: tracing a process call by call, IPC namespaces, limits. The fence of this crate's `unsafe`.
 //!
 //! Promise: a traced process that this one leaves behind is killed with it (`PTRACE_O_EXITKILL`). Must never: trace or signal a
-//! process that this one has not started, or change this process beyond its IPC namespace and its alarm.
+//! process that this one has not started, or change this process beyond its IPC namespace, its CPU and its alarm.
 
 use libc::{c_int, c_long, c_uint, c_void, pid_t};
 use std::fs::File;
@@ -52,6 +52,33 @@ fn set_limit(limit: Limit) -> io::Result<()> {
     let value = libc::rlimit { rlim_cur: limit.value, rlim_max: limit.value };
     // SAFETY: `value` is a live structure that the call only reads.
     check(i64::from(unsafe { libc::setrlimit(limit.resource, &raw const value) })).map(drop)
+}
+
+/// Lets this process, and what it starts, run on these CPUs only. Best effort: it is a matter of speed alone.
+fn run_on(cpus: impl Iterator<Item = usize>) {
+    let mut bits = [0_u64; 16];
+    for cpu in cpus.filter(|cpu| *cpu < 64 * 16) {
+        bits[cpu / 64] |= 1 << (cpu % 64);
+    }
+    // SAFETY: the call reads as many bytes as `bits` has.
+    unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&bits), bits.as_ptr()) };
+}
+
+/// Lets this process, and what it starts, run on one CPU only: a tracer and what it traces take turns, and waking each other
+/// across CPUs takes most of the time.
+pub fn run_on_one(number: usize) {
+    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    run_on(std::iter::once(number % count));
+}
+
+/// Makes a command start on any CPU.
+pub fn prepare_free(command: &mut Command) {
+    let before_exec = || {
+        run_on(0..64 * 16);
+        Ok(())
+    };
+    // SAFETY: what runs between fork and exec makes a system call only, and allocates nothing.
+    unsafe { command.pre_exec(before_exec) };
 }
 
 /// Makes a command start under the limits, and traced by this process if `is_traced`.

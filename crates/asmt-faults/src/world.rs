@@ -365,6 +365,7 @@ impl World {
         let stderr = self.stderr_path();
         let mut command = self.command(Program::Driver);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&stderr).expect("a file"));
+        sys::prepare_free(&mut command);
         let mut child = command.spawn().expect("to start");
         meanwhile(&mut || child.try_wait().expect("to be asked").is_some());
         let done = child.wait_with_output().expect("its end");
