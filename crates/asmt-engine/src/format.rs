@@ -7,6 +7,7 @@
 //! the manifest is ours.
 
 use crate::segment::{Address, Encoding, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType, file_name};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// Bytes in front of the gzip member of a `.dat.gz`.
@@ -573,21 +574,10 @@ fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structures always serialise") + "\n"
 }
 
-/// A time as people write it, UTC, to the second.
+/// A time as people write it, UTC, to the second; the last one there is for what a lie in a file may claim.
 pub fn rfc3339(unix_ms: u64) -> String {
-    let seconds = unix_ms / 1000;
-    let (days, rest) = (seconds / 86_400, seconds % 86_400);
-    // Days to a date in the proleptic Gregorian calendar, counted in years that start on 1 March.
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+    let second = i64::try_from(unix_ms / 1000).ok().and_then(|second| Timestamp::from_second(second).ok());
+    second.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 #[cfg(test)]
@@ -595,8 +585,11 @@ mod tests {
     use super::*;
 
     fn segment(key: u32, size_bytes: u64, encoding: Encoding) -> ManifestSegment {
+        segment_in_chunks(key, size_bytes, encoding, 4096)
+    }
+
+    fn segment_in_chunks(key: u32, size_bytes: u64, encoding: Encoding, chunk_bytes: u32) -> ManifestSegment {
         let key = Key(key);
-        let chunk_bytes = 4096;
         let mut offset = if encoding == Encoding::Gzip { FIRST_CHUNK_OFFSET } else { 0 };
         let mut crc32 = crc32fast::Hasher::new();
         let mut chunks = Vec::new();
@@ -676,7 +669,7 @@ mod tests {
                 let mut bytes = text.clone().into_bytes();
                 bytes[at] ^= 1 << bit;
                 let changed = String::from_utf8(bytes).expect("ASCII stays ASCII");
-                assert_ne!(Manifest::parse(&changed), Ok(manifest()), "bit {bit} of byte {at}");
+                assert!(Manifest::parse(&changed).is_err(), "bit {bit} of byte {at}");
             }
         }
     }
@@ -692,6 +685,8 @@ mod tests {
             ("\"size\":10000", "\"size\":20000"),
             ("\"mode\":\"0640\"", "\"mode\":\"4755\""),
             ("\"uid\":1", "\"uid\":4294967295"),
+            ("\"gid\":2", "\"gid\":4294967295"),
+            ("\"type\":\"pi-base\"", "\"type\":\"pi-treex\""),
             ("\"chunk_size\":4096", "\"chunk_size\":33554432"),
             ("\"chunk_size\":4096", "\"chunk_size\":0"),
             ("\"chunk_size\":4096", "\"chunk_size\":2147483648"),
@@ -709,6 +704,68 @@ mod tests {
             assert!(matches!(outcome, Err(ManifestError::Damaged(_))), "{to}: {outcome:?}");
         }
         assert_eq!(Manifest::parse(&forged("\"version\":1", "\"version\":2")), Err(ManifestError::TooNew(2)));
+    }
+
+    /// A compressed segment of one chunk with this length in its file.
+    fn compressed_to(length: u32) -> ManifestSegment {
+        let mut segment = segment(0xae00_1100, 4096, Encoding::Gzip);
+        segment.chunks[0].length = length;
+        segment.file_bytes = FIRST_CHUNK_OFFSET + u64::from(length) + AFTER_CHUNKS_BYTES;
+        segment
+    }
+
+    #[test]
+    fn a_manifest_that_agrees_with_itself_must_be_true_of_a_backup_too() {
+        type Change = fn(&mut Manifest);
+        let lies: &[(&str, Change)] = &[
+            ("no segments", |lie| lie.segments.clear()),
+            ("a segment twice", |lie| lie.segments.insert(1, lie.segments[1].clone())),
+            ("segments in another order", |lie| lie.segments.swap(0, 1)),
+            ("a compressed base", |lie| lie.segments[1] = segment(0xae00_1000, 65_536, Encoding::Gzip)),
+            ("chunks of no power of two", |lie| lie.segments[2] = segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 5000)),
+            ("chunks too small", |lie| lie.segments[2] = segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 2048)),
+            ("chunks too large", |lie| lie.segments[2] = segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 32 << 20)),
+            ("a segment too small for its type", |lie| lie.segments[1] = segment(0xae00_1000, 100, Encoding::Raw)),
+            ("a chunk of nothing", |lie| lie.segments[2] = compressed_to(0)),
+            ("a chunk that grew too much", |lie| lie.segments[2] = compressed_to(4096 + 2048 + 4 * 4096 + 1)),
+            ("a chunk of nothing before others", |lie| {
+                lie.segments[2].chunks[0].length = 0;
+                lie.segments[2].chunks.iter_mut().skip(1).for_each(|chunk| chunk.offset -= 100);
+                lie.segments[2].file_bytes -= 100;
+            }),
+            ("sums of chunks that are not the segment's", |lie| lie.segments[2].crc32 ^= 1),
+            ("a run of no zero chunks", |lie| lie.segments[2].zero_chunks = vec![(0, 0)]),
+            ("zero chunks past the last", |lie| lie.segments[2].zero_chunks = vec![(0, 4)]),
+            ("zero chunks before those before", |lie| lie.segments[2].zero_chunks = vec![(1, 1), (0, 1)]),
+        ];
+        for (what, change) in lies {
+            let mut lie = manifest();
+            change(&mut lie);
+            let outcome = Manifest::parse(&lie.to_text());
+            assert!(matches!(outcome, Err(ManifestError::Damaged(_))), "{what}: {outcome:?}");
+        }
+        for (what, segment) in [
+            ("the largest growth that is thought of", compressed_to(4096 + 2048 + 4 * 4096)),
+            ("the smallest chunks", segment(0xae00_1100, 10_000, Encoding::Raw)),
+            ("the largest chunks", segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 16 << 20)),
+        ] {
+            let mut truth = manifest();
+            truth.segments[2] = segment;
+            assert_eq!(Manifest::parse(&truth.to_text()), Ok(truth), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_manifest_without_its_end_is_cut_short_whatever_its_checksum_says() {
+        let text = manifest().to_text().replace("\"end\":true", "\"end\":false");
+        assert!(matches!(Manifest::parse(&text), Err(ManifestError::Damaged(_))));
+    }
+
+    #[test]
+    fn what_commits_a_backup_is_base_or_where_there_is_none_the_manifest() {
+        assert!(manifest().has_base());
+        let stripes = Manifest { segments: vec![segment(0xad00_5001, 8192, Encoding::Gzip)], ..manifest() };
+        assert!(!stripes.has_base());
     }
 
     #[test]
@@ -756,13 +813,48 @@ mod tests {
         assert_eq!(name("test"), "asmt-manifest-3-test.json");
         assert_eq!(name("../x"), "asmt-manifest-3-..%2Fx.json");
         assert!(is_manifest_name(&name("test")));
+        for other in ["asmt-manifest-3-test", "x-3-test.json", "asmt-manifest-3-test.json.dat", ""] {
+            assert!(!is_manifest_name(other), "{other}");
+        }
         assert_eq!(crate::segment::parse_file_name(&name("test")), None);
+    }
+
+    #[test]
+    fn a_manifests_name_says_of_which_instance_it_is() {
+        for (name, instance) in [
+            ("asmt-manifest-3-test.json", Some(3)),
+            ("asmt-manifest-0-a-b.json", Some(0)),
+            ("asmt-manifest-15-test.json", Some(crate::segment::MAX_INSTANCE)),
+            ("asmt-manifest-16-test.json", None),
+            ("asmt-manifest--1-test.json", None),
+            ("asmt-manifest-3", None),
+            ("asmt-used-3-test.json", None),
+        ] {
+            assert_eq!(instance_of_manifest_name(name), instance, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_compressed_files_parts_stand_where_the_document_says() {
+        assert_eq!((BEFORE_STREAM_BYTES, FIRST_CHUNK_OFFSET, AFTER_CHUNKS_BYTES), (34, 4096, 10));
+    }
+
+    #[test]
+    fn chunks_cover_a_segment_and_are_larger_for_large_ones() {
+        const GIB: u64 = 1 << 30;
+        for (segment_bytes, chunk_bytes) in [(1, 4 << 20), (64 * GIB, 4 << 20), (64 * GIB + 1, 16 << 20), (u64::MAX, 16 << 20)] {
+            assert_eq!(chunk_bytes_for(segment_bytes), chunk_bytes, "{segment_bytes}");
+        }
+        assert_eq!((chunk_count(8192, 4096), chunk_count(8193, 4096)), (2, 3));
+        let ranges: Vec<_> = (0..3).map(|index| chunk_range(10_000, 4096, index)).collect();
+        assert_eq!(ranges, [0..4096, 4096..8192, 8192..10_000]);
     }
 
     #[test]
     fn times_are_written_as_people_do() {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_827_696_000), "2000-02-29T12:34:56Z");
-        assert_eq!(rfc3339(4_107_542_399_000), "2100-02-28T23:59:59Z");
+        assert_eq!(rfc3339(4_107_542_399_999), "2100-02-28T23:59:59Z");
+        assert_eq!(rfc3339(u64::MAX), "9999-12-30T22:00:00Z");
     }
 }
