@@ -212,6 +212,12 @@ impl World {
         perform_here(Verb::Backup, &world.directory(), scenario.compress)
             .unwrap_or_else(|failure| panic!("no backup can be made: {}", failure.error));
         world.whole = names(&world.directory());
+        if scenario.verb == Verb::Restore && scenario.compress {
+            // So that both is tried: a mark that is made, and one that is there.
+            world.enter_spare();
+            perform_here(Verb::Restore, &world.directory(), false)
+                .unwrap_or_else(|failure| panic!("no restore: {}", failure.error));
+        }
         world.reset();
         world
     }
@@ -306,6 +312,11 @@ impl World {
             self.clear();
             self.enter_server();
             perform_here(Verb::Backup, &self.directory(), self.scenario.compress).expect("a backup");
+        } else if !self.scenario.compress {
+            let is_mark = |name: &String| asmt_engine::used::is_used_name(name);
+            for mark in names(&self.directory()).into_iter().filter(is_mark) {
+                fs::remove_file(self.directory().join(mark)).expect("a mark");
+            }
         }
         self.enter();
     }
