@@ -49,7 +49,7 @@ pub const TWO: &[&str] = &[
     "--name other --nsid 2 --stages 1 --stage-size 64KiB --treex-size 8192 --base-size 4096 --seed 7",
 ];
 /// Segments of several chunks, with holes in them.
-pub const CHUNKS: &[&str] = &["--stages 2 --stage-size 9MiB --fill 0.3 --treex-size 8192 --base-size 4096"];
+pub const CHUNKS: &[&str] = &["--stages 2 --stage-size 9MiB --fill 0.05 --treex-size 8192 --base-size 4096"];
 
 /// How asmt is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
