@@ -426,10 +426,10 @@ fn plan_group_backup(
     }
     let Some(name) = &group.name else {
         // Only with its base there, or as a stripe, can it lack nothing but the name.
-        if headers.iter().any(|(address, _)| matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
+        if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
             plan.refuse(
                 Code::SegmentInvalid,
-                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", segments[0].key()),
+                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
                 "it was not made by a server that is known; leave it, or remove it with: ipcrm",
             );
         }
@@ -477,6 +477,11 @@ fn plan_group_backup(
         copies: copies.collect(),
         superseded,
     });
+}
+
+/// Whether a segment's header has a field for the namespace's name.
+fn bears_name(address: Address) -> bool {
+    matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)
 }
 
 fn title_of(group: &Group) -> String {
@@ -953,8 +958,8 @@ fn plan_without_manifest(
         );
     }
     let Some(name) = &group.name else {
-        if files.iter().any(|file| matches!(file.address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
-            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", files[0].name), damaged_hint());
+        if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), damaged_hint());
         }
         return;
     };
