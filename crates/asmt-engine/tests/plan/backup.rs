@@ -91,13 +91,22 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
             &["segment-invalid: namespace 'test': segment ae001000 has 2155 bytes, fewer than a pi-base has"],
         ),
         (
-            |found| segment(found, META).header = Header::Unreadable,
-            &["segment-invalid: namespace 'test': segment a2001000 has 4096 bytes, fewer than a si-meta has"],
+            |found| (segment(found, META).header, segment(found, META).stat.size_bytes) = (Header::Unreadable, 23),
+            &["segment-invalid: namespace 'test': segment a2001000 has 23 bytes, fewer than a si-meta has"],
         ),
         (|found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES, &[]),
         (
             |found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES + 1,
             &["segment-invalid: namespace 'test': segment ae001100 has 17592186044417 bytes, expected at most 17592186044416"],
+        ),
+        // Long enough for a header, and none could be read: it was removed meanwhile, and nothing else is said.
+        (
+            |found| segment(found, META).header = Header::Unreadable,
+            &["segment-changed: namespace 'test': segment a2001000 (shmid 1) went away while it was looked at"],
+        ),
+        (
+            |found| segment(found, BASE).header = Header::Unreadable,
+            &["segment-changed: nsid 1 (no name): segment ae001000 (shmid 5) went away while it was looked at"],
         ),
         // All that is wrong is said, and the namespaces one after the other.
         (
