@@ -318,10 +318,12 @@ pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result
         Some((key, shmid)) => Err(Error::new(
             Code::SegmentChanged,
             format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
-            "make sure that the server stays stopped during a backup, then run it again",
+            STAY_STOPPED,
         )),
     }
 }
+
+const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then run it again";
 
 /// Where something was looked for: the same findings have other reasons and next steps.
 enum Place {
@@ -403,6 +405,15 @@ fn plan_group_backup(
         plan.refusals.push(attached_problem(inventory, &title, &segments, attached));
         return;
     }
+    // Long enough for its header, and with none to read: it went between the listing and the look into it.
+    if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
+        plan.refuse(
+            Code::SegmentChanged,
+            format!("{title}: segment {} (shmid {}) went away while it was looked at", gone.key(), gone.stat.shmid),
+            STAY_STOPPED,
+        );
+        return;
+    }
     if let Some(segment) = segments.iter().find(|segment| !request.caller.can_give_to(segment.stat.uid, segment.stat.gid)) {
         plan.refuse(
             Code::PermissionDenied,
@@ -426,18 +437,16 @@ fn plan_group_backup(
     }
     let Some(name) = &group.name else {
         // Only with its base there, or as a stripe, can it lack nothing but the name.
-        if headers.iter().any(|(address, _)| matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
+        if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
             plan.refuse(
                 Code::SegmentInvalid,
-                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", segments[0].key()),
+                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
                 "it was not made by a server that is known; leave it, or remove it with: ipcrm",
             );
         }
         return;
     };
-    for segment in segments.iter().filter(|segment| {
-        segment.stat.size_bytes < segment.address.segment_type.min_bytes() || segment.header == Header::Unreadable
-    }) {
+    for segment in segments.iter().filter(|segment| is_too_short(segment)) {
         plan.refuse(
             Code::SegmentInvalid,
             format!(
@@ -477,6 +486,16 @@ fn plan_group_backup(
         copies: copies.collect(),
         superseded,
     });
+}
+
+/// Whether it is too short for what its key says it is.
+fn is_too_short(segment: &Segment) -> bool {
+    segment.stat.size_bytes < segment.address.segment_type.min_bytes()
+}
+
+/// Whether a segment's header has a field for the namespace's name.
+fn bears_name(address: Address) -> bool {
+    matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)
 }
 
 fn title_of(group: &Group) -> String {
@@ -953,8 +972,8 @@ fn plan_without_manifest(
         );
     }
     let Some(name) = &group.name else {
-        if files.iter().any(|file| matches!(file.address.segment_type, SegmentType::PiBase | SegmentType::DataStage)) {
-            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", files[0].name), damaged_hint());
+        if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), damaged_hint());
         }
         return;
     };

@@ -1,0 +1,312 @@
+//! Plans as values: what is planned, refused and remarked for a given memory, directory and request.
+//!
+//! Promise: every refusal of a plan stands here with its code and its words, next to the nearest case that is not refused.
+//! Must never: touch a segment, a file or the clock. All that a plan looks at is made up here.
+
+use asmt_engine::error::{Code, Kind, Problem, Remark};
+use asmt_engine::format::{Chunk, Manifest, ManifestSegment, Surroundings, chunk_count, manifest_name};
+use asmt_engine::inventory::{Inventory, Segment};
+use asmt_engine::plan::{self, Plan, Request};
+use asmt_engine::run::{Caller, RunId};
+use asmt_engine::segment::{
+    BaseHeader, Encoding, Header, Key, NamespaceName, STRIPE_MAGIC, SegmentType, SiMetaHeader, StripeHeader, file_name,
+};
+use asmt_engine::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
+use asmt_engine::sysv::SegmentStat;
+
+#[path = "plan/backup.rs"]
+mod backup;
+#[path = "plan/restore.rs"]
+mod restore;
+
+/// A change to what a plan is made of, and what is then refused or remarked, `code: message` each.
+type Case<T> = (fn(&mut T), &'static [&'static str]);
+/// A segment, or a file of one: its key and its header.
+type Made = (u32, Header);
+
+// The segments of `whole`.
+const META: u32 = 0xa200_1000;
+const SI_STAGE: u32 = 0xa200_1100;
+const STRIPE: u32 = 0xad00_5000;
+const STRIPE_1: u32 = 0xad00_5001;
+const BASE: u32 = 0xae00_1000;
+const TREEX: u32 = 0xae00_1001;
+const STAGE: u32 = 0xae00_1100;
+const STAGE_1: u32 = 0xae00_1101;
+
+const STAGE_BYTES: u64 = 1 << 20;
+
+fn name(text: &str) -> NamespaceName {
+    NamespaceName::new(text).expect("a name")
+}
+
+/// A primary index: base, treex and stages.
+fn index(text: &str, instance: u32, nsid: u32, stage_count: u32) -> Vec<Made> {
+    let first = 0xae00_0000 | instance << 20 | nsid << 12;
+    let base = BaseHeader { version: 12, shutdown: 1, name: NamespaceName::new(text), stage_bytes: STAGE_BYTES, stage_count };
+    let stages = (0..stage_count).map(|stage| (first + 0x100 + stage, Header::None));
+    [(first, Header::Base(base)), (first + 1, Header::None)].into_iter().chain(stages).collect()
+}
+
+/// The stripes of data in memory.
+fn data(text: &str, instance: u32, nsid: u32, stripe_count: u32) -> Vec<Made> {
+    let header = || StripeHeader { magic: STRIPE_MAGIC, name: NamespaceName::new(text), stripe_count, random: 7, flags: 1 };
+    let first = 0xad00_0000 | instance << 20 | nsid << 12;
+    (0..stripe_count).map(|stripe| (first + stripe, Header::Stripe(header()))).collect()
+}
+
+/// A namespace 'test' with segments of all kinds: the index under nsid 1, its stripes under nsid 5.
+fn whole() -> Vec<Made> {
+    let mut made = index("test", 0, 1, 2);
+    made.extend([(META, Header::SiMeta(SiMetaHeader { stage_count: 1 })), (SI_STAGE, Header::None)]);
+    made.extend(data("test", 0, 5, 2));
+    made
+}
+
+fn size_of(kind: SegmentType) -> u64 {
+    match kind {
+        SegmentType::PiBase => 65_536,
+        SegmentType::SiMeta => 4096,
+        SegmentType::PiTreex => 196_608,
+        SegmentType::PiStage | SegmentType::SiStage | SegmentType::DataStage => STAGE_BYTES,
+    }
+}
+
+/// A memory with these segments, all root's and attached by nobody; their ids are 1, 2, … by key.
+fn memory(made: Vec<Made>) -> Inventory {
+    let mut inventory = Inventory::default();
+    for (key, header) in made {
+        let address = Key(key).address().expect("a key of Aerospike's");
+        let stat = SegmentStat {
+            key: Key(key),
+            shmid: 0,
+            size_bytes: size_of(address.segment_type),
+            uid: 0,
+            gid: 0,
+            creator_uid: 0,
+            mode: 0o600,
+            attached_count: 0,
+            creator_pid: 1,
+            changed_at_s: 0,
+            is_removed: false,
+        };
+        let segment = Segment { stat, address, resident_bytes: None, swapped_bytes: 0, header, is_denied: false };
+        inventory.segments.insert(Key(key), segment);
+    }
+    for (segment, shmid) in inventory.segments.values_mut().zip(1..) {
+        segment.stat.shmid = shmid;
+    }
+    inventory
+}
+
+/// A directory /b of root's, mode 0700, with nothing in it.
+fn empty() -> Listing {
+    let owner = Some(Owner { uid: 0, mode: 0o700 });
+    Listing { directory: Some(DirectoryRecord { path: "/b".to_owned(), owner, volatile: None }), ..Listing::default() }
+}
+
+/// A directory with a file for each of these segments: base and si-meta plain, the rest compressed to 10,000 bytes.
+fn directory(made: Vec<Made>) -> Listing {
+    let mut listing = empty();
+    for (key, header) in made {
+        let address = Key(key).address().expect("a key of Aerospike's");
+        let size_bytes = size_of(address.segment_type);
+        let is_plain = !address.segment_type.may_be_compressed();
+        let encoding = if is_plain { Encoding::Raw } else { Encoding::Gzip };
+        listing.files.push(FileRecord {
+            name: file_name(Key(key), encoding),
+            key: Key(key),
+            address,
+            encoding,
+            file_bytes: if is_plain { size_bytes } else { 10_000 },
+            allocated_bytes: if is_plain { size_bytes } else { 12_288 },
+            size_bytes,
+            crc32: (!is_plain).then_some(0xc0ff_ee00),
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+            modified_ms: 0,
+            header,
+        });
+    }
+    listing.files.sort_by_key(|file| file.key);
+    listing
+}
+
+/// The same with a manifest, which claims all of them.
+fn committed(text: &str, instance: u8, made: Vec<Made>) -> Listing {
+    const CHUNK_BYTES: u32 = 1 << 18;
+    let mut listing = directory(made);
+    let segments = listing.files.iter().map(|file| ManifestSegment {
+        key: file.key,
+        address: file.address,
+        size_bytes: file.size_bytes,
+        uid: file.uid,
+        gid: file.gid,
+        mode: 0o666,
+        encoding: file.encoding,
+        file_bytes: file.file_bytes,
+        crc32: file.crc32.unwrap_or(0xc0ff_ee00),
+        chunk_bytes: CHUNK_BYTES,
+        chunks: vec![Chunk { offset: 0, length: 1, crc32: 0 }; chunk_count(file.size_bytes, CHUNK_BYTES) as usize],
+        zero_chunks: Vec::new(),
+    });
+    let is_index = |file: &&FileRecord| file.address.segment_type.is_index();
+    let manifest = Manifest {
+        tool: "asmt".to_owned(),
+        created_ms: 1000,
+        host: "host".to_owned(),
+        boot_id: "boot".to_owned(),
+        instance,
+        namespace: name(text),
+        nsid: listing.files.iter().find(is_index).map(|file| file.address.nsid),
+        base_version: Some(12),
+        noted: Surroundings::default(),
+        segments: segments.collect(),
+    };
+    let owner = Owner { uid: 0, mode: 0o600 };
+    listing.manifests.push(ManifestRecord { name: manifest_name(instance, &name(text)), owner, manifest: Ok(manifest) });
+    listing
+}
+
+/// Two directories in one.
+fn both(mut one: Listing, other: Listing) -> Listing {
+    one.files.extend(other.files);
+    one.manifests.extend(other.manifests);
+    one
+}
+
+/// Root asks for all of instance 0.
+fn request() -> Request {
+    Request {
+        instance: 0,
+        namespaces: None,
+        compress: false,
+        require_manifest: false,
+        allow_volatile: false,
+        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
+        page_bytes: 4096,
+    }
+}
+
+fn named(names: &[&str]) -> Request {
+    Request { namespaces: Some(names.iter().map(|text| name(text)).collect()), ..request() }
+}
+
+/// Uid 7, who is in group 7 alone and may do nothing that others may not.
+fn user() -> Request {
+    Request { caller: Caller { uid: 7, groups: vec![7], capabilities: 0 }, ..request() }
+}
+
+fn segment(memory: &mut Inventory, key: u32) -> &mut Segment {
+    memory.segments.get_mut(&Key(key)).expect("a segment")
+}
+
+fn file(listing: &mut Listing, key: u32) -> &mut FileRecord {
+    listing.files.iter_mut().find(|file| file.key == Key(key)).expect("a file")
+}
+
+fn base(header: &mut Header) -> &mut BaseHeader {
+    if let Header::Base(base) = header { base } else { panic!("not of a base: {header:?}") }
+}
+
+fn meta(header: &mut Header) -> &mut SiMetaHeader {
+    if let Header::SiMeta(meta) = header { meta } else { panic!("not of a meta: {header:?}") }
+}
+
+fn stripe(header: &mut Header) -> &mut StripeHeader {
+    if let Header::Stripe(stripe) = header { stripe } else { panic!("not of a stripe: {header:?}") }
+}
+
+/// A file that is there and cannot be read.
+fn unreadable(file: &str) -> (String, Problem) {
+    (file.to_owned(), Problem::new(Code::UnsafeFile, format!("{file} is a directory"), "remove it").in_file(file))
+}
+
+fn live_run() -> RunId {
+    RunId::parse(&format!("{}-1-42-3", "0".repeat(32))).expect("a run's id")
+}
+
+/// What is refused, `code: message` each. No refusal is without a next step.
+fn refused<T>(plan: &Plan<T>) -> Vec<String> {
+    assert!(plan.refusals.iter().all(|problem| !problem.hint.is_empty()), "{:?}", plan.refusals);
+    plan.refusals.iter().map(|problem| format!("{}: {}", problem.code.as_str(), problem.message)).collect()
+}
+
+fn remarked<T>(plan: &Plan<T>) -> Vec<String> {
+    plan.remarks.iter().map(|remark| format!("{}: {}", remark.code, remark.message)).collect()
+}
+
+fn owned(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+#[test]
+fn a_plan_with_a_refusal_or_of_nothing_cannot_be_executed() {
+    let problem = |code| Problem::new(code, "found", "do");
+    let plan = |namespaces, refusals| Plan::<u8> { namespaces, refusals, remarks: Vec::new() };
+    let codes = |plan: &Plan<u8>| plan.check().map_err(|error| error.problems().iter().map(|p| p.code).collect::<Vec<_>>());
+    assert_eq!(codes(&plan(vec![1], vec![])), Ok(()));
+    assert_eq!(codes(&plan(vec![], vec![])), Err(vec![Code::Bug]));
+    assert_eq!(codes(&plan(vec![], vec![problem(Code::NothingFound)])), Err(vec![Code::NothingFound]));
+    let two = plan(vec![1], vec![problem(Code::SegmentAttached), problem(Code::WrongSize)]);
+    assert_eq!(codes(&two), Err(vec![Code::WrongSize, Code::SegmentAttached]), "the weightiest first");
+    assert_eq!(two.refusals[1].kind, Kind::Damaged);
+}
+
+#[test]
+fn what_is_damaged_is_found_and_what_is_missing_is_not() {
+    let with = |code| Plan::<u8> {
+        namespaces: vec![],
+        refusals: vec![Problem::new(Code::WritableByOthers, "", ""), Problem::new(code, "", "")],
+        remarks: vec![],
+    };
+    assert!(Plan::<u8> { namespaces: vec![1], refusals: vec![], remarks: vec![] }.is_found());
+    assert!(with(Code::ManifestDamaged).is_found());
+    assert!(!with(Code::NothingFound).is_found() && !with(Code::NamespaceMissing).is_found());
+}
+
+#[test]
+fn a_refusal_that_two_plans_share_is_said_once() {
+    let plan = |namespace, own| Plan {
+        namespaces: vec![namespace],
+        refusals: vec![Problem::new(Code::AnotherAsmt, "of the directory", ""), Problem::new(Code::WrongSize, own, "")],
+        remarks: vec![Remark::new("stripes", own)],
+    };
+    let mut joined = plan(1, "a");
+    joined.extend(plan(2, "b"));
+    assert_eq!(joined.namespaces, [1, 2]);
+    assert_eq!(
+        joined.refusals.iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(),
+        ["of the directory", "a", "b"]
+    );
+    assert_eq!(joined.remarks.iter().map(|remark| remark.message.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn nobody_but_root_and_the_caller_may_write_in_the_directory() {
+    let mode = |mode| format!("writable-by-others: /b has mode {mode}: others than its owner may write there; expected 0700");
+    let foreign = "writable-by-others: /b belongs to uid 8, who can put there what he likes; expected root or uid 7".to_owned();
+    let cases = [
+        (Some(Owner { uid: 0, mode: 0o700 }), vec![]),
+        (Some(Owner { uid: 7, mode: 0o755 }), vec![]),
+        (Some(Owner { uid: 8, mode: 0o700 }), vec![foreign.clone()]),
+        (Some(Owner { uid: 7, mode: 0o720 }), vec![mode("0720")]),
+        (Some(Owner { uid: 0, mode: 0o702 }), vec![mode("0702")]),
+        (Some(Owner { uid: 8, mode: 0o777 }), vec![foreign, mode("0777")]),
+        // A backup would make it.
+        (None, vec![]),
+    ];
+    // The caller may give files to root, so that nothing else is refused.
+    let request = Request { caller: Caller { capabilities: 1, ..user().caller }, ..request() };
+    for (owner, expected) in cases {
+        let own = |mut listing: Listing| {
+            listing.directory.as_mut().expect("a directory").owner = owner;
+            listing
+        };
+        assert_eq!(refused(&plan::backup(&memory(whole()), &own(empty()), &request)), expected, "{owner:?}");
+        assert_eq!(refused(&plan::verify(&own(committed("test", 0, whole())), &request)), expected, "{owner:?}");
+        assert_eq!(refused(&plan::verify(&own(directory(whole())), &request)), expected, "{owner:?}");
+    }
+    assert_eq!(refused(&plan::verify(&Listing { directory: None, ..directory(whole()) }, &request)), [] as [&str; 0]);
+}

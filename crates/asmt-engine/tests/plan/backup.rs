@@ -1,0 +1,545 @@
+//! Plans of backups.
+//!
+//! Promise: what must be in memory and must not be in the directory, before a backup writes anything.
+//! Must never: touch a segment, a file or the clock.
+
+use super::*;
+use asmt_engine::inventory::Attacher;
+use asmt_engine::segment::{MAX_SEGMENT_BYTES, parse_file_name};
+
+fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {
+    plan.namespaces.iter().flat_map(|namespace| &namespace.copies).map(plan::Copy::file_name).collect()
+}
+
+#[test]
+fn each_segment_becomes_a_file_and_all_but_base_and_meta_may_be_compressed() {
+    let found = memory(whole());
+    let plan = plan::backup(&found, &empty(), &request());
+    assert_eq!((refused(&plan), remarked(&plan)), (vec![], vec![]));
+    let [namespace] = plan.namespaces.as_slice() else { panic!("one namespace: {:?}", plan.namespaces) };
+    assert_eq!((namespace.instance, &namespace.name, namespace.nsid), (0, &name("test"), Some(1)));
+    assert_eq!((namespace.base_version, namespace.superseded.as_slice()), (Some(12), &[] as &[String]));
+    assert!(namespace.copies.iter().map(|copy| &copy.segment).eq(found.segments.values()));
+    let keys = ["a2001000", "a2001100", "ad005000", "ad005001", "ae001000", "ae001001", "ae001100", "ae001101"];
+    assert_eq!(file_names(&plan), keys.map(|key| format!("{key}.dat")));
+    let compressed = file_names(&plan::backup(&found, &empty(), &Request { compress: true, ..request() }));
+    let plain = |key| ["a2001000", "ae001000"].contains(&key);
+    assert_eq!(compressed, keys.map(|key| if plain(key) { format!("{key}.dat") } else { format!("{key}.dat.gz") }));
+}
+
+#[test]
+fn data_without_an_index_has_no_nsid_and_no_version() {
+    let plan = plan::backup(&memory(data("bar", 0, 5, 1)), &empty(), &request());
+    let [namespace] = plan.namespaces.as_slice() else { panic!("one namespace: {plan:?}") };
+    assert_eq!((namespace.nsid, namespace.base_version, namespace.copies.len()), (None, None, 1));
+    assert!(plan.check().is_ok());
+}
+
+#[test]
+fn only_what_a_clean_stop_leaves_is_backed_up() {
+    let cases: &[Case<Inventory>] = &[
+        (|_| {}, &[]),
+        // Rights.
+        (
+            |found| {
+                segment(found, META).is_denied = true;
+                segment(found, META).header = Header::Unreadable;
+            },
+            &["permission-denied: namespace 'test': segment a2001000 belongs to uid 0 with mode 0600, and uid 0 may not read \
+               it"],
+        ),
+        // Base: version and shutdown status.
+        (|found| base(&mut segment(found, BASE).header).version = 10, &[]),
+        (
+            |found| base(&mut segment(found, BASE).header).version = 9,
+            &["unknown-version: namespace 'test': base has layout version 9, expected 10 to 12"],
+        ),
+        (
+            |found| base(&mut segment(found, BASE).header).version = 13,
+            &["unknown-version: namespace 'test': base has layout version 13, expected 10 to 12"],
+        ),
+        (
+            |found| base(&mut segment(found, BASE).header).shutdown = 0,
+            &["not-cleanly-shut-down: namespace 'test': base has shutdown status 0, expected 1 (clean)"],
+        ),
+        (
+            |found| base(&mut segment(found, BASE).header).shutdown = 2,
+            &["not-cleanly-shut-down: namespace 'test': base has shutdown status 2, expected 1 (clean)"],
+        ),
+        // Names.
+        (
+            |found| base(&mut segment(found, BASE).header).name = None,
+            &["segment-invalid: nsid 1 (no name): segment ae001000 holds no name of 1 to 31 bytes of text"],
+        ),
+        (
+            |found| stripe(&mut segment(found, STRIPE_1).header).name = None,
+            &["segment-invalid: stripe ad005001 (no name in it): segment ad005001 holds no name of 1 to 31 bytes of text"],
+        ),
+        (
+            |found| drop(found.segments.remove(&Key(BASE))),
+            &["segments-incomplete: nsid 1 (no name): base (pi-base, low 000) is missing"],
+        ),
+        (
+            |found| drop(found.segments.remove(&Key(STAGE_1))),
+            &["segments-incomplete: namespace 'test': 1 of 2 primary stages counted by base missing, the first is stage 1 \
+               (low 101)"],
+        ),
+        // Sizes.
+        (|found| segment(found, BASE).stat.size_bytes = 2156, &[]),
+        (
+            |found| segment(found, BASE).stat.size_bytes = 2155,
+            &["segment-invalid: namespace 'test': segment ae001000 has 2155 bytes, fewer than a pi-base has"],
+        ),
+        (
+            |found| (segment(found, META).header, segment(found, META).stat.size_bytes) = (Header::Unreadable, 23),
+            &["segment-invalid: namespace 'test': segment a2001000 has 23 bytes, fewer than a si-meta has"],
+        ),
+        (|found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES, &[]),
+        (
+            |found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES + 1,
+            &["segment-invalid: namespace 'test': segment ae001100 has 17592186044417 bytes, expected at most 17592186044416"],
+        ),
+        // Long enough for a header, and none could be read: it was removed meanwhile, and nothing else is said.
+        (
+            |found| segment(found, META).header = Header::Unreadable,
+            &["segment-changed: namespace 'test': segment a2001000 (shmid 1) went away while it was looked at"],
+        ),
+        (
+            |found| segment(found, BASE).header = Header::Unreadable,
+            &["segment-changed: nsid 1 (no name): segment ae001000 (shmid 5) went away while it was looked at"],
+        ),
+        // All that is wrong is said, and the namespaces one after the other.
+        (
+            |found| {
+                found.segments.extend(memory(index("other", 0, 2, 1)).segments);
+                base(&mut segment(found, 0xae00_2000).header).shutdown = 0;
+                base(&mut segment(found, BASE).header).version = 0;
+                segment(found, TREEX).stat.size_bytes = 0;
+            },
+            &[
+                "segment-invalid: namespace 'test': segment ae001001 has 0 bytes, fewer than a pi-treex has",
+                "unknown-version: namespace 'test': base has layout version 0, expected 10 to 12",
+                "not-cleanly-shut-down: namespace 'other': base has shutdown status 0, expected 1 (clean)",
+            ],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut found = memory(whole());
+        change(&mut found);
+        assert_eq!(refused(&plan::backup(&found, &empty(), &request())), *expected);
+    }
+}
+
+#[test]
+fn nothing_is_planned_of_what_may_not_be_read_or_is_attached() {
+    for change in [(|segment| segment.is_denied = true) as fn(&mut Segment), |segment| segment.stat.attached_count = 1] {
+        let mut found = memory([whole(), index("other", 0, 2, 1)].concat());
+        change(segment(&mut found, STRIPE));
+        let plan = plan::backup(&found, &empty(), &request());
+        assert_eq!(plan.refusals.len(), 1, "{:?}", plan.refusals);
+        assert_eq!(plan.namespaces.iter().map(|namespace| namespace.name.as_str()).collect::<Vec<_>>(), ["other"]);
+    }
+}
+
+#[test]
+fn who_has_segments_attached_is_named_and_tells_the_next_step() {
+    let attacher = |pid, command: &str| Attacher { pid, command: command.to_owned() };
+    let server = "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again";
+    let cases = [
+        (
+            vec![],
+            "a process that cannot be seen from here",
+            "find who holds it (as root: grep -l SYSV /proc/*/maps, also in other containers), let it end, then run it again",
+        ),
+        (vec![(BASE, attacher(7, "ipcs"))], "pid 7 (ipcs)", "let that process end, then run it again"),
+        (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(9, "asd"))], "pid 9 (asd)", server),
+        (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(7, "gdb"))], "pid 7 (gdb), pid 9 (asd)", server),
+    ];
+    for (attachers, by, hint) in cases {
+        let mut found = memory(whole());
+        for key in [TREEX, BASE] {
+            segment(&mut found, key).stat.attached_count = 2;
+        }
+        for (key, attacher) in attachers {
+            let shmid = segment(&mut found, key).stat.shmid;
+            found.attachers.entry(shmid).or_default().push(attacher);
+        }
+        let plan = plan::backup(&found, &empty(), &request());
+        let expected =
+            format!("segment-attached: namespace 'test': 2 of 8 segments attached (ae001000 first), expected none; by {by}");
+        assert_eq!(refused(&plan), [expected]);
+        assert_eq!(plan.refusals[0].hint, hint);
+    }
+}
+
+#[test]
+fn a_file_must_become_its_segments_owners() {
+    let mut found = memory(whole());
+    for segment in found.segments.values_mut() {
+        (segment.stat.uid, segment.stat.gid) = (7, 7);
+    }
+    let plan = |found: &Inventory, request: &Request| plan::backup(found, &Listing::default(), request);
+    assert_eq!(refused(&plan(&found, &user())), [] as [&str; 0]);
+    segment(&mut found, STAGE).stat.gid = 8;
+    let plan_of_user = plan(&found, &user());
+    assert_eq!(
+        refused(&plan_of_user),
+        ["permission-denied: namespace 'test': segment ae001100 belongs to uid 7 and gid 8, and uid 7 may not give its file \
+          to them: CAP_CHOWN is missing"]
+    );
+    // It is planned for all that: what else is wrong is said, too.
+    assert_eq!(plan_of_user.namespaces.len(), 1);
+    assert_eq!(refused(&plan(&found, &request())), [] as [&str; 0]);
+}
+
+#[test]
+fn what_was_asked_for_is_chosen_and_what_is_not_there_is_refused() {
+    let all = || memory([whole(), index("other", 0, 2, 1), index("test", 3, 1, 1), data("bar", 3, 4, 1)].concat());
+    let of_instance = |instance| Request { instance, ..request() };
+    let there = "found: test, other (instance 0), bar, test (instance 3)";
+    let cases: [(Inventory, Request, &[&str], Vec<String>); _] = [
+        (all(), request(), &["0 test", "0 other"], vec![]),
+        (all(), of_instance(3), &["3 bar", "3 test"], vec![]),
+        (all(), named(&["other"]), &["0 other"], vec![]),
+        (all(), named(&["other", "test"]), &["0 test", "0 other"], vec![]),
+        (
+            all(),
+            named(&["other", "bar"]),
+            &["0 other"],
+            vec![format!("namespace-missing: namespace 'bar' of instance 0 is not in shared memory; {there}")],
+        ),
+        (
+            all(),
+            named(&["bar", "baz"]),
+            &[],
+            ["bar", "baz"]
+                .map(|asked| format!("nothing-found: namespace '{asked}' of instance 0 is not in shared memory; {there}"))
+                .to_vec(),
+        ),
+        (all(), of_instance(1), &[], vec![format!("nothing-found: nothing of instance 1 is in shared memory; {there}")]),
+        (
+            memory(vec![(STAGE, Header::None)]),
+            named(&["test"]),
+            &[],
+            vec![
+                "nothing-found: namespace 'test' of instance 0 is not in shared memory; found: segments without a name \
+                 (instance 0)"
+                    .to_owned(),
+            ],
+        ),
+        (
+            memory(vec![]),
+            request(),
+            &[],
+            vec!["nothing-found: nothing of instance 0 is in shared memory; found: nothing".to_owned()],
+        ),
+    ];
+    for (found, request, chosen, expected) in cases {
+        let plan = plan::backup(&found, &empty(), &request);
+        let names: Vec<String> =
+            plan.namespaces.iter().map(|namespace| format!("{} {}", namespace.instance, namespace.name)).collect();
+        assert_eq!((names.as_slice(), refused(&plan)), (owned(chosen).as_slice(), expected), "{request:?}");
+        let is_hinted = |problem: &Problem| problem.hint.ends_with("see what there is with: asmt list");
+        assert!(plan.refusals.iter().all(is_hinted));
+    }
+}
+
+#[test]
+fn a_name_that_may_stand_where_nothing_may_be_read_is_not_called_missing() {
+    // Of the own instance, and of another one, where it would not be chosen.
+    for (key, expected) in [
+        (STRIPE, "permission-denied: namespace 'bar' was not found, and there are segments whose name may not be read"),
+        (
+            0xad10_5000,
+            "nothing-found: namespace 'bar' of instance 0 is not in shared memory; found: test (instance 0), segments without \
+             a name (instance 1)",
+        ),
+    ] {
+        let mut found = memory([index("test", 0, 1, 1), vec![(key, Header::Unreadable)]].concat());
+        segment(&mut found, key).is_denied = true;
+        let all = plan::backup(&found, &empty(), &named(&["bar", "test"]));
+        assert_eq!(refused(&all), [expected.replace("nothing-found", "namespace-missing")]);
+        assert_eq!(all.namespaces.len(), 1);
+        assert_eq!(refused(&plan::backup(&found, &empty(), &named(&["bar"]))), [expected]);
+    }
+}
+
+#[test]
+fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
+    /// Adds segments that have no header.
+    fn add(made: &mut Vec<Made>, keys: impl IntoIterator<Item = u32>) {
+        made.extend(keys.into_iter().map(|key| (key, Header::None)));
+    }
+    fn without(made: &mut Vec<Made>, keys: &[u32]) {
+        made.retain(|(key, _)| !keys.contains(key));
+    }
+    fn header(made: &mut [Made], wanted: u32) -> &mut Header {
+        &mut made.iter_mut().find(|(key, _)| *key == wanted).expect("a segment").1
+    }
+    let cases: &[Case<Vec<Made>>] = &[
+        (|_| {}, &[]),
+        // Data is never counted, whatever its header says.
+        (|made| *made = data("test", 0, 1, 2).split_off(1), &[]),
+        (|made| without(made, &[STRIPE]), &[]),
+        (|made| without(made, &[META, SI_STAGE]), &[]),
+        (|made| add(made, [0xae00_2001, 0xa200_3100]), &["its index is there under nsids {1, 2, 3}, expected one"]),
+        // Of the stages nothing is known without base.
+        (|made| without(made, &[BASE, STAGE]), &["base (pi-base, low 000) is missing"]),
+        (|made| without(made, &[TREEX]), &["treex (pi-treex, low 001) is missing"]),
+        (
+            |made| without(made, &[BASE, TREEX, META, SI_STAGE, STRIPE, STRIPE_1]),
+            &["base (pi-base, low 000) is missing", "treex (pi-treex, low 001) is missing"],
+        ),
+        // Primary stages, counted by base.
+        (|made| without(made, &[STAGE]), &["1 of 2 primary stages counted by base missing, the first is stage 0 (low 100)"]),
+        (
+            |made| without(made, &[STAGE, STAGE_1]),
+            &["2 of 2 primary stages counted by base missing, the first is stage 0 (low 100); all are 0 to 1"],
+        ),
+        (
+            |made| {
+                base(header(made, BASE)).stage_count = 9;
+                add(made, [STAGE + 3, STAGE + 7]);
+            },
+            &["5 of 9 primary stages counted by base missing, the first is stage 2 (low 102); all are 2, 4 to 6, 8"],
+        ),
+        (|made| add(made, [STAGE + 2]), &["1 primary stages more than the 2 counted by base, the first is stage 2 (low 102)"]),
+        (
+            |made| add(made, [STAGE + 2, STAGE + 4, STAGE + 0x7ff]),
+            &["3 primary stages more than the 2 counted by base, the first is stage 2 (low 102); all are 2, 4, 2047"],
+        ),
+        (
+            |made| {
+                without(made, &[STAGE_1]);
+                add(made, [STAGE + 2]);
+            },
+            &[
+                "1 of 2 primary stages counted by base missing, the first is stage 1 (low 101)",
+                "1 primary stages more than the 2 counted by base, the first is stage 2 (low 102)",
+            ],
+        ),
+        (
+            |made| {
+                base(header(made, BASE)).stage_count = 2048;
+                add(made, STAGE + 2..STAGE + 2048);
+            },
+            &[],
+        ),
+        (
+            |made| {
+                base(header(made, BASE)).stage_count = 2049;
+                add(made, STAGE + 2..STAGE + 2048);
+            },
+            &["base counts 2049 primary stages, expected at most 2048"],
+        ),
+        (
+            |made| base(header(made, BASE)).stage_count = 0,
+            &["2 primary stages more than the 0 counted by base, the first is stage 0 (low 100); all are 0 to 1"],
+        ),
+        // Secondary stages, counted by si-meta.
+        (|made| without(made, &[META]), &["there are secondary stages, and si-meta (low 000) is missing"]),
+        (
+            |made| without(made, &[SI_STAGE]),
+            &["1 of 1 secondary stages counted by si-meta missing, the first is stage 0 (low 100)"],
+        ),
+        (
+            |made| {
+                meta(header(made, META)).stage_count = 0;
+                without(made, &[SI_STAGE]);
+            },
+            &["si-meta counts 0 secondary stages, expected at least 1"],
+        ),
+        (
+            |made| add(made, [SI_STAGE + 1]),
+            &["1 secondary stages more than the 1 counted by si-meta, the first is stage 1 (low 101)"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut made = whole();
+        change(&mut made);
+        let headers: Vec<_> = made.iter().map(|(key, header)| (Key(*key).address().expect("an address"), header)).collect();
+        assert_eq!(plan::missing_or_extra(&headers), *expected);
+    }
+}
+
+#[test]
+fn what_is_odd_about_stripes_is_remarked_and_refuses_nothing() {
+    let cases: &[Case<Inventory>] = &[
+        (|_| {}, &[]),
+        (
+            |found| drop(found.segments.remove(&Key(STRIPE_1))),
+            &["stripes: namespace 'test': 1 data stripes are there, and they count 2"],
+        ),
+        (
+            |found| stripe(&mut segment(found, STRIPE_1).header).magic = 0,
+            &["stripes: namespace 'test': a data stripe does not start with the expected magic"],
+        ),
+        (
+            |found| stripe(&mut segment(found, STRIPE_1).header).random = 8,
+            &["stripes: namespace 'test': the data stripes are not of one set (their random differs): a server would not \
+               start with them"],
+        ),
+        // The first bit alone says so.
+        (|found| stripe(&mut segment(found, STRIPE_1).header).flags = 3, &[]),
+        (
+            |found| stripe(&mut segment(found, STRIPE_1).header).flags = 2,
+            &["stripes: namespace 'test': a data stripe is not marked as trusted: the server was not shut down cleanly"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut found = memory(whole());
+        change(&mut found);
+        let plan = plan::backup(&found, &empty(), &request());
+        assert_eq!((remarked(&plan), refused(&plan)), (owned(expected), vec![]));
+        // Of a backup the same is said.
+        let files: Vec<Made> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
+        for listing in [committed("test", 0, files.clone()), directory(files)] {
+            let mut remarks = remarked(&plan::verify(&listing, &request()));
+            remarks.retain(|remark| !remark.starts_with("no-manifest"));
+            assert_eq!(remarks, *expected);
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
+    /// Whatever has a name of asmt's or ASMT's: a file of a segment, a manifest, or what cannot be read.
+    fn put(listing: &mut Listing, file: &str) {
+        match parse_file_name(file) {
+            Some((key, ..)) => {
+                let mut record = directory(vec![(key.0, Header::None)]).files.remove(0);
+                file.clone_into(&mut record.name);
+                listing.files.push(record);
+            }
+            None => {
+                let mut record = committed("test", 0, whole()).manifests.remove(0);
+                file.clone_into(&mut record.name);
+                listing.manifests.push(record);
+            }
+        }
+    }
+    let in_the_way = |count: u32, first: &str| {
+        format!(
+            "backup-exists: namespace 'test': the directory holds {count} files of instance 0 and the same nsid or name, the \
+             first is {first}; expected none"
+        )
+    };
+    let cases: [(&[&str], Vec<String>); _] = [
+        (&["asmt-manifest-0-other.json", "ae002000.dat", "ae101000.dat", "ad006000.dat"], vec![]),
+        (&["asmt-manifest-0-test.json"], vec![in_the_way(1, "asmt-manifest-0-test.json")]),
+        (&["AE001000.dat", "ae0018ff.dat.gz"], vec![in_the_way(2, "AE001000.dat")]),
+        // The nsid of the stripes counts, too.
+        (&["ae005100.dat"], vec![in_the_way(1, "ae005100.dat")]),
+    ];
+    for (files, expected) in cases {
+        let mut listing = empty();
+        files.iter().for_each(|file| put(&mut listing, file));
+        assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), expected, "{files:?}");
+        // What cannot be read is there as well.
+        let problems = files.iter().map(|file| unreadable(file)).collect();
+        let plan = plan::backup(&memory(whole()), &Listing { problems, ..empty() }, &request());
+        assert_eq!(refused(&plan), expected, "{files:?}");
+    }
+}
+
+#[test]
+fn what_an_interrupted_run_had_committed_is_superseded() {
+    let mut listing = committed("test", 0, whole());
+    let names: Vec<String> = listing.files.iter().map(|file| file.name.clone()).collect();
+    listing.leftovers.superseded =
+        names.iter().cloned().chain(["asmt-manifest-0-test.json", "ae002000.dat"].map(str::to_owned)).collect();
+    let plan = plan::backup(&memory(whole()), &listing, &request());
+    assert_eq!(refused(&plan), [] as [&str; 0]);
+    // Sorted, and only what is there.
+    assert_eq!(plan.namespaces[0].superseded, [names.as_slice(), &["asmt-manifest-0-test.json".to_owned()]].concat());
+    listing.leftovers.superseded.remove("ad005000.dat.gz");
+    let plan = plan::backup(&memory(whole()), &listing, &request());
+    let expected = "backup-exists: namespace 'test': the directory holds 1 files of instance 0 and the same nsid or name, the \
+                    first is ad005000.dat.gz; expected none";
+    assert_eq!(refused(&plan), [expected]);
+}
+
+#[test]
+fn a_backup_refuses_the_work_of_another_run_and_planted_names() {
+    let mut listing = empty();
+    listing.leftovers.live.push(live_run());
+    let plan = plan::backup(&memory(whole()), &listing, &request());
+    assert_eq!(refused(&plan), ["another-asmt: another asmt (pid 42) is at work in the directory"]);
+    // Names that only asmt gives begin with a dot; of other namespaces' files a backup says nothing.
+    let listing = Listing { problems: vec![unreadable(".asmt-run.x"), unreadable("ae002000.dat")], ..empty() };
+    assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), ["unsafe-file: .asmt-run.x is a directory"]);
+}
+
+#[test]
+fn a_file_system_in_memory_is_used_only_where_it_is_meant() {
+    let mut listing = empty();
+    listing.directory.as_mut().expect("a directory").volatile = Some("tmpfs");
+    let plan = plan::backup(&memory(whole()), &listing, &request());
+    assert_eq!(
+        refused(&plan),
+        ["volatile-directory: /b is on a tmpfs, which is in memory and empty after a reboot; expected one on a disk"]
+    );
+    let plan = plan::backup(&memory(whole()), &listing, &Request { allow_volatile: true, ..request() });
+    assert_eq!(refused(&plan), [] as [&str; 0]);
+    assert_eq!(remarked(&plan), ["volatile-directory: /b is on a tmpfs, which is in memory and empty after a reboot"]);
+}
+
+#[test]
+fn where_the_kernel_destroys_what_is_not_attached_nothing_is_planned() {
+    let text = "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it \
+                attached";
+    let mut found = memory(whole());
+    assert!(plan::list_remarks(&found).is_empty());
+    found.is_rmid_forced = true;
+    let plan = plan::backup(&found, &empty(), &request());
+    assert_eq!(refused(&plan), [format!("segments-not-kept: {text}")]);
+    assert!(plan.namespaces.is_empty());
+    assert_eq!(plan::list_remarks(&found), [Remark::new("segments-not-kept", text)]);
+    let restored =
+        plan::restore(&committed("test", 0, whole()), &Inventory { is_rmid_forced: true, ..memory(vec![]) }, &request());
+    assert_eq!(refused(&restored), [format!("segments-not-kept: {text}")]);
+}
+
+#[test]
+fn holes_that_cannot_be_told_from_what_is_swapped_out_are_remarked() {
+    for (finds_all_holes, swapped, expected) in [
+        (Some(false), &[STAGE, BASE] as &[u32], true),
+        (Some(false), &[], false),
+        (Some(true), &[STAGE, BASE], false),
+        (None, &[STAGE, BASE], false),
+    ] {
+        let mut found = Inventory { finds_all_holes, ..memory(whole()) };
+        swapped.iter().for_each(|key| segment(&mut found, *key).swapped_bytes = 4096);
+        let text = "holes-unseen: CAP_CHECKPOINT_RESTORE is missing, so that holes of the 2 segments that are partly swapped \
+                    out cannot be seen: all of their 1114112 bytes will be read and become resident";
+        let expected: &[&str] = if expected { &[text] } else { &[] };
+        assert_eq!(remarked(&plan::backup(&found, &empty(), &request())), expected, "{finds_all_holes:?}, {swapped:?}");
+    }
+}
+
+#[test]
+fn a_segment_that_comes_or_goes_between_two_looks_fails_the_backup() {
+    let planned = |found: &Inventory| plan::backup(found, &empty(), &request()).namespaces;
+    let before = memory(whole());
+    let cases: &[Case<Inventory>] = &[
+        // What else changes is looked at after copying.
+        (|found| segment(found, STAGE).stat.mode = 0o666, &[]),
+        (
+            |found| segment(found, STAGE).stat.shmid = 99,
+            &["segment ae001100 (shmid 7) came or went between two looks at shared memory"],
+        ),
+        (
+            |found| drop(found.segments.remove(&Key(STRIPE_1))),
+            &["segment ad005001 (shmid 4) came or went between two looks at shared memory"],
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut now = before.clone();
+        change(&mut now);
+        for (one, other) in [(&before, &now), (&now, &before)] {
+            let outcome = plan::check_same(&planned(one), &planned(other));
+            let found: Vec<String> = outcome.err().into_iter().map(|error| error.first().message.clone()).collect();
+            assert_eq!(found, *expected);
+        }
+    }
+}
