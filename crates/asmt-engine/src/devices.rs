@@ -82,7 +82,7 @@ pub fn gather(places: &Places, names: &[NamespaceName], store: Option<&Store>) -
         signs,
         unseen,
         has_index_checkpoint: found.has_index_checkpoint,
-        is_markable: store.is_none_or(Store::is_writable),
+        is_markable: store.map_or(Ok(true), Store::is_writable)?,
     })
 }
 

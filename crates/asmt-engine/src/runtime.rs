@@ -186,10 +186,13 @@ fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: 
         for key in &own {
             let before = &inventory.segments[key].stat;
             // Looked at again right before: it must still be that very segment.
-            match sysv::stat(before.shmid) {
-                Ok(now) if now == *before => {
-                    sysv::remove(before.shmid).map_err(|error| Error::io("shmctl(IPC_RMID)", key, error))?
-                }
+            let outcome = match sysv::stat(before.shmid) {
+                Ok(now) if now == *before => sysv::remove(before.shmid).map_err(|error| ("shmctl(IPC_RMID)", error)),
+                Ok(_) => Ok(()),
+                Err(error) => Err(("shmctl(IPC_STAT)", error)),
+            };
+            match outcome {
+                Err((call, error)) if !sysv::is_gone(&error) => return Err(Error::io(call, key, error)),
                 _ => {}
             }
         }

@@ -642,8 +642,14 @@ impl Store {
     }
 
     /// Whether files can be made in it, as far as permissions and the mount say.
-    pub fn is_writable(&self) -> bool {
-        fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS).is_ok()
+    ///
+    /// Errors: failed calls.
+    pub fn is_writable(&self) -> Result<bool> {
+        match fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Ok(true),
+            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
+            Err(error) => Err(Error::io("access", self.path.display(), error)),
+        }
     }
 
     /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable

@@ -182,6 +182,11 @@ impl Call {
         self.number == libc::SYS_close
     }
 
+    /// Whether it asks what may be done, and this error is an answer.
+    pub fn is_answered_by(&self, errno: i32) -> bool {
+        self.name().starts_with("faccessat") && [libc::EACCES, libc::EROFS].contains(&errno)
+    }
+
     /// Whether it takes something away: without it nothing can be cleaned up.
     pub fn is_removal(&self) -> bool {
         let is_removed = self.number == libc::SYS_shmctl && self.arguments[1] == 0;

@@ -59,9 +59,9 @@ impl Options {
         self.part.map_or(0, |(part, _)| usize::try_from(part).unwrap_or(0))
     }
 
-    /// Whether all states are tried.
+    /// Whether all states are tried, by this part or another.
     pub fn is_whole(&self) -> bool {
-        !self.is_short && self.part.is_none() && self.limit.is_none() && self.state.is_none()
+        !self.is_short && self.limit.is_none() && self.state.is_none()
     }
 
     /// Whether an operation is asked for.

@@ -486,7 +486,9 @@ impl World {
             let whole = self.namespaces.iter().any(|all| all.is_subset(&made) && all.iter().any(|line| is_base_of(line, &name)));
             wrong.unless(whole, || format!("a start would trust namespace '{name}', and there is {made:?}"));
         }
-        wrong.same("names of the backup", &backup_names(&self.directory()), &self.whole);
+        if !outcome.is_killed() && !allowance.follows_kill && !allowance.removal_failed {
+            wrong.same("names of the backup", &backup_names(&self.directory()), &self.whole);
+        }
         let is_complete = made == expected;
         match perform_here(Verb::Restore, &self.directory(), false) {
             Ok(()) => wrong.unless(!outcome.is_done, || "it was restored once more over what was there".to_owned()),
@@ -504,6 +506,7 @@ impl World {
         }
         let made: BTreeSet<String> = sums().difference(&self.others).cloned().collect();
         wrong.same("what the next restore makes", &made, &expected);
+        wrong.same("names of the backup after the next restore", &backup_names(&self.directory()), &self.whole);
     }
 
     fn judge_reading(&self, outcome: &Outcome, wrong: &mut Wrong) {

@@ -52,6 +52,8 @@ struct Fault {
     /// Name, words of which a message has one, and object of each call that failed.
     calls: Vec<(String, &'static [&'static str], Option<String>)>,
     hit_removal: bool,
+    /// The error was an answer to what was asked.
+    is_answer: bool,
 }
 
 /// Runs the loop.
@@ -162,6 +164,7 @@ fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) 
             return Action::Go;
         }
         fault.calls.push((call.name(), call.words(), call.object()));
+        fault.is_answer |= call.is_answered_by(errno);
         match (errno, call.byte_count()) {
             (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
             (0, None) => Action::Go,
@@ -186,6 +189,9 @@ fn shorter(bytes: u64) -> u64 {
 fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(first) = outcome.problems.first().filter(|_| !outcome.is_done) else { return wrong };
+    if fault.is_answer && first.kind == "refused" && !first.hint.is_empty() {
+        return wrong;
+    }
     let expected = match errno {
         libc::ENOSPC | libc::EDQUOT | libc::ENOMEM | libc::EMFILE => "no-room",
         _ => "failed",
