@@ -788,9 +788,10 @@ fn make_direct(file: &OwnedFd) -> bool {
     let asked = fs::StatxFlags::DIOALIGN;
     let suits = match fs::statx(file, "", AtFlags::EMPTY_PATH, asked) {
         // A kernel before 6.1 or a file system does not say; then the first read or write does.
+        // 0 says not at all, and nothing is a multiple of it.
         Ok(stat) if stat.stx_mask & asked.bits() != 0 => [stat.stx_dio_mem_align, stat.stx_dio_offset_align]
             .iter()
-            .all(|alignment| *alignment > 0 && ALIGNMENT.is_multiple_of(*alignment as usize)),
+            .all(|alignment| ALIGNMENT.is_multiple_of(*alignment as usize)),
         _ => true,
     };
     suits && !durable::is_direct_io_off() && set_direct(file, true).is_ok()
@@ -804,18 +805,8 @@ fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {
 /// Inflates the first bytes of a gzip member; gives how many it could.
 fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
     let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
-    let (mut used, mut made) = (GZIP_HEADER.len(), 0);
-    while made < output.len() {
-        match decoder.step(&member[used..], &mut output[made..]) {
-            Ok(step) if step.made + step.used > 0 && !step.is_end => {
-                used += step.used;
-                made += step.made;
-            }
-            Ok(step) => return made + step.made,
-            Err(_) => break,
-        }
-    }
-    made
+    // One step goes as far as what is there of either: a failure in it makes nothing of what came before trustworthy.
+    decoder.step(&member[GZIP_HEADER.len()..], output).map_or(0, |step| step.made)
 }
 
 /// Reads until the buffer is full or the file ends.
