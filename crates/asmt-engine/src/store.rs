@@ -972,8 +972,8 @@ impl InFile {
     pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
         match self.file.next_data(from, to) {
             Ok(range) => Ok(range),
-            // A file system with no such call: everything is data.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((from < to).then_some(from..to)),
+            // A file system with no such call, which is asked only where there is something to find: everything is data.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(from..to)),
             Err(error) => Err(Error::io("lseek", &self.shown, error)),
         }
     }
