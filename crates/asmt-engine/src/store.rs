@@ -652,10 +652,7 @@ impl Store {
         // One name for every run: what a killed one has left is gone with the next.
         let temporary = format!(".{name}.new");
         self.remove_all(std::iter::once(temporary.as_str()))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
-        let file = StagedFile::new(file, self.shown(&temporary), temporary.clone(), name, false);
+        let file = self.make(temporary.clone(), name)?;
         let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
             fs::renameat(&self.directory, &temporary, &self.directory, name)
                 .map_err(|error| Error::io("rename", self.shown(name), error))
@@ -692,7 +689,11 @@ impl Store {
 
     /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
-        let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
+        self.make(format!("{TEMPORARY_PREFIX}{run}.{name}"), name)
+    }
+
+    /// Makes a file under a name that nothing may have yet: empty, and 0600.
+    fn make(&self, temporary: String, name: &str) -> Result<StagedFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
