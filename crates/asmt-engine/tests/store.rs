@@ -18,7 +18,9 @@ use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -741,6 +743,37 @@ fn a_disk_that_is_full_says_so_and_is_not_written_to_elsewhere() {
         assert_eq!(code_of(file.write(0, &noise(128 << 10))), Some(Code::DiskFull));
         assert!(fs::read(root.path(file.temporary())).expect("a file") == noise(64 << 10));
     });
+}
+
+/// A limit on the size of files ends a write where it stands. It is one of a whole process: so in one of its own.
+#[test]
+fn a_direct_write_that_ends_within_a_sector_has_failed() {
+    const IS_LIMITED: &str = "ASMT_TEST_IS_LIMITED";
+    if std::env::var_os(IS_LIMITED).is_none() {
+        let name = std::thread::current().name().expect("a test's name").to_owned();
+        let mut limited = Command::new(std::env::current_exe().expect("this test"));
+        let set_limit = || {
+            let limit = libc::rlimit { rlim_cur: 6144, rlim_max: 6144 };
+            // SAFETY: a structure that outlives the call.
+            let outcome = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
+            // SAFETY: an error is asked for in the place of a signal; no handler runs.
+            unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+            if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: between fork and exec two system calls are made, and nothing is allocated.
+        let done = unsafe { limited.args(["--exact", &name]).env(IS_LIMITED, "1").pre_exec(set_limit) }.output().expect("a run");
+        let text = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let root = Root::new();
+    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let temporary = store.create(&run, "ae001000.dat").expect("a file").temporary().to_owned();
+    let file = store.reopen(&temporary, "ae001000.dat").expect("a file");
+    let outcome = code_of(file.write(0, aligned(&noise(2 * SECTOR)).aligned(2 * SECTOR)));
+    let is_direct = open_flags(&root.path(&temporary)).iter().any(|flags| flags.contains(OFlags::DIRECT));
+    // Through the page cache it goes on where it ended, and is told of the limit.
+    assert_eq!(outcome, Some(if is_direct { Code::SystemCall } else { Code::SystemLimit }));
 }
 
 #[test]
