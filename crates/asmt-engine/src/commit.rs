@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::fill::{Filled, Made};
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
-use crate::segment::{Key, SegmentType};
+use crate::segment::{Address, Key, SegmentType, parse_file_name};
 use crate::store::{Journal, JournalNamespace, Store};
 use crate::transfer::{Staged, StagedName, StagedNamespace, Temporaries};
 use std::cmp::Reverse;
@@ -84,15 +84,15 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
         let mut files = namespace.files.clone();
         files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode });
         file.sync()?;
-        files.sort_by_key(rank);
+        files.sort_by_key(|file| rank(file.key.and_then(Key::address)));
         all.push(Ordered { namespace: namespace.plan.name.to_string(), files });
     }
     Ok(all)
 }
 
-/// Segments' files by [`publishing_rank`], the manifest between the stripes and base.
-fn rank(file: &StagedName) -> ((u8, u8), Reverse<u16>) {
-    match file.key.and_then(Key::address) {
+/// Segments' files by [`publishing_rank`], the manifest (which is at no address) between the stripes and base.
+fn rank(address: Option<Address>) -> ((u8, u8), Reverse<u16>) {
+    match address {
         None => ((4, 1), Reverse(0)),
         Some(address) => {
             let (rank, index) = publishing_rank(address);
@@ -106,11 +106,7 @@ fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
     let store = staged.temporaries.store();
     let of = |namespace: &StagedNamespace| {
         let mut names = namespace.plan.superseded.clone();
-        names.sort_by_key(|name| match crate::segment::parse_file_name(name) {
-            Some((_, address, _)) if address.segment_type == SegmentType::PiBase => 2,
-            None => 1,
-            Some(_) => 0,
-        });
+        names.sort_by_key(|name| rank(parse_file_name(name).map(|(_, address, _)| address)));
         let with_inode = |name: String| Ok(store.inode_of(&name)?.map(|inode| (name, inode)));
         let files = names.into_iter().map(with_inode).filter_map(Result::transpose).collect::<Result<Vec<_>>>()?;
         Ok(JournalNamespace { namespace: namespace.plan.name.to_string(), files })

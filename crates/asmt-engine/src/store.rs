@@ -658,10 +658,7 @@ impl Store {
         // One name for every run: what a killed one has left is gone with the next.
         let temporary = format!(".{name}.new");
         self.remove_all(std::iter::once(temporary.as_str()))?;
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
-        let file = StagedFile::new(file, self.shown(&temporary), temporary.clone(), name, false);
+        let file = self.make(temporary.clone(), name)?;
         let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
             fs::renameat(&self.directory, &temporary, &self.directory, name)
                 .map_err(|error| Error::io("rename", self.shown(name), error))
@@ -698,7 +695,11 @@ impl Store {
 
     /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
-        let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
+        self.make(format!("{TEMPORARY_PREFIX}{run}.{name}"), name)
+    }
+
+    /// Makes a file under a name that nothing may have yet: empty, and 0600.
+    fn make(&self, temporary: String, name: &str) -> Result<StagedFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
@@ -794,9 +795,10 @@ fn make_direct(file: &OwnedFd) -> bool {
     let asked = fs::StatxFlags::DIOALIGN;
     let suits = match fs::statx(file, "", AtFlags::EMPTY_PATH, asked) {
         // A kernel before 6.1 or a file system does not say; then the first read or write does.
+        // 0 says not at all, and nothing is a multiple of it.
         Ok(stat) if stat.stx_mask & asked.bits() != 0 => [stat.stx_dio_mem_align, stat.stx_dio_offset_align]
             .iter()
-            .all(|alignment| *alignment > 0 && ALIGNMENT.is_multiple_of(*alignment as usize)),
+            .all(|alignment| ALIGNMENT.is_multiple_of(*alignment as usize)),
         _ => true,
     };
     suits && !durable::is_direct_io_off() && set_direct(file, true).is_ok()
@@ -810,18 +812,8 @@ fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {
 /// Inflates the first bytes of a gzip member; gives how many it could.
 fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
     let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
-    let (mut used, mut made) = (GZIP_HEADER.len(), 0);
-    while made < output.len() {
-        match decoder.step(&member[used..], &mut output[made..]) {
-            Ok(step) if step.made + step.used > 0 && !step.is_end => {
-                used += step.used;
-                made += step.made;
-            }
-            Ok(step) => return made + step.made,
-            Err(_) => break,
-        }
-    }
-    made
+    // One step goes as far as what is there of either: a failure in it makes nothing of what came before trustworthy.
+    decoder.step(&member[GZIP_HEADER.len()..], output).map_or(0, |step| step.made)
 }
 
 /// Reads until the buffer is full or the file ends.
@@ -987,8 +979,8 @@ impl InFile {
     pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
         match self.file.next_data(from, to) {
             Ok(range) => Ok(range),
-            // A file system with no such call: everything is data.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok((from < to).then_some(from..to)),
+            // A file system with no such call, which is asked only where there is something to find: everything is data.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(from..to)),
             Err(error) => Err(Error::io("lseek", &self.shown, error)),
         }
     }

@@ -392,6 +392,12 @@ mod tests {
         assert!(wrongs("beside", Some("journal")) > 0);
     }
 
+    #[test]
+    fn a_directory_that_a_backup_has_made_is_durable_in_its_parent() {
+        assert_eq!(wrongs("stripes", None), 0);
+        assert!(wrongs("stripes", Some("the directory itself, in its parent")) > 0);
+    }
+
     /// Found by the power loop: a dead run's journal could be gone before files that it accounted for, and those were in the
     /// way of every later backup.
     #[test]
