@@ -538,7 +538,7 @@ fn a_directory_is_opened_or_made_or_it_is_said_why_not() {
     assert_eq!(fs::metadata(at("missing")).expect("made").mode() & 0o7777, 0o700);
     without_capabilities(|| {
         for (name, is_writable) in [("missing", true), ("read-only", false)] {
-            assert_eq!(Store::open(&at(name)).expect(name).is_writable(), is_writable, "{name}");
+            assert_eq!(Store::open(&at(name)).expect(name).is_writable().expect(name), is_writable, "{name}");
         }
     });
     let store = root.store();
