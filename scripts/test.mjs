@@ -51,6 +51,7 @@ step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();
 await loops('power.mjs');
+await loops('faults.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();
