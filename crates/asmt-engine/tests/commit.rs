@@ -20,67 +20,27 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
+
+mod machine;
+
+use machine::sim;
 
 const OPTIONS: Options = Options { threads: 1, check: false };
 /// A namespace of every type of segment, and one of stripes alone.
 const SIZES: &str = "--stage-size 64KiB --base-size 4096 --treex-size 4096 --si-stage-size 64KiB --stripe-size 64KiB";
 
-/// A test's directory, which goes with it.
-struct Root(PathBuf);
-
-impl Drop for Root {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Runs a test on a thread with a new IPC namespace, in a directory of its own. Needs root, or to be root of a user
-/// namespace.
+/// Runs a test on a machine with these two namespaces, in its directory.
 fn on_own_machine(test: impl FnOnce(&Path) + Send + 'static) {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let thread = std::thread::spawn(|| {
-        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
-        let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
-        assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let root = std::env::temp_dir().join(format!("asmt-commit-{}-{number}", std::process::id()));
-        fs::create_dir(&root).expect("a directory");
+    machine::on_own_machine(|machine| {
         sim(&format!("make --name one --nsid 1 --stages 2 --si-stages 1 --stripes 2 {SIZES}"));
         sim(&format!("make --name data --nsid 2 --no-index --stripes 1 {SIZES}"));
-        let root = Root(root);
-        test(&root.0);
+        test(&machine.directory);
     });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-fn sim(line: &str) -> String {
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    let mut out = Vec::new();
-    asmt_sim::run(&words, &mut out).unwrap_or_else(|error| panic!("{line}: {error}"));
-    String::from_utf8(out).expect("text")
 }
 
 fn backup(directory: &Path, control: &Control) {
-    let request = Request {
-        verb: Verb::Backup,
-        directory: Some(directory.to_owned()),
-        instance: Some(0),
-        namespaces: None,
-        compress: false,
-        check: false,
-        threads: Some(1),
-        analyze: false,
-        require_manifest: false,
-        config: None,
-        devices: Vec::new(),
-        force_stale: false,
-        force_host: false,
-        allow_volatile: true,
-    };
+    let request = Request { threads: Some(1), ..machine::request(Verb::Backup, directory) };
     perform(&request, "asmt test", control).unwrap_or_else(|failure| panic!("{}", failure.error));
 }
 

@@ -8,47 +8,18 @@ use asmt_engine::run::Caller;
 use asmt_engine::segment::Key;
 use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::{Failure, Request, inventory, perform, plan, store};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 #[path = "engine/hostile.rs"]
 mod hostile;
+mod machine;
 
-/// A machine of its own: an IPC namespace and a directory.
-struct Machine {
-    directory: PathBuf,
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
-/// Runs a test on a thread with a new IPC namespace. Needs root, or to be root of a user namespace.
-fn on_own_machine(test: impl FnOnce(&Machine) + Send + 'static) {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let thread = std::thread::spawn(|| {
-        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
-        let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
-        assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("asmt-engine-{}-{number}", std::process::id()));
-        std::fs::create_dir(&directory).expect("a directory");
-        test(&Machine { directory });
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+use machine::{Machine, on_own_machine, request};
 
 impl Machine {
     fn sim(&self, line: &str) -> String {
-        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-        let mut out = Vec::new();
-        asmt_sim::run(&words, &mut out).unwrap_or_else(|error| panic!("{line}: {error}"));
-        String::from_utf8(out).expect("text")
+        machine::sim(line)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -64,26 +35,6 @@ impl Machine {
         let mut names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
         names.sort_unstable();
         names
-    }
-}
-
-fn request(verb: Verb, directory: &Path) -> Request {
-    Request {
-        verb,
-        directory: Some(directory.to_owned()),
-        instance: Some(0),
-        namespaces: None,
-        compress: false,
-        check: false,
-        threads: Some(2),
-        analyze: false,
-        require_manifest: false,
-        config: None,
-        devices: Vec::new(),
-        force_stale: false,
-        force_host: false,
-        // The tests' directory may be on a tmpfs, which is what TMPDIR says.
-        allow_volatile: true,
     }
 }
 
