@@ -27,6 +27,51 @@ testTraced('what a killed restore made is removed by the next one, and nothing e
     t.true((await machine.sim('sum', '--all')).includes(line), line);
 });
 
+testTraced("what a killed restore had completed, and a server has used since, is the server's", async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  // All of it is trusted; the journal is about to go.
+  const killed = await machine.traced(['unlink:signal=KILL'], ['restore', machine.path('b')]);
+  t.is(killed.signal, 'SIGKILL', show(killed));
+  t.true(machine.names(machine.path('run')).some((name) => name.startsWith('restore-')));
+  // As a server from its start to its stop: base and treex are made anew, the stages stay.
+  for (const [key, size] of [
+    ['ae001000', '64KiB'],
+    ['ae001001', '192KiB'],
+  ] as const) {
+    await machine.sim('remove', '--key', key);
+    await machine.sim('foreign', '--key', key, '--size', size);
+  }
+  const before = await machine.memory();
+  const done = await machine.expect(3, ['restore', '-v', machine.path('b')]);
+  t.regex(done.stderr, /segments of it are in memory/, show(done));
+  t.is(await machine.memory(), before);
+  t.deepEqual(
+    machine.names(machine.path('run')).filter((name) => name.startsWith('restore-')),
+    [],
+  );
+});
+
+testTraced('what a killed restore made stays while somebody has it attached, and is removed by the run after that', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  const killed = await machine.traced(['shmget:signal=KILL:when=4'], ['restore', machine.path('b')]);
+  t.is(killed.signal, 'SIGKILL', show(killed));
+  const left = (await machine.memory()).replaceAll(/ 0$/gm, '');
+  const holder = await machine.hold(left.split(' ')[0]);
+  const refused = await machine.expect(3, ['restore', '-v', machine.path('b')]);
+  t.regex(refused.stderr, /its \d+ segments stay: somebody has one of them attached/, show(refused));
+  await holder.end();
+  t.is((await machine.memory()).replaceAll(/ 0$/gm, ''), left);
+  await machine.expect(0, ['restore', machine.path('b')]);
+  t.is(await machine.memory(), before);
+});
+
 test('base is written under its final name in one step, and last', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--stage-size', '16MiB', '--fill', '1');

@@ -2,7 +2,8 @@
 //!
 //! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has made is found by
 //! the next run and removed: by id, only segments that the dead process itself made since its journal began, attached
-//! by nobody, and only where nothing a start would trust was completed. Must never: remove any other segment.
+//! by nobody, and only where nothing a start would trust was completed and nobody has made others beside them since. Must never:
+//! remove any other segment.
 //!
 //! The journal: a line of JSON that says what is about to be made, then the id of each segment in a line of its own, as
 //! soon as it is made. A kill can come between the making and its line: one segment may be there that has none.
@@ -11,13 +12,13 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
-use crate::inventory::Inventory;
+use crate::inventory::Segment;
 use crate::kernel;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
 use crate::run::RunId;
 use crate::segment::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
-use crate::sysv;
+use crate::sysv::{self, SegmentStat};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
@@ -113,10 +114,13 @@ impl Runtime {
             }
             let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
-            if let Some((head, shmids)) = parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
-                recover_one(&run, &head, &shmids, control)?;
+            let is_needed = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
+                Some((head, shmids)) => recover_one(&run, &head, &shmids, control)?,
+                None => false,
+            };
+            if !is_needed {
+                fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
             }
-            fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
         }
         Ok(())
     }
@@ -152,60 +156,91 @@ fn parse_journal(text: &str) -> Option<(JournalHead, HashSet<i32>)> {
     Some((serde_json::from_str(head).ok()?, whole.lines().filter_map(|line| line.parse().ok()).collect()))
 }
 
-/// Removes the segments of one dead restore, namespace by namespace, unless it had completed them.
-fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: &Control) -> Result<()> {
+/// What is to become of what a dead restore had made of a namespace.
+enum Remains {
+    /// It had completed them: they stay.
+    Complete,
+    /// Somebody has one of them attached: they stay until a later run.
+    Attached,
+    /// Somebody else has made one of them anew: a server. They are not the dead restore's any more.
+    Taken,
+    /// Nobody would trust them, and nobody knows of them.
+    Leftover,
+}
+
+/// Removes the segments of one dead restore, namespace by namespace, unless it had completed them or somebody else has them
+/// now. Gives whether its journal is still needed.
+fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: &Control) -> Result<bool> {
     let inventory = crate::inventory::take()?;
     if inventory.is_rmid_forced {
         // What is there cannot be looked into, and nothing can be restored anyway.
         return Err(crate::plan::not_kept().into());
     }
-    let could_be_own = |stat: &sysv::SegmentStat| {
-        stat.creator_pid.cast_unsigned() == run.pid && stat.changed_at_s >= head.began_s && stat.attached_count == 0
-    };
-    let planned = |key: &u32| inventory.segments.get(&Key(*key)).filter(|segment| could_be_own(&segment.stat));
-    let without_line: Vec<i32> = head
-        .namespaces
-        .iter()
-        .flatten()
-        .filter_map(planned)
-        .map(|segment| segment.stat.shmid)
-        .filter(|shmid| !shmids.contains(shmid))
-        .collect();
+    let could_be_own =
+        |segment: &&Segment| segment.stat.creator_pid.cast_unsigned() == run.pid && segment.stat.changed_at_s >= head.began_s;
+    let planned = |key: &u32| inventory.segments.get(&Key(*key));
+    let made = head.namespaces.iter().flatten().filter_map(planned).filter(could_be_own).map(|segment| segment.stat.shmid);
+    let without_line: Vec<i32> = made.filter(|shmid| !shmids.contains(shmid)).collect();
     // The one whose line the kill came before; more than that cannot be.
-    let is_own = |shmid: i32| shmids.contains(&shmid) || without_line == [shmid];
+    let is_own = |segment: &&Segment| {
+        could_be_own(segment) && (shmids.contains(&segment.stat.shmid) || without_line == [segment.stat.shmid])
+    };
+    let mut is_needed = false;
     for keys in &head.namespaces {
-        let own: Vec<Key> =
-            keys.iter().filter_map(planned).filter(|segment| is_own(segment.stat.shmid)).map(|segment| segment.key()).collect();
-        if own.len() == keys.len() && is_complete(&inventory, &own) {
-            control.note(
-                "recovered",
-                format!("a restore (pid {}) had completed {} segments before it was killed: they stay", run.pid, own.len()),
-            );
-            continue;
-        }
-        for key in &own {
-            let before = &inventory.segments[key].stat;
-            // Looked at again right before: it must still be that very segment.
-            let outcome = match sysv::stat(before.shmid) {
-                Ok(now) if now == *before => sysv::remove(before.shmid).map_err(|error| ("shmctl(IPC_RMID)", error)),
-                Ok(_) => Ok(()),
-                Err(error) => Err(("shmctl(IPC_STAT)", error)),
-            };
-            match outcome {
-                Err((call, error)) if !sysv::is_gone(&error) => return Err(Error::io(call, key, error)),
-                _ => {}
+        let there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
+        let own: Vec<&Segment> = there.iter().copied().filter(is_own).collect();
+        let note = |what: &str| {
+            let text = format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len());
+            control.note("recovered", text);
+        };
+        match remains(&there, &own, keys.len()) {
+            _ if own.is_empty() => {}
+            Remains::Complete => note("it had completed them"),
+            Remains::Attached => {
+                is_needed = true;
+                note("somebody has one of them attached");
+            }
+            Remains::Taken => note("somebody else has made others beside them"),
+            Remains::Leftover => {
+                own.iter().try_for_each(|segment| remove_unchanged(&segment.stat))?;
+                let text = format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid);
+                control.note("recovered", text);
             }
         }
-        if !own.is_empty() {
-            control.note("recovered", format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid));
-        }
     }
-    Ok(())
+    Ok(is_needed)
+}
+
+/// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`), of as many segments as it
+/// was to make. A server makes base anew when it starts: where that is another's, all is the server's.
+fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize) -> Remains {
+    if own.len() == planned_count && is_complete(own) {
+        Remains::Complete
+    } else if own.iter().any(|segment| segment.stat.attached_count > 0) {
+        Remains::Attached
+    } else if there.len() > own.len() {
+        Remains::Taken
+    } else {
+        Remains::Leftover
+    }
+}
+
+/// Removes a segment if it is still the very one that was looked at.
+fn remove_unchanged(before: &SegmentStat) -> Result<()> {
+    let outcome = match sysv::stat(before.shmid) {
+        Ok(now) if now == *before => sysv::remove(before.shmid).map_err(|error| ("shmctl(IPC_RMID)", error)),
+        Ok(_) => Ok(()),
+        Err(error) => Err(("shmctl(IPC_STAT)", error)),
+    };
+    match outcome {
+        Err((call, error)) if !sysv::is_gone(&error) => Err(Error::io(call, before.key, error)),
+        _ => Ok(()),
+    }
 }
 
 /// Whether the words held back until the commit are stored: base's shutdown status, or without base the stripes' flags.
-fn is_complete(inventory: &Inventory, keys: &[Key]) -> bool {
-    let headers = || keys.iter().filter_map(|key| inventory.segments.get(key)).map(|segment| (&segment.address, &segment.header));
+fn is_complete(segments: &[&Segment]) -> bool {
+    let headers = || segments.iter().map(|segment| (&segment.address, &segment.header));
     let base = headers().find(|(address, _)| address.segment_type == SegmentType::PiBase);
     match base {
         Some((_, header)) => matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN),
