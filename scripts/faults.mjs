@@ -25,14 +25,23 @@ const [program, ...words] = process.getuid() === 0 ? [] : [...(ipcNamespace() ??
 
 /** What the parts have said of each loop, by its name. */
 const loops = new Map();
+const totals = { lines: 0, states: 0, failed: 0, skipped: 0 };
+const children = [];
+// What has ended by then is told all the same.
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    for (const child of children) child.kill(signal);
+  });
+}
 const statuses = await Promise.all(Array.from({ length: parts }, (_, part) => run(part)));
-if (!isOne) printLoops();
-process.exit(Math.max(...statuses));
+if (!isOne) end();
+process.exit(Math.max(...statuses, totals.failed > 0 ? 1 : 0));
 
 /** Runs a part; shows at once what it says of a wrong state. Gives its exit status. */
 async function run(part) {
   const chosen = isOne ? args : [...args, '--part', `${part}/${parts}`];
   const child = spawn(program ?? FAULTS, [...words, ...chosen], { stdio: ['ignore', 'pipe', 'inherit'], env });
+  children.push(child);
   const ended = new Promise((done) => {
     child.on('error', (error) => {
       process.stderr.write(`error: the loops cannot be started: ${error.message}\n`);
@@ -47,43 +56,51 @@ async function run(part) {
   return ended;
 }
 
-/** Takes in a line of a part: of a loop that has ended, or of a wrong state. */
+/** Takes in a line of a part: of a loop that has ended, which is printed when it has in all parts, or of a wrong state. */
 function collect(line) {
   const counts = /^(?:not )?ok \d+ - (\S+): (\d+) states, (\d+) wrong \((.*?)\)(.*)$/.exec(line);
   const skipped = /^ok \d+ - (\S+) # (SKIP .*)$/.exec(line);
+  const name = (counts ?? skipped)?.[1];
+  if (name === undefined) {
+    if (line.startsWith('# ') && !/^# \d+ states tried$/.test(line)) process.stdout.write(`${line}\n`);
+    return;
+  }
+  const loop = loops.get(name) ?? { ended: 0, states: 0, wrong: 0, outcomes: new Map(), note: '', skipped: '' };
+  loops.set(name, loop);
+  loop.ended += 1;
   if (counts) {
-    const [, name, states, wrong, outcomes, note] = counts;
-    const loop = loops.get(name) ?? { states: 0, wrong: 0, outcomes: new Map(), note };
+    const [, , states, wrong, outcomes, note] = counts;
     loop.states += Number(states);
     loop.wrong += Number(wrong);
+    loop.note ||= note;
     for (const [, outcome, count] of outcomes.matchAll(/([^,]+?) (\d+)(?:, |$)/g)) {
       loop.outcomes.set(outcome, (loop.outcomes.get(outcome) ?? 0) + Number(count));
     }
-    loops.set(name, loop);
-  } else if (skipped) {
-    loops.set(skipped[1], { skipped: skipped[2] });
-  } else if (line.startsWith('# ') && !/^# \d+ states tried$/.test(line)) {
-    process.stdout.write(`${line}\n`);
-  }
+  } else loop.skipped = skipped[2];
+  if (loop.ended === parts) print(name, loop);
 }
 
-/** The lines of all loops, as one part would have printed them. */
-function printLoops() {
-  let [number, tried, failed, skipped] = [0, 0, 0, 0];
-  for (const [name, loop] of loops) {
-    number += 1;
-    if (loop.skipped) {
-      skipped += 1;
-      process.stdout.write(`ok ${number} - ${name} # ${loop.skipped}\n`);
-      continue;
-    }
-    const isRight = loop.wrong === 0 && loop.states > 0;
-    if (!isRight) [failed, statuses[0]] = [failed + 1, 1];
-    tried += loop.states;
-    const outcomes = [...loop.outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(', ');
-    const title = `${name}: ${loop.states} states, ${loop.wrong} wrong (${outcomes})${loop.note}`;
-    process.stdout.write(`${isRight ? '' : 'not '}ok ${number} - ${title}\n`);
+/** The line of a loop, as one part alone would have printed it. */
+function print(name, loop) {
+  totals.lines += 1;
+  totals.states += loop.states;
+  if (loop.skipped) {
+    totals.skipped += 1;
+    process.stdout.write(`ok ${totals.lines} - ${name} # ${loop.skipped}\n`);
+    return;
   }
-  process.stdout.write(`1..${number}\n# ${tried} states tried\n`);
-  process.stdout.write(`loops: ${number - failed - skipped} passed, ${failed} failed, ${skipped} skipped\n`);
+  const isRight = loop.wrong === 0 && loop.states > 0 && loop.ended === parts;
+  if (!isRight) totals.failed += 1;
+  const outcomes = [...loop.outcomes].map(([outcome, count]) => `${outcome} ${count}`).join(', ');
+  const note = loop.ended === parts ? loop.note : `, ended in ${loop.ended} of ${parts} parts`;
+  const title = `${name}: ${loop.states} states, ${loop.wrong} wrong (${outcomes})${note}`;
+  process.stdout.write(`${isRight ? '' : 'not '}ok ${totals.lines} - ${title}\n`);
+}
+
+/** What has not ended in all parts, and the sum. */
+function end() {
+  for (const [name, loop] of loops) if (loop.ended < parts) print(name, loop);
+  const { lines, states, failed, skipped } = totals;
+  process.stdout.write(`1..${lines}\n# ${states} states tried\n`);
+  process.stdout.write(`loops: ${lines - failed - skipped} passed, ${failed} failed, ${skipped} skipped\n`);
 }

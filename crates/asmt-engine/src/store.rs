@@ -669,7 +669,8 @@ impl Store {
                 Err(other) => error.and_while_cleaning_up(other),
             });
         }
-        self.sync("a mark")
+        self.sync("a mark")?;
+        self.check_alive(name)
     }
 
     /// Fails if the path leads elsewhere by now: what was written would not be where it is looked for.

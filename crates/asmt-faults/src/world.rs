@@ -478,6 +478,8 @@ impl World {
         let expected = self.server_sums();
         if outcome.is_done {
             wrong.same("what it said it has restored", &made, &expected);
+            let is_marked = names(&self.directory()).iter().any(|name| asmt_engine::used::is_used_name(name));
+            wrong.unless(is_marked, || "it said that it is done, and the backup is not marked as used".to_owned());
         } else if !outcome.is_killed() && !made.is_empty() && !allowance.follows_kill {
             wrong.unless(allowance.removal_failed, || format!("it failed, and left {made:?}"));
             wrong.unless(is_told(outcome), || format!("it left segments, and did not say so: {}", outcome.text));

@@ -142,7 +142,7 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
     // What is taken while it is written may be more than what is kept in the end: until it fits.
     let mut fits = false;
     let mut next = 0;
-    while next < needed + 40 || !fits && next < 8 * needed && tally.options.is_whole() {
+    while next < needed + 40 || !fits && next < 8 * needed + 1000 && tally.options.is_whole() {
         let free = next;
         next += if free < needed + 40 { step as u64 } else { 16 };
         let label = format!("{free}-of-{needed}-blocks");
