@@ -175,6 +175,12 @@ export class Machine {
     return this.exec('strace', words, options);
   }
 
+  /** A restore that is killed when it is about to make its fourth segment. */
+  async killedRestore(directory: string): Promise<void> {
+    const killed = await this.traced(['shmget:signal=KILL:when=4'], ['restore', directory]);
+    this.#t.is(killed.signal, 'SIGKILL', show(killed));
+  }
+
   /** The same on a terminal of its own, to which both streams go. */
   async tracedOnTerminal(injections: readonly string[], args: readonly string[]): Promise<Run> {
     const spawn = 'import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';

@@ -18,8 +18,7 @@ testTraced('what a killed restore made is removed by the next one, and nothing e
   await machine.sim('make', '--name', 'other', '--nsid', '2', '--seed', '5');
   await machine.sim('foreign', '--key', '4711');
   const others = await machine.sim('sum', '--all');
-  const killed = await machine.traced(['shmget:signal=KILL:when=4'], ['restore', machine.path('b')]);
-  t.is(killed.signal, 'SIGKILL', show(killed));
+  await machine.killedRestore(machine.path('b'));
   t.not(await machine.sim('sum', '--all'), others);
   const again = await machine.expect(0, ['restore', '-v', machine.path('b')]);
   t.regex(again.stderr, /removed \d+ segments/, show(again));
@@ -60,8 +59,7 @@ testTraced('what a killed restore made stays while somebody has it attached, and
   const before = await machine.memory();
   await machine.expect(0, ['backup', machine.path('b')]);
   await machine.sim('remove');
-  const killed = await machine.traced(['shmget:signal=KILL:when=4'], ['restore', machine.path('b')]);
-  t.is(killed.signal, 'SIGKILL', show(killed));
+  await machine.killedRestore(machine.path('b'));
   const left = (await machine.memory()).replaceAll(/ 0$/gm, '');
   const holder = await machine.hold(left.split(' ')[0]);
   const refused = await machine.expect(3, ['restore', '-v', machine.path('b')]);

@@ -38,6 +38,19 @@ impl Machine {
     }
 }
 
+/// Root asks for all of instance 0.
+fn plan_request() -> plan::Request {
+    plan::Request {
+        instance: 0,
+        namespaces: None,
+        compress: false,
+        require_manifest: false,
+        allow_volatile: false,
+        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
+        page_bytes: 4096,
+    }
+}
+
 fn code_of(outcome: Result<Report, Failure>) -> Code {
     outcome
         .map(|report| panic!("expected a failure, found {report:?}"))
@@ -165,15 +178,7 @@ fn a_plan_is_a_value() {
         machine.sim("make --stripes 2");
         machine.sim("make --name other --nsid 2 --shutdown 0");
         let found = inventory::take().expect("an inventory");
-        let request = plan::Request {
-            instance: 0,
-            namespaces: None,
-            compress: true,
-            require_manifest: false,
-            allow_volatile: false,
-            caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
-            page_bytes: 4096,
-        };
+        let request = plan::Request { compress: true, ..plan_request() };
         let empty = store::Listing::default();
         let (first, second) = (plan::backup(&found, &empty, &request), plan::backup(&found, &empty, &request));
         assert_eq!(first.namespaces, second.namespaces);
@@ -195,15 +200,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
         let directory = machine.path("b");
         machine.run(&request(Verb::Backup, &directory)).expect("a backup");
         let mut swapped = inventory::take().expect("an inventory");
-        let request = plan::Request {
-            instance: 0,
-            namespaces: None,
-            compress: false,
-            require_manifest: false,
-            allow_volatile: false,
-            caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
-            page_bytes: 4096,
-        };
+        let request = plan_request();
         swapped.segments.values_mut().for_each(|segment| segment.swapped_bytes = 4096);
         for (finds_all_holes, count) in [(Some(true), 0), (None, 0), (Some(false), 1)] {
             swapped.finds_all_holes = finds_all_holes;
