@@ -650,8 +650,8 @@ fn stripe_remarks(headers: &[(Address, &Header)], title: &str) -> Vec<Remark> {
     let Some((_, first)) = stripes.first() else { return Vec::new() };
     let mut remarks = Vec::new();
     let mut remark = |text: String| remarks.push(Remark::new("stripes", format!("{title}: {text}")));
-    if stripes.len() as u64 != u64::from(first.stripe_count) {
-        remark(format!("{} data stripes are there, and they count {}", stripes.len(), first.stripe_count));
+    if stripes.len() as u64 != u64::from(first.device_count) {
+        remark(format!("{} data stripes are there, and they count {}", stripes.len(), first.device_count));
     }
     if stripes.iter().any(|(_, stripe)| stripe.magic != STRIPE_MAGIC) {
         remark("a data stripe does not start with the expected magic".to_owned());

@@ -29,8 +29,10 @@ pub const SHUTDOWN_OFFSET: usize = 4;
 pub const STRIPE_FLAGS_OFFSET: usize = 56;
 /// Bit of the stripe's flags word that says the stripe may be trusted.
 pub const STRIPE_TRUSTED: u32 = 1;
-/// First eight bytes of a data stripe.
-pub const STRIPE_MAGIC: u64 = 0x4349_7475_7273_0322;
+/// First eight bytes of a data stripe, and of a storage device or file: `22 03 73 75 72 74 49 43`.
+pub const STRIPE_MAGIC: u64 = 0x4349_7472_7573_0322;
+/// Version of the header of a stripe or device; no other is known.
+pub const STRIPE_VERSION: u32 = 4;
 
 /// Largest segment that is believed: eight times the largest stripe there can be, and what tables of sums are bounded by.
 pub const MAX_SEGMENT_BYTES: u64 = 16 << 40;
@@ -281,16 +283,18 @@ impl SiMetaHeader {
     }
 }
 
-/// The header of a data stripe. Only the name decides; the rest informs and warns.
+/// The header of a data stripe, and of a storage device or file, which has the same form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeHeader {
     /// Magic, u64 at 0; [`STRIPE_MAGIC`].
     pub magic: u64,
+    /// Version, u32 at 8; [`STRIPE_VERSION`].
+    pub version: u32,
     /// Namespace name, char\[32\] at 12; `None` if the field holds no valid name.
     pub name: Option<NamespaceName>,
-    /// Number of stripes in the set, u32 at 44.
-    pub stripe_count: u32,
-    /// Random id, the same in every stripe of a set, u64 at 48.
+    /// Number of stripes in the set, or of its main devices (shadows are not counted), u32 at 44.
+    pub device_count: u32,
+    /// Random id, the same in every member of a set, u64 at 48; a server stores another one at each start.
     pub random: u64,
     /// Flags, u32 at 56; bit 0 is "trusted".
     pub flags: u32,
@@ -301,8 +305,9 @@ impl StripeHeader {
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             magic: u64_at(bytes, 0)?,
+            version: u32_at(bytes, 8)?,
             name: NamespaceName::from_field(bytes.get(12..12 + NAME_FIELD_BYTES)?),
-            stripe_count: u32_at(bytes, 44)?,
+            device_count: u32_at(bytes, 44)?,
             random: u64_at(bytes, 48)?,
             flags: u32_at(bytes, STRIPE_FLAGS_OFFSET)?,
         })

@@ -9,7 +9,8 @@ use asmt_engine::inventory::{Inventory, Segment};
 use asmt_engine::plan::{self, Plan, Request};
 use asmt_engine::run::{Caller, RunId};
 use asmt_engine::segment::{
-    BaseHeader, Encoding, Header, Key, NamespaceName, STRIPE_MAGIC, SegmentType, SiMetaHeader, StripeHeader, file_name,
+    BaseHeader, Encoding, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader,
+    file_name,
 };
 use asmt_engine::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
 use asmt_engine::sysv::SegmentStat;
@@ -49,10 +50,11 @@ fn index(text: &str, instance: u32, nsid: u32, stage_count: u32) -> Vec<Made> {
 }
 
 /// The stripes of data in memory.
-fn data(text: &str, instance: u32, nsid: u32, stripe_count: u32) -> Vec<Made> {
-    let header = || StripeHeader { magic: STRIPE_MAGIC, name: NamespaceName::new(text), stripe_count, random: 7, flags: 1 };
+fn data(text: &str, instance: u32, nsid: u32, device_count: u32) -> Vec<Made> {
+    let (magic, version, name) = (STRIPE_MAGIC, STRIPE_VERSION, NamespaceName::new(text));
+    let header = StripeHeader { magic, version, name, device_count, random: 7, flags: 1 };
     let first = 0xad00_0000 | instance << 20 | nsid << 12;
-    (0..stripe_count).map(|stripe| (first + stripe, Header::Stripe(header()))).collect()
+    (0..device_count).map(|stripe| (first + stripe, Header::Stripe(header.clone()))).collect()
 }
 
 /// A namespace 'test' with segments of all kinds: the index under nsid 1, its stripes under nsid 5.

@@ -238,7 +238,7 @@ fn a_file_is_listed_as_the_kernel_and_its_first_bytes_show_it() {
         let contents = if size_bytes == 60 { &small } else { &large };
         assert_eq!(found.crc32, is_gzip.then(|| crc32fast::hash(contents)), "{name}");
         match &found.header {
-            Header::Stripe(stripe) => assert!(has_header && stripe.random == 7 && stripe.stripe_count == 2, "{name}"),
+            Header::Stripe(stripe) => assert!(has_header && stripe.random == 7 && stripe.device_count == 2, "{name}"),
             other => assert!(!has_header && *other == Header::None, "{name}: {other:?}"),
         }
     }

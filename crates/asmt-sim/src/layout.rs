@@ -58,7 +58,7 @@ pub fn si_meta(stage_count: u32) -> Vec<u8> {
 
 /// Bytes of the header of a data stripe or storage device.
 pub const STRIPE_BYTES: usize = 60;
-const STRIPE_MAGIC: u64 = 0x4349_7475_7273_0322;
+const STRIPE_MAGIC: u64 = 0x4349_7472_7573_0322;
 
 /// Name, random and trusted bit of the header of a stripe or device; `None` if it is none.
 pub fn parse_stripe(bytes: &[u8; STRIPE_BYTES]) -> Option<(String, u64, bool)> {
