@@ -105,7 +105,7 @@ impl Runtime {
         for name in crate::store::names_of(&self.directory)? {
             let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
             let path = self.directory.join(&name);
-            if run.is_other_and_may_live(&own, true) {
+            if run.is_other_and_may_live(&own, true)? {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),

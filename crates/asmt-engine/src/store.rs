@@ -515,8 +515,10 @@ impl Store {
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
-            if run.is_other_and_may_live(&own, is_locked) {
-                leftovers.live.push(run);
+            if run.is_other_and_may_live(&own, is_locked)? {
+                if !leftovers.live.contains(&run) {
+                    leftovers.live.push(run);
+                }
             } else if !is_file {
                 problems.push((name.clone(), self.unsafe_file(name, "no regular file")));
             } else if name.starts_with(JOURNAL_PREFIX) {
