@@ -260,11 +260,10 @@ impl<'r> Operation<'r> {
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
         self.look_again(request.instance, &facts)?;
-        let marked = Marked::restored(&store, targets(&plan, &listing), &must_mark, &use_of(&facts.host), &mut report.remarks)?;
-        match commit::trust(filled, self.control) {
-            Ok(()) => Ok(report),
-            Err(error) => Err(marked.take_back(error).into()),
-        }
+        // The marks stay, whatever becomes of the commit: a server may have used what was restored.
+        Marked::restored(&store, targets(&plan, &listing), &must_mark, &use_of(&facts.host), &mut report.remarks)?;
+        commit::trust(filled, self.control)?;
+        Ok(report)
     }
 
     fn plan_restore(
