@@ -96,8 +96,10 @@ codes! {
     DeviceUnreadable = "device-unreadable", Refused;
     /// The backup cannot be marked as used, and nothing else would tell the next boot.
     CannotMarkUsed = "cannot-mark-used", Refused;
-    /// The configuration that was named cannot be read.
-    ConfigUnreadable = "config-unreadable", Usage;
+    /// The configuration cannot be read or understood, or the server would refuse it.
+    ConfigUnreadable = "config-unreadable", Refused;
+    /// The storage devices of a namespace are not a set that a server starts with.
+    DeviceSetTorn = "device-set-torn", Refused;
     /// The directory, or a file in it, may be written by others than root and the caller.
     WritableByOthers = "writable-by-others", Refused;
     /// The directory is on a file system that a reboot empties.
@@ -118,6 +120,10 @@ codes! {
     BackupUsed = "backup-used", Stale;
     /// The backup was retired.
     BackupRetired = "backup-retired", Stale;
+    /// Whether the server has run since the backup cannot be told.
+    CannotBeTold = "cannot-be-told", Stale;
+    /// `--require-proof`, and no storage device proves that the server has not run since.
+    NotProven = "not-proven", Stale;
     /// The backup is of another host.
     BackupForeignHost = "backup-foreign-host", Stale;
     /// The manifest cannot be read as one, or its checksum does not match.
@@ -146,6 +152,20 @@ codes! {
     SystemCall = "system-call", Failed;
     /// What was read back differs from what was written.
     CompareFailed = "compare-failed", Failed;
+}
+
+impl Code {
+    /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
+    pub fn is_about_restoring(self) -> bool {
+        matches!(
+            self,
+            Self::WritableByOthers
+                | Self::DeviceUnreadable
+                | Self::DeviceNotTrusted
+                | Self::CannotMarkUsed
+                | Self::ConfigUnreadable
+        )
+    }
 }
 
 impl Serialize for Code {

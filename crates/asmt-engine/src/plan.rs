@@ -11,8 +11,11 @@ use crate::segment::{
     Address, Encoding, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC,
     STRIPE_TRUSTED, SegmentType, file_name, parse_file_name,
 };
-use crate::store::{DirectoryRecord, FileRecord, Listing, Owner};
+use crate::store::{DirectoryRecord, FileRecord, Listing, Owner, published_name};
+use crate::used::is_used_name;
 use std::collections::{BTreeMap, BTreeSet};
+
+pub mod staleness;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -786,12 +789,13 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
         );
     }
     let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
-    if groups.is_empty() && !has_refused && !listing.leftovers.sweep.is_empty() {
+    let is_of_backup = |name: &&String| !is_used_name(published_name(name));
+    let left_count = listing.leftovers.sweep.iter().filter(is_of_backup).count();
+    if groups.is_empty() && !has_refused && left_count > 0 {
         plan.refuse(
             Code::BackupIncomplete,
             format!(
-                "the directory holds {} files of a backup that was interrupted before it was committed, and no other",
-                listing.leftovers.sweep.len()
+                "the directory holds {left_count} files of a backup that was interrupted before it was committed, and no other"
             ),
             "it cannot be used; back up again (that sweeps them), or let the node cold-start",
         );

@@ -127,6 +127,11 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
+/// When a process began, in clock ticks, if `/proc` shows it.
+pub fn start_of(pid: u32) -> Option<u64> {
+    start_ticks(&pid.to_string())
+}
+
 /// When a process began, if `/proc` shows it.
 fn start_ticks(pid: &str) -> Option<u64> {
     start_in(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)

@@ -1,0 +1,4 @@
+//! Layout: what Aerospike's bytes and texts mean. Pure: no I/O.
+
+pub mod server_config;
+pub mod sets;
