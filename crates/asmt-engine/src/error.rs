@@ -3,7 +3,8 @@
 //! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
-use crate::segment::parse_file_name;
+use crate::format::instance_of_manifest_name;
+use crate::segment::{Key, parse_file_name};
 use serde::Serialize;
 use std::fmt;
 
@@ -204,6 +205,13 @@ impl Problem {
         self.segment = parse_file_name(name).map(|(key, ..)| key.to_string());
         self.file = Some(name.to_owned());
         self
+    }
+
+    /// Instance of the segment or manifest that it is about; `None` where it is about neither.
+    pub fn instance(&self) -> Option<u8> {
+        let of_segment = self.segment.as_deref().and_then(Key::from_hex).and_then(Key::address);
+        let of_manifest = || self.file.as_deref().and_then(instance_of_manifest_name);
+        of_segment.map(|address| address.instance).or_else(of_manifest)
     }
 
     /// Says where in its file it is.
