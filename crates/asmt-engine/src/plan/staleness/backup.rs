@@ -7,7 +7,7 @@ use super::{Overrides, configuration_remarks, named_of, own_means, split, strays
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Medium};
 use crate::format::Noted;
-use crate::layout::server_config::NamespaceConfig;
+use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::layout::sets;
 use crate::plan::{NamespaceBackup, Plan};
 use crate::segment::{NamespaceName, STRIPE_TRUSTED, StripeHeader};
@@ -92,7 +92,14 @@ fn check_storage(
         problems.push(Problem::new(Code::DeviceSetTorn, text, STORAGE_HINT));
     }
     if problems.is_empty() && !all_members.is_empty() {
-        problems.extend(set_problems(&title, name, &main_members, &all_members, is_configured));
+        // Behind a namespace in memory stand as many devices as it has; what their headers count then is not known.
+        let is_in_memory = is_configured && configured.is_some_and(|configured| configured.storage == Storage::Memory);
+        let counted = match (is_in_memory, is_configured) {
+            (true, _) => Counted::Unknown,
+            (false, true) => Counted::Mains,
+            (false, false) => Counted::MainsAndPerhapsShadows,
+        };
+        problems.extend(set_problems(&title, name, &main_members, &all_members, counted));
     }
     let remark = all_members.is_empty().then(|| why_not_noted(name, configured, evidence)).flatten().map(|why| {
         let text = format!(
@@ -107,13 +114,24 @@ fn check_storage(
 const STORAGE_HINT: &str = "make sure that the configuration is that of the server that ran, and that every device is there and \
     readable; name others with --config or --device";
 
+/// How the devices at hand compare with the number in their headers, which counts main devices.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    /// They are the main devices.
+    Mains,
+    /// They were named by hand: there may be as many shadow devices among them.
+    MainsAndPerhapsShadows,
+    /// It is not known.
+    Unknown,
+}
+
 /// What is wrong with a set of storage devices in itself.
 fn set_problems(
     title: &str,
     name: &NamespaceName,
     mains: &[(String, StripeHeader)],
     all: &[(String, StripeHeader)],
-    is_configured: bool,
+    counted: Counted,
 ) -> Vec<Problem> {
     let trusted_first = |(_, header): &&(String, StripeHeader)| header.flags & STRIPE_TRUSTED == 0;
     let mut problems = Vec::new();
@@ -134,10 +152,9 @@ fn set_problems(
     let members: Vec<sets::Member<'_>> =
         as_trusted.iter().map(|(path, header)| sets::Member { shown: path.clone(), header }).collect();
     let mut faults = sets::faults("storage device", &members, name, None);
-    // Which of the devices that were named by hand are shadows is not known: there may be as many of them again.
-    if let (true, Some((_, first))) = (faults.is_empty(), mains.first()) {
+    if let Some((_, first)) = mains.first().filter(|_| faults.is_empty() && counted != Counted::Unknown) {
         let (expected, found) = (first.device_count as usize, mains.len());
-        let most = if is_configured { expected } else { expected.saturating_mul(2) };
+        let most = if counted == Counted::Mains { expected } else { expected.saturating_mul(2) };
         if found < expected || found > most {
             faults.push(format!("{found} storage devices are there, and their headers count {expected}"));
         }
