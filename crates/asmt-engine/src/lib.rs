@@ -22,6 +22,7 @@ pub mod inflate;
 pub mod inventory;
 pub mod kernel;
 pub mod lanes;
+pub mod layout;
 pub mod memory;
 pub mod plan;
 pub mod pool;
