@@ -1,7 +1,7 @@
 /**
- * `npm run test:mutants`: changes the engine's plan, commit, format, store and segment in every way that cargo-mutants knows, one
- * at a time, and shows which changes no test notices; `-- --file NAME` one of them, `--shard I/N` a part. In segment, which is
- * all layout, each number is changed, too, and only tests that use bytes of other programs count.
+ * `npm run test:mutants`: changes the engine's plan, commit, format, store, segment and sets in every way that cargo-mutants knows,
+ * one at a time, and shows which changes no test notices; `-- --file NAME` one of them, `--shard I/N` a part. In segment, which
+ * is all layout, each number is changed, too, and only tests that use bytes of other programs count.
  *
  * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its own; each file is judged by its
  * own tests and no others, for that takes seconds; ends by 1 if a change is not noticed that `.cargo/mutants.toml` does not
@@ -23,7 +23,10 @@ const TESTS = {
   format: ['--lib', 'format::'],
   store: ['--test', 'store'],
   segment: ['--test', 'witness'],
+  sets: ['--lib', 'layout::sets'],
 };
+/** Where a file is, if not beside the others. */
+const FOLDERS = { sets: 'layout/' };
 /** What cargo-mutants ends by if all was noticed, and if a test did not end. */
 const [DONE, ENDLESS] = [0, 3];
 /** Building takes most of the time: no optimisation, and no debug information. */
@@ -53,7 +56,8 @@ for (const file of values.file === undefined ? Object.keys(TESTS) : [values.file
 
 function judge(file) {
   const output = join(scratch, file);
-  const words = ['mutants', '--package', 'asmt-engine', '--file', `crates/asmt-engine/src/${file}.rs`, '--output', output];
+  const source = `crates/asmt-engine/src/${FOLDERS[file] ?? ''}${file}.rs`;
+  const words = ['mutants', '--package', 'asmt-engine', '--file', source, '--output', output];
   words.push('--no-times', '--timeout', '120', '--build-timeout', '300', ...(values.shard ? ['--shard', values.shard] : []));
   const [program, ...before] = [...prefix, 'cargo'];
   const { status } = spawnSync(program, [...before, ...words, '--', ...TESTS[file]], {
