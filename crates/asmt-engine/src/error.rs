@@ -77,6 +77,8 @@ codes! {
     SegmentsIncomplete = "segments-incomplete", Refused;
     /// A segment in memory does not hold what its key says.
     SegmentInvalid = "segment-invalid", Refused;
+    /// The data stripes in memory are no set that a server would start with.
+    SetTorn = "set-torn", Refused;
     /// Base in memory is of a layout version that is not known.
     UnknownVersion = "unknown-version", Refused;
     /// A segment changed, went or was attached while it was copied.
@@ -131,6 +133,8 @@ codes! {
     ManifestDamaged = "manifest-damaged", Damaged;
     /// A backup lacks a file, or was never committed.
     BackupIncomplete = "backup-incomplete", Damaged;
+    /// The data stripes in a backup are no set that a server would start with.
+    BackupSetTorn = "backup-set-torn", Damaged;
     /// A file that does not belong there, or there twice.
     ExtraFile = "extra-file", Damaged;
     /// A file's size is not what it must be.

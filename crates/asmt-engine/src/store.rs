@@ -487,7 +487,7 @@ impl Store {
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = "the backup is damaged: use another one, or let the node cold-start";
+                let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
@@ -804,7 +804,7 @@ impl Store {
             return Err(Error::new(
                 Code::WrongSize,
                 format!("{} has {file_bytes} bytes, expected {expected_bytes}", self.shown(name)),
-                "the backup is damaged: use another one, or let the node cold-start",
+                "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only",
             ));
         }
         let is_direct = make_direct(&file);
@@ -1106,7 +1106,7 @@ impl InFile {
             }
             let end = offset + read as u64;
             let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
-            let hint = "the backup is damaged: use another one, or let the node cold-start";
+            let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
             return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())

@@ -133,9 +133,8 @@ fn set_problems(
     all: &[(String, StripeHeader)],
     counted: Counted,
 ) -> Vec<Problem> {
-    let trusted_first = |(_, header): &&(String, StripeHeader)| header.flags & STRIPE_TRUSTED == 0;
     let mut problems = Vec::new();
-    if let Some((path, _)) = all.iter().find(trusted_first) {
+    if let Some((path, _)) = all.iter().find(|(_, header)| !header.is_trusted()) {
         problems.push(Problem::new(
             Code::DeviceNotTrusted,
             format!("{title}: {path} is not marked as trusted: the server was not cleanly shut down for it"),
