@@ -355,7 +355,7 @@ export class Machine {
   }
 }
 
-const MANIFEST = 'asmt-manifest-0-test.json';
+export const MANIFEST = 'asmt-manifest-0-test.json';
 
 /** The manifest of namespace 'test' in a backup: its lines but the last, which holds their checksum. */
 export function manifestLines(directory: string): string[] {
