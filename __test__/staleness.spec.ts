@@ -516,28 +516,61 @@ for (const dated of ['in the future', 'in the past'] as const) {
 /** Ways of logrotate's: what a configuration for it says. */
 const ROTATIONS = { renamed: 'create', truncated: 'copytruncate', compressed: 'create\n  compress' } as const;
 
-for (const [how, words] of Object.entries(ROTATIONS)) {
-  for (const hasRun of [true, false]) {
-    const title = hasRun ? 'after the server has run' : 'and nothing else: that is no sign of a start';
-    testAsRootWith('logrotate')(`row 11: the log is ${how} ${title}`, async (t) => {
-      const node = await Node.start(t, 0);
-      const { machine } = node;
-      const log = machine.path('aerospike.log');
-      writeFileSync(log, 'Nov 30 2026 01:00:00 GMT: INFO (as): (as.c:500) finished clean shutdown - exiting\n');
-      node.configure({ test: [] }, { logs: [log] });
-      await node.backup();
-      await machine.reboot();
-      if (hasRun) appendFileSync(log, 'Nov 30 2026 02:00:00 GMT: INFO (as): (as.c:300) <><><><><>  Aerospike  <><><><><>\n');
-      const conf = machine.path('logrotate.conf');
-      writeFileSync(conf, `${log} {\n  rotate 4\n  ${words}\n}\n`, { mode: 0o600 });
-      const rotated = await machine.exec('logrotate', ['--force', '--state', machine.path('logrotate.state'), conf]);
-      t.is(rotated.status, 0, show(rotated));
-      t.is(readFileSync(log, 'utf8'), '');
-      t.true(existsSync(`${log}.1${how === 'compressed' ? '.gz' : ''}`));
-      if (hasRun) t.regex(await node.refused(4, STALE), /aerospike\.log has changed since/);
-      else await node.restored();
-    });
-  }
+const LAST_WORDS = 'Nov 30 2026 01:00:00 GMT: INFO (as): (as.c:500) finished clean shutdown - exiting\n';
+const FIRST_WORDS = 'Nov 30 2026 02:00:00 GMT: INFO (as): (as.c:300) <><><><><>  Aerospike  <><><><><>\n';
+
+/** Rotates a log, as a real logrotate does. */
+async function rotate({ t, machine }: Node, log: string, how: keyof typeof ROTATIONS): Promise<void> {
+  const conf = machine.path('logrotate.conf');
+  writeFileSync(conf, `${log} {\n  rotate 4\n  ${ROTATIONS[how]}\n}\n`, { mode: 0o600 });
+  const rotated = await machine.exec('logrotate', ['--force', '--state', machine.path('logrotate.state'), conf]);
+  t.is(rotated.status, 0, show(rotated));
+  t.is(readFileSync(log, 'utf8'), '');
+  t.true(existsSync(`${log}.1${how === 'compressed' ? '.gz' : ''}`));
+}
+
+for (const how of ['renamed', 'truncated', 'compressed'] as const) {
+  /** A node that was backed up with this in its log, and rebooted. */
+  const logged = async (t: ExecutionContext, text: string): Promise<{ node: Node; log: string }> => {
+    const node = await Node.start(t, 0);
+    const log = node.machine.path('aerospike.log');
+    writeFileSync(log, text);
+    node.configure({ test: [] }, { logs: [log] });
+    await node.backup();
+    await node.machine.reboot();
+    return { node, log };
+  };
+  const withLogrotate = testAsRootWith('logrotate');
+
+  withLogrotate(`row 11: the log is ${how} after the server has run`, async (t) => {
+    const { node, log } = await logged(t, LAST_WORDS);
+    appendFileSync(log, FIRST_WORDS);
+    await rotate(node, log, how);
+    t.regex(await node.refused(4, STALE), /aerospike\.log has changed since/);
+  });
+
+  withLogrotate(`row 11: the log is ${how}, and the server runs and stops`, async (t) => {
+    // The last line of the stop came after the backup.
+    const { node, log } = await logged(t, 'Nov 30 2026 00:59:59 GMT: INFO (as): (as.c:480) initiating clean shutdown ...\n');
+    appendFileSync(log, LAST_WORDS);
+    await rotate(node, log, how);
+    appendFileSync(log, FIRST_WORDS + LAST_WORDS);
+    t.regex(await node.refused(4, STALE), /aerospike\.log has changed since/);
+  });
+
+  withLogrotate(`row 11: the log is ${how}, and nothing else: that is no sign of a start`, async (t) => {
+    const { node, log } = await logged(t, LAST_WORDS);
+    await rotate(node, log, how);
+    await node.restored();
+  });
+
+  withLogrotate(`row 11: the log is ${how} twice, and the server runs between`, async (t) => {
+    const { node, log } = await logged(t, LAST_WORDS);
+    await rotate(node, log, how);
+    appendFileSync(log, FIRST_WORDS);
+    await rotate(node, log, how);
+    t.regex(await node.refused(4, STALE), /aerospike\.log has changed since/);
+  });
 }
 
 testAsRootWith('mkfs.ext4')('row 12: storage files whose old header a power cut brings back', async (t) => {
