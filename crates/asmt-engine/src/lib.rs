@@ -391,8 +391,8 @@ impl<'r> Operation<'r> {
                 plan.namespaces.iter().filter(|namespace| namespace.instance == instance).cloned().collect();
             let verdict = match self.verdict(&of_instance, instance, &store, &listing) {
                 Ok((verdict, _)) => verdict,
-                // It keeps a restore from being made, and not the backup from being read.
-                Err(error) if error.first().code == Code::ConfigUnreadable => {
+                // It keeps a restore from being made, and not the backup from being read; but a path that was typed is meant.
+                Err(error) if error.first().code == Code::ConfigUnreadable && self.request.config.is_none() => {
                     Verdict { refusals: error.problems().to_vec(), ..Verdict::default() }
                 }
                 Err(error) => return Err(error.into()),
