@@ -1053,7 +1053,7 @@ namespace only {
             ("namespace a {\nstorage-engine memory\nfile /a\n}\n", 1, "'namespace' opens a section that is not closed"),
             ("namespace a {\nstorage-engine memory\nindex-type shmem\n}\n}\n", 5, "a '}' with no section open"),
             ("namespace a {\nstorage-engine memory\n}\nnamespace b {\nindex-type\n}\n", 5, "'index-type' has no value"),
-            ("namespace a {\nstorage-engine memory\n}\nnamespace b {\n", 4, "'namespace' opens a section that is not closed"),
+            ("namespace a {\nstorage-engine memory\n}\nnamespace b {", 4, "'namespace' opens a section that is not closed"),
             // Namespaces.
             ("namespace\n}\n", 1, "a namespace without a name; expected 'namespace NAME {'"),
             ("namespace {\n}\n", 1, "a namespace without a name"),
