@@ -7,7 +7,7 @@ use super::{Machine, on_own_machine, request};
 use asmt_engine::error::{Code, Kind};
 use asmt_engine::format::{AsmtHeader, Manifest, manifest_name};
 use asmt_engine::report::Verb;
-use asmt_engine::segment::{Header, NamespaceName, SegmentType, file_name, parse_file_name};
+use asmt_engine::segment::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, file_name, parse_file_name};
 use asmt_engine::{Request, sysv};
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -375,18 +375,29 @@ fn odd_file() -> impl Strategy<Value = Odd> {
     let key =
         (kind, 0u32..2, 1u32..3, low).prop_map(|(kind, instance, nsid, low)| kind << 24 | instance << 20 | nsid << 12 | low);
     let number = prop::sample::select(vec![0u32, 1, 2, 9, 10, 12, 13, 2048, 2049, i32::MAX as u32, u32::MAX]);
-    let name = prop::sample::select(vec!["test", "other", "", "\u{1b}[2J", "n23456789-123456789-123456789-12"]);
+    let name = prop::sample::select(vec!["test", "test", "other", "", "\u{1b}[2J", "n23456789-123456789-123456789-12"]);
     let size = prop::sample::select(vec![0u64, 1, 24, 60, 2156, 4096, 5000, 1 << 30, 1 << 63, u64::MAX]);
     let length = prop::sample::select(vec![0u64, 1, 23, 24, 60, 2156, 4096, 4096, 4096, 1 << 20, 1 << 33]);
     let more = prop::collection::vec(any::<u8>(), 0..64);
-    (key, prop::collection::vec(number, 6), name, (any::<bool>(), any::<bool>()), size, length, more).prop_map(
-        |(key, numbers, name, (is_upper, is_gzip), size_bytes, length, more)| {
+    let flags = (any::<bool>(), any::<bool>(), prop::bool::weighted(0.9));
+    (key, prop::collection::vec(number, 6), name, flags, size, length, more).prop_map(
+        |(key, numbers, name, (is_upper, is_gzip, is_of_set), size_bytes, length, more)| {
             let mut bytes = vec![0; 4096];
             let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
             for (at, number) in [0, 4, 20, 44, 56, 2152].into_iter().zip(&numbers) {
                 put(at, &number.to_le_bytes());
             }
-            put(if key >> 24 == 0xad { 12 } else { 1024 }, name.as_bytes());
+            let is_stripe = key >> 24 == 0xad;
+            put(if is_stripe { 12 } else { 1024 }, name.as_bytes());
+            // Most are of a set whose members are trusted, though it may not be whole: 0 or 1 of it, of 1 or 2.
+            let key = if is_stripe && is_of_set { key & !0xfff | u32::from(key & 0xfff == 1) } else { key };
+            if is_stripe && is_of_set {
+                put(0, &STRIPE_MAGIC.to_le_bytes());
+                put(8, &STRIPE_VERSION.to_le_bytes());
+                put(44, &if numbers[3] > 13 { 2u32 } else { 1 }.to_le_bytes());
+                put(48, &7u64.to_le_bytes());
+                put(56, &1u32.to_le_bytes());
+            }
             put(3000, &more);
             let digits = if is_upper { format!("{key:08X}") } else { format!("{key:08x}") };
             if is_gzip {
@@ -454,7 +465,7 @@ fn any_set_of_odd_files_is_refused_or_comes_back_as_it_is() {
             panic!("{failure}");
         }
         let (number, restored) = (number.get(), restored.get());
-        assert!(number >= 1500 && restored > 10, "{number} {restored}: the files are too odd to show anything");
+        assert!(number >= 1500 && restored > 5, "{number} {restored}: the files are too odd to show anything");
         assert!(peak_bytes() < MOST_BYTES, "{}", peak_bytes());
     });
 }
