@@ -242,6 +242,10 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..offset + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
+fn name_field_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    bytes.get(offset..offset + NAME_FIELD_BYTES)
+}
+
 /// The fields of base that decide whether a copy may be made or trusted, and one that informs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseHeader {
@@ -263,7 +267,7 @@ impl BaseHeader {
         Some(Self {
             version: u32_at(bytes, 0)?,
             shutdown: u32_at(bytes, SHUTDOWN_OFFSET)?,
-            name: NamespaceName::from_field(bytes.get(1024..1024 + NAME_FIELD_BYTES)?),
+            name: NamespaceName::from_field(name_field_at(bytes, 1024)?),
             stage_bytes: u64_at(bytes, 2088)?,
             stage_count: u32_at(bytes, 2152)?,
         })
@@ -312,7 +316,7 @@ impl StripeHeader {
         Some(Self {
             magic: u64_at(bytes, 0)?,
             version: u32_at(bytes, 8)?,
-            name: NamespaceName::from_field(bytes.get(12..12 + NAME_FIELD_BYTES)?),
+            name: NamespaceName::from_field(name_field_at(bytes, 12)?),
             device_count: u32_at(bytes, 44)?,
             random: u64_at(bytes, 48)?,
             flags: u32_at(bytes, STRIPE_FLAGS_OFFSET)?,
