@@ -171,8 +171,9 @@ export class Machine {
   }
 
   /**
-   * The same with a boot id, a host name, and `/etc`, `/var/log` and `/run` of its own (`etc`, `var_log` and `host_run`
-   * in its directory): it can be rebooted, and nothing of what this machine remembers is seen. For root of the machine.
+   * The same with a boot id, a host name, and `/etc`, `/var/log` and `/run` of its own (`etc`,
+   * `var_log` and `host_run` in its directory): it can be rebooted, and nothing of what this
+   * machine remembers is seen. For root of the machine.
    */
   static async startHost(t: ExecutionContext): Promise<Machine> {
     const directory = directoryOf(t);
@@ -192,7 +193,9 @@ export class Machine {
     return new Machine(this.#t, await Namespaces.start(['ipc']), this.#host, this.directory);
   }
 
-  /** Ends its IPC namespace, as when a container goes: its segments are gone, and the boot goes on. */
+  /**
+   * Ends its IPC namespace, as when a container goes: its segments are gone, and the boot goes on.
+   */
   async end(): Promise<void> {
     await this.#ipc.end();
   }
@@ -210,7 +213,10 @@ export class Machine {
     return id;
   }
 
-  /** Mounts something that nobody else sees, as a bind mount if no options are given; only of a host. */
+  /**
+   * Mounts something that nobody else sees, as a bind mount if no options are given; only of a
+   * host.
+   */
   async mount(what: string, place: string, ...options: string[]): Promise<void> {
     const done = await this.exec('mount', [...(options.length > 0 ? options : ['--bind']), what, place]);
     if (done.status !== 0) throw new Error(show(done));
@@ -357,7 +363,9 @@ export class Machine {
 
 export const MANIFEST = 'asmt-manifest-0-test.json';
 
-/** The manifest of namespace 'test' in a backup: its lines but the last, which holds their checksum. */
+/**
+ * The manifest of namespace 'test' in a backup: its lines but the last, which holds their checksum.
+ */
 export function manifestLines(directory: string): string[] {
   return readFileSync(join(directory, MANIFEST), 'utf8').trimEnd().split('\n').slice(0, -1);
 }

@@ -1,4 +1,7 @@
-/** What is asked of proof, and what a verification says of a restore: its last sentence, `--restorable`, and as JSON. */
+/**
+ * What is asked of proof, and what a verification says of a restore: its last sentence,
+ * `--restorable`, and as JSON.
+ */
 
 import { existsSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 
@@ -30,7 +33,10 @@ async function rebooted(t: ExecutionContext): Promise<Node> {
   return { machine, before, directory, disk };
 }
 
-/** The same with no device, on a machine that any user may have; its segments are gone, and the boot goes on. */
+/**
+ * The same with no device, on a machine that any user may have; its segments are gone, and the boot
+ * goes on.
+ */
 async function unproven(t: ExecutionContext, lines: readonly string[] = []): Promise<Omit<Node, 'disk'>> {
   const machine = await Machine.start(t);
   const directory = machine.path('b');

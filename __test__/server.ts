@@ -1,9 +1,9 @@
 /**
- * What a server of Aerospike's leaves on a machine, for specs: its configuration, and storage devices that start as a
- * real server left them.
+ * What a server of Aerospike's leaves on a machine, for specs: its configuration, and storage
+ * devices that start as a real server left them.
  *
- * Must never: make up a header: each is one that a server wrote (`fixtures/server`), with another name, count or random
- * where a test needs one.
+ * Must never: make up a header: each is one that a server wrote (`fixtures/server`), with another
+ * name, count or random where a test needs one.
  */
 
 import {
@@ -65,7 +65,9 @@ export function write(path: string, bytes: Buffer): void {
   closeSync(file);
 }
 
-/** A disk that can be taken out and put back: a block device over a file, under a name of its own. */
+/**
+ * A disk that can be taken out and put back: a block device over a file, under a name of its own.
+ */
 export class Disk {
   readonly #machine: Machine;
   readonly #image: string;
@@ -126,8 +128,8 @@ export interface Service {
 }
 
 /**
- * A configuration: each namespace with the lines of its storage (`device /dev/sda`, `file /srv/test.dat`), or without any,
- * where it lives in memory alone.
+ * A configuration: each namespace with the lines of its storage (`device /dev/sda`, `file
+ * /srv/test.dat`), or without any, where it lives in memory alone.
  */
 export function configuration(namespaces: Readonly<Record<string, readonly string[]>>, service: Service = {}): string {
   const logs = (service.logs ?? []).map((path) => `  file ${path} {\n    context any info\n  }\n`);

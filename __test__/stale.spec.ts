@@ -1,6 +1,7 @@
 /**
- * A backup that the server has run since is refused: by what its devices and files say, its marks, the host, and what the
- * server writes to. The sequences of docs/STALENESS.md are in `staleness.spec.ts`.
+ * A backup that the server has run since is refused: by what its devices and files say, its marks,
+ * the host, and what the server writes to. The sequences of docs/STALENESS.md are in
+ * `staleness.spec.ts`.
  */
 
 import {

@@ -1,6 +1,7 @@
 /**
- * Sequences after which a backup is fresh, stale, or of a state that nobody can tell: each row of docs/STALENESS.md, done
- * with real block devices, namespaces, boot ids and journals. Its last restore must end as the row says.
+ * Sequences after which a backup is fresh, stale, or of a state that nobody can tell: each row of
+ * docs/STALENESS.md, done with real block devices, namespaces, boot ids and journals. Its last
+ * restore must end as the row says.
  */
 
 import {
@@ -142,7 +143,9 @@ async function rebooted(t: ExecutionContext): Promise<Node> {
 const USED = 'backup-used';
 const STALE = 'backup-stale';
 
-/** What a server that starts does to the segments of namespace 'test'. False if it does not start. */
+/**
+ * What a server that starts does to the segments of namespace 'test'. False if it does not start.
+ */
 async function startServer(machine: Machine): Promise<boolean> {
   const segments = await machine.memory();
   if (segments.split('\n').some((line) => line !== '' && !line.endsWith(' 0'))) return false;
@@ -160,7 +163,10 @@ async function startServer(machine: Machine): Promise<boolean> {
   return true;
 }
 
-/** Runs a restore that stops at its `when`th call of `call`, for `meanwhile`, if it does not end before. */
+/**
+ * Runs a restore that stops at its `when`th call of `call`, for `meanwhile`, if it does not end
+ * before.
+ */
 async function stoppedAt(
   node: Node,
   call: string,
@@ -622,13 +628,15 @@ testAsRoot('row 13: one disk under two block devices, and an old header in the c
   };
   const [servers, ours] = [await attach(), await attach()];
   node.configure({ test: [`device ${ours}`] });
-  // Somebody has it open, as multipath does, so that its cache stays.
-  const open = openSync(ours, 'r');
-  t.teardown(() => closeSync(open));
+  // Somebody has it open, as multipath does, and mapped, so that its cache stays.
+  const map = 'import mmap,sys; f = open(sys.argv[1], "rb"); m = mmap.mmap(f.fileno(), 4096, prot=mmap.PROT_READ); m[0]';
+  await machine.start('python3', ['-c', `${map}; print("ready", flush=True); sys.stdin.read()`, ours], 'ready');
   await node.backup();
   const cached = () => {
+    const file = openSync(ours, 'r');
     const bytes = Buffer.alloc(4096);
-    readSync(open, bytes, 0, bytes.length, 0);
+    readSync(file, bytes, 0, bytes.length, 0);
+    closeSync(file);
     return bytes;
   };
   t.deepEqual(cached(), header('stopped', { devices: 1 }));
@@ -675,7 +683,10 @@ for (const [what, { change, code }] of Object.entries(TORN_SETS)) {
   });
 }
 
-/** What is wrong with the stripes of a namespace, done to the bytes of its third one; null takes it away. */
+/**
+ * What is wrong with the stripes of a namespace, done to the bytes of its third one; null takes it
+ * away.
+ */
 const TORN_STRIPES: Record<string, ((stripe: Buffer) => void) | null> = {
   'a stripe is missing': null,
   'stripes of two sets': (stripe) => stripe.fill(0x5a, 48, 56),
@@ -737,7 +748,8 @@ for (const [what, change] of Object.entries(TORN_STRIPES)) {
 test('row 15: in our backup, with checksums that are right: stripes of two sets', async (t) => {
   const node = new Node(t, await Machine.start(t));
   const { machine, directory } = node;
-  // Two backups of one node, of two sets of stripes; one of them gets a stripe of the other, and its line of the manifest.
+  // Two backups of one node, of two sets of stripes; one of them gets a stripe of the other, and
+  // its line of the manifest.
   const lines: string[][] = [];
   for (const [seed, place] of [
     ['1', directory],

@@ -1,5 +1,6 @@
 /**
- * A host's memory of its past, for specs: a real systemd with its journal, journals of earlier boots, and login records.
+ * A host's memory of its past, for specs: a real systemd with its journal, journals of earlier
+ * boots, and login records.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -185,15 +186,16 @@ function prepare(machine: Machine): void {
   for (const name of ['systemd-journald-dev-log.socket', 'systemd-journald-audit.socket']) {
     if (!existsSync(join(units, name))) symlinkSync('/dev/null', join(units, name));
   }
-  // As if the file systems had been there before journald: it keeps its journal there from the first entry on.
+  // As if the file systems had been there before journald: it keeps its journal there from the
+  // first entry on.
   mkdirSync(machine.path('host_run', 'systemd', 'journal'), { recursive: true });
   writeFileSync(machine.path('host_run', 'systemd', 'journal', 'flushed'), '');
   writeFileSync(machine.path('etc', 'systemd', 'journald.conf'), '[Journal]\nStorage=persistent\nReadKMsg=no\nAudit=no\n');
 }
 
 /**
- * Gives a host a unit for its server, which runs `command`, and a target that wants it: systemd forgets when a unit ran that
- * has stopped and that nothing wants.
+ * Gives a host a unit for its server, which runs `command`, and a target that wants it: systemd
+ * forgets when a unit ran that has stopped and that nothing wants.
  */
 export function writeServerUnit(machine: Machine, command: string): void {
   const units = machine.path('etc', 'systemd', 'system');
