@@ -2,11 +2,11 @@
 //!
 //! Promise: a backup appears with one rename, that of base (with no base, that of the manifest), when everything it
 //! needs is durable; a restored namespace is trusted with one store, that of base's shutdown word. A kill or a power
-//! cut between two steps leaves nothing that a start, a restore or ASMT would trust. Must never: retry an fsync, or
-//! go on after one has failed.
+//! cut between two steps leaves nothing that a start, a restore or ASMT would trust. Must never: retry an fsync, go on
+//! after one has failed, or remove a segment after the first word that a start would trust.
 
 use crate::error::{Error, Result};
-use crate::fill::{Filled, Made};
+use crate::fill::{Filled, Made, Withheld};
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::segment::{Address, Key, SegmentType, parse_file_name};
@@ -177,23 +177,44 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     Ok(())
 }
 
-/// Makes restored segments count: owners and modes first, then the withheld words, base's shutdown word last of all.
-/// On an error nothing of them is left.
-pub fn trust(filled: Filled<'_>, control: &Control) -> Result<()> {
-    if let Err(error) = control.check_stop().and_then(|()| store_trust(&filled, control)) {
-        return Err(filled.clean_up_after(error));
-    }
+/// Makes restored segments count. What can fail comes first: then the withheld words are stored, base's shutdown word last
+/// of all, with no system call between them. A start may trust the segments from the first of these words on, so nothing is
+/// removed after it, whatever is seen.
+///
+/// Errors: before the first word is stored everything in [`Code`] that a failed restore has, and nothing of the segments is
+/// left; after it `segment-changed` alone, and all of them that are there stay. A stop is honoured before it.
+///
+/// [`Code`]: crate::error::Code
+pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
+    let words = match prepare(&mut filled, control) {
+        Ok(words) => words,
+        Err(error) => return Err(filled.clean_up_after(error)),
+    };
+    // The point of no return.
+    let trusted = filled.trust(words);
+    trusted.let_go(control)?;
     control.note("trusted", "all segments are in place; the server may start");
-    filled.keep(control);
     Ok(())
 }
 
-fn store_trust(filled: &Filled<'_>, control: &Control) -> Result<()> {
+/// Everything of the commit that can fail: owners and modes, the attachments by which the words are stored, a last look at
+/// every segment, and the line in the journal, in this order. Gives the words in the order in which they are to be stored.
+fn prepare(filled: &mut Filled<'_>, control: &Control) -> Result<Vec<Withheld>> {
+    control.check_stop()?;
     control.begin(Phase::Publish, 0);
     filled.segments().try_for_each(Made::give_to_owner)?;
+    let mut attached = Vec::new();
+    for segment in filled.segments_by_rank() {
+        control.check_stop()?;
+        attached.push((segment, segment.attach_withheld()?));
+    }
     // Somebody else may have taken one of them away, or be at work on it: then the rest is not to be trusted.
-    filled.segments().try_for_each(|segment| segment.check_there(true))?;
-    filled.segments_by_rank().try_for_each(Made::store_withheld)?;
-    // From here on a server may have them.
-    filled.segments().try_for_each(|segment| segment.check_there(false))
+    for (segment, withheld) in &attached {
+        segment.check_alone(withheld.as_ref())?;
+    }
+    control.check_stop()?;
+    let words = attached.into_iter().filter_map(|(_, withheld)| withheld).collect();
+    // Last of all: what fails after it would be left, for no later run removes what this line is about.
+    filled.note_commit()?;
+    Ok(words)
 }

@@ -2,11 +2,12 @@
 //!
 //! Promise: segments are made 0600, exclusively, and hold nothing that a start would trust until
 //! [`crate::commit::trust`]: base is made last, and its shutdown word (and the stripes' flags) are held back. Dropped
-//! before that, every segment made is removed. Untouched memory stays untouched: pages of zeros are not stored.
-//! Must never: attach or remove a segment that this run has not made.
+//! before that, every segment made is removed; [`Trusted`] ones have no way to be. Untouched memory stays untouched:
+//! pages of zeros are not stored. Must never: attach a segment that this run has not made, or remove one that it has not
+//! made or that somebody else has attached.
 
 use crate::checksum::{self, RangeSum};
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, Result, without_number};
 use crate::format::chunk_range;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::pool::{InWork, Pool, Units};
@@ -15,13 +16,19 @@ use crate::reading::{self, Scratch, chunk_bytes_of, unit_bytes, units_of};
 use crate::runtime::RestoreJournal;
 use crate::segment::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
 use crate::store::{InFile, Store};
-use crate::sysv::{self, Access, Attachment};
+use crate::sysv::{self, Access, Attachment, LastHand};
 use crate::transfer::{Options, data_ranges};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 /// A page as the kernel gives it: comparing with it finds what need not be stored.
 static ZERO_PAGE: [u8; 4096] = [0; 4096];
+
+/// How often a segment that somebody has attached is looked at again before it is left where it is: a list that another asmt
+/// makes has one attached for a moment.
+const REMOVAL_ATTEMPTS: usize = 6;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A segment that this run has made.
 pub struct Made {
@@ -62,10 +69,10 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
-    /// As [`crate::transfer`] does: who had it in hand last is asked before each attaching and detaching of ours.
+    /// Attaches the segment. As in [`crate::transfer`], the last hand it was in is checked before each attach and detach.
     fn attach(&self, access: Access) -> Result<Attachment> {
         self.check_untouched()?;
-        Attachment::new(self.shmid, access, 0).map_err(|error| Error::io("shmat", self.source.key, error))
+        Attachment::new(self.shmid, access, 0).map_err(|error| self.gone_or_failed("shmat", error))
     }
 
     /// Stores bytes where there is something in them, page by page, and keeps back the withheld word.
@@ -84,23 +91,52 @@ impl Made {
     }
 
     /// Sets owner, group and mode to those of the backup.
+    ///
+    /// Errors: `segment-changed` if it is gone; `permission-denied`; failed calls.
     pub fn give_to_owner(&self) -> Result<()> {
         let source = &self.source;
-        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => Error::new(
-                Code::PermissionDenied,
-                format!(
-                    "segment {} cannot be given to uid {} and gid {}: they are not known here",
-                    source.key, source.uid, source.gid
-                ),
-                "run it outside of the user namespace (of a container), or map these ids into it",
-            ),
-            _ => Error::io("shmctl(IPC_SET)", source.key, error),
+        sysv::set_owner(self.shmid, source.uid, source.gid, source.mode).map_err(|error| {
+            // A segment that is gone and an id that is not mapped give the same error.
+            if sysv::is_gone(&error) && sysv::stat(self.shmid).is_ok() {
+                return Error::new(
+                    Code::PermissionDenied,
+                    format!(
+                        "segment {} cannot be given to uid {} and gid {}: they are not known here",
+                        source.key, source.uid, source.gid
+                    ),
+                    "run it outside of the user namespace (of a container), or map these ids into it",
+                );
+            }
+            self.gone_or_failed("shmctl(IPC_SET)", error)
         })
     }
 
+    /// Attaches the segment if a word of it is held back, for [`Filled::trust`] to store that.
+    ///
+    /// Errors: `segment-changed` if it is gone; `not-enough-memory`; failed calls.
+    pub fn attach_withheld(&self) -> Result<Option<Withheld>> {
+        let Some((offset, word)) = self.withheld() else { return Ok(None) };
+        match Attachment::without_holes(self.shmid, Access::ReadWrite) {
+            Ok(attachment) => Ok(Some(Withheld { attachment, offset, word })),
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => Err(Error::new(
+                Code::NotEnoughMemory,
+                format!("shmat {}: {}", self.source.key, without_number(&error)),
+                "base and all stripes are attached at once when a restore ends: raise the limit on address space (ulimit -v) \
+                 or vm.max_map_count, or name fewer namespaces with -n",
+            )),
+            Err(error) => Err(self.gone_or_failed("shmat", error)),
+        }
+    }
+
+    /// Offset and value of the word that is held back, if the segment has one.
+    fn withheld(&self) -> Option<(usize, u32)> {
+        let offset = withheld_offset(self.source.address.segment_type)?;
+        let word = self.withheld_word.load(Ordering::Relaxed);
+        (word != 0).then_some((offset, word))
+    }
+
     /// Fails if another process had the segment attached since it was made: it may have written to it. Segments with a header
-    /// are let be, for a list that another asmt makes looks into them.
+    /// are skipped: another asmt's list may attach them.
     fn check_untouched(&self) -> Result<()> {
         if self.source.address.segment_type.has_header() {
             return Ok(());
@@ -109,11 +145,12 @@ impl Made {
     }
 
     fn check_in_no_others_hands(&self) -> Result<()> {
-        match sysv::last_pid(self.shmid) {
-            // 0: nobody had it yet.
-            Ok(pid) if pid == 0 || pid.cast_unsigned() == std::process::id() => Ok(()),
-            Ok(pid) => Err(self.changed(&format!("another process (pid {pid}) had it attached"))),
-            Err(error) => Err(self.gone_or_failed(error)),
+        match sysv::last_hand(self.shmid) {
+            Ok(LastHand::Process(pid)) if pid == std::process::id() => Ok(()),
+            // Only before the first attach of ours: afterwards it was in a hand.
+            Ok(LastHand::Nobody) => Ok(()),
+            Ok(other) => Err(self.changed(&other.to_string())),
+            Err(error) => Err(self.gone_or_failed("shmctl(IPC_STAT)", error)),
         }
     }
 
@@ -132,31 +169,78 @@ impl Made {
         )
     }
 
-    fn gone_or_failed(&self, error: std::io::Error) -> Error {
-        if sysv::is_gone(&error) { self.changed("it is gone") } else { Error::io("shmctl(IPC_STAT)", self.source.key, error) }
+    fn gone_or_failed(&self, call: &str, error: std::io::Error) -> Error {
+        if sysv::is_gone(&error) { self.changed("it is gone") } else { Error::io(call, self.source.key, error) }
     }
 
-    /// Fails if the segment is not there any more, or (`alone`) somebody else has it attached.
-    pub fn check_there(&self, alone: bool) -> Result<()> {
-        let stat = sysv::stat(self.shmid).map_err(|error| self.gone_or_failed(error))?;
-        if stat.is_removed || stat.key != self.source.key {
-            return Err(self.changed("it was removed"));
-        }
-        if alone && stat.attached_count > 0 {
-            return Err(self.changed(&format!("it is attached {} times, expected 0", stat.attached_count)));
-        }
-        if alone { self.check_untouched() } else { Ok(()) }
-    }
-
-    /// Stores the word that was held back, if the segment has one.
-    pub fn store_withheld(&self) -> Result<()> {
-        if let Some(offset) = withheld_offset(self.source.address.segment_type) {
-            let word = self.withheld_word.load(Ordering::Relaxed);
-            if word != 0 {
-                self.attach(Access::ReadWrite)?.store_word(offset, word);
+    /// Fails if the segment is not there any more, somebody else has it attached or had it in hand, or the word that is held
+    /// back is there already.
+    ///
+    /// Errors: `segment-changed`; failed calls.
+    pub fn check_alone(&self, withheld: Option<&Withheld>) -> Result<()> {
+        match self.presence()? {
+            Presence::There { attached_count } => {
+                let own_count = u64::from(withheld.is_some());
+                if attached_count != own_count {
+                    return Err(self.changed(&format!("it is attached {attached_count} times, expected {own_count}")));
+                }
             }
+            Presence::Gone => return Err(self.changed("it was removed")),
         }
-        Ok(())
+        if withheld.is_some_and(|word| !word.is_held_back()) {
+            return Err(self.changed("its shutdown status or flags were stored by somebody else"));
+        }
+        self.check_untouched()
+    }
+
+    /// Looks whether the segment is still there: by its id, and its key and maker, for an id may be used again.
+    ///
+    /// Errors: failed calls.
+    fn presence(&self) -> Result<Presence> {
+        match sysv::stat(self.shmid) {
+            Ok(stat) => {
+                let is_own = stat.creator_pid.cast_unsigned() == std::process::id() && stat.key == self.source.key;
+                let is_there = is_own && !stat.is_removed;
+                Ok(if is_there { Presence::There { attached_count: stat.attached_count } } else { Presence::Gone })
+            }
+            Err(error) if sysv::is_gone(&error) => Ok(Presence::Gone),
+            Err(error) => Err(Error::io("shmctl(IPC_STAT)", self.source.key, error)),
+        }
+    }
+
+    /// Removes the segment, unless somebody has it attached: then it may be in use. Returns whether it is gone.
+    ///
+    /// Errors: failed calls.
+    fn remove(&self) -> Result<bool> {
+        match self.presence()? {
+            Presence::Gone => Ok(true),
+            Presence::There { attached_count: 0 } => match sysv::remove(self.shmid) {
+                Err(error) if !sysv::is_gone(&error) => Err(Error::io("shmctl(IPC_RMID)", self.source.key, error)),
+                _ => Ok(true),
+            },
+            Presence::There { .. } => Ok(false),
+        }
+    }
+}
+
+/// Whether a segment that this run has made is still there.
+enum Presence {
+    There { attached_count: u64 },
+    Gone,
+}
+
+/// A word that is held back, in a segment that is attached to store it.
+pub struct Withheld {
+    attachment: Attachment,
+    offset: usize,
+    /// As the backup has it.
+    word: u32,
+}
+
+impl Withheld {
+    /// Whether the segment does not have it yet. Its page is mapped for writing afterwards, so that storing it cannot fail.
+    fn is_held_back(&self) -> bool {
+        self.attachment.is_word(self.offset, 0)
     }
 }
 
@@ -193,7 +277,7 @@ pub struct Filled<'j> {
     pub data_bytes: u64,
 }
 
-impl Filled<'_> {
+impl<'j> Filled<'j> {
     /// All segments.
     pub fn segments(&self) -> impl Iterator<Item = &Made> {
         self.made.iter()
@@ -215,17 +299,22 @@ impl Filled<'_> {
         })
     }
 
-    /// The segments are to stay: they are committed.
-    pub fn keep(mut self, control: &Control) {
-        self.made.clear();
-        // A journal that stays does no harm: the next run finds its segments complete and lets them be.
-        if let Some(Err(error)) = self.journal.take().map(RestoreJournal::end) {
-            control.note("journal-left", format!("the journal could not be removed: {error}"));
-        }
+    /// Notes in the journal that the words are about to be stored: no run removes these segments from here on.
+    ///
+    /// Errors: failed calls.
+    pub fn note_commit(&mut self) -> Result<()> {
+        self.journal.as_mut().map_or(Ok(()), |journal| journal.commits())
     }
-}
 
-impl Filled<'_> {
+    /// Stores the words that are held back, in their order: from here on a start may trust the segments and use them, so
+    /// nothing can remove them any more. It makes no system call, and cannot fail.
+    pub fn trust(mut self, words: Vec<Withheld>) -> Trusted<'j> {
+        for withheld in &words {
+            withheld.attachment.store_word(withheld.offset, withheld.word);
+        }
+        Trusted { made: std::mem::take(&mut self.made), words, journal: self.journal.take() }
+    }
+
     /// Removes all that was made because of an error, and adds to it what went wrong with that.
     pub fn clean_up_after(mut self, error: Error) -> Error {
         match self.remove() {
@@ -235,21 +324,32 @@ impl Filled<'_> {
     }
 
     fn remove(&mut self) -> Result<()> {
-        let mut outcome = Ok(());
-        let mut made = std::mem::take(&mut self.made);
+        let mut failed = None;
+        let mut left = std::mem::take(&mut self.made);
         // Base first: what it vouches for must not go before it.
-        made.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
-        for made in &made {
-            if let Err(error) = sysv::remove(made.shmid)
-                && !sysv::is_gone(&error)
-            {
-                outcome = outcome.and(Err(Error::io("shmctl(IPC_RMID)", made.source.key, error)));
+        left.sort_by_key(|made| std::cmp::Reverse(publishing_rank(made.source.address)));
+        for _ in 0..REMOVAL_ATTEMPTS {
+            left.retain(|made| match made.remove() {
+                Ok(is_gone) => !is_gone,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    false
+                }
+            });
+            if left.is_empty() {
+                break;
             }
+            std::thread::sleep(REMOVAL_PAUSE);
         }
-        match self.journal.take() {
+        if let Some(attached) = left.first() {
+            let text = format!("segment {} stays: somebody has it attached", attached.source.key);
+            failed.get_or_insert_with(|| Error::new(Code::SegmentAttached, text, ""));
+        }
+        match (failed, self.journal.take()) {
             // The journal stays as long as a segment does: the next run removes both.
-            Some(journal) if outcome.is_ok() => journal.end(),
-            _ => outcome,
+            (Some(error), _) => Err(error),
+            (None, Some(journal)) => journal.end(),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -258,6 +358,47 @@ impl Drop for Filled<'_> {
     fn drop(&mut self) {
         // Only on the way out of a panic is there something left; the next run removes what stays.
         let _ = self.remove();
+    }
+}
+
+/// Segments that a start may trust, and a server may be using already. There is no way to remove them.
+pub struct Trusted<'j> {
+    made: Vec<Made>,
+    words: Vec<Withheld>,
+    journal: Option<&'j mut RestoreJournal>,
+}
+
+impl Trusted<'_> {
+    /// Detaches the segments, ends the journal, and looks whether all of them are still there.
+    ///
+    /// Errors: `segment-changed` if one is not. Nothing is removed.
+    pub fn let_go(self, control: &Control) -> Result<()> {
+        drop(self.words);
+        // A journal that stays does no harm: it says that its segments are not to be removed.
+        if let Some(Err(error)) = self.journal.map(RestoreJournal::end) {
+            control.note("journal-left", format!("the journal could not be removed: {error}"));
+        }
+        let mut gone = Vec::new();
+        for made in &self.made {
+            match made.presence() {
+                Ok(Presence::There { .. }) => {}
+                Ok(Presence::Gone) => gone.push(made.source.key),
+                // A look that fails is no sign that it is gone: it was there when the words were stored.
+                Err(error) => control.note("not-looked-at", error.to_string()),
+            }
+        }
+        let Some(first) = gone.first() else { return Ok(()) };
+        Err(Error::new(
+            Code::SegmentChanged,
+            format!(
+                "{} of {} segments were removed while the restore was committing, the first is {first}: a server seems to have \
+                 started",
+                gone.len(),
+                self.made.len()
+            ),
+            "asmt has removed nothing: if the server runs, leave it as it is; if it does not and has not served since, run the \
+             restore again: it says what is in the way",
+        ))
     }
 }
 
@@ -330,13 +471,13 @@ fn cannot_make(source: &Source, error: std::io::Error) -> Error {
     match error.raw_os_error() {
         Some(libc::EEXIST) => Error::new(
             Code::SegmentsExist,
-            format!("{what}: it came into being meanwhile"),
-            "make sure that the server stays stopped during a restore, then run it again",
+            format!("{what}: it was created in the meantime"),
+            "make sure that the server stays stopped, and no other asmt is at work, during a restore, then run it again",
         ),
         Some(libc::ENOSPC) => Error::new(
             Code::SystemLimit,
             format!("{what}: kernel.shmmni or kernel.shmall is reached"),
-            "raise it with sysctl -w, or remove segments that nobody needs",
+            "raise it with sysctl -w kernel.shmmni=… or kernel.shmall=…",
         ),
         Some(libc::EINVAL) => Error::new(
             Code::SystemLimit,

@@ -1,9 +1,9 @@
-//! What the kernel says in files: of itself, of this process, of a control group.
+//! What the kernel says in files: of itself, of processes, of a control group.
 //!
-//! Promise: a file that cannot be read is a failed call that names it. Must never: give a default in the place of an answer:
+//! Promise: a file that cannot be read is a failed call that names it. Must never: return a default instead of an answer:
 //! a limit that was not seen is not kept, and who is not known to be another is taken for oneself.
 
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -48,6 +48,123 @@ pub fn namespace(kind: &str) -> Result<u64> {
     fs::metadata(&path).map(|metadata| metadata.ino()).map_err(|error| Error::io("stat", path, error))
 }
 
+/// What can be known of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// There is none with this id, or it has ended and only waits for its parent.
+    Gone,
+    /// `/proc` shows it.
+    Seen(ProcessStat),
+    /// There is one, and `/proc` does not show it: it is hidden from this user (`hidepid`), or `/proc` is that of another PID
+    /// namespace.
+    Hidden,
+}
+
+/// What `/proc/PID/stat` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// Its command, at most 15 bytes.
+    pub command: String,
+    /// Its start in clock ticks since boot, as it is shown in this time namespace: see [`host_ticks`].
+    start_ticks: u64,
+    /// One letter; `Z` and `X` have ended.
+    state: char,
+}
+
+const OWN_STAT: &str = "/proc/self/stat";
+const TIME_OFFSETS: &str = "/proc/self/timens_offsets";
+const NS_PER_S: i128 = 1_000_000_000;
+
+/// Looks at a process of this PID namespace.
+///
+/// Errors: failed calls.
+pub fn process(pid: u32) -> Result<Process> {
+    if !exists(pid) {
+        return Ok(Process::Gone);
+    }
+    // Ids in another namespace's /proc are those of other processes.
+    let shown = fs::read_link("/proc/self").map_err(|error| Error::io("readlink", "/proc/self", error))?;
+    if shown.as_os_str() != std::process::id().to_string().as_str() {
+        return Ok(Process::Hidden);
+    }
+    let path = format!("/proc/{pid}/stat");
+    let text = match fs::read(&path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(error) if is_unseen(&error) => return Ok(if exists(pid) { Process::Hidden } else { Process::Gone }),
+        Err(error) => return Err(Error::io("read", path, error)),
+    };
+    match parse_stat(&text) {
+        Some(stat) if matches!(stat.state, 'Z' | 'X') => Ok(Process::Gone),
+        Some(stat) => Ok(Process::Seen(stat)),
+        None => Err(unreadable(&path)),
+    }
+}
+
+/// Whether a file of a process cannot be read because the process is gone, or hidden from this user.
+pub fn is_unseen(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) || error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether there is a process with this id, also one that `/proc` does not show.
+fn exists(pid: u32) -> bool {
+    use rustix::process::{Pid, test_kill_process};
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+/// Fields 2, 3 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold anything.
+fn parse_stat(text: &str) -> Option<ProcessStat> {
+    let (before, after) = text.rsplit_once(')')?;
+    let mut fields = after.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let start_ticks = fields.nth(18)?.parse().ok()?;
+    Some(ProcessStat { command: before.split_once('(')?.1.to_owned(), start_ticks, state })
+}
+
+/// The start of this process in clock ticks since the machine's boot: see [`host_ticks`].
+///
+/// Errors: failed calls.
+pub fn own_start() -> Result<u64> {
+    host_ticks(&parse_stat(&text(OWN_STAT)?).ok_or_else(|| unreadable(OWN_STAT))?)
+}
+
+/// The start of a process in clock ticks since the machine's boot. `/proc` shows it by the clock of the reader's time
+/// namespace (time_namespaces(7)), which is ahead by the offset that is taken away here. Two readers of different namespaces
+/// may come to numbers that are one tick apart.
+///
+/// Errors: failed calls.
+pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
+    let Some(text) = text_if_there(TIME_OFFSETS)? else { return Ok(stat.start_ticks) };
+    let offset_ns = boottime_offset_ns(&text).ok_or_else(|| unreadable(TIME_OFFSETS))?;
+    // The file has the offsets of the namespace that children will be in. It is this process's own, unless the program that
+    // became asmt had asked for another one: before Linux 6.3 an exec did not enter it.
+    if namespace("time")? != namespace("time_for_children")? {
+        return Err(Error::new(
+            Code::SystemCall,
+            "/proc/self/ns/time and time_for_children differ, expected the same: the start of processes cannot be told",
+            "start asmt as a child of the program that made the time namespace (unshare --fork)",
+        ));
+    }
+    Ok(without_offset(stat.start_ticks, offset_ns, rustix::param::clock_ticks_per_second()))
+}
+
+/// The offset of the clock that runs since boot, from the text of `/proc/self/timens_offsets`: seconds and nanoseconds.
+fn boottime_offset_ns(text: &str) -> Option<i128> {
+    let mut fields = text.lines().find_map(|line| line.trim_start().strip_prefix("boottime"))?.split_whitespace();
+    let (seconds, nanoseconds): (i64, i64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(i128::from(seconds) * NS_PER_S + i128::from(nanoseconds))
+}
+
+fn without_offset(ticks: u64, offset_ns: i128, ticks_per_s: u64) -> u64 {
+    let ns_per_tick = NS_PER_S / i128::from(ticks_per_s.max(1));
+    let host = (i128::from(ticks) * ns_per_tick - offset_ns).div_euclid(ns_per_tick);
+    u64::try_from(host.max(0)).unwrap_or(u64::MAX)
+}
+
+fn unreadable(path: &str) -> Error {
+    Error::io("read", path, std::io::Error::from(ErrorKind::InvalidData))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,5 +179,51 @@ mod tests {
         assert!(text_if_there("/proc/self/ns").expect_err("a directory").first().message.contains("/proc/self/ns"));
         assert!(namespace("ipc").expect("one") > 0);
         assert!(namespace("none").expect_err("no such kind").first().message.contains("/ns/none"));
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_does_not_exist() {
+        assert!(exists(std::process::id()) && !exists(0) && !exists(u32::MAX) && !exists(i32::MAX.cast_unsigned()));
+        assert_eq!(process(0).expect("an answer"), Process::Gone);
+    }
+
+    #[test]
+    fn a_process_is_seen_until_it_has_ended_also_before_its_parent_knows() {
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().expect("to start");
+        let Process::Seen(stat) = process(child.id()).expect("an answer") else { panic!("not seen") };
+        assert!(host_ticks(&stat).expect("a start") >= own_start().expect("a start"));
+        drop(child.stdin.take());
+        while process(child.id()).expect("an answer") != Process::Gone {
+            std::thread::yield_now();
+        }
+        assert!(exists(child.id()), "not waited for yet");
+        child.wait().expect("its end");
+    }
+
+    #[test]
+    fn a_command_may_hold_anything() {
+        let text = "7 (a) R b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        let stat = ProcessStat { command: "a) R b)".to_owned(), start_ticks: 4711, state: 'S' };
+        assert_eq!(parse_stat(text), Some(stat));
+        for text in ["", "7 a S 1", "7 (a)", "7 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"] {
+            assert_eq!(parse_stat(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_start_is_the_same_whatever_the_clock_of_the_reader() {
+        // As Linux 6.18 writes it.
+        let text = "monotonic           0         0\nboottime       100000 500000000\n";
+        assert_eq!(boottime_offset_ns(text), Some(100_000_500_000_000));
+        assert_eq!(boottime_offset_ns("boottime   -5         1\n"), Some(-4_999_999_999));
+        for text in ["", "monotonic 0 0\n", "boottime\n", "boottime 1\n", "boottime x 0\n"] {
+            assert_eq!(boottime_offset_ns(text), None, "{text}");
+        }
+        assert_eq!(without_offset(4711, 0, 100), 4711);
+        assert_eq!(without_offset(4711 + 10_000_000, 100_000 * NS_PER_S, 100), 4711);
+        assert_eq!(without_offset(4711 - 500, -5 * NS_PER_S, 100), 4711);
+        // Within a tick: shown are 10,004,711.5 ticks as 10,004,711.
+        assert_eq!(without_offset(10_004_711, 100_000 * NS_PER_S + 5_000_000, 100), 4710);
+        assert_eq!(without_offset(0, 1, 100), 0);
     }
 }

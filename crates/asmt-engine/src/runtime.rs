@@ -2,11 +2,12 @@
 //!
 //! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has made is found by
 //! the next run and removed: by id, only segments that the dead process itself made since its journal began, attached
-//! by nobody, and only where nothing a start would trust was completed and nobody has made others beside them since. Must never:
-//! remove any other segment.
+//! by nobody, and only where it had not begun to store what a start would trust and nobody has made others beside them
+//! since. Must never: remove any other segment; a start may have taken what could be trusted, however briefly.
 //!
 //! The journal: a line of JSON that says what is about to be made, then the id of each segment in a line of its own, as
-//! soon as it is made. A kill can come between the making and its line: one segment may be there that has none.
+//! soon as it is made. A kill can come between the making and its line: one segment may be there that has none. The last
+//! line is [`COMMIT`], written before the first word that a start would trust is stored.
 //!
 //! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt` and
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
@@ -30,6 +31,9 @@ use std::path::{Path, PathBuf};
 /// Largest journal that is read: a key and an id for ten times as many segments as an instance can have.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
+/// The line of a journal that says: from here on a start may trust the segments.
+const COMMIT: &str = "commit";
+
 /// The directory, and the lock of one instance in it; released when dropped.
 pub struct Runtime {
     directory: PathBuf,
@@ -45,6 +49,15 @@ struct JournalHead {
     began_s: i64,
     /// A namespace each: the keys of its segments.
     namespaces: Vec<Vec<u32>>,
+}
+
+/// What the journal of a restore says.
+struct Journal {
+    head: JournalHead,
+    /// Ids of the segments that it had made.
+    shmids: HashSet<i32>,
+    /// It had begun to store what a start would trust, or was about to.
+    has_committed: bool,
 }
 
 /// The journal of a restore at work.
@@ -105,7 +118,7 @@ impl Runtime {
         for name in crate::store::names_of(&self.directory)? {
             let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
             let path = self.directory.join(&name);
-            if run.is_other_and_may_live(&own, true) {
+            if run.is_other_and_may_live(&own, true)? {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
@@ -115,7 +128,7 @@ impl Runtime {
             let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
             let is_needed = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
-                Some((head, shmids)) => recover_one(&run, &head, &shmids, control)?,
+                Some(journal) => recover_one(&run, &journal, control)?,
                 None => false,
             };
             if !is_needed {
@@ -149,17 +162,23 @@ fn check_regular(file: &File, path: &Path) -> Result<()> {
     if is_file { Ok(()) } else { Err(unsafe_file()) }
 }
 
-/// Head and segment ids of a journal; a last line that was cut short does not count.
-fn parse_journal(text: &str) -> Option<(JournalHead, HashSet<i32>)> {
+/// Reads a journal; a last line that was cut short does not count.
+fn parse_journal(text: &str) -> Option<Journal> {
     let (head, rest) = text.split_once('\n')?;
     let whole = rest.rfind('\n').map_or("", |end| &rest[..end]);
-    Some((serde_json::from_str(head).ok()?, whole.lines().filter_map(|line| line.parse().ok()).collect()))
+    Some(Journal {
+        head: serde_json::from_str(head).ok()?,
+        shmids: whole.lines().filter_map(|line| line.parse().ok()).collect(),
+        has_committed: whole.lines().any(|line| line == COMMIT),
+    })
 }
 
 /// What is to become of what a dead restore had made of a namespace.
 enum Remains {
     /// It had completed them: they stay.
     Complete,
+    /// It had begun to, so a server may have taken them: they stay.
+    Begun,
     /// Somebody has one of them attached: they stay until a later run.
     Attached,
     /// Somebody else has made one of them anew: a server. They are not the dead restore's any more.
@@ -170,7 +189,8 @@ enum Remains {
 
 /// Removes the segments of one dead restore, namespace by namespace, unless it had completed them or somebody else has them
 /// now. Gives whether its journal is still needed.
-fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: &Control) -> Result<bool> {
+fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool> {
+    let Journal { head, shmids, has_committed } = journal;
     let inventory = crate::inventory::take()?;
     if inventory.is_rmid_forced {
         // What is there cannot be looked into, and nothing can be restored anyway.
@@ -193,9 +213,10 @@ fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: 
             let text = format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len());
             control.note("recovered", text);
         };
-        match remains(&there, &own, keys.len()) {
+        match remains(&there, &own, keys.len(), *has_committed) {
             _ if own.is_empty() => {}
             Remains::Complete => note("it had completed them"),
+            Remains::Begun => note("it had begun to complete them, and a server may have used them since"),
             Remains::Attached => {
                 is_needed = true;
                 note("somebody has one of them attached");
@@ -212,10 +233,12 @@ fn recover_one(run: &RunId, head: &JournalHead, shmids: &HashSet<i32>, control: 
 }
 
 /// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`), of as many segments as it
-/// was to make. A server makes base anew when it starts: where that is another's, all is the server's.
-fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize) -> Remains {
+/// was to make. A server makes base anew when it stops: where that is another's, all is the server's.
+fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize, has_committed: bool) -> Remains {
     if own.len() == planned_count && is_complete(own) {
         Remains::Complete
+    } else if has_committed {
+        Remains::Begun
     } else if own.iter().any(|segment| segment.stat.attached_count > 0) {
         Remains::Attached
     } else if there.len() > own.len() {
@@ -252,6 +275,11 @@ impl RestoreJournal {
     /// Notes a segment that was made.
     pub fn made(&mut self, shmid: i32) -> Result<()> {
         self.file.write_all(format!("{shmid}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
+    }
+
+    /// Notes that what a start would trust is about to be stored: no run removes the segments from here on.
+    pub fn commits(&mut self) -> Result<()> {
+        self.file.write_all(format!("{COMMIT}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
 
     /// The restore has ended: its segments stay or are gone.
@@ -313,14 +341,17 @@ mod tests {
         let head = r#"{"began_s":7,"namespaces":[[1,2]]}"#;
         assert!(parse_journal("").is_none() && parse_journal(&head[..9]).is_none() && parse_journal(head).is_none());
         let ids = |text: &str| {
-            let (head, mut ids) =
-                parse_journal(text).map(|(head, ids)| (head, ids.into_iter().collect::<Vec<_>>())).expect("a journal");
+            let journal = parse_journal(text).expect("a journal");
+            let mut ids: Vec<i32> = journal.shmids.into_iter().collect();
             ids.sort_unstable();
-            assert_eq!((head.began_s, head.namespaces), (7, vec![vec![1, 2]]));
+            assert_eq!((journal.head.began_s, journal.head.namespaces), (7, vec![vec![1, 2]]));
             ids
         };
         assert!(ids(&format!("{head}\n")).is_empty());
         assert_eq!(ids(&format!("{head}\n12\n32770\n655")), [12, 32770]);
         assert_eq!(ids(&format!("{head}\n12\n32770\n655\n")), [12, 655, 32770]);
+        let has_committed = |rest: &str| parse_journal(&format!("{head}\n{rest}")).expect("a journal").has_committed;
+        assert!(has_committed("12\ncommit\n") && has_committed("commit\n"));
+        assert!(!has_committed("12\ncommit") && !has_committed("12\ncomm\n") && !has_committed("12\n"));
     }
 }

@@ -583,9 +583,11 @@ impl Store {
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
             let is_of_mark = is_used_name(published_name(name));
-            if run.is_other_and_may_live(&own, is_locked) {
+            if run.is_other_and_may_live(&own, is_locked)? {
                 // Who writes a mark is not at work on the files.
-                leftovers.live.extend(Some(run).filter(|_| !is_of_mark));
+                if !is_of_mark && !leftovers.live.contains(&run) {
+                    leftovers.live.push(run);
+                }
             } else if !is_file {
                 problems.push((name.clone(), self.unsafe_file(name, "no regular file")));
             } else if name.starts_with(JOURNAL_PREFIX) {

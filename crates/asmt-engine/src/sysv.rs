@@ -8,11 +8,13 @@
 //! here and the system calls made directly: the same bytes whatever the C library.
 
 use crate::segment::Key;
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsFd;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
@@ -180,14 +182,41 @@ pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
     Ok(SegmentStat::from_kernel(shmid, &stat))
 }
 
-/// The process that attached or detached the segment with this id last; 0 where it is of a PID namespace that is not seen
-/// from here. Not part of [`SegmentStat`]: looking at a segment's bytes changes it.
+/// The last hand that a segment was in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastHand {
+    /// Nobody's: it was never attached.
+    Nobody,
+    /// A process attached or detached it last; its id in this PID namespace.
+    Process(u32),
+    /// A process of a PID namespace that cannot be seen from here attached or detached it last.
+    Unseen,
+}
+
+impl fmt::Display for LastHand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => write!(f, "nobody had it attached"),
+            Self::Process(pid) => write!(f, "another process (pid {pid}) had it attached"),
+            Self::Unseen => write!(f, "a process that cannot be seen from here (in another PID namespace) had it attached"),
+        }
+    }
+}
+
+/// Who attached or detached the segment with this id last. Not part of [`SegmentStat`]: reading a segment's bytes changes it.
+///
+/// `shm_lpid` is 0 both before the first attach and for a process that cannot be seen; `shm_atime` is 0 only before the first
+/// attach (shmget(2)).
 ///
 /// Errors: as of [`stat`].
-pub fn last_pid(shmid: i32) -> io::Result<i32> {
+pub fn last_hand(shmid: i32) -> io::Result<LastHand> {
     let mut stat = KernelShmid::default();
     stat_call(shmid, IPC_STAT, &mut stat)?;
-    Ok(stat.lpid)
+    Ok(match u32::try_from(stat.lpid) {
+        Ok(pid) if pid > 0 => LastHand::Process(pid),
+        _ if stat.atime == 0 => LastHand::Nobody,
+        _ => LastHand::Unseen,
+    })
 }
 
 /// Whether a call on a segment's id failed because there is no such segment any more.
@@ -335,6 +364,17 @@ impl Attachment {
     ///
     /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space, RLIMIT_AS).
     pub fn new(shmid: i32, access: Access, swapped_bytes: u64) -> io::Result<Self> {
+        let mut attachment = Self::without_holes(shmid, access)?;
+        attachment.may_write_file = access == Access::ReadWrite && !is_file_size_limited();
+        attachment.holes = attachment.find_holes_with(swapped_bytes);
+        Ok(attachment)
+    }
+
+    /// As [`Self::new`], but all of it counts as data, and it takes no file descriptor: thousands of segments can be attached
+    /// at once.
+    ///
+    /// Errors: as of [`Self::new`]; `ENOMEM` also where the process has too many mappings (`vm.max_map_count`).
+    pub fn without_holes(shmid: i32, access: Access) -> io::Result<Self> {
         let size_bytes = stat(shmid)?.size_bytes;
         let flags = match access {
             Access::ReadOnly => SHM_RDONLY,
@@ -344,10 +384,7 @@ impl Attachment {
         let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
-        let may_write_file = access == Access::ReadWrite && !is_file_size_limited();
-        let mut attachment = Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file, taken: Mutex::default() };
-        attachment.holes = attachment.find_holes_with(swapped_bytes);
-        Ok(attachment)
+        Ok(Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file: false, taken: Mutex::default() })
     }
 
     fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {
@@ -469,18 +506,31 @@ impl Attachment {
         }
     }
 
-    /// Stores one aligned word, whole or not at all, after everything stored before it.
+    /// Stores one aligned word, whole or not at all, after everything stored before it. It makes no system call.
     ///
     /// Panics if the word is not aligned, reaches past the segment, or the attachment is read-only.
     pub fn store_word(&self, offset: usize, word: u32) {
+        self.word(offset).store(word.to_le(), Ordering::SeqCst);
+    }
+
+    /// Whether one aligned word is `expected`. It changes nothing, but its page is mapped for writing afterwards: storing
+    /// the word needs no more memory.
+    ///
+    /// Panics as [`Self::store_word`] does.
+    pub fn is_word(&self, offset: usize, expected: u32) -> bool {
+        // Not a load: only a store that is made, of what is there already, maps the page for writing.
+        let expected = expected.to_le();
+        self.word(offset).compare_exchange(expected, expected, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
         assert_eq!(self.access, Access::ReadWrite, "attached read-only");
         assert_eq!(offset % 4, 0, "a word is aligned");
         self.check_range(offset as u64, 4);
         // SAFETY: the range was checked to be in the segment.
         let target = unsafe { self.base.as_ptr().add(offset) };
         // SAFETY: `target` is mapped writable and aligned, the mapping starting at a page; it is only reached atomically here.
-        let atomic = unsafe { std::sync::atomic::AtomicU32::from_ptr(target.cast()) };
-        atomic.store(word.to_le(), std::sync::atomic::Ordering::SeqCst);
+        unsafe { AtomicU32::from_ptr(target.cast()) }
     }
 
     /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.

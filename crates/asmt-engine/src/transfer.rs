@@ -21,7 +21,7 @@ use crate::reading;
 use crate::run::RunId;
 use crate::segment::{Encoding, Header, Key, NamespaceName, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
-use crate::sysv::{self, Access, Attachment};
+use crate::sysv::{self, Access, Attachment, LastHand};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -296,18 +296,17 @@ fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
 }
 
 /// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
-/// gone again. Asked before each attaching and detaching of ours, and at last, that misses nobody.
+/// gone again. Checked before every attach and detach of ours and once at the end, so no other process is missed, whatever
+/// PID namespace it is in. To be called only when this process has attached the segment once.
 ///
 /// Segments with a header are judged by that, see [`look_again`]: a list that another asmt makes looks into it.
 fn check_untouched(copy: &Copy) -> Result<()> {
     if copy.segment.address.segment_type.has_header() {
         return Ok(());
     }
-    let last_pid = sysv::last_pid(copy.segment.stat.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
-    if last_pid.cast_unsigned() == std::process::id() {
-        Ok(())
-    } else {
-        Err(changed(copy, &format!("another process (pid {last_pid}) had it attached")))
+    match sysv::last_hand(copy.segment.stat.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))? {
+        LastHand::Process(pid) if pid == std::process::id() => Ok(()),
+        other => Err(changed(copy, &other.to_string())),
     }
 }
 

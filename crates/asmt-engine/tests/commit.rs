@@ -1,15 +1,17 @@
-//! The commit, watched from outside: which name appears and goes when, and what is left where it fails.
+//! The commit, watched from outside: which name appears and goes when, which word is trusted last, and what is left where it
+//! fails.
 //!
 //! Promise: real segments and a real directory, each test in an IPC namespace of its own. Must never: ask the engine in
 //! which order things have to be; the order stands here a second time.
 
 use asmt_engine::error::{Code, Error};
+use asmt_engine::fill::{Filled, Made, Trusted, Withheld};
 use asmt_engine::format::{is_manifest_name, manifest_name};
 use asmt_engine::progress::{Control, Event};
 use asmt_engine::report::Verb;
 use asmt_engine::run::{Caller, RunId};
 use asmt_engine::runtime::Runtime;
-use asmt_engine::segment::NamespaceName;
+use asmt_engine::segment::{Key, NamespaceName};
 use asmt_engine::store::{Journal, JournalNamespace, Store};
 use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::transfer::{self, Options, Origin, Staged};
@@ -17,10 +19,12 @@ use asmt_engine::{Request, commit, fill, inventory, look, perform, plan};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::mem::MaybeUninit;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 mod machine;
 
@@ -285,20 +289,63 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
     });
 }
 
-/// Segments made from a backup, in the hands of a test before they are trusted; then what came of it.
-fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>) -> Result<(), Error> {
+/// Fills segments from a backup, and passes them on before they are trusted. The journal is that of a run that has died, if
+/// they are forgotten.
+fn filled<T>(directory: &Path, then: impl FnOnce(Filled<'_>, &Control) -> T) -> T {
     let store = Store::open(directory).expect("a directory");
     let runtime = Runtime::lock(0).expect("a lock");
+    // As a restore does: an earlier test that failed may have left a journal of a namespace with the same number.
+    runtime.recover(&Control::default()).expect("recovered");
     let inventory = inventory::take().expect("an inventory");
     let plan = plan::restore(&store.list().expect("a listing"), &inventory, &plan_request(false));
     plan.check().expect("a plan");
     let mut journal = runtime.begin_restore(&plan.namespaces).expect("a journal");
     let control = Control::default();
     let filled = fill::fill(&store, &plan.namespaces, &mut journal, OPTIONS, &control).expect("filled");
-    let held = disturb(&control);
-    let outcome = commit::trust(filled, &control);
-    drop(held);
-    outcome
+    then(filled, &control)
+}
+
+/// Restores, with something done to the segments before they are trusted.
+fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>) -> Result<(), Error> {
+    filled(directory, |filled, control| {
+        let _held = disturb(control);
+        commit::trust(filled, control)
+    })
+}
+
+/// The words that a commit stores, each with its segment attached, in the order in which they are to be stored.
+fn words_of(filled: &Filled<'_>) -> Vec<Withheld> {
+    let word = |segment: &Made| segment.attach_withheld().expect("an attachment");
+    filled.segments_by_rank().filter_map(word).collect()
+}
+
+fn shmid_of(key: u32) -> i32 {
+    let stat = sysv::all_segments().expect("a list").into_iter().find(|stat| stat.key == Key(key));
+    stat.unwrap_or_else(|| panic!("no segment {key:08x}")).shmid
+}
+
+/// Key, size and contents of what is there.
+fn memory() -> String {
+    let contents = |line: &str| line.split(' ').take(3).collect::<Vec<_>>().join(" ") + "\n";
+    sim("sum").lines().map(contents).collect()
+}
+
+/// The same without the segments that a server discards when it has found them.
+fn without_discarded(memory: &str) -> String {
+    let is_kept = |line: &&str| !line.starts_with("ae001000") && !line.starts_with("ae001001");
+    memory.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
+}
+
+fn journals() -> Vec<String> {
+    let directory = std::env::var_os("ASMT_RUNTIME_DIR").map_or_else(|| "/run/asmt".into(), PathBuf::from);
+    let of_this_namespace = format!("restore-ipc-{}-", asmt_engine::kernel::namespace("ipc").expect("a namespace"));
+    names(&directory).into_iter().filter(|name| name.starts_with(&of_this_namespace)).collect()
+}
+
+fn recover() -> Vec<String> {
+    let control = Control::default();
+    Runtime::lock(0).expect("a lock").recover(&control).expect("recovered");
+    control.snapshot().events.into_iter().map(|event| event.message).collect()
 }
 
 #[test]
@@ -307,20 +354,263 @@ fn restored_segments_count_all_or_none() {
         let directory = root.join("b");
         backup(&directory, &Control::default());
         let before = sim("sum");
-        let attach = |_: &Control| {
-            let shmid = sysv::all_segments().expect("a list").first().expect("a segment").shmid;
-            Some(Attachment::new(shmid, Access::ReadWrite, 0).expect("an attachment"))
-        };
         let stop = |control: &Control| {
             control.stop();
             None
         };
         sim("remove");
-        assert_eq!(trust(&directory, attach).expect_err("attached").first().code, Code::SegmentChanged);
-        assert_eq!(sim("sum"), "");
         assert_eq!(trust(&directory, stop).expect_err("stopped").first().code, Code::Interrupted);
-        assert_eq!(sim("sum"), "");
+        assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
+        trust(&directory, |_| None).expect("a restore");
+        assert_eq!((sim("sum"), journals().len()), (before, 0));
+    });
+}
+
+#[test]
+fn what_somebody_has_attached_before_the_commit_is_neither_trusted_nor_removed() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let before = sim("sum");
+        sim("remove");
+        // Of each type, one with a word that is held back, and one without.
+        for key in [0xae00_1000, 0xad00_2000, 0xae00_1100, 0xa200_1000] {
+            let attach = |_: &Control| Some(Attachment::new(shmid_of(key), Access::ReadOnly, 0).expect("an attachment"));
+            let error = trust(&directory, attach).expect_err("attached");
+            let expected = [
+                format!("segment {key:08x} changed while it was restored: it is attached 1 times, expected 0"),
+                format!("and while cleaning up: segment {key:08x} stays: somebody has it attached"),
+            ]
+            .map(|text| {
+                text.replace(
+                    "attached 1 times, expected 0",
+                    match key {
+                        // It is attached by the commit itself, too.
+                        0xae00_1000 | 0xad00_2000 => "attached 2 times, expected 1",
+                        _ => "attached 1 times, expected 0",
+                    },
+                )
+            });
+            assert_eq!(error.problems().iter().map(|problem| &problem.message).collect::<Vec<_>>(), expected.each_ref());
+            assert!(error.problems()[1].hint.contains("the next run removes it"), "{error}");
+            let left = sim("sum");
+            assert!(left.starts_with(&format!("{key:08x} ")) && left.lines().count() == 1, "{left}");
+            assert_eq!(journals().len(), 1, "what is left is accounted for");
+            assert_eq!(recover(), [format!("removed 1 segments that a killed restore (pid {}) had left", std::process::id())]);
+            assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
+        }
         trust(&directory, |_| None).expect("a restore");
         assert_eq!(sim("sum"), before);
     });
+}
+
+#[test]
+fn what_was_taken_or_stored_before_the_commit_is_seen_and_nothing_is_left() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        sim("remove");
+        let poke = |line: &'static str| {
+            move |_: &Control| {
+                sim(line);
+                None
+            }
+        };
+        type Disturb = Box<dyn FnOnce(&Control) -> Option<Attachment>>;
+        let cases: [(Disturb, &str); 5] = [
+            (Box::new(poke("remove --key ae001001")), "segment ae001001 changed while it was restored: it is gone"),
+            (Box::new(poke("remove --key ad001001")), "segment ad001001 changed while it was restored: it is gone"),
+            (
+                Box::new(poke("poke --key ae001000 --offset 4 --hex 01000000")),
+                "segment ae001000 changed while it was restored: its shutdown status or flags were stored by somebody else",
+            ),
+            (
+                Box::new(poke("poke --key ad001000 --offset 56 --hex 03000000")),
+                "segment ad001000 changed while it was restored: its shutdown status or flags were stored by somebody else",
+            ),
+            (
+                // Removed, and kept by who has it attached.
+                Box::new(|_| {
+                    let held = Attachment::new(shmid_of(0xa200_1100), Access::ReadOnly, 0).expect("an attachment");
+                    sim("remove --key a2001100");
+                    Some(held)
+                }),
+                "segment a2001100 changed while it was restored: it was removed",
+            ),
+        ];
+        for (disturb, expected) in cases {
+            let error = trust(&directory, disturb).expect_err(expected);
+            assert_eq!((error.first().code, error.first().message.as_str()), (Code::SegmentChanged, expected));
+            assert_eq!((error.problems().len(), sim("sum").as_str(), journals().len()), (1, "", 0), "{expected}");
+        }
+    });
+}
+
+#[test]
+fn once_a_start_may_trust_the_segments_nothing_is_removed() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let before = memory();
+        sim("remove");
+        let discard = |_: &Trusted<'_>| drop((sim("remove --key ae001000"), sim("remove --key ae001001")));
+        let outcome = filled(&directory, |filled, control| {
+            let words = words_of(&filled);
+            let trusted = filled.trust(words);
+            // As a server does when it has found them: before the restore looks a last time.
+            discard(&trusted);
+            trusted.let_go(control)
+        });
+        let error = outcome.expect_err("base is gone");
+        let message = "2 of 9 segments were removed while the restore was committing, the first is ae001001: a server seems to \
+                       have started";
+        assert_eq!((error.first().code, error.first().message.as_str()), (Code::SegmentChanged, message));
+        assert!(error.first().hint.contains("if the server runs, leave it as it is"), "{error}");
+        assert_eq!((memory(), journals().len()), (without_discarded(&before), 0));
+        // Nor on the way out of a panic.
+        sim("remove");
+        filled(&directory, |filled, _| {
+            let words = words_of(&filled);
+            drop(filled.trust(words));
+        });
+        assert_eq!(memory(), before);
+        assert_eq!(recover().len(), 2);
+        assert_eq!((memory(), journals().len()), (before.clone(), 0));
+        // What is attached is no loss: a server does that.
+        sim("remove");
+        filled(&directory, |filled, control| {
+            let words = words_of(&filled);
+            let trusted = filled.trust(words);
+            let _held = Attachment::new(shmid_of(0xae00_1100), Access::ReadWrite, 0).expect("an attachment");
+            trusted.let_go(control)
+        })
+        .expect("a restore");
+        assert_eq!(memory(), before);
+    });
+}
+
+#[test]
+fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let before = memory();
+        let pid = std::process::id();
+        // A run that is killed forgets what it was doing.
+        sim("remove");
+        filled(&directory, |filled, _| std::mem::forget(filled));
+        assert_eq!(journals().len(), 1);
+        let removed = |count: u32| format!("removed {count} segments that a killed restore (pid {pid}) had left");
+        assert_eq!(recover(), [removed(1), removed(8)]);
+        assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
+        let stay = |count: u32, why: &str| format!("a restore (pid {pid}) was killed, and its {count} segments stay: {why}");
+        let begun = "it had begun to complete them, and a server may have used them since";
+        // About to be trusted: nobody can tell whether a start has seen them so.
+        filled(&directory, |mut filled, _| {
+            filled.note_commit().expect("a line");
+            std::mem::forget(filled);
+        });
+        assert_eq!(recover(), [stay(1, begun), stay(8, begun)]);
+        assert_eq!((sim("sum").lines().count(), journals().len()), (9, 0));
+        // Trusted.
+        sim("remove");
+        let kill_when_trusted = || {
+            filled(&directory, |mut filled, _| {
+                filled.note_commit().expect("a line");
+                let words = words_of(&filled);
+                std::mem::forget(filled.trust(words));
+            });
+        };
+        kill_when_trusted();
+        // The words are still attached: a process that is killed detaches.
+        let complete = "it had completed them";
+        assert_eq!(recover(), [stay(1, complete), stay(8, complete)]);
+        assert_eq!((sim("sum").lines().count(), journals().len()), (9, 0));
+        // Trusted, and used: the server has discarded base and treex, and crashed.
+        sim("remove");
+        kill_when_trusted();
+        sim("remove --key ae001000");
+        sim("remove --key ae001001");
+        assert_eq!(recover(), [stay(1, complete), stay(6, begun)]);
+        assert_eq!((sim("sum").lines().count(), journals().len()), (7, 0));
+        assert_eq!(without_discarded(&before).lines().count(), 7);
+    });
+}
+
+#[test]
+fn base_is_trusted_when_everything_else_is() {
+    const STRIPES: u32 = 128;
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        sim("remove");
+        // Storing this many words takes so long that who looks all the time sees base without the rest, if it comes too early.
+        sim(&format!("make --name many --stages 1 --base-size 4096 --treex-size 4096 --stripes {STRIPES} --stripe-size 4096"));
+        backup(&directory, &Control::default());
+        for _ in 0..5 {
+            sim("remove");
+            filled(&directory, |filled, control| {
+                // Not attached while it is looked at: the commit would find that.
+                let Some(base) = View::of(shmid_of(0xae00_1000)) else {
+                    assert!(!is_real_root(), "root of the machine may open them");
+                    return;
+                };
+                let stripe = |stripe: u32| View::of(shmid_of(0xad00_1000 + stripe)).expect("its file");
+                let stripes: Vec<View> = (0..STRIPES).map(stripe).collect();
+                let is_over = AtomicBool::new(false);
+                std::thread::scope(|scope| {
+                    let looking = scope.spawn(|| {
+                        while base.word(4) == 0 && !is_over.load(Ordering::Relaxed) {}
+                        // Both ends first: one of them is the last to be stored.
+                        let ends = [&stripes[0], &stripes[STRIPES as usize - 1]].map(|stripe| stripe.word(56));
+                        (ends, stripes.iter().filter(|stripe| stripe.word(56) == 1).count())
+                    });
+                    let outcome = commit::trust(filled, control);
+                    is_over.store(true, Ordering::Relaxed);
+                    assert_eq!(looking.join().expect("no panic"), ([1, 1], STRIPES as usize));
+                    outcome.expect("a restore");
+                });
+            });
+        }
+    });
+}
+
+/// The first page of a segment, to look at without attaching it.
+struct View(*const AtomicU32);
+
+// SAFETY: it is only read, atomically.
+unsafe impl Sync for View {}
+
+impl View {
+    /// `None` where only root of the machine may open a segment's file, and this is not.
+    fn of(shmid: i32) -> Option<Self> {
+        let _attachment = Attachment::new(shmid, Access::ReadOnly, 0).expect("an attachment");
+        let maps = fs::read_to_string("/proc/self/maps").expect("mappings");
+        let is_its = |line: &&str| line.split_whitespace().nth(4) == Some(&shmid.to_string()) && line.contains("/SYSV");
+        let range = maps.lines().find(is_its).and_then(|line| line.split_whitespace().next()).expect("a mapping");
+        let file = File::open(format!("/proc/self/map_files/{range}")).ok()?;
+        let (null, none) = (std::ptr::null_mut(), 0);
+        // SAFETY: the kernel picks a free range; what is mapped is as long as a page.
+        let page = unsafe { libc::mmap(null, 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), none) };
+        assert_ne!(page, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        Some(Self(page.cast()))
+    }
+
+    fn word(&self, offset: usize) -> u32 {
+        // SAFETY: the word is in the page.
+        let word = unsafe { self.0.add(offset / 4) };
+        // SAFETY: the page is mapped as long as this lives, and the word is aligned.
+        unsafe { &*word }.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped with this length, and nobody has a reference into it.
+        unsafe { libc::munmap(self.0.cast_mut().cast(), 4096) };
+    }
+}
+
+fn is_real_root() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("a map");
+    map.split_whitespace().nth(2) == Some("4294967295")
 }

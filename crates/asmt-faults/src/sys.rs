@@ -35,6 +35,8 @@ pub enum Stop {
 pub enum Go {
     /// To its next system call, or the end of this one.
     ToCall,
+    /// By one instruction.
+    Step,
     /// Until it gets a signal or ends.
     Free,
 }
@@ -108,6 +110,7 @@ pub fn set_options(pid: pid_t) -> io::Result<()> {
 pub fn go(tid: pid_t, how: Go, signal: c_int) {
     let request = match how {
         Go::ToCall => libc::PTRACE_SYSCALL,
+        Go::Step => libc::PTRACE_SINGLESTEP,
         Go::Free => libc::PTRACE_CONT,
     };
     // It may have been killed meanwhile: then its end is what comes next.
@@ -172,6 +175,13 @@ mod registers {
     pub fn set_third_argument(registers: &mut Registers, value: u64) {
         registers.rdx = value;
     }
+
+    pub fn next_instruction(registers: &Registers) -> u64 {
+        registers.rip
+    }
+
+    /// The instruction that makes a system call.
+    pub const CALL: &[u8] = &[0x0f, 0x05];
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -185,6 +195,13 @@ mod registers {
     pub fn set_third_argument(registers: &mut Registers, value: u64) {
         registers.regs[2] = value;
     }
+
+    pub fn next_instruction(registers: &Registers) -> u64 {
+        registers.pc
+    }
+
+    /// The instruction that makes a system call.
+    pub const CALL: &[u8] = &[0x01, 0x00, 0x00, 0xd4];
 }
 
 fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -> io::Result<()> {
@@ -193,11 +210,27 @@ fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -
     check(unsafe { libc::ptrace(request, tid, c_long::from(set), &raw mut part) }).map(drop)
 }
 
-fn change_registers(tid: pid_t, change: impl FnOnce(&mut registers::Registers)) -> io::Result<()> {
-    const GENERAL: c_int = 1;
+/// The set of registers that every program has.
+const GENERAL: c_int = 1;
+
+fn registers_of(tid: pid_t) -> io::Result<registers::Registers> {
     // SAFETY: plain integers: all zeros is a value.
     let mut registers: registers::Registers = unsafe { std::mem::zeroed() };
     register_set(libc::PTRACE_GETREGSET, tid, GENERAL, &mut registers)?;
+    Ok(registers)
+}
+
+/// Whether the next instruction of a stopped thread makes a system call.
+pub fn is_at_call(tid: pid_t) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let mut bytes = vec![0; registers::CALL.len()];
+    let next = registers::next_instruction(&registers_of(tid)?);
+    File::open(format!("/proc/{tid}/mem"))?.read_exact_at(&mut bytes, next)?;
+    Ok(bytes == registers::CALL)
+}
+
+fn change_registers(tid: pid_t, change: impl FnOnce(&mut registers::Registers)) -> io::Result<()> {
+    let mut registers = registers_of(tid)?;
     change(&mut registers);
     register_set(libc::PTRACE_SETREGSET, tid, GENERAL, &mut registers)
 }

@@ -29,6 +29,18 @@ pub enum Action<'a> {
     Signal(i32),
     /// The process gets this signal, and the call is made when the condition holds.
     SignalAndHold(i32, Box<dyn FnMut() -> bool + 'a>),
+    /// It is made, and the thread stops after it at each instruction up to its next call, when the function says what becomes of
+    /// it.
+    Step(Box<dyn FnMut() -> Stepped + 'a>),
+}
+
+/// What becomes of a thread that has stopped between two instructions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stepped {
+    /// It goes on to the next one.
+    Go,
+    /// The process is killed.
+    Kill,
 }
 
 /// How a run has ended.
@@ -63,6 +75,7 @@ pub fn run<'a>(command: &mut Command, limits: Vec<Limit>, hook: &mut dyn FnMut(&
         threads: HashMap::new(),
         results: HashMap::new(),
         held: Vec::new(),
+        stepping: None,
         ended: Ended { status: None, signal: None, is_endless: false },
     };
     sys::alarm(PATIENCE_S);
@@ -80,6 +93,8 @@ struct Tracing<'a> {
     /// What the call that a thread is in is to give instead of its own result.
     results: HashMap<i32, i64>,
     held: Vec<(i32, Box<dyn FnMut() -> bool + 'a>)>,
+    /// The thread that stops at each instruction.
+    stepping: Option<(i32, Box<dyn FnMut() -> Stepped + 'a>)>,
     ended: Ended,
 }
 
@@ -152,15 +167,40 @@ impl<'a> Tracing<'a> {
                 }
                 sys::go(tid, how, 0);
             }
+            Stop::Signal(libc::SIGTRAP) if self.is_stepping(tid) => self.step_on(tid)?,
             Stop::Signal(signal) => sys::go(tid, how, signal),
             Stop::Event => sys::go(tid, how, 0),
             Stop::Exit => {
                 if let Some(result) = self.results.remove(&tid) {
                     sys::set_result(tid, result)?;
                 }
+                if self.is_stepping(tid) {
+                    return self.step_on(tid);
+                }
                 sys::go(tid, how, 0);
             }
             Stop::Entry(number, arguments) => self.enter(tid, number, arguments, hook)?,
+        }
+        Ok(())
+    }
+
+    fn is_stepping(&self, tid: i32) -> bool {
+        self.stepping.as_ref().is_some_and(|(stepping, _)| *stepping == tid)
+    }
+
+    /// Asks what becomes of a thread that has stopped between two instructions, and lets it go by one, or to its next call.
+    fn step_on(&mut self, tid: i32) -> io::Result<()> {
+        let Some((_, then)) = &mut self.stepping else { return Ok(()) };
+        let stepped = then();
+        if stepped == Stepped::Kill {
+            self.stepping = None;
+            sys::signal(self.pid, libc::SIGKILL);
+            sys::go(tid, Go::ToCall, 0);
+        } else if sys::is_at_call(tid)? {
+            self.stepping = None;
+            sys::go(tid, Go::ToCall, 0);
+        } else {
+            sys::go(tid, Go::Step, 0);
         }
         Ok(())
     }
@@ -197,6 +237,7 @@ impl<'a> Tracing<'a> {
                 self.held.push((tid, condition));
                 return Ok(());
             }
+            Action::Step(then) => self.stepping = Some((tid, then)),
         }
         sys::go(tid, Go::ToCall, 0);
         Ok(())

@@ -6,6 +6,7 @@
 use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
 use crate::format::{Manifest, Noted};
+use crate::kernel::{self, Process};
 use crate::layout::server_config::{self, ServerConfig};
 use crate::look::{devices, service, traces};
 use crate::run;
@@ -63,8 +64,11 @@ fn ipc_namespace() -> Result<String> {
     if let Some(handle) = sysv::namespace_handle(OWN) {
         return Ok(format!("id:{}", handle.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
     }
-    let inode = crate::kernel::namespace("ipc")?;
-    let first = run::start_of(1).map_or_else(|| "unseen".to_owned(), |ticks| ticks.to_string());
+    let inode = kernel::namespace("ipc")?;
+    let first = match kernel::process(1)? {
+        Process::Seen(stat) => kernel::host_ticks(&stat)?.to_string(),
+        Process::Gone | Process::Hidden => "unseen".to_owned(),
+    };
     Ok(format!("inode:{inode}-first:{first}"))
 }
 
@@ -164,7 +168,7 @@ fn where_to_look(places: &Places) -> Result<Told> {
     if places.instance != 0 {
         return Ok(Told::Nothing);
     }
-    let unit = crate::kernel::text_if_there(UNIT_ENVIRONMENT)?.unwrap_or_default();
+    let unit = kernel::text_if_there(UNIT_ENVIRONMENT)?.unwrap_or_default();
     if let Some(path) = server_config::environment_file(&unit).get(SERVER_VARIABLE).filter(|path| !path.is_empty()) {
         return Ok(Told::Must { by: format!("{SERVER_VARIABLE} in {UNIT_ENVIRONMENT}"), path: path.into() });
     }

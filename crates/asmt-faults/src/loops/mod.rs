@@ -3,6 +3,7 @@
 mod kills;
 pub mod races;
 mod space;
+mod starts;
 mod syscalls;
 
 use crate::tally::Tally;

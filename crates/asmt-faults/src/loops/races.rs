@@ -66,9 +66,11 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
         let name = format!("races:random-{}", scenario.name);
         with_world(&name, scratch, &place, scenario, tally, &mut |world, count, tally| at_random(world, acts, count, tally));
     }
+    super::starts::run(scratch, &place, tally);
 }
 
-fn with_world(
+/// Runs `body` with a world of a scenario, if its states are asked for.
+pub(super) fn with_world(
     name: &str,
     scratch: &Path,
     place: &Path,
@@ -127,7 +129,7 @@ fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'
 }
 
 /// Segments of the scenario's instance and namespaces; others' are nsid 3's.
-fn segments() -> Vec<SegmentStat> {
+pub(super) fn segments() -> Vec<SegmentStat> {
     let all = sysv::all_segments().expect("segments");
     all.into_iter().filter(|stat| stat.key.address().is_some_and(|address| address.nsid != 3)).collect()
 }
@@ -196,13 +198,27 @@ fn state() -> BTreeSet<String> {
     sums().into_iter().map(|line| without_count(&line)).collect()
 }
 
-fn without_count(line: &str) -> String {
+/// A line of sums without its attach count.
+pub(super) fn without_count(line: &str) -> String {
     line.rsplit_once(' ').map_or(line, |(state, _)| state).to_owned()
+}
+
+/// Whether it failed after the first word that a start would trust, when nothing is removed any more.
+fn is_past_return(outcome: &Outcome) -> bool {
+    let first = outcome.problems.first();
+    first.is_some_and(|told| told.code == "segment-changed" && told.hint.starts_with("asmt has removed nothing"))
+}
+
+/// Whether it said that it left what somebody has attached.
+fn is_told_to_stay(outcome: &Outcome) -> bool {
+    outcome.problems.iter().any(|told| told.message.ends_with(" stays: somebody has it attached"))
 }
 
 /// The other: what it holds, and what it has made.
 struct Other {
     held: Vec<Attachment>,
+    /// Ids of what it held until the run had ended.
+    attached: Vec<i32>,
     made: Vec<i32>,
     before: BTreeSet<String>,
     act: Option<Act>,
@@ -218,7 +234,16 @@ impl Other {
     fn new(world: &World) -> Self {
         world.reset();
         let before = world.server_sums().iter().map(|line| without_count(line)).collect();
-        Self { held: Vec::new(), made: Vec::new(), before, act: None, was_over: false, was_trusted: false, had_begun: false }
+        Self {
+            held: Vec::new(),
+            attached: Vec::new(),
+            made: Vec::new(),
+            before,
+            act: None,
+            was_over: false,
+            was_trusted: false,
+            had_begun: false,
+        }
     }
 
     fn act(&mut self, act: Act, number: usize) {
@@ -229,8 +254,9 @@ impl Other {
         self.was_trusted = ON_RESTORE.contains(&act) && self.had_begun && is_trusted();
         match act {
             Act::Attach => {
-                let attach = |stat: &SegmentStat| Attachment::new(stat.shmid, Access::ReadWrite, 0).ok();
-                self.held = stats.iter().filter_map(attach).collect();
+                let attach =
+                    |stat: &SegmentStat| Attachment::new(stat.shmid, Access::ReadWrite, 0).map(|held| (stat.shmid, held));
+                (self.attached, self.held) = stats.iter().filter_map(|stat| attach(stat).ok()).unzip();
             }
             Act::Write => stamp(&stats, *b"written!"),
             Act::Serve => serve(&stats),
@@ -314,13 +340,21 @@ impl Other {
                 wrong.push(format!("it is done, and there is {found:?}"));
             }
         } else {
-            let left: Vec<&SegmentStat> = there.iter().filter(|stat| !self.made.contains(&stat.shmid)).collect();
-            if !left.is_empty() {
+            let is_not_made = |stat: &&SegmentStat| !self.made.contains(&stat.shmid);
+            let left: Vec<&SegmentStat> = there.iter().filter(is_not_made).collect();
+            let may_stay = (self.had_begun || self.was_over) && is_past_return(outcome)
+                || left.iter().all(|stat| self.may_have_attached(stat)) && is_told_to_stay(outcome);
+            if !left.is_empty() && !may_stay {
                 wrong.push(format!("it failed, and left {left:?}: {}", outcome.text));
             }
-        }
-        if is_trusted() && !outcome.is_done && !self.was_trusted {
-            wrong.push(format!("it failed, and a start would trust what is there: {found:?}"));
+            // What was left because the other had it attached goes by itself, once it is not.
+            if !left.is_empty() && is_told_to_stay(outcome) {
+                if let Err(failure) = perform_here(Verb::Restore, &world.directory(), false) {
+                    wrong.push(format!("the restore after that fails: {}", failure.error));
+                }
+            } else if is_trusted() && !self.was_trusted && !may_stay {
+                wrong.push(format!("it failed, and a start would trust what is there: {found:?}"));
+            }
         }
         let gone = self.made.iter().filter(|shmid| !there.iter().any(|stat| stat.shmid == **shmid)).count();
         if gone > 0 {
@@ -330,6 +364,11 @@ impl Other {
         if let Err(failure) = perform_here(Verb::Restore, &world.directory(), false) {
             wrong.push(format!("the next restore fails: {}", failure.error));
         }
+    }
+
+    /// Whether the other may have had a segment attached when the restore ended.
+    fn may_have_attached(&self, stat: &SegmentStat) -> bool {
+        self.act == Some(Act::Write) || self.attached.contains(&stat.shmid)
     }
 
     /// Whether the restore had been completed when the other acted, or was about to be. Where both ran, its end may lie within

@@ -169,8 +169,10 @@ fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) 
             (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
             (0, None) => Action::Go,
             _ => {
-                // A removal is done when it is durable: an fsync that fails again is that of the clean-up.
-                fault.hit_removal |= call.is_removal() || call.name() == "fsync" && fault.calls.len() > 1;
+                // A removal is done when it is durable, and a segment is looked at before it is removed: an fsync or shmctl
+                // that fails again is that of the clean-up.
+                let is_again = fault.calls.len() > 1;
+                fault.hit_removal |= call.is_removal() || is_again && ["fsync", "shmctl"].contains(&call.name().as_str());
                 if call.is_done_anyway() { Action::FailAfter(errno) } else { Action::Fail(errno) }
             }
         }
