@@ -273,7 +273,18 @@ export class Machine {
    * process that is given to `during` is asmt's own: the tracer is detached.
    */
   async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
-    return this.exec('strace', [...this.#tracer(injections), process.execPath, MAIN, ...args], options);
+    return this.tracedThrough([], injections, args, options);
+  }
+
+  /** The same, started by a command such as `unshare` (its words, without the command that it is to start). */
+  async tracedThrough(
+    starter: readonly string[],
+    injections: readonly string[],
+    args: readonly string[],
+    options: RunOptions = {},
+  ): Promise<Run> {
+    const [command = '', ...words] = [...starter, 'strace', ...this.#tracer(injections), process.execPath, MAIN, ...args];
+    return this.exec(command, words, options);
   }
 
   /** The same, of calls on this path alone. */

@@ -6,12 +6,13 @@
 //! is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
-use crate::kernel;
+use crate::kernel::{self, Process};
 use crate::memory::{self, Memory};
 use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// One segment of Aerospike's, as it stands in memory.
@@ -29,6 +30,27 @@ pub struct Segment {
     pub header: Header,
     /// Whether its first bytes could not be had for want of permission.
     pub is_denied: bool,
+    /// What has become of the process that made it.
+    pub creator: Creator,
+}
+
+/// What has become of the process that made a segment (`shm_cpid`): as long as it runs, another asmt may be at work on it.
+///
+/// Whether a process began before the segment was made is not asked: only the wall clock says when that was, and a clock that is
+/// set forward makes a process that is at work look younger than its segments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Creator {
+    /// It has ended, or it is this process, which makes nothing while it looks.
+    Gone,
+    /// A process with its id runs in this IPC namespace.
+    Alive {
+        /// Its id.
+        pid: u32,
+        /// Its name, as the kernel has it.
+        command: String,
+    },
+    /// It may run where it cannot be seen from here: in another PID namespace, or hidden from this user.
+    Unseen,
 }
 
 impl Segment {
@@ -144,6 +166,7 @@ pub fn take() -> Result<Inventory> {
         is_rmid_forced: kernel::text_if_there("/proc/sys/kernel/shm_rmid_forced")?.is_some_and(|text| text.trim() != "0"),
         ..Inventory::default()
     };
+    let mut creators: HashMap<i32, Creator> = HashMap::new();
     for stat in stats {
         // A segment that was removed while attached has lost its key: nobody can find it any more.
         let Some(address) = stat.key.address().filter(|_| !stat.is_removed) else {
@@ -157,7 +180,11 @@ pub fn take() -> Result<Inventory> {
         } else {
             read_header(&stat, address, resident_bytes, swapped_bytes, &mut inventory.finds_all_holes)?
         };
-        let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, stat };
+        let creator = match creators.get(&stat.creator_pid) {
+            Some(known) => known.clone(),
+            None => creators.entry(stat.creator_pid).insert_entry(creator(stat.creator_pid)?).get().clone(),
+        };
+        let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, creator, stat };
         inventory.segments.insert(segment.key(), segment);
     }
     let attached: Vec<i32> = inventory.segments.values().filter(|s| s.stat.attached_count > 0).map(|s| s.stat.shmid).collect();
@@ -165,6 +192,30 @@ pub fn take() -> Result<Inventory> {
         inventory.attachers = attachers(&attached);
     }
     Ok(inventory)
+}
+
+/// Looks for the process that made a segment.
+fn creator(pid: i32) -> Result<Creator> {
+    // 0 stands for a process of a PID namespace that cannot be seen from here.
+    let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(Creator::Unseen) };
+    if pid == std::process::id() {
+        return Ok(Creator::Gone);
+    }
+    let command = match kernel::process(pid)? {
+        Process::Gone => return Ok(Creator::Gone),
+        Process::Hidden => return Ok(Creator::Unseen),
+        Process::Seen(stat) => stat.command,
+    };
+    let (own, theirs) = ("/proc/thread-self/ns/ipc", format!("/proc/{pid}/ns/ipc"));
+    let own = fs::read_link(own).map_err(|error| Error::io("readlink", own, error))?;
+    match fs::read_link(&theirs) {
+        // Another process has that id by now: whoever makes segments here is in this IPC namespace.
+        Ok(namespace) if namespace != own => Ok(Creator::Gone),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Creator::Gone),
+        // It is not shown of another user's process.
+        Err(error) if !kernel::is_unseen(&error) => Err(Error::io("readlink", theirs, error)),
+        _ => Ok(Creator::Alive { pid, command }),
+    }
 }
 
 /// Reads the header of a segment that was looked at before once more.

@@ -5,7 +5,7 @@
 
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::format::{MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_count, manifest_name};
-use crate::inventory::{Group, Inventory, Segment, group};
+use crate::inventory::{Creator, Group, Inventory, Segment, group};
 use crate::layout::sets::{self, Member};
 use crate::run::Caller;
 use crate::segment::{
@@ -432,47 +432,24 @@ fn plan_group_backup(
         );
     }
     let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
-    let start_loses = if stripes_of(&headers).is_empty() { "" } else { START_LOSES };
-    for text in missing_or_extra(&headers) {
-        let hint = "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up";
-        plan.refuse(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}"));
+    let mut faults = faults_in_memory(group, &segments, &headers, &title);
+    let base_version = if group.name.is_some() { check_base(&headers, &title, &Place::Memory, &mut faults) } else { None };
+    if let Some(name) = &group.name {
+        check_stripes(&headers, name, true, &title, &Place::Memory, &mut faults);
     }
-    let Some(name) = &group.name else {
-        // Only with its base there, or as a stripe, can it lack nothing but the name.
-        if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
-            plan.refuse(
-                Code::SegmentInvalid,
-                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
-                "it was not made by a server that is known; leave it, or remove it with: ipcrm",
-            );
+    // What a restore is still making looks like this: nothing is done about it as long as one may be at work.
+    match at_work(&segments) {
+        AtWork::Process { pid, command } if !faults.is_empty() => {
+            plan.refusals.push(at_work_problem(&title, segments.len(), pid, command));
+            return;
         }
-        return;
-    };
-    for segment in segments.iter().filter(|segment| is_too_short(segment)) {
-        plan.refuse(
-            Code::SegmentInvalid,
-            format!(
-                "{title}: segment {} has {} bytes, fewer than a {} has",
-                segment.key(),
-                segment.stat.size_bytes,
-                segment.address.segment_type.name()
-            ),
-            "it was not made by a server that is known; leave it, or remove it with: ipcrm",
-        );
+        AtWork::Unseen if !faults.is_empty() => faults.iter_mut().for_each(|fault| {
+            fault.hint = format!("make sure first that {NOBODY_UNSEEN}; then: {}", fault.hint);
+        }),
+        _ => {}
     }
-    for segment in segments.iter().filter(|segment| segment.stat.size_bytes > MAX_SEGMENT_BYTES) {
-        plan.refuse(
-            Code::SegmentInvalid,
-            format!(
-                "{title}: segment {} has {} bytes, expected at most {MAX_SEGMENT_BYTES}",
-                segment.key(),
-                segment.stat.size_bytes
-            ),
-            "look for a newer asmt",
-        );
-    }
-    let base_version = check_base(&headers, &title, &Place::Memory, &mut plan.refusals);
-    check_stripes(&headers, name, true, &title, &Place::Memory, &mut plan.refusals);
+    plan.refusals.extend(faults);
+    let Some(name) = &group.name else { return };
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
     let superseded = check_nothing_in_the_way(listing, group.instance, &nsids, &own_manifest, &title, plan);
@@ -488,6 +465,103 @@ fn plan_group_backup(
         copies: copies.collect(),
         superseded,
     });
+}
+
+/// What is wrong with the segments of a namespace in memory, but for what base says.
+fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &Header)], title: &str) -> Vec<Problem> {
+    let mut faults = Vec::new();
+    let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
+    for text in missing_or_extra(headers) {
+        let hint = "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up";
+        faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
+    }
+    if group.name.is_none() {
+        // Only with its base there, or as a stripe, can it lack nothing but the name.
+        if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
+            faults.push(Problem::new(
+                Code::SegmentInvalid,
+                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
+                unknown_maker_hint(nameless),
+            ));
+        }
+        return faults;
+    }
+    for segment in segments.iter().filter(|segment| is_too_short(segment)) {
+        faults.push(Problem::new(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, fewer than a {} has",
+                segment.key(),
+                segment.stat.size_bytes,
+                segment.address.segment_type.name()
+            ),
+            unknown_maker_hint(segment),
+        ));
+    }
+    for segment in segments.iter().filter(|segment| segment.stat.size_bytes > MAX_SEGMENT_BYTES) {
+        faults.push(Problem::new(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, expected at most {MAX_SEGMENT_BYTES}",
+                segment.key(),
+                segment.stat.size_bytes
+            ),
+            "look for a newer asmt",
+        ));
+    }
+    faults
+}
+
+/// What to do about a segment that no server is known to make. Only where its maker has ended is it named for removal.
+fn unknown_maker_hint(segment: &Segment) -> String {
+    let what = "it was not made by a server that is known";
+    match segment.creator {
+        Creator::Gone => format!("{what}; leave it, or if no server needs it, remove it with: ipcrm -m {}", segment.stat.shmid),
+        Creator::Alive { .. } | Creator::Unseen => format!("{what}; leave it, or find out who made it (ipcs -m -p)"),
+    }
+}
+
+/// Who may be at work on segments that nobody has attached.
+enum AtWork<'s> {
+    /// All who made them have ended.
+    Nobody,
+    /// The server made some of them, and runs.
+    Server { pid: u32 },
+    /// Another process made some of them, and runs: another asmt, most likely.
+    Process { pid: u32, command: &'s str },
+    /// Who made them cannot be seen from here.
+    Unseen,
+}
+
+/// The name of the server's processes.
+const SERVER_COMMAND: &str = "asd";
+
+/// Judges who may be at work on segments, by who has made them.
+fn at_work<'s>(segments: &[&'s Segment]) -> AtWork<'s> {
+    let mut found = AtWork::Nobody;
+    for segment in segments {
+        match (&segment.creator, &found) {
+            (Creator::Alive { pid, command }, _) if command != SERVER_COMMAND => return AtWork::Process { pid: *pid, command },
+            (Creator::Alive { pid, .. }, _) => found = AtWork::Server { pid: *pid },
+            (Creator::Unseen, AtWork::Nobody) => found = AtWork::Unseen,
+            _ => {}
+        }
+    }
+    found
+}
+
+const NOBODY_UNSEEN: &str = "no asmt and no server is at work on it where it cannot be seen from here (in other containers)";
+
+fn at_work_problem(title: &str, count: usize, pid: u32, command: &str) -> Problem {
+    Problem::new(
+        Code::AnotherAsmt,
+        format!(
+            "{title}: {count} segments of it are in memory, and the process that made them still runs: pid {pid} ({command}), \
+             another asmt, as it seems"
+        ),
+        "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what made \
+         the segments (ipcs -m -p)",
+    )
 }
 
 /// Whether it is too short for what its key says it is.
@@ -1100,19 +1174,44 @@ fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, 
         refusals.push(attached_problem(inventory, &title, &in_the_way, attached));
         return;
     }
-    refusals.push(Problem::new(
+    refusals.push(segments_exist(&title, &in_the_way, first));
+}
+
+/// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
+/// whether the server has served with them is for the operator to say.
+fn segments_exist(title: &str, in_the_way: &[&Segment], first: &Segment) -> Problem {
+    let start_as_it_is = "start the server as it is if it was shut down cleanly, or if it has served since this backup was made \
+                          or restored";
+    let (by, hint) = match at_work(in_the_way) {
+        AtWork::Process { pid, command } => return at_work_problem(title, in_the_way.len(), pid, command),
+        AtWork::Server { pid } => (
+            format!("; the server that made them still runs (pid {pid})"),
+            "leave them: stop the server cleanly and wait until it has gone (systemctl stop aerospike); then just start it: \
+             nothing needs restoring"
+                .to_owned(),
+        ),
+        AtWork::Unseen => (
+            "; the process that made them cannot be seen from here".to_owned(),
+            format!("{start_as_it_is}; else make sure first that {NOBODY_UNSEEN}, then see what there is with: ipcs -m -p"),
+        ),
+        AtWork::Nobody => {
+            let ids: String = in_the_way.iter().map(|segment| format!(" -m {}", segment.stat.shmid)).collect();
+            (
+                String::new(),
+                format!("{start_as_it_is}; only if it has not served since, remove exactly these, then run it again: ipcrm{ids}"),
+            )
+        }
+    };
+    Problem::new(
         Code::SegmentsExist,
         format!(
-            "{title}: {} segments of it are in memory, the first is {} (shmid {}); expected none",
+            "{title}: {} segments of it are in memory, the first is {} (shmid {}); expected none{by}",
             in_the_way.len(),
             first.key(),
             first.stat.shmid
         ),
-        format!(
-            "if the server was shut down cleanly, just start it: nothing needs restoring; else remove exactly these: ipcrm{}",
-            in_the_way.iter().map(|segment| format!(" -m {}", segment.stat.shmid)).collect::<String>()
-        ),
-    ));
+        hint,
+    )
 }
 
 /// Refuses what certainly does not fit: limits of the IPC namespace, and memory.

@@ -726,6 +726,7 @@ fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inventory::Creator;
 
     #[test]
     fn a_segment_that_was_swapped_out_under_a_look_at_its_pages_fails_the_backup() {
@@ -744,8 +745,15 @@ mod tests {
             is_removed: false,
         };
         let address = key.address().expect("an address");
-        let segment =
-            Segment { stat, address, resident_bytes: Some(0), swapped_bytes: 0, header: Header::None, is_denied: false };
+        let segment = Segment {
+            stat,
+            address,
+            resident_bytes: Some(0),
+            swapped_bytes: 0,
+            header: Header::None,
+            is_denied: false,
+            creator: Creator::Gone,
+        };
         assert!(check_resident(&[&segment], &HashSet::from([8])).is_ok());
         assert!(check_resident(&[], &HashSet::from([7])).is_ok(), "told exactly");
         let error = check_resident(&[&segment], &HashSet::from([7, 8])).expect_err("lost");

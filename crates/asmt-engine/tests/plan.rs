@@ -5,7 +5,7 @@
 
 use asmt_engine::error::{Code, Kind, Problem, Remark};
 use asmt_engine::format::{Chunk, Manifest, ManifestSegment, Surroundings, chunk_count, manifest_name};
-use asmt_engine::inventory::{Inventory, Segment};
+use asmt_engine::inventory::{Creator, Inventory, Segment};
 use asmt_engine::plan::{self, Plan, Request};
 use asmt_engine::run::{Caller, RunId};
 use asmt_engine::segment::{
@@ -92,7 +92,8 @@ fn memory(made: Vec<Made>) -> Inventory {
             changed_at_s: 0,
             is_removed: false,
         };
-        let segment = Segment { stat, address, resident_bytes: None, swapped_bytes: 0, header, is_denied: false };
+        let segment =
+            Segment { stat, address, resident_bytes: None, swapped_bytes: 0, header, is_denied: false, creator: Creator::Gone };
         inventory.segments.insert(Key(key), segment);
     }
     for (segment, shmid) in inventory.segments.values_mut().zip(1..) {

@@ -134,6 +134,68 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
 }
 
 #[test]
+fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
+    type Change = fn(&mut Inventory);
+    // Before base is filled, before it is made, and before it is trusted; and what no restore makes.
+    let changes: [(Change, &str, &str); 4] = [
+        (
+            |found| base(&mut segment(found, BASE).header).name = None,
+            "nsid 1 (no name)",
+            "it was not made by a server that is known; leave it, or if no server needs it, remove it with: ipcrm -m 5",
+        ),
+        (
+            |found| drop(found.segments.remove(&Key(BASE))),
+            "nsid 1 (no name)",
+            "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up",
+        ),
+        (
+            |found| base(&mut segment(found, BASE).header).shutdown = 0,
+            "namespace 'test'",
+            "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
+        ),
+        (
+            |found| segment(found, TREEX).stat.size_bytes = 0,
+            "namespace 'test'",
+            "it was not made by a server that is known; leave it, or if no server needs it, remove it with: ipcrm -m 6",
+        ),
+    ];
+    let hints = |found: &Inventory| {
+        let refusals = plan::backup(found, &empty(), &request()).refusals;
+        refusals.into_iter().map(|problem| problem.hint).collect::<Vec<_>>()
+    };
+    for (change, title, hint) in changes {
+        let mut found = memory(whole());
+        change(&mut found);
+        assert_eq!(hints(&found), [hint]);
+        let unseen = "make sure first that no asmt and no server is at work on it where it cannot be seen from here (in other \
+                      containers); then: ";
+        segment(&mut found, STAGE).creator = Creator::Unseen;
+        assert_eq!(hints(&found), [format!("{unseen}{hint}")]);
+        // Nor is a segment named whose own maker is not seen.
+        for key in [BASE, TREEX].iter().filter(|key| found.segments.contains_key(&Key(**key))).collect::<Vec<_>>() {
+            segment(&mut found, *key).creator = Creator::Unseen;
+        }
+        assert!(hints(&found).iter().all(|hint| !hint.contains("ipcrm")), "{:?}", hints(&found));
+        // The server's own stop is waited for as always.
+        segment(&mut found, STAGE).creator = Creator::Alive { pid: 9, command: "asd".to_owned() };
+        assert!(!refused(&plan::backup(&found, &empty(), &request()))[0].starts_with("another-asmt"));
+        segment(&mut found, STAGE).creator = Creator::Alive { pid: 7, command: "node".to_owned() };
+        let at_work = refused(&plan::backup(&found, &empty(), &request()));
+        assert!(
+            at_work[0].starts_with(&format!("another-asmt: {title}: ")) && at_work[0].contains("pid 7 (node)"),
+            "{at_work:?}"
+        );
+        assert!(at_work[1..].iter().all(|text| !text.contains(title)), "{at_work:?}");
+    }
+    // What is whole is backed up, whoever has made it.
+    for creator in [Creator::Unseen, Creator::Alive { pid: 7, command: "node".to_owned() }] {
+        let mut found = memory(whole());
+        found.segments.values_mut().for_each(|segment| segment.creator = creator.clone());
+        assert_eq!(refused(&plan::backup(&found, &empty(), &request())), [] as [&str; 0]);
+    }
+}
+
+#[test]
 fn nothing_is_planned_of_what_may_not_be_read_or_is_attached() {
     for change in [(|segment| segment.is_denied = true) as fn(&mut Segment), |segment| segment.stat.attached_count = 1] {
         let mut found = memory([whole(), index("other", 0, 2, 1)].concat());

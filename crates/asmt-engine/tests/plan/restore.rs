@@ -684,13 +684,57 @@ fn nothing_of_the_namespace_may_be_in_memory() {
         assert_eq!(planned(&plan), ["0 test: 8 from a2001000.dat"]);
     }
     let mut found = memory([whole(), index("other", 0, 2, 1)].concat());
-    let hint = "if the server was shut down cleanly, just start it: nothing needs restoring; else remove exactly these: ipcrm \
-                -m 1 -m 2 -m 3 -m 4 -m 5 -m 6 -m 7 -m 8";
-    assert_eq!(plan::restore(&listing, &found, &request()).refusals[0].hint, hint);
     segment(&mut found, TREEX).stat.attached_count = 1;
     let text = "segment-attached: namespace 'test': 1 of 8 segments attached (ae001001 first), expected none; by a process \
                 that cannot be seen from here";
     assert_eq!(refused(&plan::restore(&listing, &found, &request())), [text]);
+}
+
+#[test]
+fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
+    type Creators<'c> = &'c [(u32, Creator)];
+    let alive = |pid, command: &str| Creator::Alive { pid, command: command.to_owned() };
+    let made_by = |creators: Creators<'_>| {
+        let mut found = memory(whole());
+        for (key, creator) in creators {
+            segment(&mut found, *key).creator = creator.clone();
+        }
+        let problem = plan::restore(&committed("test", 0, whole()), &found, &request()).refusals.remove(0);
+        (format!("{}: {}", problem.code.as_str(), problem.message), problem.hint)
+    };
+    let exist =
+        "segments-exist: namespace 'test': 8 segments of it are in memory, the first is a2001000 (shmid 1); expected none";
+    let at_work = "another-asmt: namespace 'test': 8 segments of it are in memory, and the process that made them still runs: pid 7 \
+                   (node), another asmt, as it seems";
+    let start_it = "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or \
+                    restored; ";
+    let gone = format!(
+        "{start_it}only if it has not served since, remove exactly these, then run it again: ipcrm -m 1 -m 2 -m 3 -m 4 -m 5 -m 6 -m 7 \
+         -m 8"
+    );
+    let unseen = format!(
+        "{start_it}else make sure first that no asmt and no server is at work on it where it cannot be seen from here (in other \
+         containers), then see what there is with: ipcs -m -p"
+    );
+    let wait = "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what \
+                made the segments (ipcs -m -p)";
+    let server = "leave them: stop the server cleanly and wait until it has gone (systemctl stop aerospike); then just start it: \
+                  nothing needs restoring";
+    let by_unseen = format!("{exist}; the process that made them cannot be seen from here");
+    let by_server = format!("{exist}; the server that made them still runs (pid 9)");
+    let cases: [(Creators<'_>, &str, &str); 7] = [
+        (&[], exist, &gone),
+        (&[(STAGE, Creator::Unseen)], &by_unseen, &unseen),
+        (&[(STRIPE, alive(7, "node"))], at_work, wait),
+        (&[(STRIPE, alive(9, "asd"))], &by_server, server),
+        // The one that is most in the way of removing them decides.
+        (&[(STAGE, Creator::Unseen), (STRIPE, alive(9, "asd"))], &by_server, server),
+        (&[(META, alive(9, "asd")), (STAGE, Creator::Unseen)], &by_server, server),
+        (&[(META, alive(9, "asd")), (STAGE, Creator::Unseen), (BASE, alive(7, "node"))], at_work, wait),
+    ];
+    for (creators, message, hint) in cases {
+        assert_eq!(made_by(creators), (message.to_owned(), hint.to_owned()), "{creators:?}");
+    }
 }
 
 #[test]
