@@ -6,7 +6,7 @@
 pub mod args;
 mod fill;
 mod layout;
-mod rng;
+pub mod rng;
 
 use args::{Args, bytes_of, key_of, mode_of};
 use asmt_engine::segment::{Address, Key, SegmentType};
