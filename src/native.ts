@@ -48,7 +48,7 @@ export interface NamespaceReport {
   data_nsid: number | null;
   base_version: number | null;
   /** List only. */
-  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'unreadable' | 'unknown-version' | 'data-only' | null;
+  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'torn' | 'unreadable' | 'unknown-version' | 'data-only' | null;
   segment_count: number;
   size_bytes: number;
   resident_bytes: number | null;

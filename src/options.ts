@@ -86,7 +86,7 @@ export const OPTIONS = [
   {
     name: 'force-stale',
     verbs: ['backup', 'restore'],
-    help: 'restore even if the backup is stale, used or retired, or if that cannot be checked',
+    help: 'go on although it is stale, used or retired, or that cannot be told',
   },
   { name: 'force-host', verbs: ['restore'], help: "override: take another host's backup" },
   {

@@ -97,6 +97,7 @@ const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = 
   running: 'running: a process has it attached',
   unclean: 'not cleanly shut down',
   incomplete: 'incomplete',
+  torn: 'its data stripes are no whole set',
   unreadable: 'cannot be read: not yours, and you are not root',
   'unknown-version': 'unknown version',
   'data-only': 'data only: can be backed up',

@@ -3,7 +3,8 @@
 //! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
-use crate::segment::parse_file_name;
+use crate::format::instance_of_manifest_name;
+use crate::segment::{Key, parse_file_name};
 use serde::Serialize;
 use std::fmt;
 
@@ -76,6 +77,8 @@ codes! {
     SegmentsIncomplete = "segments-incomplete", Refused;
     /// A segment in memory does not hold what its key says.
     SegmentInvalid = "segment-invalid", Refused;
+    /// The data stripes in memory are no set that a server would start with.
+    SetTorn = "set-torn", Refused;
     /// Base in memory is of a layout version that is not known.
     UnknownVersion = "unknown-version", Refused;
     /// A segment changed, went or was attached while it was copied.
@@ -130,6 +133,8 @@ codes! {
     ManifestDamaged = "manifest-damaged", Damaged;
     /// A backup lacks a file, or was never committed.
     BackupIncomplete = "backup-incomplete", Damaged;
+    /// The data stripes in a backup are no set that a server would start with.
+    BackupSetTorn = "backup-set-torn", Damaged;
     /// A file that does not belong there, or there twice.
     ExtraFile = "extra-file", Damaged;
     /// A file's size is not what it must be.
@@ -204,6 +209,13 @@ impl Problem {
         self.segment = parse_file_name(name).map(|(key, ..)| key.to_string());
         self.file = Some(name.to_owned());
         self
+    }
+
+    /// Instance of the segment or manifest that it is about; `None` where it is about neither.
+    pub fn instance(&self) -> Option<u8> {
+        let of_segment = self.segment.as_deref().and_then(Key::from_hex).and_then(Key::address);
+        let of_manifest = || self.file.as_deref().and_then(instance_of_manifest_name);
+        of_segment.map(|address| address.instance).or_else(of_manifest)
     }
 
     /// Says where in its file it is.

@@ -320,7 +320,8 @@ impl<'r> Operation<'r> {
     ) -> Result<(Verdict, Evidence)> {
         let mut evidence = self.evidence(instance, &staleness::manifests_of(listing, instance), Some(store))?;
         let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
-        if verdict.is_proven || namespaces.is_empty() {
+        // Where devices decide, or something speaks against it already, systemd and its journal need not be asked.
+        if verdict.is_proven || !verdict.refusals.is_empty() || namespaces.is_empty() {
             return Ok((verdict, evidence));
         }
         look::server::add_history(&mut evidence);
@@ -388,7 +389,14 @@ impl<'r> Operation<'r> {
         for instance in instances {
             let of_instance: Vec<NamespaceRestore> =
                 plan.namespaces.iter().filter(|namespace| namespace.instance == instance).cloned().collect();
-            let (verdict, _) = self.verdict(&of_instance, instance, &store, &listing)?;
+            let verdict = match self.verdict(&of_instance, instance, &store, &listing) {
+                Ok((verdict, _)) => verdict,
+                // It keeps a restore from being made, and not the backup from being read; but a path that was typed is meant.
+                Err(error) if error.first().code == Code::ConfigUnreadable && self.request.config.is_none() => {
+                    Verdict { refusals: error.problems().to_vec(), ..Verdict::default() }
+                }
+                Err(error) => return Err(error.into()),
+            };
             plan.remarks.extend(verdict.remarks.iter().filter(|remark| remark.code != NOT_PROVEN).cloned());
             verdicts.push((instance, verdict));
         }

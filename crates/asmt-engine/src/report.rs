@@ -142,7 +142,9 @@ impl Restorability {
     pub fn of(verdicts: &[(u8, Verdict)], problems: &[Problem]) -> Vec<Self> {
         let one = |(instance, verdict): &(u8, Verdict)| {
             let mut reasons: Vec<Problem> = verdict.refusals.clone();
-            reasons.extend(problems.iter().filter(|problem| !verdict.refusals.contains(problem)).cloned());
+            let concerns = |problem: &&Problem| problem.instance().is_none_or(|other| other == *instance);
+            let others = problems.iter().filter(concerns).filter(|problem| !verdict.refusals.contains(problem));
+            reasons.extend(others.cloned());
             reasons.sort_by_key(|problem| problem.kind);
             Self { instance: *instance, accepted: reasons.is_empty(), proven: verdict.is_proven, reasons }
         };

@@ -399,16 +399,21 @@ impl Store {
     /// Locks the marks of the directory for this run alone, while they are read and written: for milliseconds, and
     /// beside the shared lock that a restore or verification holds for as long as it takes.
     ///
-    /// The lock is on the first file of the backup: it stays while a run holds the directory's own lock.
+    /// The lock is on the first manifest, or without one on the first segment file, that may be read at all: it stays
+    /// while a run holds the directory's own lock, and every run chooses the same one.
     ///
     /// Errors: `another-asmt` if another run does not let go of it; failed calls.
     pub fn lock_marks(&self) -> Result<MarksLock> {
         let names = self.names()?;
-        let manifest = names.iter().find(|name| is_manifest_name(name));
-        let Some(name) = manifest.or_else(|| names.iter().find(|name| parse_file_name(name).is_some())) else {
-            return Ok(MarksLock { _file: None });
-        };
-        let file = self.open_file(name)?.map_err(Error::from)?;
+        let manifests = names.iter().filter(|name| is_manifest_name(name));
+        let mut chosen = None;
+        for name in manifests.chain(names.iter().filter(|name| parse_file_name(name).is_some())) {
+            if let Ok(file) = self.open_file(name)? {
+                chosen = Some((name, file));
+                break;
+            }
+        }
+        let Some((name, file)) = chosen else { return Ok(MarksLock { _file: None }) };
         let since = std::time::Instant::now();
         loop {
             match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -482,7 +487,7 @@ impl Store {
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = "the backup is damaged: use another one, or let the node cold-start";
+                let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
@@ -799,7 +804,7 @@ impl Store {
             return Err(Error::new(
                 Code::WrongSize,
                 format!("{} has {file_bytes} bytes, expected {expected_bytes}", self.shown(name)),
-                "the backup is damaged: use another one, or let the node cold-start",
+                "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only",
             ));
         }
         let is_direct = make_direct(&file);
@@ -1101,7 +1106,7 @@ impl InFile {
             }
             let end = offset + read as u64;
             let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
-            let hint = "the backup is damaged: use another one, or let the node cold-start";
+            let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
             return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())

@@ -19,7 +19,7 @@ use crate::pool::{InWork, Places, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
-use crate::segment::{Encoding, Header, Key, NamespaceName, STRIPE_TRUSTED, SegmentType};
+use crate::segment::{Encoding, Header, Key, NamespaceName, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -698,8 +698,12 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
 
 fn noted_stripe(copy: &Copy) -> Option<Noted> {
     let Header::Stripe(stripe) = &copy.segment.header else { return None };
-    let is_trusted = stripe.flags & STRIPE_TRUSTED != 0;
-    Some(Noted { what: copy.segment.key().to_string(), random: stripe.random, is_trusted, ..Noted::default() })
+    Some(Noted {
+        what: copy.segment.key().to_string(),
+        random: stripe.random,
+        is_trusted: stripe.is_trusted(),
+        ..Noted::default()
+    })
 }
 
 /// A staged file as something to read and check.

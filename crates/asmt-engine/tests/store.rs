@@ -632,7 +632,7 @@ fn a_small_file_is_replaced_as_a_whole() {
     let root = Root::new();
     let store = root.store();
     // What a killed run has left.
-    root.write(".mark.new", "half");
+    root.write(&format!(".asmt-tmp.{}-1-2-3.mark", "0".repeat(32)), "half");
     for text in ["one", "another"] {
         store.replace("mark", text).expect("replaced");
         assert_eq!(fs::read_to_string(root.path("mark")).expect("a file"), text);

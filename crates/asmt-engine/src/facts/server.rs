@@ -5,7 +5,7 @@
 
 use crate::format::Trace;
 use crate::layout::server_config::ServerConfig;
-use crate::segment::{NamespaceName, STRIPE_MAGIC, STRIPE_TRUSTED, StripeHeader};
+use crate::segment::{NamespaceName, STRIPE_MAGIC, StripeHeader};
 use std::collections::BTreeMap;
 
 /// The unit that the server's packages install.
@@ -92,7 +92,7 @@ impl Device {
 
     /// Whether it is marked as trusted: the server was stopped cleanly.
     pub fn is_trusted(&self) -> bool {
-        self.header().is_some_and(|header| header.flags & STRIPE_TRUSTED != 0)
+        self.header().is_some_and(StripeHeader::is_trusted)
     }
 }
 

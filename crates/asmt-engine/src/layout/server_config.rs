@@ -1,30 +1,38 @@
-//! `aerospike.conf`, read as the server reads it, and the environment file of the server's unit.
+//! `aerospike.conf`, read as the server reads it.
 //!
-//! Pure: bytes in, a value or a refusal out. Promise: a file that the server would refuse, or that cannot be understood
-//! for certain, is refused with its line; time and memory are linear in the file. Must never: panic, call the system,
-//! or pass over a line that may name a storage device.
+//! Pure: bytes in, a value or a refusal out. Promise: a file that the server would refuse, or that
+//! cannot be understood for certain, is refused with the number of the line; time and memory are
+//! linear in the file. Must never: panic, call the system, or skip a line that may name a storage
+//! device.
 //!
-//! The grammar, as a server 8.1.2 was seen to read it:
-//! - A line is split at white space. `#` begins a comment, also within a word. Both kinds of line ends are accepted.
-//! - The first word is a name. Names open sections; braces are not looked at, but for a first word `}`, which closes
-//!   one. `namespace test` opens a section without `{`, and `namespace test{` one that is called `test{`.
+//! The grammar, as observed on a server of version 8.1.2:
+//! - A line is split at white space. `#` begins a comment, also within a word. LF and CRLF end a
+//!   line.
+//! - The first word is a name, and names open sections. Braces are ignored, except for a first word
+//!   `}`, which closes a section. `namespace test` opens a section without `{`; `namespace test{`
+//!   opens one for a namespace that is called `test{`.
 //! - `storage-engine device{`, a `{` on a line of its own, and a `}` behind a value stop the start.
-//! - A `device` or `file` line has at most two values, the main device and its shadow; in `storage-engine memory` at
-//!   most one, for the data in memory is the main and the device its shadow. Paths may contain braces.
+//! - A `device` or `file` line has at most two values, the main device and its shadow. In
+//!   `storage-engine memory` it has one: there, the memory is the main device, and the line names
+//!   its shadow. Paths may contain braces.
 //!
-//! The server knows all names that open a section; this reader knows few. At the top level, and for `namespace` and
-//! `storage-engine`, it goes by the name, too. Elsewhere a line opens a section if its last word is `{`. Where the two
-//! ways differ, the closing braces do not add up, and the file is refused.
+//! The server knows every name that opens a section; this reader knows a few. It goes by the name
+//! at the top level and for `namespace` and `storage-engine`. Elsewhere, a line opens a section if
+//! its last word is `{`. Where the two ways differ, the closing braces do not add up, or a line
+//! that decides is in the wrong section; both are refused.
 
 use crate::segment::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use super::environment::environment_file;
+
 /// Most sections within one another; those of a server are at most four deep.
 const MAX_DEPTH: usize = 64;
 /// Most namespaces that a server has (public facts: namespace ids are 1 to 32).
 const MAX_NAMESPACES: usize = 32;
-/// Most devices of a namespace (public headers: `AS_STORAGE_MAX_DEVICES`; an index element has seven bits for them).
+/// Most devices of a namespace (public headers: `AS_STORAGE_MAX_DEVICES`; an index element has
+/// seven bits for them).
 const MAX_DEVICES: usize = 128;
 /// Most remarks that are kept; further ones say nothing new.
 const MAX_REMARKS: usize = 8;
@@ -33,7 +41,8 @@ const MAX_SHOWN_CHARS: usize = 64;
 /// Character strings of common template languages; none is part of a name in a configuration.
 const TEMPLATE_MARKS: [&str; 7] = ["{{", "}}", "{%", "%}", "${", "<%", "%>"];
 
-/// The parts of a server's configuration that decide what a backup must contain, and whether it is stale.
+/// The parts of a server's configuration that decide what a backup must contain, and whether it is
+/// stale.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerConfig {
     /// Its namespaces; at least one, at most 32.
@@ -91,7 +100,7 @@ pub enum LineKind {
 pub struct DeviceLine {
     /// Its keyword.
     pub kind: LineKind,
-    /// The path of the device; in `storage-engine memory` of the one behind the memory.
+    /// The path of the main device. In `storage-engine memory`, it is the shadow of the memory.
     pub main: String,
     /// The path of its shadow device.
     pub shadow: Option<String>,
@@ -122,17 +131,19 @@ impl fmt::Display for Refused {
     }
 }
 
-/// Reads a configuration.
+/// Reads a configuration. The caller limits its size.
 ///
-/// Errors: the file is empty, not text, not in the server's form, or one that the server would refuse.
+/// Errors: the file is empty, not text, not in the server's form, or one that the server would
+/// refuse.
 pub fn parse(bytes: &[u8]) -> Result<ServerConfig, Refused> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
         let text = "a UTF-8 byte order mark at the start of the file; expected none: it is not known how the server reads it";
         return Err(Refused { line: Some(1), text: text.to_owned() });
     }
-    // The server opens a section at `storage-engine memory` in any case. People write it as a line of its own, too.
-    // Both readings return the same values where they accept a file: a name that decides is refused outside of its
-    // section, so that none is lost by taking the section's end for the namespace's.
+    // To the server, `storage-engine memory` opens a section even without `{`. People also write it
+    // as a line without a section. No file can be read in both ways: the closing braces add up in
+    // one of them alone, for within a namespace, where it would open none, no name is accepted that
+    // opens a section without `{` at the top level.
     let as_section = match Reader::read(bytes, BareMemory::OpensSection) {
         Ok(found) => return Ok(found),
         Err(stop) => stop,
@@ -142,7 +153,7 @@ pub fn parse(bytes: &[u8]) -> Result<ServerConfig, Refused> {
     }
     match Reader::read(bytes, BareMemory::IsOneLine) {
         Ok(found) => Ok(found),
-        // The reading that fits better fails later, for the real reason.
+        // The reading that fits better fails later, and for the real reason.
         Err(as_line) if as_line.last_line > as_section.last_line => Err(as_line.refused),
         Err(_) => Err(as_section.refused),
     }
@@ -269,8 +280,10 @@ impl<'t> Reader<'t> {
             "logging" => Section::Logging,
             "network" | "security" | "mod-lua" => Section::Plain,
             "xdr" => Section::Foreign,
-            // A section before it was closed too early, or its name opens one that is not known here.
-            "storage-engine" | "index-type" | "sindex-type" | "device" | "file" => return Err(self.misplaced(name)),
+            // A section before it ended too early, or its line does not show that it opens one.
+            "storage-engine" | "index-type" | "sindex-type" | "device" | "file" | "work-directory" => {
+                return Err(self.misplaced(name));
+            }
             _ if opens => {
                 self.remark(format!("{} is no known section; it was skipped", shown(name)));
                 return self.open_section(Section::Foreign, name);
@@ -301,14 +314,13 @@ impl<'t> Reader<'t> {
             return Err(format!("namespace name {} has {} bytes; expected 1 to 31", shown(name), name.len()));
         };
         if self.found.namespaces.contains_key(&parsed) {
-            return Err(format!("namespace {} is there twice; expected it once", shown(name)));
+            return Err(format!("a second namespace {}; expected one of each name", shown(name)));
         }
         if self.found.namespaces.len() == MAX_NAMESPACES {
-            return Err(format!("there are more than {MAX_NAMESPACES} namespaces; expected at most as many"));
+            return Err(format!("more than {MAX_NAMESPACES} namespaces; expected at most {MAX_NAMESPACES}"));
         }
         if name.contains(['{', '}']) {
-            let text = format!("the server takes {} as the name of the namespace, with its brace", shown(name));
-            self.remark(text);
+            self.remark(format!("the name of this namespace is {}, with its brace", shown(name)));
         }
         self.name = Some(parsed);
         self.open_section(Section::Namespace, "namespace")
@@ -321,7 +333,7 @@ impl<'t> Reader<'t> {
             Section::Service | Section::Logging | Section::Plain => Section::Plain,
         };
         let mut opens = opens;
-        // It is not known in which sections these may stand, and they give rise to a remark alone.
+        // Where these may be is not known. They only lead to a remark.
         if matches!(name, "index-checkpoint-path" | "checkpoint-save") && values.first() != Some(&"false") {
             match inner {
                 Section::WithinNamespace => self.namespace.has_index_checkpoint = true,
@@ -345,11 +357,16 @@ impl<'t> Reader<'t> {
             (Section::Namespace, "index-type" | "sindex-type") => self.read_index_type(name, values, opens)?,
             (Section::Storage, "device") => self.read_device(LineKind::Device, name, values, opens)?,
             (Section::Storage, "file") => self.read_device(LineKind::File, name, values, opens)?,
-            // Sections begin or end elsewhere than it seems: the line may be one that decides.
+            // Sections begin or end elsewhere than it seems.
             (_, "namespace" | "storage-engine" | "device") => return Err(self.misplaced(name)),
-            (Section::Namespace | Section::Storage | Section::WithinNamespace, "index-type" | "sindex-type" | "file") => {
-                return Err(self.misplaced(name));
-            }
+            (
+                Section::Namespace | Section::Storage | Section::WithinNamespace,
+                "index-type" | "sindex-type" | "file" | "work-directory",
+            ) => return Err(self.misplaced(name)),
+            (
+                Section::Service | Section::Logging | Section::Namespace | Section::Storage | Section::WithinNamespace,
+                "service" | "logging" | "network" | "security" | "xdr" | "mod-lua",
+            ) => return Err(self.misplaced(name)),
             _ => {}
         }
         if opens { self.open_section(inner, name) } else { Ok(()) }
@@ -360,10 +377,10 @@ impl<'t> Reader<'t> {
         let expected = "'storage-engine device {' or 'storage-engine memory {'";
         let engine = one_value("storage-engine", values, expected)?;
         if self.namespace.storage != Storage::Unspecified {
-            return Err("'storage-engine' is there twice in a namespace; expected it once".to_owned());
+            return Err("a second 'storage-engine' in a namespace; expected one".to_owned());
         }
         let (storage, opens) = match engine {
-            // Without a device it could not start.
+            // With nothing in it, the server could not start: it is a section in any case.
             "device" => (Storage::Device, true),
             "memory" => {
                 self.has_bare_memory |= !opens;
@@ -374,7 +391,7 @@ impl<'t> Reader<'t> {
                 return Err(format!("{} is no known storage engine; expected {expected}", shown(engine)));
             }
             _ => {
-                // Its devices are witnesses, too, if they have the header that is known.
+                // Its devices may have the known header, too.
                 self.remark(format!("{} is no known storage engine; it was read like 'device'", shown(engine)));
                 (Storage::Other(engine.to_owned()), true)
             }
@@ -388,7 +405,7 @@ impl<'t> Reader<'t> {
         if is_template(value) {
             return Err(template(value));
         }
-        // The other types have mounts, and it is not known whether the server takes a line without `{` as a section.
+        // The other types have mounts. Whether they open a section without `{` is not known.
         if value != "shmem" && !opens {
             return Err(format!("'{name}' is {}; expected shmem, or a '{{' behind another type", shown(value)));
         }
@@ -401,7 +418,7 @@ impl<'t> Reader<'t> {
 
     fn read_device(&mut self, kind: LineKind, name: &str, values: &[&'t str], opens: bool) -> Result<(), String> {
         let (most, expected) = match self.namespace.storage {
-            Storage::Memory => (1, "one path: a storage-engine memory has no shadow devices"),
+            Storage::Memory => (1, "one path, the shadow of the memory"),
             _ => (2, "one or two paths, the device and its shadow"),
         };
         if opens {
@@ -413,16 +430,20 @@ impl<'t> Reader<'t> {
         let [main, shadow @ ..] = values else {
             return Err(format!("'{name}' has no value; expected {expected}"));
         };
-        // The server takes `file` lines as another engine than `device` lines; what it does with both is not known.
+        // To the server, an engine with `file` lines is another one than an engine with `device`
+        // lines. What it makes of both in one engine is not known.
         if self.namespace.devices.first().is_some_and(|first| first.kind != kind) {
             return Err("'device' and 'file' lines in one storage engine; expected lines of one kind".to_owned());
         }
         if self.namespace.devices.len() == MAX_DEVICES {
-            return Err(format!("there are more than {MAX_DEVICES} '{name}' lines in a namespace; expected at most as many"));
+            return Err(format!("more than {MAX_DEVICES} '{name}' lines in a namespace; expected at most {MAX_DEVICES}"));
         }
         for path in values {
             if !self.paths.insert(path) {
-                return Err(format!("{} is named twice as a device; expected each once", shown(path)));
+                return Err(format!(
+                    "the path {} is on a second 'device' or 'file' line, or twice on one; expected it once",
+                    shown(path)
+                ));
             }
             self.remark_template(path);
         }
@@ -442,7 +463,7 @@ impl<'t> Reader<'t> {
 
     fn open_section(&mut self, section: Section, name: &'t str) -> Result<(), String> {
         if self.open.len() == MAX_DEPTH {
-            return Err(format!("there are more than {MAX_DEPTH} sections within one another; expected at most as many"));
+            return Err(format!("more than {MAX_DEPTH} nested sections; expected at most {MAX_DEPTH}"));
         }
         self.open.push(Open { section, name, line: self.line });
         Ok(())
@@ -465,16 +486,17 @@ impl<'t> Reader<'t> {
 
     fn misplaced(&self, name: &str) -> String {
         let place = match name {
-            "namespace" => "at the top level",
             "device" | "file" => "in a storage-engine of a namespace",
-            _ => "in a namespace",
+            "storage-engine" | "index-type" | "sindex-type" => "in a namespace",
+            "work-directory" => "in service",
+            _ => "at the top level",
         };
         match self.open.last() {
             Some(open) => format!(
-                "'{name}' stands in the section '{}' of line {}; expected it {place}: a '}}' may be missing before it",
+                "'{name}' in the section '{}' of line {}; expected it {place}: a '}}' may be missing before it",
                 open.name, open.line
             ),
-            None => format!("'{name}' stands in no section; expected it {place}: a ' {{' may be missing before it"),
+            None => format!("'{name}' at the top level; expected it {place}: a ' {{' may be missing before it"),
         }
     }
 
@@ -493,7 +515,8 @@ impl<'t> Reader<'t> {
 
 /// The words of a line without its line end.
 ///
-/// Errors: the line is not text. The bytes of a comment may be of another character set, for nobody reads them.
+/// Errors: the line is not text. A comment may be in any character set: the server does not read
+/// it.
 fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.iter().find(|&&byte| byte.is_ascii_control() && byte != b'\t') {
@@ -503,7 +526,7 @@ fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
     }
     let end = line.iter().position(|&byte| byte == b'#').unwrap_or(line.len());
     let text = std::str::from_utf8(&line[..end]).map_err(|_| "bytes that are not UTF-8; expected a text file".to_owned())?;
-    // It is not known what the server makes of them: part of a word, or the end of one.
+    // Whether the server takes them as part of a word or as white space is not known.
     let is_odd = |char: &char| char.is_control() && *char != '\t' || char.is_whitespace() && !char.is_ascii();
     if let Some(char) = text.chars().find(is_odd) {
         return Err(format!("a character U+{:04X}; expected spaces and tabs alone between words", u32::from(char)));
@@ -511,7 +534,7 @@ fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
     Ok(text.split_ascii_whitespace().collect())
 }
 
-/// Checks the first word of a line: all names of the server are in lower case, with digits and hyphens.
+/// Checks the first word of a line: all names of the server are in lower case.
 fn check_name(name: &str) -> Result<(), String> {
     let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
     if name.starts_with(|first: char| first.is_ascii_lowercase()) && name.bytes().all(is_name_byte) {
@@ -566,7 +589,7 @@ fn too_many(name: &str, values: &[&str], expected: &str) -> String {
 
 fn set_once(slot: &mut Option<String>, name: &str, value: &str) -> Result<(), String> {
     if slot.is_some() {
-        return Err(format!("'{name}' is there twice; expected it once: it is not known which of them the server takes"));
+        return Err(format!("a second '{name}'; expected one: it is not known which of them the server uses"));
     }
     *slot = Some(value.to_owned());
     Ok(())
@@ -577,118 +600,6 @@ fn shown(word: &str) -> String {
     match word.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("'{}...'", &word[..end]),
         None => format!("'{word}'"),
-    }
-}
-
-/// Reads the assignments of an environment file as systemd does for `EnvironmentFile=`; the last one of a name wins.
-///
-/// Lines that begin with `#` or `;`, have no `=`, or have no valid name before it, are passed over. A value may be
-/// quoted, in parts, over several lines; a backslash keeps the next character, or continues a line. A comment ends with
-/// its line: systemd before 254 continued it, too, where a backslash ended it.
-pub fn environment_file(text: &str) -> BTreeMap<String, String> {
-    let mut reader = EnvironmentReader::default();
-    let mut place = Place::BeforeName;
-    for char in text.chars() {
-        place = reader.read(place, char);
-    }
-    // The end of the file ends a line, a quoted value and a continued line alike.
-    if !matches!(place, Place::BeforeName | Place::Name | Place::Comment | Place::CommentEscape) {
-        reader.assign();
-    }
-    reader.found
-}
-
-/// Where in an assignment a character stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    BeforeName,
-    Name,
-    /// Before a value, or behind a quoted part of it.
-    BeforeValue,
-    Unquoted,
-    UnquotedEscape,
-    SingleQuoted,
-    DoubleQuoted,
-    DoubleQuotedEscape,
-    Comment,
-    CommentEscape,
-}
-
-#[derive(Default)]
-struct EnvironmentReader {
-    found: BTreeMap<String, String>,
-    name: String,
-    value: String,
-    /// Length of the value in bytes without white space at its end that is neither quoted nor escaped.
-    kept: usize,
-}
-
-impl EnvironmentReader {
-    fn read(&mut self, place: Place, char: char) -> Place {
-        // A carriage return ends a line, too.
-        let is_end = matches!(char, '\n' | '\r');
-        let is_white = is_end || matches!(char, ' ' | '\t');
-        match (place, char) {
-            (Place::BeforeName, '#' | ';') => Place::Comment,
-            (Place::BeforeName, _) if is_white => Place::BeforeName,
-            (Place::BeforeName, _) => self.push_name(char),
-            (Place::Name, '=') => Place::BeforeValue,
-            (Place::Name, _) if is_end => {
-                self.name.clear();
-                Place::BeforeName
-            }
-            (Place::Name, _) => self.push_name(char),
-            (Place::BeforeValue | Place::Unquoted, _) if is_end => self.assign(),
-            (Place::BeforeValue, '\'') => Place::SingleQuoted,
-            (Place::BeforeValue, '"') => Place::DoubleQuoted,
-            (Place::BeforeValue, _) if is_white => Place::BeforeValue,
-            (Place::BeforeValue | Place::Unquoted, '\\') => {
-                // What stands before it is not at the end.
-                self.kept = self.value.len();
-                Place::UnquotedEscape
-            }
-            (Place::Unquoted, _) if is_white => {
-                self.value.push(char);
-                Place::Unquoted
-            }
-            (Place::UnquotedEscape, _) if is_end => Place::Unquoted,
-            (Place::BeforeValue | Place::Unquoted | Place::UnquotedEscape, _) => self.keep(char, Place::Unquoted),
-            (Place::SingleQuoted, '\'') | (Place::DoubleQuoted, '"') => Place::BeforeValue,
-            (Place::DoubleQuoted, '\\') => Place::DoubleQuotedEscape,
-            (Place::DoubleQuotedEscape, '\n') => Place::DoubleQuoted,
-            (Place::DoubleQuotedEscape, '"' | '\\' | '`' | '$') => self.keep(char, Place::DoubleQuoted),
-            (Place::DoubleQuotedEscape, _) => {
-                self.keep('\\', Place::DoubleQuoted);
-                self.keep(char, Place::DoubleQuoted)
-            }
-            (Place::SingleQuoted | Place::DoubleQuoted, _) => self.keep(char, place),
-            (Place::Comment | Place::CommentEscape, _) if is_end => Place::BeforeName,
-            (Place::Comment, '\\') => Place::CommentEscape,
-            (Place::Comment | Place::CommentEscape, _) => Place::Comment,
-        }
-    }
-
-    fn push_name(&mut self, char: char) -> Place {
-        self.name.push(char);
-        Place::Name
-    }
-
-    fn keep(&mut self, char: char, next: Place) -> Place {
-        self.value.push(char);
-        self.kept = self.value.len();
-        next
-    }
-
-    fn assign(&mut self) -> Place {
-        let name = std::mem::take(&mut self.name);
-        let mut value = std::mem::take(&mut self.value);
-        value.truncate(std::mem::take(&mut self.kept));
-        let name = name.trim_end_matches([' ', '\t']);
-        let is_first = |first: char| first.is_ascii_alphabetic() || first == '_';
-        if name.starts_with(is_first) && name.chars().all(|char| char.is_ascii_alphanumeric() || char == '_') {
-            self.found.insert(name.to_owned(), value);
-        }
-        Place::BeforeName
     }
 }
 
@@ -815,453 +726,465 @@ namespace only {
         NamespaceName::new(text).expect("a name")
     }
 
-    fn text(text: &str) -> Option<String> {
-        Some(text.to_owned())
+    /// A namespace `a` with lines in it; the first of them is line 2.
+    fn in_namespace(lines: &str) -> String {
+        format!("namespace a {{\n{lines}\n}}\n")
     }
 
-    fn line(kind: LineKind, main: &str, shadow: Option<&str>) -> DeviceLine {
-        DeviceLine { kind, main: main.to_owned(), shadow: shadow.map(str::to_owned) }
-    }
-
-    fn device(main: &str) -> DeviceLine {
-        line(LineKind::Device, main, None)
-    }
-
-    fn file(main: &str) -> DeviceLine {
-        line(LineKind::File, main, None)
-    }
-
-    fn stored(storage: Storage, devices: impl Into<Vec<DeviceLine>>) -> NamespaceConfig {
-        NamespaceConfig { storage, devices: devices.into(), ..NamespaceConfig::default() }
-    }
-
-    fn config<const N: usize>(namespaces: [(&str, NamespaceConfig); N]) -> ServerConfig {
-        let namespaces = namespaces.into_iter().map(|(text, namespace)| (name(text), namespace)).collect();
-        ServerConfig { namespaces, ..ServerConfig::default() }
-    }
-
-    /// The configuration of namespace `a` with lines in its storage engine.
+    /// A namespace `a` with lines in its storage engine; the first of them is line 3.
     fn in_engine(engine: &str, lines: &str) -> String {
-        format!("namespace a {{\n storage-engine {engine} {{\n{lines}\n }}\n}}\n")
+        format!("namespace a {{\nstorage-engine {engine} {{\n{lines}\n}}\n}}\n")
     }
 
     fn with_crlf(text: &str) -> String {
         text.replace('\n', "\r\n")
     }
 
+    /// Every field of a configuration, without those that have their default.
+    fn summary(found: &ServerConfig) -> String {
+        let ServerConfig { namespaces, work_directory, logs, has_index_checkpoint, remarks } = found;
+        let mut parts = Vec::new();
+        for (name, namespace) in namespaces {
+            let NamespaceConfig { storage, devices, index_type, sindex_type, has_index_checkpoint } = namespace;
+            let mut lines = vec![format!("{storage:?}")];
+            lines.extend(devices.iter().map(|DeviceLine { kind, main, shadow }| match shadow {
+                Some(shadow) => format!("{kind:?} {main} > {shadow}"),
+                None => format!("{kind:?} {main}"),
+            }));
+            lines.extend(index_type.iter().map(|value| format!("index {value}")));
+            lines.extend(sindex_type.iter().map(|value| format!("sindex {value}")));
+            lines.extend(has_index_checkpoint.then(|| "checkpoint".to_owned()));
+            parts.push(format!("{name} [{}]", lines.join(", ")));
+        }
+        parts.extend(work_directory.iter().map(|path| format!("work {path}")));
+        parts.extend(logs.iter().map(|path| format!("log {path}")));
+        parts.extend(has_index_checkpoint.then(|| "checkpoint".to_owned()));
+        parts.extend(remarks.iter().map(|text| format!("({text})")));
+        parts.join(" ")
+    }
+
     fn whole() -> ServerConfig {
-        let test = NamespaceConfig {
-            index_type: text("shmem"),
-            sindex_type: text("flash"),
-            ..stored(
-                Storage::Device,
-                [line(LineKind::Device, "/dev/nvme0n1p1", Some("/dev/sdb1")), device("/dev/nvme1n1p1"), device("/not/")],
-            )
+        let device = |main: &str, shadow: Option<&str>| DeviceLine {
+            kind: LineKind::Device,
+            main: main.to_owned(),
+            shadow: shadow.map(str::to_owned),
         };
-        let cache = NamespaceConfig { index_type: text("pmem"), ..stored(Storage::Memory, [file("/srv/cache.dat")]) };
-        let only = NamespaceConfig { has_index_checkpoint: true, ..stored(Storage::Memory, []) };
+        let file = |main: &str| DeviceLine { kind: LineKind::File, main: main.to_owned(), shadow: None };
+        let test = NamespaceConfig {
+            storage: Storage::Device,
+            devices: vec![device("/dev/nvme0n1p1", Some("/dev/sdb1")), device("/dev/nvme1n1p1", None), device("/not/", None)],
+            index_type: Some("shmem".to_owned()),
+            sindex_type: Some("flash".to_owned()),
+            has_index_checkpoint: false,
+        };
+        let cache = NamespaceConfig {
+            storage: Storage::Memory,
+            devices: vec![file("/srv/cache.dat")],
+            index_type: Some("pmem".to_owned()),
+            ..NamespaceConfig::default()
+        };
+        let only = NamespaceConfig { storage: Storage::Memory, has_index_checkpoint: true, ..NamespaceConfig::default() };
         ServerConfig {
-            work_directory: text("/srv/aerospike"),
+            namespaces: [(name("test"), test), (name("cache"), cache), (name("only"), only)].into(),
+            work_directory: Some("/srv/aerospike".to_owned()),
             logs: vec!["/var/log/aerospike/aerospike.log".to_owned()],
-            ..config([("test", test), ("cache", cache), ("only", only)])
+            ..ServerConfig::default()
         }
     }
 
     #[test]
-    fn what_the_server_accepts_is_read_with_exact_values() {
-        let none = NamespaceConfig::default;
-        let memory = || stored(Storage::Memory, []);
-        let remarked = |remark: &str, config: ServerConfig| ServerConfig { remarks: vec![remark.to_owned()], ..config };
-        let on_device = |devices: Vec<DeviceLine>| config([("a", stored(Storage::Device, devices))]);
-        let bar = stored(Storage::Device, [file("/opt/aerospike/data/bar.dat")]);
-        let rows: Vec<(&str, String, ServerConfig)> = vec![
-            ("the packaged one", PACKAGED.into(), config([("test", memory()), ("bar", bar)])),
-            ("one of everything", WHOLE.into(), whole()),
-            ("a namespace alone", "namespace test {\n}\n".into(), config([("test", none())])),
-            ("no line end at the end", "namespace test {\n}".into(), config([("test", none())])),
-            ("blanks and tabs", "\n\n \tnamespace \t test  \t{\t\n\t } \n\n".into(), config([("test", none())])),
-            ("a comment behind every word", "namespace test {# x\n}# y } z {\n#".into(), config([("test", none())])),
-            ("a comment in another character set", "# caf".to_owned() + "\nnamespace a {\n}\n", config([("a", none())])),
+    fn one_of_everything_is_read_with_exact_values() {
+        assert_eq!(parse(WHOLE.as_bytes()), Ok(whole()));
+        assert_eq!(
+            summary(&whole()),
+            "cache [Memory, File /srv/cache.dat, index pmem] only [Memory, checkpoint] \
+             test [Device, Device /dev/nvme0n1p1 > /dev/sdb1, Device /dev/nvme1n1p1, Device /not/, index shmem, sindex flash] \
+             work /srv/aerospike log /var/log/aerospike/aerospike.log"
+        );
+    }
+
+    fn check_accepted(text: &str, expected: &str) {
+        for text in [text.to_owned(), with_crlf(text)] {
+            match parse(text.as_bytes()) {
+                Ok(found) => assert_eq!(summary(&found), expected, "{text}"),
+                Err(refused) => panic!("{text}: {refused}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_server_accepts_is_accepted() {
+        let long = "x".repeat(31);
+        for (text, expected) in [
+            (PACKAGED, "bar [Device, File /opt/aerospike/data/bar.dat] test [Memory]"),
+            // Blanks and comments.
+            ("namespace a {\n}\n", "a [Unspecified]"),
+            ("namespace a {\n}", "a [Unspecified]"),
+            ("\n\n \tnamespace \t a  \t{\t\n\t } \n\n", "a [Unspecified]"),
+            ("namespace a {# x\n}# y } z {\n#", "a [Unspecified]"),
+            ("# {{ é }}\u{a0}\nnamespace a#b {\n}\n", "a [Unspecified]"),
             // Braces are not looked at where a name opens a section.
-            ("namespace without a brace", "namespace test\n}\n".into(), config([("test", none())])),
+            ("namespace a\n}\n", "a [Unspecified]"),
+            ("namespace a{\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', with its brace)"),
+            ("namespace a{ {\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', with its brace)"),
+            ("namespace a\nstorage-engine device\ndevice /d\n}\n}\n", "a [Device, Device /d]"),
+            ("service\nwork-directory /w\n}\nlogging\nfile /l\n}\nnamespace a\n}\n", "a [Unspecified] work /w log /l"),
+            ("network\n}\nsecurity\n}\nxdr\n}\nmod-lua\n}\nnamespace a\n}\n", "a [Unspecified]"),
+            (&format!("namespace {long} {{\n}}\n"), &format!("{long} [Unspecified]")),
+            // `storage-engine memory` without a brace, as a line.
+            ("namespace a {\n storage-engine memory\n}\n", "a [Memory]"),
+            ("namespace a {\nstorage-engine memory\ndata-size 1G\nindex-type shmem\n}\n", "a [Memory, index shmem]"),
             (
-                "top-level sections without a brace",
-                "service\nwork-directory /w\n}\nlogging\nfile /l\n}\nnetwork\n}\nsecurity\n}\nxdr\n}\nmod-lua\n}\nnamespace a\n}".into(),
-                ServerConfig { work_directory: text("/w"), logs: vec!["/l".to_owned()], ..config([("a", none())]) },
+                "namespace a {\nstorage-engine memory\n}\nnamespace b {\nstorage-engine device {\ndevice /d\n}\n}\nservice {\n}\n",
+                "a [Memory] b [Device, Device /d]",
+            ),
+            ("namespace a {\nstorage-engine memory\n}\nservice\nwork-directory /w\n}\n", "a [Memory] work /w"),
+            // The same as a section.
+            ("namespace a {\nstorage-engine memory\nfile /f\n}\nindex-type shmem\n}\n", "a [Memory, File /f, index shmem]"),
+            (
+                "namespace a {\nstorage-engine memory\n}\n}\nnamespace b {\nstorage-engine memory\ndevice /d\n}\n}\n",
+                "a [Memory] b [Memory, Device /d]",
+            ),
+            // An index type in shared memory may have a section, another one must.
+            (
+                "namespace a {\nindex-type shmem {\nmount /m\n}\nsindex-type pmem {\n}\n}\n",
+                "a [Unspecified, index shmem, sindex pmem]",
             ),
             (
-                "device engine without a brace",
-                "namespace a\nstorage-engine device\ndevice /d\n}\n}\n".into(),
-                on_device(vec![device("/d")]),
-            ),
-            (
-                "a brace that is part of a namespace's name",
-                "namespace test{\n}\n".into(),
-                remarked("line 1: the server takes 'test{' as the name of the namespace, with its brace", config([("test{", none())])),
-            ),
-            ("a name of 31 bytes", format!("namespace {} {{\n}}\n", "x".repeat(31)), config([("x".repeat(31).as_str(), none())])),
-            // `storage-engine memory` without a brace, as a line and as a section.
-            ("memory on a line", "namespace a {\n storage-engine memory\n data-size 1G\n}\n".into(), config([("a", memory())])),
-            (
-                "memory on a line in two namespaces",
-                "namespace a {\nstorage-engine memory\nindex-type shmem\n}\nnamespace b {\nstorage-engine memory\n}\n".into(),
-                config([("a", NamespaceConfig { index_type: text("shmem"), ..memory() }), ("b", memory())]),
-            ),
-            (
-                "memory on a line before a device engine",
-                "namespace a {\nstorage-engine memory\n}\nnamespace b {\nstorage-engine device {\ndevice /d\n}\n}\n".into(),
-                config([("a", memory()), ("b", stored(Storage::Device, [device("/d")]))]),
-            ),
-            (
-                "memory as a section without a brace",
-                "namespace a {\nstorage-engine memory\nfile /f\n}\nindex-type shmem\n}\nnamespace b {\nstorage-engine memory\n}\n}\n".into(),
-                config([
-                    ("a", NamespaceConfig { index_type: text("shmem"), ..stored(Storage::Memory, [file("/f")]) }),
-                    ("b", memory()),
-                ]),
-            ),
-            // Storage lines.
-            (
-                "devices with shadows",
-                in_engine("device", "device /a /b\ndevice /c\n"),
-                on_device(vec![line(LineKind::Device, "/a", Some("/b")), device("/c")]),
-            ),
-            ("files with shadows", in_engine("device", "file /a /b"), on_device(vec![line(LineKind::File, "/a", Some("/b"))])),
-            ("a device behind memory", in_engine("memory", "device /a"), config([("a", stored(Storage::Memory, [device("/a")]))])),
-            (
-                "braces in paths",
-                in_engine("device", "device /d{0} /s}\ndevice {x\ndevice /a}}{"),
-                remarked(
-                    "line 5: '/a}}{' looks like a template; the server takes it as a path as it stands",
-                    on_device(vec![line(LineKind::Device, "/d{0}", Some("/s}")), device("{x"), device("/a}}{")]),
-                ),
-            ),
-            ("a path that is not ASCII", in_engine("device", "device /dev/ä\u{202e}"), on_device(vec![device("/dev/ä\u{202e}")])),
-            (
-                "an engine that is not known",
-                in_engine("pmem", "file /mnt/pmem/a"),
-                remarked(
-                    "line 2: 'pmem' is no known storage engine; it was read like 'device'",
-                    config([("a", stored(Storage::Other("pmem".to_owned()), [file("/mnt/pmem/a")]))]),
-                ),
-            ),
-            // Index types.
-            (
-                "index types with mounts",
-                "namespace a {\nindex-type shmem {\nmount /m\n}\nsindex-type pmem {\n}\n}\n".into(),
-                config([("a", NamespaceConfig { index_type: text("shmem"), sindex_type: text("pmem"), ..none() })]),
-            ),
-            (
-                "an index type that is not known",
-                "namespace a {\nindex-type new {\n}\n}\n".into(),
-                remarked(
-                    "line 2: 'index-type' is 'new', which is no known type",
-                    config([("a", NamespaceConfig { index_type: text("new"), ..none() })]),
-                ),
+                "namespace a {\nindex-type new {\n}\n}\n",
+                "a [Unspecified, index new] (line 2: 'index-type' is 'new', which is no known type)",
             ),
             // Names count only where they stand.
+            ("service {\nfile /x\nx {\nwork-directory /x\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
+            ("network {\nservice {\nwork-directory /x\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
+            ("xdr {\ndc d {\nnamespace b {\nindex-type pmem {\n}\n}\nnamespace c\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
+            ("logging {\nconsole {\nfile /x\n}\nsyslog {\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
             (
-                "the same names elsewhere",
-                "service {\nwork-directory /w\nfile /x\nx {\nwork-directory /x\n}\n}\nnetwork {\nservice {\nwork-directory /x\n}\n}\n\
-                 logging {\nconsole {\nfile /x\n}\nsyslog {\n}\n}\n\
-                 xdr {\ndc d {\nnamespace b {\nindex-type pmem {\n}\n}\nnamespace c\n}\n}\nnamespace a {\nwork-directory /x\n}\n"
-                    .into(),
-                ServerConfig { work_directory: text("/w"), ..config([("a", none())]) },
+                "logging {\nfile /dev/stdout {\ncontext any info\n}\nfile /l\n}\nnamespace a {\n}\n",
+                "a [Unspecified] log /dev/stdout log /l",
             ),
+            ("logging {\nfile /l\n}\nlogging {\nfile /m{ {\n}\n}\nnamespace a {\n}\n", "a [Unspecified] log /l log /m{"),
             (
-                "logs, with and without a section",
-                "logging {\nfile /dev/stdout {\ncontext any info\n}\nfile /l\n}\nlogging {\nfile /m{ {\n}\n}\nnamespace a {\n}\n".into(),
-                ServerConfig {
-                    logs: ["/dev/stdout", "/l", "/m{"].map(str::to_owned).to_vec(),
-                    ..config([("a", none())])
-                },
+                "new x {\nwork-directory /x\nnamespace b {\n}\n}\nnamespace a {\n}\n",
+                "a [Unspecified] (line 1: 'new' is no known section; it was skipped)",
             ),
+            // Paths that look like a template are paths to the server.
             (
-                "a section that is not known",
-                "new {\nwork-directory /x\nnamespace b {\n}\n}\nnamespace a {\n}\n".into(),
-                remarked("line 1: 'new' is no known section; it was skipped", config([("a", none())])),
+                "service {\nwork-directory /${w}\n}\nlogging {\nfile {{l}}\n}\nnamespace a {\n}\n",
+                "a [Unspecified] work /${w} log {{l}} \
+                 (line 2: '/${w}' looks like a template; the server takes it as a path as it stands) \
+                 (line 5: '{{l}}' looks like a template; the server takes it as a path as it stands)",
             ),
+            // The server's own checkpoints.
+            ("service {\nindex-checkpoint-path /x\n}\nnamespace a {\n}\n", "a [Unspecified] checkpoint"),
             (
-                "values that are templates, which the server takes as they stand",
-                "service {\nwork-directory /${w}\n}\nlogging {\nfile {{l}}\n}\nnamespace a {\n}\n".into(),
-                ServerConfig {
-                    work_directory: text("/${w}"),
-                    logs: vec!["{{l}}".to_owned()],
-                    remarks: vec![
-                        "line 2: '/${w}' looks like a template; the server takes it as a path as it stands".to_owned(),
-                        "line 5: '{{l}}' looks like a template; the server takes it as a path as it stands".to_owned(),
-                    ],
-                    ..config([("a", none())])
-                },
+                "new {\nx {\ncheckpoint-save\n}\n}\nnamespace a {\n}\n",
+                "a [Unspecified] checkpoint (line 1: 'new' is no known section; it was skipped)",
             ),
-            // Checkpoints of the server's own.
-            (
-                "a checkpoint outside of a namespace",
-                "service {\nindex-checkpoint-path /x\n}\nnamespace a {\n}\n".into(),
-                ServerConfig { has_index_checkpoint: true, ..config([("a", none())]) },
-            ),
-            (
-                "a checkpoint of a namespace",
-                "namespace a {\ncheckpoint-save true\n}\nnamespace b {\nx {\nindex-checkpoint-path /x\n}\n}\n".into(),
-                config([
-                    ("a", NamespaceConfig { has_index_checkpoint: true, ..none() }),
-                    ("b", NamespaceConfig { has_index_checkpoint: true, ..none() }),
-                ]),
-            ),
-            ("a checkpoint that is off", "namespace a {\ncheckpoint-save false\n}\n".into(), config([("a", none())])),
-        ];
-        for (title, text, expected) in rows {
-            assert_eq!(parse(text.as_bytes()), Ok(expected.clone()), "{title}");
-            assert_eq!(parse(with_crlf(&text).as_bytes()), Ok(expected), "{title}, with the other line ends");
+            ("namespace a {\ncheckpoint-save true\n}\nnamespace b {\n}\n", "a [Unspecified, checkpoint] b [Unspecified]"),
+            ("namespace a {\nx {\nindex-checkpoint-path /x\n}\n}\n", "a [Unspecified, checkpoint]"),
+            ("namespace a {\ncheckpoint-save false\n}\n", "a [Unspecified]"),
+        ] {
+            check_accepted(text, expected);
         }
-        assert_eq!(parse(b"# caf\xe9\nnamespace a { #\xff\n}\n"), Ok(config([("a", none())])), "a comment of other bytes");
+        // A comment may be of another character set.
+        let found = parse(b"# caf\xe9\nnamespace a { #\xff\n}\n");
+        assert_eq!(found.map(|found| summary(&found)), Ok("a [Unspecified]".to_owned()));
     }
 
     #[test]
-    fn braces_are_not_looked_at_where_a_name_opens_a_section() {
-        let bare = WHOLE.lines().map(|line| {
-            let name = line.split_whitespace().next().unwrap_or_default();
-            let is_opener = matches!(name, "namespace" | "storage-engine") || !line.starts_with([' ', '\t']);
-            let line = if is_opener { line.trim_end_matches('{') } else { line };
-            format!("{line}\n")
-        });
-        let bare = bare.collect::<String>();
-        assert_eq!(bare.matches('{').count() + 10, WHOLE.matches('{').count(), "{bare}");
+    fn storage_lines_are_read_with_their_shadows() {
+        for (engine, lines, expected) in [
+            ("device", "device /a /b\ndevice /c", "a [Device, Device /a > /b, Device /c]"),
+            ("device", "file /a /b\nfilesize 4G\nfile /c # d", "a [Device, File /a > /b, File /c]"),
+            ("device", "device /a#b /c", "a [Device, Device /a]"),
+            ("device", "device /d{0} /s}\ndevice {x\ndevice x{", "a [Device, Device /d{0} > /s}, Device {x, Device x{]"),
+            ("device", "device /dev/ä\u{202e}", "a [Device, Device /dev/ä\u{202e}]"),
+            ("device", "x {\ny\n}\ndevice relative", "a [Device, Device relative]"),
+            (
+                "device",
+                "device /${x}",
+                "a [Device, Device /${x}] (line 3: '/${x}' looks like a template; the server takes it as a path as it stands)",
+            ),
+            ("memory", "data-size 1G", "a [Memory]"),
+            ("memory", "device /a\ndevice /b", "a [Memory, Device /a, Device /b]"),
+            ("memory", "file /a", "a [Memory, File /a]"),
+            (
+                "pmem",
+                "file /a /b",
+                "a [Other(\"pmem\"), File /a > /b] (line 2: 'pmem' is no known storage engine; it was read like 'device')",
+            ),
+        ] {
+            check_accepted(&in_engine(engine, lines), expected);
+        }
+    }
+
+    #[test]
+    fn no_brace_is_looked_at_where_a_name_opens_a_section() {
+        let bare: String = WHOLE
+            .lines()
+            .map(|line| {
+                let is_opener = line.trim_start().starts_with("storage-engine") || !line.starts_with([' ', '\t']);
+                let line = if is_opener { line.trim_end_matches('{') } else { line };
+                format!("{line}\n")
+            })
+            .collect();
+        assert_eq!(bare.matches('{').count() + 9, WHOLE.matches('{').count(), "{bare}");
         assert_eq!(parse(bare.as_bytes()), Ok(whole()));
     }
 
+    fn check_refused(bytes: &[u8], line: Option<usize>, expected: &str) {
+        let shown = String::from_utf8_lossy(bytes);
+        let refused = parse(bytes).expect_err(&shown);
+        assert_eq!(refused.line, line, "{shown}: {refused}");
+        assert!(refused.text.contains(expected), "{shown}: {refused}");
+        if let Ok(text) = std::str::from_utf8(bytes)
+            && !text.contains('\r')
+        {
+            assert_eq!(parse(with_crlf(text).as_bytes()), Err(refused), "{shown}, with the other line ends");
+        }
+    }
+
     #[test]
-    fn what_the_server_refuses_or_nobody_understands_is_refused_with_its_line() {
-        let deep = "a {\n".repeat(MAX_DEPTH + 1);
-        let many_names = |count: usize| (0..count).map(|n| format!("namespace n{n} {{\n}}\n")).collect::<String>();
-        let many_devices = |count: usize| (0..count).map(|n| format!("device /d{n} /s{n}\n")).collect::<String>();
-        let long = "x".repeat(32);
-        let in_namespace = |lines: &str| format!("namespace a {{\n{lines}\n}}\n");
-        let rows: Vec<(Vec<u8>, Option<usize>, &str)> = vec![
-            // Nothing that could be a configuration.
-            (b"".to_vec(), None, "the file is empty"),
-            (b"\n# namespace a {\n\r\n".to_vec(), None, "nothing but comments; expected a line 'namespace NAME {'"),
-            (b"service {\n}\n".to_vec(), None, "the file has no namespace; expected a line 'namespace NAME {'"),
-            (b"xdr {\nnamespace a {\n}\n}\n".to_vec(), None, "the file has no namespace"),
+    fn what_is_no_configuration_is_refused() {
+        for (bytes, line, expected) in [
+            (&b""[..], None, "the file is empty"),
+            (b"\n# namespace a {\n\t\n", None, "nothing but comments; expected a line 'namespace NAME {'"),
+            (b"service {\n}\n", None, "the file has no namespace; expected a line 'namespace NAME {'"),
+            (b"xdr {\nnamespace a {\n}\n}\n", None, "the file has no namespace"),
             // Binary.
-            (b"namespace a {\n}\n\0{{{".to_vec(), Some(3), "a control byte 0x00; expected a text file"),
-            (b"\x7fELF\x02\x01".to_vec(), Some(1), "a control byte 0x7f"),
-            (b"namespace a {\n# \x1b[2J\n}\n".to_vec(), Some(2), "a control byte 0x1b"),
-            (b"namespace a {\n}\x0c\n".to_vec(), Some(2), "a control byte 0x0c"),
-            (b"n\0a\0m\0e\0".to_vec(), Some(1), "a control byte 0x00"),
-            (b"namespace a\xff {\n}\n".to_vec(), Some(1), "bytes that are not UTF-8; expected a text file"),
-            (b"namespace a {\rreplication-factor 2\r}\r".to_vec(), Some(1), "a carriage return within a line"),
-            (b"namespace a {\r\r\n}\n".to_vec(), Some(1), "a carriage return within a line"),
-            ("namespace\u{a0}a {\n}\n".into(), Some(1), "a character U+00A0; expected spaces and tabs alone"),
-            ("namespace a {\nx \u{9b}\n}\n".into(), Some(2), "a character U+009B"),
-            // A byte order mark, which only a file of namespaces would show to be more than its first word.
-            (b"\xef\xbb\xbfnamespace a {\n}\n".to_vec(), Some(1), "a UTF-8 byte order mark"),
-            (b"\xef\xbb\xbf# c\nnamespace a {\n}\n".to_vec(), Some(1), "a UTF-8 byte order mark"),
-            (b"\xff\xfen\0a\0".to_vec(), Some(1), "a control byte 0x00"),
+            (b"namespace a {\n}\n\0{{{", Some(3), "a control byte 0x00; expected a text file"),
+            (b"\x7fELF\x02\x01", Some(1), "a control byte 0x7f"),
+            (b"namespace a {\n# \x1b[2J\n}\n", Some(2), "a control byte 0x1b"),
+            (b"namespace a {\n}\x0c\n", Some(2), "a control byte 0x0c"),
+            (b"n\0a\0m\0e\0", Some(1), "a control byte 0x00"),
+            (b"namespace a\xff {\n}\n", Some(1), "bytes that are not UTF-8; expected a text file"),
+            (b"namespace a {\rreplication-factor 2\r}\r", Some(1), "a carriage return within a line"),
+            (b"namespace a {\r\r\n}\n", Some(1), "a carriage return within a line"),
+            (b"namespace a {\n# x\rdevice /a\n}\n", Some(2), "a carriage return within a line"),
+            (b"namespace\xc2\xa0a {\n}\n", Some(1), "a character U+00A0; expected spaces and tabs alone between words"),
+            (b"namespace a {\nx \xc2\x9b\n}\n", Some(2), "a character U+009B"),
+            // Byte order marks.
+            (b"\xef\xbb\xbfnamespace a {\n}\n", Some(1), "a UTF-8 byte order mark at the start of the file; expected none"),
+            (b"\xef\xbb\xbf# c\nnamespace a {\n}\n", Some(1), "a UTF-8 byte order mark"),
+            (b"\xff\xfen\0a\0", Some(1), "a control byte 0x00"),
             // YAML.
-            (b"---\nservice:\n".to_vec(), Some(1), "'---' is YAML; expected the other form of the configuration"),
-            (b"# c\nnamespaces:\n  - name: a\n".to_vec(), Some(2), "'namespaces:' is YAML"),
-            (b"- name: a\n".to_vec(), Some(1), "'-' is YAML"),
-            (b"%YAML 1.2\n".to_vec(), Some(1), "'%YAML' is YAML"),
-            (in_namespace("replication-factor: 2").into(), Some(2), "'replication-factor:' is YAML"),
+            (b"---\nservice:\n", Some(1), "'---' is YAML; expected the other form of the configuration"),
+            (b"# c\nnamespaces:\n  - name: a\n", Some(2), "'namespaces:' is YAML"),
+            (b"- name: a\n", Some(1), "'-' is YAML"),
+            (b"%YAML 1.2\n", Some(1), "'%YAML' is YAML"),
+            (b"namespace a {\nreplication-factor: 2\n}\n", Some(2), "'replication-factor:' is YAML"),
+            (b"namespace a {\n- x\n}\n", Some(2), "'-' is YAML"),
             // Templates.
-            (b"{{ range .Namespaces }}\n".to_vec(), Some(1), "'{{' is part of a template; expected the file that the server"),
-            (b"{% if x %}\n".to_vec(), Some(1), "'{%' is part of a template"),
-            (b"<% namespaces %>\n".to_vec(), Some(1), "'<%' is part of a template"),
-            (b"${NAMESPACES}\n".to_vec(), Some(1), "'${NAMESPACES}' is part of a template"),
-            (b"namespace {{ name }} {\n}\n".to_vec(), Some(1), "'{{' is part of a template"),
-            (b"namespace {{name}} {\n}\n".to_vec(), Some(1), "'{{name}}' is part of a template"),
-            (b"namespace ${NAME} {\n}\n".to_vec(), Some(1), "'${NAME}' is part of a template"),
-            (b"namespace <%=name%> {\n}\n".to_vec(), Some(1), "'<%=name%>' is part of a template"),
-            (in_namespace("replication-factor {{ x }}").into(), Some(2), "'{{' is part of a template"),
-            (in_namespace("storage-engine ${ENGINE} {\n}").into(), Some(2), "'${ENGINE}' is part of a template"),
-            (in_namespace("index-type {{type}}").into(), Some(2), "'{{type}}' is part of a template"),
-            (
-                in_engine("device", "{{#each devices}}").into(),
-                Some(3),
-                "'{{#each' is part of a template".split('#').next().unwrap_or(""),
-            ),
-            (in_engine("device", "device {{ device }}").into(), Some(3), "'{{' is part of a template"),
-            (in_engine("device", "device {{a}} {{b}} {{c}}").into(), Some(3), "'{{a}}' is part of a template"),
+            (b"{{ range .Namespaces }}\n", Some(1), "'{{' is part of a template; expected the file that the server reads"),
+            (b"{% if x %}\n", Some(1), "'{%' is part of a template"),
+            (b"<% namespaces %>\n", Some(1), "'<%' is part of a template"),
+            (b"${NAMESPACES}\n", Some(1), "'${NAMESPACES}' is part of a template"),
+            (b"namespace {{ name }} {\n}\n", Some(1), "'{{' is part of a template"),
+            (b"namespace {{name}} {\n}\n", Some(1), "'{{name}}' is part of a template"),
+            (b"namespace ${NAME} {\n}\n", Some(1), "'${NAME}' is part of a template"),
+            (b"namespace <%=name%> {\n}\n", Some(1), "'<%=name%>' is part of a template"),
+            (b"namespace a ${X} {\n}\n", Some(1), "'${X}' is part of a template"),
             // Words at the top level.
-            (b"hello world\n".to_vec(), Some(1), "'hello' is no known section; expected service, logging, network, namespace,"),
-            (b"namespaces a\n".to_vec(), Some(1), "'namespaces' is no known section"),
+            (b"hello world\n", Some(1), "'hello' is no known section; expected service, logging, network, namespace, security,"),
+            (b"replication-factor 2\n", Some(1), "'replication-factor' is no known section"),
+            (b"Namespace a {\n}\n", Some(1), "'Namespace' is no name of a setting; expected lower-case letters"),
+            (b"{\"namespaces\": [] }\n", Some(1), "'{\"namespaces\":' is YAML"),
+            (b"{\"namespaces\":[]}\n", Some(1), "'{\"namespaces\":[]}' has a brace in it"),
+            (b"service x {\n}\n", Some(1), "'service' has 1 values; expected 'service {'"),
+        ] {
+            check_refused(bytes, line, expected);
+        }
+    }
+
+    #[test]
+    fn sections_that_do_not_open_and_close_as_the_server_wants_are_refused() {
+        for (text, line, expected) in [
+            ("namespace a\n{\n}\n", 2, "a '{' on a line of its own; expected it at the end of the line that opens the section"),
+            ("service{\n}\n", 1, "'service{' has a brace in it; expected a name, and a space before '{'"),
+            ("namespace a {\nx {\n} }\n", 3, "'}' behind a '}'"),
+            ("namespace a {\n} x\n", 2, "'x' behind a '}'; expected the '}' on a line of its own"),
+            ("namespace a {\n}}\n", 2, "'}}' is part of a template"),
+            ("namespace a {\n}x\n", 2, "'}x' has a brace in it"),
+            ("namespace a {}\n", 1, "'namespace' has 2 values; expected 'namespace NAME {'"),
+            // One-line blocks.
+            ("namespace x { device /d }\n", 1, "a '{' within a line; expected it at the end, and the section's lines below"),
+            ("namespace x { }\n", 1, "a '{' within a line"),
+            ("service { work-directory /w }\nnamespace a {\n}\n", 1, "a '{' within a line"),
+            ("logging {\nconsole { context any info }\n}\n", 2, "a '{' within a line"),
+            ("network { service { port 3000\n } fabric { port 3001 } }\n", 1, "a '{' within a line"),
+            // The numbers of braces do not add up.
+            ("}\n", 1, "a '}' with no section open; expected a ' {' at the end of a line before it"),
+            ("namespace a {\n}\n}\n", 3, "a '}' with no section open"),
+            ("namespace a {\nset users\nx 1\n}\n}\n", 5, "a '}' with no section open"),
+            ("namespace a {\n", 1, "'namespace' opens a section that is not closed; expected 1 more '}' in the file"),
+            ("namespace a {\n}\nservice {\nx {\n", 4, "'x' opens a section that is not closed; expected 2 more '}'"),
+            ("namespace a {\nstorage-engine memory\n", 2, "'storage-engine' opens a section that is not closed"),
+            // They do, and a line that decides is in the wrong section.
             (
-                b"device /a\nnamespace a {\n}\n".to_vec(),
-                Some(1),
-                "'device' stands in no section; expected it in a storage-engine",
+                "namespace a {\nset x {\n}\nnamespace b {\n}\n}\n",
+                4,
+                "'namespace' in the section 'namespace' of line 1; expected it at the top level: a '}' may be missing before it",
             ),
-            (b"Namespace a {\n}\n".to_vec(), Some(1), "'Namespace' is no name of a setting; expected lower-case letters"),
-            (b"{\"namespaces\": [] }\n".to_vec(), Some(1), "has a brace in it"),
-            (b"service x {\n}\n".to_vec(), Some(1), "'service' has 1 values; expected 'service {'"),
-            // Braces.
+            ("service {\nnamespace b {\n}\n}\n", 2, "'namespace' in the section 'service' of line 1"),
+            ("network {\nx {\nnamespace b {\n}\n}\n}\n", 3, "'namespace' in the section 'x' of line 2"),
+            ("network {\nx {\nstorage-engine device {\n}\n}\n}\n", 3, "'storage-engine' in the section 'x' of line 2"),
+            ("new {\ndevice /a\n}\nnamespace a {\n}\n", 2, "'device' in the section 'new' of line 1; expected it in a storage-"),
+            ("xdr {\nx {\ndevice /a\n}\n}\nnamespace a {\n}\n", 3, "'device' in the section 'x' of line 2"),
             (
-                b"namespace a\n{\n}\n".to_vec(),
-                Some(2),
-                "a '{' on a line of its own; expected it at the end of the line that opens",
+                "namespace a {\n}\nstorage-engine device {\ndevice /a\n}\n",
+                3,
+                "'storage-engine' at the top level; expected it in a",
             ),
-            (b"service{\n}\n".to_vec(), Some(1), "'service{' has a brace in it; expected a name, and a space before '{'"),
-            (in_namespace("storage-engine device{\ndevice /a\n}").into(), Some(2), "'device{' is no known storage engine"),
-            (in_namespace("storage-engine memory{\n}").into(), Some(2), "'memory{' is no known storage engine"),
-            (in_namespace("storage-engine device{ {\n}").into(), Some(2), "'device{' is no known storage engine"),
-            (in_namespace("storage-engine{\n}").into(), Some(2), "'storage-engine{' has a brace in it"),
+            ("namespace a {\n}\nindex-type pmem {\n}\n", 3, "'index-type' at the top level"),
+            ("namespace a {\n}\nsindex-type shmem\n", 3, "'sindex-type' at the top level"),
+            ("namespace a {\n}\ndevice /a\n", 3, "'device' at the top level; expected it in a storage-engine of a namespace"),
+            ("file /a\nnamespace a {\n}\n", 1, "'file' at the top level"),
+            ("work-directory /a\nnamespace a {\n}\n", 1, "'work-directory' at the top level; expected it in service"),
+            ("service {\nlogging {\nfile /l\n}\n}\n", 2, "'logging' in the section 'service' of line 1; expected it at the top"),
+            ("logging {\nservice {\n}\n}\n", 2, "'service' in the section 'logging' of line 1"),
+            // `storage-engine memory` without a brace is either a section or a line, in the whole
+            // file.
             (
-                in_namespace("replication-factor 2 }").into(),
-                Some(2),
-                "a '}' behind other words; expected it on a line of its own",
-            ),
-            (in_engine("device", "device /a }").into(), Some(3), "a '}' behind other words"),
-            (b"namespace x { device /d }\n".to_vec(), Some(1), "a '{' within a line; expected it at the end"),
-            (b"service { work-directory /w }\nnamespace a {\n}\n".to_vec(), Some(1), "a '{' within a line"),
-            (b"logging {\nconsole { context any info }\n}\n".to_vec(), Some(2), "a '{' within a line"),
-            (b"network { service { port 3000\n } fabric { port 3001 } }\n".to_vec(), Some(1), "a '{' within a line"),
-            (b"namespace a {}\n".to_vec(), Some(1), "'namespace' has 2 values; expected 'namespace NAME {'"),
-            (b"namespace a {\n} x\n".to_vec(), Some(2), "'x' behind a '}'; expected the '}' on a line of its own"),
-            (b"namespace a {\nx {\n} }\n".to_vec(), Some(3), "'}' behind a '}'"),
-            (b"namespace a {\n}}\n".to_vec(), Some(2), "'}}' is part of a template"),
-            (b"namespace a {\n}x\n".to_vec(), Some(2), "'}x' has a brace in it"),
-            (b"}\n".to_vec(), Some(1), "a '}' with no section open"),
-            (
-                b"namespace a {\n}\n}\n".to_vec(),
-                Some(3),
-                "a '}' with no section open; expected a ' {' at the end of a line before",
-            ),
-            (b"namespace a {\nset users\nx 1\n}\n}\n".to_vec(), Some(5), "a '}' with no section open"),
-            (b"namespace a {\n".to_vec(), Some(1), "'namespace' opens a section that is not closed; expected 1 more '}'"),
-            (
-                b"namespace a {\n}\nservice {\nx {\n".to_vec(),
-                Some(4),
-                "'x' opens a section that is not closed; expected 2 more '}'",
-            ),
-            (b"namespace a {\nstorage-engine memory\n".to_vec(), Some(2), "opens a section that is not closed; expected 2 more"),
-            (deep.into(), Some(MAX_DEPTH + 1), "there are more than 64 sections within one another"),
-            // A closing brace that is missing, or one too much, where the numbers add up.
-            (
-                b"namespace a {\nset x {\n}\nnamespace b {\n}\n}\n".to_vec(),
-                Some(4),
-                "'namespace' stands in the section 'namespace' of line 1; expected it at the top level: a '}' may be missing",
-            ),
-            (b"service {\nnamespace b {\n}\n}\n".to_vec(), Some(2), "'namespace' stands in the section 'service' of line 1"),
-            (
-                b"network {\nx {\nstorage-engine device {\n}\n}\n}\n".to_vec(),
-                Some(3),
-                "'storage-engine' stands in the section 'x'",
-            ),
-            (b"new {\ndevice /a\n}\nnamespace a {\n}\n".to_vec(), Some(2), "'device' stands in the section 'new' of line 1"),
-            (
-                in_namespace("}\nstorage-engine device {\ndevice /a\n}\nnew {").into(),
-                Some(3),
-                "'storage-engine' stands in no section",
-            ),
-            (in_namespace("}\nindex-type pmem {\n}\nnew {").into(), Some(3), "'index-type' stands in no section"),
-            (in_namespace("}\nfile /f\nnew {").into(), Some(3), "'file' stands in no section"),
-            (in_namespace("device /a").into(), Some(2), "'device' stands in the section 'namespace' of line 1"),
-            (in_namespace("file /a").into(), Some(2), "'file' stands in the section 'namespace'"),
-            (in_namespace("set x {\nfile /a\n}").into(), Some(3), "'file' stands in the section 'set' of line 2"),
-            (in_engine("device", "x {\nfile /a\n}").into(), Some(4), "'file' stands in the section 'x' of line 3"),
-            (in_engine("device", "index-type pmem {\n}").into(), Some(3), "'index-type' stands in the section 'storage-engine'"),
-            (in_engine("device", "sindex-type shmem").into(), Some(3), "'sindex-type' stands in the section 'storage-engine'"),
-            // Namespaces.
-            (b"namespace\n}\n".to_vec(), Some(1), "a namespace without a name; expected 'namespace NAME {'"),
-            (b"namespace {\n}\n".to_vec(), Some(1), "a namespace without a name"),
-            (b"namespace a b {\n}\n".to_vec(), Some(1), "'namespace' has 2 values"),
-            (format!("namespace {long} {{\n}}\n").into(), Some(1), "has 32 bytes; expected 1 to 31"),
-            (b"namespace a {\n}\nnamespace a {\n}\n".to_vec(), Some(3), "namespace 'a' is there twice; expected it once"),
-            (many_names(MAX_NAMESPACES + 1).into(), Some(2 * MAX_NAMESPACES + 1), "there are more than 32 namespaces"),
-            // Storage.
-            (
-                in_engine("device", "device /a /b /c").into(),
-                Some(3),
-                "'device' has 3 values; expected one or two paths, the device and",
-            ),
-            (in_engine("device", "file /a /b /c").into(), Some(3), "'file' has 3 values; expected one or two paths"),
-            (in_engine("memory", "device /a /b").into(), Some(3), "'device' has 2 values; expected one path"),
-            (in_engine("memory", "file /a /b").into(), Some(3), "'file' has 2 values; expected one path"),
-            (in_engine("device", "device").into(), Some(3), "'device' has no value; expected one or two paths"),
-            (in_engine("device", "device {\n}").into(), Some(3), "a '{' behind 'device'"),
-            (in_engine("device", "device /a {\n}").into(), Some(3), "a '{' behind 'device'"),
-            (in_engine("device", "device /a\nfile /b").into(), Some(4), "'device' and 'file' lines in one storage engine"),
-            (in_engine("memory", "file /a\ndevice /b").into(), Some(4), "'device' and 'file' lines in one storage engine"),
-            (in_engine("device", "device /a\ndevice /a").into(), Some(4), "'/a' is named twice as a device; expected each once"),
-            (in_engine("device", "device /a /a").into(), Some(3), "'/a' is named twice as a device"),
-            (
-                in_engine("device", &many_devices(MAX_DEVICES + 1)).into(),
-                Some(MAX_DEVICES + 3),
-                "there are more than 128 'device' lines",
-            ),
-            (
-                in_namespace("storage-engine {\n}").into(),
-                Some(2),
-                "'storage-engine' has no value; expected 'storage-engine device {'",
-            ),
-            (in_namespace("storage-engine device x {\n}").into(), Some(2), "'storage-engine' has 2 values"),
-            (in_namespace("storage-engine pmem").into(), Some(2), "'pmem' is no known storage engine"),
-            (
-                in_namespace("storage-engine memory {\n}\nstorage-engine device {\n}").into(),
-                Some(4),
-                "'storage-engine' is there twice in a namespace",
-            ),
-            // What `storage-engine memory` without a brace is, must be the same in the whole file.
-            (
-                b"namespace a {\nstorage-engine memory\n}\nnamespace b {\nstorage-engine memory\n}\n}\n".to_vec(),
-                Some(7),
+                "namespace a {\nstorage-engine memory\n}\nnamespace b {\nstorage-engine memory\n}\n}\n",
+                7,
                 "a '}' with no section open",
             ),
-            (b"namespace a {\nstorage-engine memory\nfile /a\n}\n".to_vec(), Some(1), "opens a section that is not closed"),
-            (b"namespace a {\nstorage-engine memory\nindex-type shmem\n}\n}\n".to_vec(), Some(5), "a '}' with no section open"),
+            ("namespace a {\nstorage-engine memory\nfile /a\n}\n", 1, "'namespace' opens a section that is not closed"),
+            ("namespace a {\nstorage-engine memory\nindex-type shmem\n}\n}\n", 5, "a '}' with no section open"),
+            ("namespace a {\nstorage-engine memory\n}\nnamespace b {\nindex-type\n}\n", 5, "'index-type' has no value"),
+            ("namespace a {\nstorage-engine memory\n}\nnamespace b {\n", 4, "'namespace' opens a section that is not closed"),
+            // Namespaces.
+            ("namespace\n}\n", 1, "a namespace without a name; expected 'namespace NAME {'"),
+            ("namespace {\n}\n", 1, "a namespace without a name"),
+            ("namespace a b {\n}\n", 1, "'namespace' has 2 values; expected 'namespace NAME {'"),
+            ("namespace a {\n}\nnamespace a {\n}\n", 3, "a second namespace 'a'; expected one of each name"),
+            ("namespace abcdefghijklmnopqrstuvwxyzabcdef {\n}\n", 1, "has 32 bytes; expected 1 to 31"),
+            ("namespace ääääääääääääääää {\n}\n", 1, "has 32 bytes; expected 1 to 31"),
             // Values that decide.
-            (in_namespace("index-type").into(), Some(2), "'index-type' has no value; expected shmem, pmem or flash"),
-            (in_namespace("index-type {\n}").into(), Some(2), "'index-type' has no value"),
-            (in_namespace("index-type shmem x").into(), Some(2), "'index-type' has 2 values"),
-            (
-                in_namespace("sindex-type flash").into(),
-                Some(2),
-                "'sindex-type' is 'flash'; expected shmem, or a '{' behind another",
-            ),
-            (in_namespace("index-type shmem\nindex-type shmem").into(), Some(3), "'index-type' is there twice"),
-            (b"service {\nwork-directory\n}\n".to_vec(), Some(2), "'work-directory' has no value; expected one path"),
-            (b"service {\nwork-directory /a /b\n}\n".to_vec(), Some(2), "'work-directory' has 2 values; expected one path"),
-            (b"service {\nwork-directory /a {\n}\n}\n".to_vec(), Some(2), "a '{' behind 'work-directory'"),
-            (b"service {\nwork-directory /a\nwork-directory /a\n}\n".to_vec(), Some(3), "'work-directory' is there twice"),
-            (b"logging {\nfile {\n}\n}\n".to_vec(), Some(2), "'file' has no value; expected one path"),
-            (b"logging {\nfile /a /b\n}\n".to_vec(), Some(2), "'file' has 2 values; expected one path"),
-        ];
-        for (bytes, line, expected) in rows {
-            let shown = String::from_utf8_lossy(&bytes).into_owned();
-            let refused = parse(&bytes).expect_err(&shown);
-            assert_eq!(refused.line, line, "{shown}: {refused}");
-            assert!(refused.text.contains(expected), "{shown}: {refused}");
-            // A file that is already in the other form is refused for the same reason.
-            if !shown.contains('\r') && !shown.contains(char::REPLACEMENT_CHARACTER) {
-                assert_eq!(parse(with_crlf(&shown).as_bytes()), Err(refused), "{shown}, with the other line ends");
-            }
+            ("service {\nwork-directory\n}\n", 2, "'work-directory' has no value; expected one path"),
+            ("service {\nwork-directory /a /b\n}\n", 2, "'work-directory' has 2 values; expected one path"),
+            ("service {\nwork-directory /a {\n}\n}\n", 2, "a '{' behind 'work-directory'; expected one path"),
+            ("service {\nwork-directory /a\nwork-directory /a\n}\n", 3, "a second 'work-directory'; expected one"),
+            ("logging {\nfile {\n}\n}\n", 2, "'file' has no value; expected one path"),
+            ("logging {\nfile /a /b\n}\n", 2, "'file' has 2 values; expected one path"),
+        ] {
+            check_refused(text.as_bytes(), Some(line), expected);
         }
-        // At the bound, it is accepted.
-        let depth = "a {\n".repeat(MAX_DEPTH) + &"}\n".repeat(MAX_DEPTH) + "namespace a {\n}\n";
-        assert_eq!(parse(depth.as_bytes()).map(|found| found.namespaces.len()), Ok(1));
-        assert_eq!(parse(many_names(MAX_NAMESPACES).as_bytes()).map(|found| found.namespaces.len()), Ok(MAX_NAMESPACES));
-        let devices = parse(in_engine("device", &many_devices(MAX_DEVICES)).as_bytes());
-        assert_eq!(devices.map(|found| found.namespaces[&name("a")].devices.len()), Ok(MAX_DEVICES));
+    }
+
+    #[test]
+    fn lines_of_a_namespace_that_the_server_would_refuse_are_refused() {
+        for (lines, line, expected) in [
+            ("replication-factor 2 }", 2, "a '}' behind other words; expected it on a line of its own"),
+            ("replication-factor {{ x }}", 2, "'{{' is part of a template"),
+            ("device /a", 2, "'device' in the section 'namespace' of line 1; expected it in a storage-engine of a namespace"),
+            ("file /a", 2, "'file' in the section 'namespace' of line 1"),
+            ("work-directory /a", 2, "'work-directory' in the section 'namespace' of line 1; expected it in service"),
+            ("service\n}\nx {", 2, "'service' in the section 'namespace' of line 1; expected it at the top level"),
+            ("x {\nmod-lua {\n}\n}", 3, "'mod-lua' in the section 'x' of line 2"),
+            ("set x {\nfile /a\n}", 3, "'file' in the section 'set' of line 2"),
+            (
+                "set x {\nstorage-engine device {\n}\n}",
+                3,
+                "'storage-engine' in the section 'set' of line 2; expected it in a namesp",
+            ),
+            (
+                "storage-engine device{\ndevice /a\n}",
+                2,
+                "'device{' is no known storage engine; expected 'storage-engine device {'",
+            ),
+            ("storage-engine memory{\n}", 2, "'memory{' is no known storage engine"),
+            ("storage-engine device{ {\n}", 2, "'device{' is no known storage engine"),
+            ("storage-engine{\n}", 2, "'storage-engine{' has a brace in it"),
+            ("storage-engine\n}", 2, "'storage-engine' has no value; expected 'storage-engine device {'"),
+            ("storage-engine {\n}", 2, "'storage-engine' has no value"),
+            ("storage-engine device x {\n}", 2, "'storage-engine' has 2 values"),
+            ("storage-engine pmem", 2, "'pmem' is no known storage engine"),
+            ("storage-engine ${ENGINE} {\n}", 2, "'${ENGINE}' is part of a template"),
+            (
+                "storage-engine memory {\n}\nstorage-engine device {\n}",
+                4,
+                "a second 'storage-engine' in a namespace; expected one",
+            ),
+            (
+                "storage-engine memory\nstorage-engine device {\n}",
+                3,
+                "'storage-engine' in the section 'storage-engine' of line 2",
+            ),
+            ("index-type", 2, "'index-type' has no value; expected shmem, pmem or flash"),
+            ("index-type {\n}", 2, "'index-type' has no value"),
+            ("index-type shmem x", 2, "'index-type' has 2 values"),
+            ("index-type {{type}}", 2, "'{{type}}' is part of a template"),
+            ("index-type {{ type }}", 2, "'{{' is part of a template"),
+            ("index-type pmem", 2, "'index-type' is 'pmem'; expected shmem, or a '{' behind another type"),
+            ("sindex-type flash", 2, "'sindex-type' is 'flash'; expected shmem, or a '{' behind another type"),
+            ("index-type shmem\nindex-type shmem", 3, "a second 'index-type'; expected one"),
+            ("sindex-type shmem\nsindex-type shmem", 3, "a second 'sindex-type'; expected one"),
+        ] {
+            check_refused(in_namespace(lines).as_bytes(), Some(line), expected);
+        }
+        for (engine, lines, line, expected) in [
+            ("device", "device /a /b /c", 3, "'device' has 3 values; expected one or two paths, the device and its shadow"),
+            ("device", "file /a /b /c", 3, "'file' has 3 values; expected one or two paths"),
+            ("pmem", "file /a /b /c", 3, "'file' has 3 values; expected one or two paths"),
+            ("memory", "device /a /b", 3, "'device' has 2 values; expected one path"),
+            ("memory", "file /a /b", 3, "'file' has 2 values; expected one path"),
+            ("device", "device", 3, "'device' has no value; expected one or two paths"),
+            ("device", "device {\n}", 3, "a '{' behind 'device'; expected one or two paths"),
+            ("device", "device /a {\n}", 3, "a '{' behind 'device'"),
+            ("device", "device /a }", 3, "a '}' behind other words"),
+            ("device", "device {{ a }}", 3, "'{{' is part of a template"),
+            ("device", "device {{a}} {{b}} {{c}}", 3, "'{{a}}' is part of a template"),
+            ("device", "{{each}}", 3, "'{{each}}' is part of a template"),
+            ("device", "<%= devices %>", 3, "'<%=' is part of a template"),
+            ("device", "@DEVICES@", 3, "'@DEVICES@' is no name of a setting"),
+            ("device", "Device /a", 3, "'Device' is no name of a setting"),
+            ("device", "device /a\nfile /b", 4, "'device' and 'file' lines in one storage engine; expected lines of one kind"),
+            ("memory", "file /a\ndevice /b", 4, "'device' and 'file' lines in one storage engine"),
+            ("device", "device /a\ndevice /a", 4, "the path '/a' is on a second 'device' or 'file' line, or twice on one"),
+            ("device", "device /a /a", 3, "the path '/a' is on a second 'device' or 'file' line, or twice on one"),
+            ("device", "x {\nfile /a\n}", 4, "'file' in the section 'x' of line 3"),
+            (
+                "device",
+                "index-type pmem {\n}",
+                3,
+                "'index-type' in the section 'storage-engine' of line 2; expected it in a namesp",
+            ),
+            ("device", "sindex-type shmem", 3, "'sindex-type' in the section 'storage-engine' of line 2"),
+        ] {
+            check_refused(in_engine(engine, lines).as_bytes(), Some(line), expected);
+        }
+        let shared =
+            in_engine("device", "device /a") + &in_engine("device", "device /b /a").replace("namespace a", "namespace b");
+        check_refused(shared.as_bytes(), Some(8), "the path '/a' is on a second");
+    }
+
+    #[test]
+    fn bounds_hold_and_what_is_at_them_is_accepted() {
+        let deep = |count: usize| "a {\n".repeat(count) + &"}\n".repeat(count) + "namespace a {\n}\n";
+        let names = |count: usize| (0..count).map(|n| format!("namespace n{n} {{\n}}\n")).collect::<String>();
+        let devices =
+            |count: usize| in_engine("device", &(0..count).map(|n| format!("device /d{n} /s{n}\n")).collect::<String>());
+        assert_eq!(parse(deep(64).as_bytes()).map(|found| found.namespaces.len()), Ok(1));
+        check_refused(deep(65).as_bytes(), Some(65), "more than 64 nested sections; expected at most 64");
+        check_refused("a {\n".repeat(1 << 20).as_bytes(), Some(65), "more than 64 nested sections");
+        assert_eq!(parse(names(32).as_bytes()).map(|found| found.namespaces.len()), Ok(32));
+        check_refused(names(33).as_bytes(), Some(65), "more than 32 namespaces; expected at most 32");
+        assert_eq!(parse(devices(128).as_bytes()).map(|found| found.namespaces[&name("a")].devices.len()), Ok(128));
+        check_refused(devices(129).as_bytes(), Some(131), "more than 128 'device' lines in a namespace; expected at most 128");
     }
 
     #[test]
     fn messages_are_short_and_remarks_few_whatever_the_file_has() {
-        let long = "é".repeat(1 << 20);
-        let refused = parse(long.as_bytes()).expect_err("no name");
-        assert_eq!(
-            refused.text,
-            format!("'{}...' is no name of a setting; expected lower-case letters, digits and '-'", "é".repeat(64))
-        );
+        let refused = parse("é".repeat(1 << 20).as_bytes()).expect_err("no name");
+        let word = "é".repeat(64);
+        assert_eq!(refused.text, format!("'{word}...' is no name of a setting; expected lower-case letters, digits and '-'"));
         assert_eq!(refused.to_string(), format!("line 1: {}", refused.text));
-        assert_eq!(parse(b"").expect_err("empty").to_string(), parse(b"").expect_err("empty").text);
+        let empty = parse(b"").expect_err("empty");
+        assert_eq!(empty.to_string(), empty.text);
         let odd = "new {\n}\n".repeat(1 << 16) + "namespace a {\n}\n";
         assert_eq!(parse(odd.as_bytes()).map(|found| found.remarks.len()), Ok(MAX_REMARKS));
-    }
-
-    #[test]
-    fn paths_of_a_line_are_the_main_device_and_its_shadow() {
-        assert_eq!(device("/a").paths().collect::<Vec<_>>(), ["/a"]);
-        assert_eq!(line(LineKind::Device, "/a", Some("/b")).paths().collect::<Vec<_>>(), ["/a", "/b"]);
     }
 
     /// Lines that mean something here, and some that do not.
@@ -1285,6 +1208,8 @@ namespace only {
             "new {",
             "work-directory /w",
             "console {",
+            "service",
+            "network",
             "file /l {",
             "} # x",
         ];
@@ -1299,35 +1224,36 @@ namespace only {
         ]
     }
 
-    /// Sections that are closed, for the most part, with such lines in them.
-    fn any_section() -> impl Strategy<Value = String> {
-        let lines = proptest::collection::vec(any_line(), 0..4).prop_map(|lines| lines.join("\n"));
-        let devices = proptest::collection::vec("(device|file) /[a-z]{4}( /[a-z]{4})?", 0..3).prop_map(|lines| lines.join("\n"));
-        let engine =
-            proptest::sample::select(vec!["storage-engine device {", "storage-engine memory {", "storage-engine memory"]);
-        let namespace = (0..40_u8, engine, devices, any::<bool>(), lines.clone(), any::<bool>()).prop_map(
-            |(name, engine, devices, is_closed, lines, is_plain)| {
-                let end = if is_closed { "}" } else { "" };
-                let lines = if is_plain { "" } else { &lines };
-                format!("namespace n{name} {{\n{engine}\n{devices}\n{end}\n{lines}\n}}")
-            },
-        );
-        prop_oneof![4 => namespace, 1 => lines]
+    fn any_lines() -> impl Strategy<Value = String> {
+        proptest::collection::vec(any_line(), 0..4).prop_map(|lines| lines.join("\n"))
+    }
+
+    /// A namespace with storage lines, and now and then with other lines, or with a brace missing.
+    fn any_namespace() -> impl Strategy<Value = String> {
+        let engine = proptest::sample::select(vec!["device {", "device", "memory {", "memory"]);
+        let device = prop_oneof![4 => "device /[a-z]{4}", 1 => "device /[a-z]{4} /[a-z]{4}", 1 => "file /[a-z]{4}"];
+        let devices = proptest::collection::vec(device, 0..3).prop_map(|lines| lines.join("\n"));
+        let others = prop_oneof![3 => Just(String::new()), 1 => any_lines()];
+        let end = prop_oneof![4 => Just("}"), 1 => Just("")];
+        ("[a-z]{1,4}", engine, devices, end, others).prop_map(|(name, engine, devices, end, others)| {
+            format!("namespace {name} {{\nstorage-engine {engine}\n{devices}\n{end}\n{others}\n}}")
+        })
     }
 
     fn any_file() -> impl Strategy<Value = String> {
-        proptest::collection::vec(any_section(), 0..4).prop_map(|sections| sections.join("\n"))
+        let section = prop_oneof![6 => any_namespace(), 1 => any_lines()];
+        proptest::collection::vec(section, 0..4).prop_map(|sections| sections.join("\n"))
     }
 
-    fn paths(found: &ServerConfig) -> impl Iterator<Item = &str> {
-        found.namespaces.values().flat_map(|namespace| &namespace.devices).flat_map(DeviceLine::paths)
+    fn device_lines(found: &ServerConfig) -> impl Iterator<Item = &DeviceLine> {
+        found.namespaces.values().flat_map(|namespace| &namespace.devices)
     }
 
     /// A result without the numbers of lines.
     fn unnumbered(result: Result<ServerConfig, Refused>) -> Result<ServerConfig, String> {
-        let unnumbered = |text: &String| text.split_once(": ").map_or_else(String::new, |(_, rest)| rest.to_owned());
+        let without = |text: &str| text.split_once(": ").map_or_else(String::new, |(_, rest)| rest.to_owned());
         let found = result.map_err(|refused| refused.text.split(" of line ").next().unwrap_or_default().to_owned())?;
-        Ok(ServerConfig { remarks: found.remarks.iter().map(unnumbered).collect(), ..found })
+        Ok(ServerConfig { remarks: found.remarks.iter().map(|text| without(text)).collect(), ..found })
     }
 
     proptest! {
@@ -1341,11 +1267,11 @@ namespace only {
         ) {
             match parse(&bytes) {
                 Ok(found) => {
-                    let size: usize = paths(&found).map(str::len).sum();
+                    let size: usize = device_lines(&found).flat_map(DeviceLine::paths).map(str::len).sum();
                     prop_assert!(size <= bytes.len() && found.remarks.len() <= MAX_REMARKS);
                 }
                 Err(refused) => {
-                    prop_assert!(!refused.text.is_empty() && refused.text.chars().count() < 4 * MAX_SHOWN_CHARS, "{refused}");
+                    prop_assert!(refused.text.chars().count() < 4 * MAX_SHOWN_CHARS, "{refused}");
                     let lines = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
                     prop_assert!(refused.line.is_none_or(|line| (1..=lines).contains(&line)), "{refused}");
                 }
@@ -1353,20 +1279,33 @@ namespace only {
         }
 
         #[test]
-        fn what_is_accepted_has_lost_no_device_line_and_names_no_path_that_is_not_in_the_file(text in any_file()) {
+        fn what_is_accepted_has_lost_no_device_and_names_nothing_that_is_not_in_the_file(text in any_file()) {
             if let Ok(found) = parse(text.as_bytes()) {
-                let words = |line: &str| line.split('#').next().unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+                let words = |line: &str| {
+                    let line = line.split('#').next().unwrap_or_default();
+                    line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+                };
                 let lines = text.lines().map(words).filter(|words| words.first().is_some_and(|name| name == "device"));
                 let expected: BTreeSet<String> = lines.flat_map(|words| words.into_iter().skip(1)).collect();
-                let devices = found.namespaces.values().flat_map(|namespace| &namespace.devices);
-                let of_devices = devices.clone().filter(|line| line.kind == LineKind::Device).flat_map(DeviceLine::paths);
-                prop_assert_eq!(of_devices.map(str::to_owned).collect::<BTreeSet<_>>(), expected);
-                for path in paths(&found).chain(found.logs.iter().map(String::as_str)) {
+                let devices = device_lines(&found).filter(|line| line.kind == LineKind::Device);
+                let paths: BTreeSet<String> = devices.flat_map(DeviceLine::paths).map(str::to_owned).collect();
+                prop_assert_eq!(paths, expected);
+                for path in device_lines(&found).flat_map(DeviceLine::paths).chain(found.logs.iter().map(String::as_str)) {
                     prop_assert!(text.contains(path));
                 }
-                for line in devices {
-                    prop_assert!(line.shadow.is_none() || !path_is_of_memory(&found, &line.main));
+                for namespace in found.namespaces.values().filter(|namespace| namespace.storage == Storage::Memory) {
+                    prop_assert!(namespace.devices.iter().all(|line| line.shadow.is_none()));
                 }
+            }
+        }
+
+        #[test]
+        fn memory_without_a_brace_never_has_two_readings(text in any_file()) {
+            let is_read = |bare| Reader::read(text.as_bytes(), bare).map_err(|stop| stop.has_bare_memory);
+            match (is_read(BareMemory::OpensSection), is_read(BareMemory::IsOneLine)) {
+                (Ok(section), Ok(line)) => prop_assert!(section == line && !text.contains("storage-engine memory\n")),
+                (Err(false), Ok(_)) => prop_assert!(false, "a reading that does not differ was accepted"),
+                _ => {}
             }
         }
 
@@ -1393,69 +1332,6 @@ namespace only {
                     prop_assert_eq!(namespace.devices, known);
                 }
             }
-        }
-    }
-
-    fn path_is_of_memory(found: &ServerConfig, main: &str) -> bool {
-        let of_memory = found.namespaces.values().filter(|namespace| namespace.storage == Storage::Memory);
-        of_memory.flat_map(|namespace| &namespace.devices).any(|line| line.main == main)
-    }
-
-    #[test]
-    fn an_environment_file_is_read_as_systemd_reads_it() {
-        // Each as systemd 252 was seen to read it, but for the comment that ends in a backslash.
-        for (text, expected) in [
-            ("", &[][..]),
-            ("A=b", &[("A", "b")]),
-            ("# c\n; c\n  # A=c\n\nA=b\n", &[("A", "b")]),
-            ("# c\\\nA=b\n", &[("A", "b")]),
-            ("# c\\\\\nA=b\n# c\\x\nB=c\n", &[("A", "b"), ("B", "c")]),
-            ("A=b\nB=c\nA=d\n", &[("A", "d"), ("B", "c")]),
-            ("A=b\r\nB=c\r\n", &[("A", "b"), ("B", "c")]),
-            ("A=b\rB=c", &[("A", "b"), ("B", "c")]),
-            ("  A \t=  b  # c  \n", &[("A", "b  # c")]),
-            ("A=\nB=   \n", &[("A", ""), ("B", "")]),
-            ("export A=b\n1A=b\nA B=b\nA-B=b\n=b\nA\nÄ=b\n_a1=b\n", &[("_a1", "b")]),
-            ("A\n=b\nB=c\n", &[("B", "c")]),
-            ("A\\=b\nB=c", &[("B", "c")]),
-            ("\u{feff}A=b\nB=c", &[("B", "c")]),
-            ("A=b=c\n", &[("A", "b=c")]),
-            // Quotes count at the beginning, and behind another quoted part.
-            ("A='x y' z 'q'\n", &[("A", "x yz 'q'")]),
-            ("A=\"x\"\"y\"'z'\n", &[("A", "xyz")]),
-            ("A=x\"y\"\n", &[("A", "x\"y\"")]),
-            ("A=\"x \" \n", &[("A", "x ")]),
-            ("A='x\\n\ny'\nB=c", &[("A", "x\\n\ny"), ("B", "c")]),
-            ("A=\"a\\\"b\\c\\$d\\\\\\`\\\ne\" \n", &[("A", "a\"b\\c$d\\`e")]),
-            ("A=\"x\\\r\ny\"\n", &[("A", "x\\\r\ny")]),
-            ("A='x\nB=c", &[("A", "x\nB=c")]),
-            ("A=\"x\\", &[("A", "x")]),
-            // A backslash keeps a character, or continues a line.
-            ("A=a \\b\n", &[("A", "a b")]),
-            ("A=a\\\nb\n", &[("A", "ab")]),
-            ("A=a \\\n b\n", &[("A", "a  b")]),
-            ("A=a \\\n\nB=c\n", &[("A", "a "), ("B", "c")]),
-            ("A=x\\ \n", &[("A", "x ")]),
-            ("A= \\ x \n", &[("A", " x")]),
-            ("A=x\\\r\nB=c\n", &[("A", "x"), ("B", "c")]),
-            ("A=x\\\nB=c\n", &[("A", "xB=c")]),
-            ("A=x \\", &[("A", "x ")]),
-            (
-                "# asd\nASD_CONFIG_FILE=/etc/aerospike/other.conf\nASD_OPTIONS=\"--instance 3 --cold-start\"\n",
-                &[("ASD_CONFIG_FILE", "/etc/aerospike/other.conf"), ("ASD_OPTIONS", "--instance 3 --cold-start")],
-            ),
-        ] {
-            let expected = expected.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-            assert_eq!(environment_file(text), expected, "{text:?}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_environment_file_gives_valid_names_and_no_more_than_its_text(text in "\\PC*|[AB= \\\\\"'#;\n\r]{0,60}") {
-            let found = environment_file(&text);
-            prop_assert!(found.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() <= text.len());
-            prop_assert!(found.keys().all(|name| text.contains(name.as_str()) && !name.is_empty() && !name.contains(['=', ' '])));
         }
     }
 }

@@ -4,12 +4,11 @@
 //! was named is read or is an error. Must never: write, or decide what it means (`plan::staleness` does).
 
 use crate::error::{Code, Error, Result, without_number};
-use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host, ServiceHistory};
+use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
 use crate::format::{Manifest, Noted};
 use crate::layout::server_config::{self, ServerConfig};
 use crate::look::{devices, service, traces};
 use crate::run;
-use crate::segment::NamespaceName;
 use crate::store::{Store, names_of};
 use crate::sysv;
 use rustix::fs::FileType;
@@ -28,9 +27,6 @@ const SERVER_VARIABLE: &str = "ASD_CONFIG_FILE";
 const OWN_VARIABLE: &str = "ASMT_CONFIG";
 /// Largest configuration that is read.
 const MAX_CONFIGURATION_BYTES: u64 = 4 << 20;
-/// Most main devices of a namespace. Source: `AS_STORAGE_MAX_DEVICES` of the server's public headers.
-const MAX_DEVICES: usize = 128;
-
 /// Where to look, as it was asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
@@ -111,7 +107,7 @@ pub fn add_history(evidence: &mut Evidence) {
 /// Every path that a configuration names for storage.
 fn device_paths(config: &ServerConfig) -> impl Iterator<Item = String> {
     let lines = config.namespaces.values().flat_map(|namespace| &namespace.devices);
-    lines.flat_map(|line| std::iter::once(line.main.clone()).chain(line.shadow.clone()))
+    lines.flat_map(|line| line.paths().map(str::to_owned))
 }
 
 /// Looks for disks that have another path than when they were noted, by what stays with them.
@@ -195,14 +191,7 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
     }
     let bytes = bytes_of(&path).map_err(unreadable)?;
-    let config = server_config::parse(&bytes).map_err(|refused| {
-        let line = refused.line.map_or(String::new(), |line| format!("line {line}: "));
-        unreadable(format!("cannot be understood: {line}{}", refused.text))
-    })?;
-    if let Some((name, namespace)) = config.namespaces.iter().find(|(_, namespace)| namespace.devices.len() > MAX_DEVICES) {
-        let count = namespace.devices.len();
-        return Err(unreadable(format!("names {count} devices for namespace '{name}', expected at most {MAX_DEVICES}")));
-    }
+    let config = server_config::parse(&bytes).map_err(|refused| unreadable(format!("cannot be understood: {refused}")))?;
     Ok(Configuration::Read { path: shown.to_string(), config })
 }
 
@@ -225,10 +214,4 @@ pub fn first_difference(before: &Evidence, now: &Evidence) -> Option<String> {
     }
     let state = |evidence: &Evidence, path: &String| evidence.devices.get(path).map(|device| device.state.clone());
     before.devices.keys().find(|path| state(before, path) != state(now, path)).cloned()
-}
-
-/// The devices that are to be noted for a namespace, as the configuration or the command line has them.
-pub fn of_namespace<'e>(evidence: &'e Evidence, name: &NamespaceName) -> Vec<&'e Device> {
-    let is_of = |device: &&Device| matches!(&device.state, DeviceState::Header(header) if header.name.as_ref() == Some(name));
-    evidence.devices.values().filter(is_of).collect()
 }

@@ -59,6 +59,10 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
     for trace in noted {
         match change(trace) {
             Ok(change) => compared.push(ComparedTrace { path: trace.path.clone(), change }),
+            // A manifest may claim anything: what no path can be cannot be compared.
+            Err(error) if is_no_path(&error) => {
+                compared.push(ComparedTrace { path: trace.path.clone(), change: TraceChange::Changed });
+            }
             Err(error) => hidden(&trace.path, error, unseen)?,
         }
     }
@@ -247,6 +251,10 @@ fn metadata(path: &Path) -> Result<Option<TraceState>> {
         hasher.update(&[0]);
     }
     Ok(Some(TraceState { inode: 0, size, modified_ns: latest, digest: hasher.finalize(), is_finished: false }))
+}
+
+fn is_no_path(error: &Error) -> bool {
+    matches!(error.io_kind(), Some(ErrorKind::InvalidInput | ErrorKind::InvalidFilename))
 }
 
 fn is_missing(error: &Error) -> bool {
