@@ -120,7 +120,7 @@ fn exit_of(kind: &str) -> i32 {
 }
 
 impl Call {
-    fn request(&self) -> String {
+    fn request(&self, host: &Host) -> String {
         let config = match &self.naming {
             Naming::Option(path) => Some(path.clone()),
             Naming::Mistyped => Some("/no/such/aerospike.conf".into()),
@@ -131,14 +131,14 @@ impl Call {
             "verb": self.verb, "directory": self.directory, "instance": self.instance,
             "namespaces": self.namespace.as_ref().map(|name| [name]), "compress": self.compress, "check": false, "threads": 1,
             "analyze": self.is_analysis, "require_manifest": false, "allow_volatile": true, "config": config, "devices": devices,
-            "force_stale": false, "force_host": false, "require_proof": self.require_proof, "restorable": self.is_restorable,
+            "force_stale": host.is_forced && self.verb == Verb::Restore, "force_host": false, "require_proof": self.require_proof, "restorable": self.is_restorable,
         });
         request.to_string()
     }
 
     fn command(&self, host: &Host, machine: &Machine) -> Command {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("drive").arg(self.request()).env_clear();
+        command.arg("drive").arg(self.request(host)).env_clear();
         command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "0").env("TZ", "UTC");
         command.env("ASMT_RUNTIME_DIR", host.root.join("run"));
         let config = if let Naming::Variable(path) = &self.naming { path.clone() } else { host.root.join("no.conf") };
@@ -171,7 +171,7 @@ impl Call {
                 let mut text = String::new();
                 reader.read_to_string(&mut text).expect("text");
                 let ended = ended.expect("to trace");
-                assert!(!ended.is_endless, "a run does not end: {}", self.request());
+                assert!(!ended.is_endless, "a run does not end: {}", self.request(host));
                 (ended.status, ended.signal, text)
             }
         };
@@ -203,4 +203,18 @@ fn outcome_of(status: Option<i32>, signal: Option<i32>, text: String) -> Outcome
     notes.sort_unstable();
     notes.dedup();
     Outcome { exit: Some(exit), problems, notes, text: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_are_those_of_the_command_line() {
+        let table = include_str!("../../../src/errors.ts");
+        for kind in ["failed", "usage", "refused", "stale", "damaged", "no-room", "nothing-to-do", "bug", "interrupted"] {
+            let entry = format!("kind: '{kind}', status: {},", exit_of(kind));
+            assert!(table.contains(&entry), "no {entry}");
+        }
+    }
 }

@@ -31,6 +31,8 @@ pub struct Host {
     pub clock_library: Option<PathBuf>,
     /// Whether asmt is expected to read login records here.
     pub has_login_records: bool,
+    /// Restores are forced, to see that the oracle finds it.
+    pub is_forced: bool,
 }
 
 fn mount(words: &[&str], target: &Path) -> io::Result<()> {
@@ -64,7 +66,8 @@ impl Host {
         for place in ["/var/log", "/opt", "/run/systemd", "/dev/shm"] {
             mount_empty(place)?;
         }
-        Ok(Self { root: root.to_owned(), clock_library, has_login_records: cfg!(target_arch = "x86_64") })
+        let (has_login_records, is_forced) = (cfg!(target_arch = "x86_64"), false);
+        Ok(Self { root: root.to_owned(), clock_library, has_login_records, is_forced })
     }
 }
 
@@ -155,13 +158,7 @@ impl Machine {
         let _ = fs::remove_dir_all(&run);
         DirBuilder::new().mode(0o700).create(&run).expect("a directory");
         if self.is_recording {
-            let mut record = [0; LOGIN_RECORD_BYTES];
-            record[..2].copy_from_slice(&LOGIN_BOOT.to_le_bytes());
-            record[8] = b'~';
-            record[40..42].copy_from_slice(b"~~");
-            record[44..50].copy_from_slice(b"reboot");
-            record[340..344].copy_from_slice(&(self.now_s() as u32).to_le_bytes());
-            self.records.extend(record);
+            self.records.extend(boot_record(self.now_s()));
             fs::write(LOGIN_RECORDS, &self.records).expect("login records");
             set_time(Path::new(LOGIN_RECORDS), self.now_s());
         }
@@ -196,9 +193,31 @@ impl Machine {
     }
 }
 
+/// The login record of a boot.
+fn boot_record(at_s: i64) -> [u8; LOGIN_RECORD_BYTES] {
+    let mut record = [0; LOGIN_RECORD_BYTES];
+    record[..2].copy_from_slice(&LOGIN_BOOT.to_le_bytes());
+    record[8] = b'~';
+    record[40..42].copy_from_slice(b"~~");
+    record[44..50].copy_from_slice(b"reboot");
+    record[340..344].copy_from_slice(&(at_s as u32).to_le_bytes());
+    record
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn a_boot_is_recorded_as_other_programs_read_it() {
+        let path = std::env::temp_dir().join(format!("asmt-sequences-wtmp-{}", std::process::id()));
+        fs::write(&path, boot_record(BEGIN_S)).expect("written");
+        let done = Command::new("utmpdump").arg(&path).output().expect("utmpdump");
+        fs::remove_file(&path).expect("removed");
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(text.starts_with("[2] ") && text.contains("[reboot ") && text.contains("[2026-03-01T00:00:00"), "{text}");
+    }
 
     #[test]
     fn a_time_is_shown_as_the_clock_takes_it() {

@@ -4,6 +4,8 @@
 //! Promise: the same seed gives the same sequence; a wrong one is printed whole, with the seed that tries it again; exit
 //! status 1 if there is one. Leaves nothing behind: mounts, loop devices, host name and IPC namespaces go with the process.
 
+#![forbid(unsafe_code)]
+
 mod asmt;
 mod dice;
 mod disk;
@@ -34,6 +36,7 @@ asmt-sequences: random sequences of events on a node, and whether a stale backup
   --seconds T    ends after so long
   --part I/N     the I-th of N parts
   --only SEED    this sequence alone, told from begin to end
+  --forced       every restore is forced: stale ones must then be found wrong
 ";
 /// Where the sequences' file system is mounted, for this process alone: a place that every Linux has.
 const ROOT: &str = "/mnt";
@@ -53,13 +56,18 @@ struct Options {
     limit: Option<Duration>,
     part: (u64, u64),
     only: Option<u64>,
+    is_forced: bool,
 }
 
 impl Options {
     fn parse(words: &[String]) -> Result<Self, String> {
-        let mut options = Self { count: 10_000, seed: 1, limit: None, part: (0, 1), only: None };
+        let mut options = Self { count: 10_000, seed: 1, limit: None, part: (0, 1), only: None, is_forced: false };
         let mut words = words.iter();
         while let Some(word) = words.next() {
+            if word == "--forced" {
+                options.is_forced = true;
+                continue;
+            }
             let value = words.next().ok_or_else(|| format!("{word} takes a value"))?;
             let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{word} {value:?} cannot be read"));
             match word.as_str() {
@@ -107,9 +115,9 @@ fn clock_library() -> Option<PathBuf> {
 
 fn run(options: &Options) -> ExitCode {
     let host = match Host::set_up(Path::new(ROOT), clock_library()) {
-        Ok(host) => host,
+        Ok(host) => Host { is_forced: options.is_forced, ..host },
         Err(error) => {
-            println!("# skipped: {error}");
+            println!("# note: skipped: {error}");
             return ExitCode::from(SKIPPED);
         }
     };
@@ -220,10 +228,10 @@ fn finish(host: &Host, pool: &Pool, counts: &Counts) {
         println!("# {count:>7} {name}");
     }
     if host.clock_library.is_none() {
-        println!("# events of the clock are left out: there is no libfaketime");
+        println!("# note: events of the clock are left out: there is no libfaketime");
     }
     if pool.nodes().len() < LOOP_DEVICES {
-        println!("# {} loop devices: files take the place of the others", pool.nodes().len());
+        println!("# note: {} loop devices: files take the place of the others", pool.nodes().len());
     }
     let Counts { sequences, events, wrong, not_told, .. } = counts;
     let right = if *wrong == 0 && *sequences > 0 { "ok" } else { "not ok" };
