@@ -10,7 +10,7 @@ mod layout;
 mod make;
 mod memory;
 mod node;
-mod rng;
+pub mod rng;
 
 use args::Args;
 use std::io::Write;
