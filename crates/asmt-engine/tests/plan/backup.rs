@@ -151,7 +151,7 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
         (
             |found| base(&mut segment(found, BASE).header).shutdown = 0,
             "namespace 'test'",
-            "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
+            "start the server, stop it cleanly and wait until asd has gone, then back up (that start is a cold one: records that are in memory only are lost); after a crash there is nothing to save",
         ),
         (
             |found| segment(found, TREEX).stat.size_bytes = 0,
