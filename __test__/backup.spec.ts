@@ -253,6 +253,27 @@ const refusals: Refusal[] = [
     code: 'segments-incomplete',
     message: /counts 0 secondary stages/,
   },
+  {
+    what: 'no second stripe',
+    make: ['--stripes', '2'],
+    spoil: [['remove', ...key('ad001001')]],
+    code: 'set-torn',
+    message: /data stripe ad001000 counts 2 data stripes, found 1/,
+  },
+  {
+    what: 'stripes of two sets',
+    make: ['--stripes', '2'],
+    spoil: [['poke', ...key('ad001001'), '--offset', '48', '--hex', '00']],
+    code: 'set-torn',
+    message: /data stripes are of two sets: ad001000 has random [0-9a-f]{16}, ad001001 has/,
+  },
+  {
+    what: 'stripes that are not trusted',
+    make: ['--stripes', '2', '--no-index', '--untrusted'],
+    spoil: [],
+    code: 'set-torn',
+    message: /ad001000 is not marked as trusted: the server did not stop cleanly \(2 of 2 data stripes\)/,
+  },
 ];
 
 for (const { what, make = [], spoil, code, message } of refusals) {

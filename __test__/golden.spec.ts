@@ -1,6 +1,6 @@
 /** Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), both ways. */
 
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import test, { type ExecutionContext } from 'ava';
@@ -84,6 +84,49 @@ test('a gzip file with its magic in the reversed order is accepted', async (t) =
   await machine.expect(0, ['restore', directory]);
   t.is(await machine.memory(), segments);
 });
+
+const tears: Readonly<Record<string, { readonly tear: (path: (name: string) => string) => void; readonly message: RegExp }>> = {
+  'a stripe is missing': {
+    tear: (path) => unlinkSync(path('ad007002.dat')),
+    message: /namespace 'cache': data stripe ad007000 counts 3 data stripes, found 2/,
+  },
+  'the first stripe is missing': {
+    tear: (path) => unlinkSync(path('ad007000.dat')),
+    message: /namespace 'cache': data stripes that are missing: 0\n/,
+  },
+  'stripes are of two sets': {
+    tear: (path) => overwrite(path('ad007001.dat'), 48, Buffer.of(1)),
+    message: /two sets: ad007000 has random 1122334455667788, ad007001 has random 1122334455667701/,
+  },
+  'a stripe is not trusted': {
+    tear: (path) => overwrite(path('ad007001.dat'), 56, Buffer.of(0)),
+    message: /data stripe ad007001 is not marked as trusted/,
+  },
+};
+
+function overwrite(file: string, offset: number, bytes: Buffer) {
+  const contents = readFileSync(file);
+  bytes.copy(contents, offset);
+  writeFileSync(file, contents);
+}
+
+for (const [what, { tear, message }] of Object.entries(tears)) {
+  test(`a backup of ASMT's that a server would not start with is refused, whatever is forced: ${what}`, async (t) => {
+    const machine = await Machine.start(t);
+    const { directory } = machine.golden('raw-data-only');
+    tear((name) => join(directory, name));
+    for (const args of [['verify'], ['restore'], ['restore', '--force-stale', '--force-host']]) {
+      const done = await machine.expect(5, [...args, directory]);
+      t.regex(done.stderr, message, show(done));
+      t.is(await machine.memory(), '');
+    }
+    const { error } = await machine.json(5, ['restore', directory]);
+    t.true(
+      error?.problems.every((problem) => problem.code === 'backup-set-torn'),
+      JSON.stringify(error),
+    );
+  });
+}
 
 const reference = process.env['ASMT_REFERENCE'] ?? '';
 

@@ -8,9 +8,22 @@
  */
 
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { chmodSync, chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import {
+  chmodSync,
+  chownSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import { crc32 } from 'node:zlib';
 
 import test, { type ExecutionContext } from 'ava';
 
@@ -88,33 +101,125 @@ export interface Holder {
   end(): Promise<void>;
 }
 
+/** Namespaces that live as long as nobody ends them. */
+class Namespaces {
+  readonly #holder: ChildProcess;
+  readonly #gone: Promise<unknown>;
+  readonly #kinds: readonly string[];
+
+  private constructor(holder: ChildProcess, kinds: readonly string[]) {
+    this.#holder = holder;
+    this.#gone = new Promise((done) => holder.once('exit', done));
+    this.#kinds = kinds;
+  }
+
+  static async start(kinds: readonly string[], options: readonly string[] = []): Promise<Namespaces> {
+    // It ends when its input does: also when this process is killed.
+    const words = [...kinds.map((kind) => `--${kind}`), ...options, 'sh', '-c', 'echo ready; exec cat'];
+    const holder = spawn('unshare', words, { stdio: ['pipe', 'pipe', 'inherit'] });
+    const { stdout } = collect(holder);
+    const namespaces = new Namespaces(holder, kinds);
+    await until('namespaces', () => stdout().includes('ready'));
+    return namespaces;
+  }
+
+  /** Options of `nsenter`. */
+  get entered(): string[] {
+    const file: Readonly<Record<string, string>> = { mount: 'mnt' };
+    return this.#kinds.map((kind) => `--${kind}=/proc/${this.#holder.pid}/ns/${file[kind] ?? kind}`);
+  }
+
+  async end(): Promise<void> {
+    this.#holder.stdin?.end();
+    await this.#gone;
+  }
+}
+
+/** What a host has of its own, by its name in the machine's directory. */
+const OF_HOST = { etc: '/etc', var_log: '/var/log', host_run: '/run', boot_id: '/proc/sys/kernel/random/boot_id' } as const;
+
+/** A directory that is removed when the test ends. */
+function directoryOf(t: ExecutionContext): string {
+  const directory = mkdtempSync(join(process.env['ASMT_TEST_TMP'] ?? tmpdir(), 'asmt-test-'));
+  t.teardown(() => rmSync(directory, { recursive: true, force: true }));
+  mkdirSync(join(directory, 'run'), { mode: 0o700 });
+  return directory;
+}
+
 /** An IPC namespace and a directory, as of a machine of its own. */
 export class Machine {
   readonly #t: ExecutionContext;
-  readonly #holder: ChildProcess;
+  readonly #ipc: Namespaces;
+  /** Mounts and host name, if it has its own. */
+  readonly #host: Namespaces | null;
   /** A directory of its own, removed when the test ends. */
   readonly directory: string;
+  /** Its first process, if it has one: all others run beside it. */
+  init: number | null = null;
 
-  private constructor(t: ExecutionContext, holder: ChildProcess, directory: string) {
+  private constructor(t: ExecutionContext, ipc: Namespaces, host: Namespaces | null, directory: string) {
     this.#t = t;
-    this.#holder = holder;
+    this.#ipc = ipc;
+    this.#host = host;
     this.directory = directory;
+    t.teardown(() => ipc.end());
   }
 
   static async start(t: ExecutionContext): Promise<Machine> {
-    const directory = mkdtempSync(join(process.env['ASMT_TEST_TMP'] ?? tmpdir(), 'asmt-test-'));
-    // It ends when its input does: also when this process is killed.
-    const holder = spawn('unshare', ['--ipc', 'sh', '-c', 'echo ready; exec cat'], { stdio: ['pipe', 'pipe', 'inherit'] });
-    const { stdout } = collect(holder);
-    await until('an IPC namespace', () => stdout().includes('ready'));
-    t.teardown(async () => {
-      const gone = new Promise((done) => holder.once('exit', done));
-      holder.stdin?.end();
-      await gone;
-      rmSync(directory, { recursive: true, force: true });
-    });
-    mkdirSync(join(directory, 'run'), { mode: 0o700 });
-    return new Machine(t, holder, directory);
+    const directory = directoryOf(t);
+    return new Machine(t, await Namespaces.start(['ipc']), null, directory);
+  }
+
+  /**
+   * The same with a boot id, a host name, and `/etc`, `/var/log` and `/run` of its own (`etc`,
+   * `var_log` and `host_run` in its directory): it can be rebooted, and nothing of what this
+   * machine remembers is seen. For root of the machine.
+   */
+  static async startHost(t: ExecutionContext): Promise<Machine> {
+    const directory = directoryOf(t);
+    const host = await Namespaces.start(['mount', 'uts'], ['--propagation', 'private']);
+    t.teardown(() => host.end());
+    const machine = new Machine(t, await Namespaces.start(['ipc']), host, directory);
+    cpSync('/etc', machine.path('etc'), { recursive: true, verbatimSymlinks: true });
+    writeFileSync(machine.path('etc', 'machine-id'), `${randomUUID().replaceAll('-', '')}\n`);
+    for (const name of ['var_log', 'host_run']) mkdirSync(machine.path(name));
+    machine.#boot();
+    for (const [name, place] of Object.entries(OF_HOST)) await machine.mount(machine.path(name), place);
+    return machine;
+  }
+
+  /** Another container on this machine: it shares all but shared memory. */
+  async container(): Promise<Machine> {
+    return new Machine(this.#t, await Namespaces.start(['ipc']), this.#host, this.directory);
+  }
+
+  /**
+   * Ends its IPC namespace, as when a container goes: its segments are gone, and the boot goes on.
+   */
+  async end(): Promise<void> {
+    await this.#ipc.end();
+  }
+
+  /** A reboot: another boot id, and no segments. Gives the new boot id; only of a host. */
+  async reboot(): Promise<string> {
+    await this.sim('remove');
+    return this.#boot();
+  }
+
+  /** Its boot id is that of the file, which is mounted. */
+  #boot(): string {
+    const id = randomUUID();
+    writeFileSync(this.path('boot_id'), `${id}\n`);
+    return id;
+  }
+
+  /**
+   * Mounts something that nobody else sees, as a bind mount if no options are given; only of a
+   * host.
+   */
+  async mount(what: string, place: string, ...options: string[]): Promise<void> {
+    const done = await this.exec('mount', [...(options.length > 0 ? options : ['--bind']), what, place]);
+    if (done.status !== 0) throw new Error(show(done));
   }
 
   /** A path in its directory. */
@@ -122,9 +227,11 @@ export class Machine {
     return join(this.directory, ...names);
   }
 
-  /** The command line that runs `command` in its namespace. */
+  /** The command line that runs `command` in its namespaces. */
   within(command: string, args: readonly string[]): [string, string[]] {
-    return ['nsenter', [`--ipc=/proc/${this.#holder.pid}/ns/ipc`, '--', command, ...args]];
+    const host = this.#host === null ? [] : [...this.#host.entered, `--wdns=${ROOT}`];
+    const init = this.init === null ? [] : [`--pid=/proc/${this.init}/ns/pid`, `--mount=/proc/${this.init}/ns/mnt`];
+    return ['nsenter', [...this.#ipc.entered, ...host, ...init, '--', command, ...args]];
   }
 
   /** Its configuration, which is not there unless a test writes it: never that of the machine that the tests run on. */
@@ -265,15 +372,36 @@ export class Machine {
   }
 }
 
+export const MANIFEST = 'asmt-manifest-0-test.json';
+
+/**
+ * The manifest of namespace 'test' in a backup: its lines but the last, which holds their checksum.
+ */
+export function manifestLines(directory: string): string[] {
+  return readFileSync(join(directory, MANIFEST), 'utf8').trimEnd().split('\n').slice(0, -1);
+}
+
+/** Writes such a manifest with a checksum that is right. */
+export function sealManifest(directory: string, lines: readonly string[]): void {
+  const body = lines.map((line) => `${line}\n`).join('');
+  const seal = `{"end":true,"crc32":"${crc32(body).toString(16).padStart(8, '0')}"}\n`;
+  writeFileSync(join(directory, MANIFEST), body + seal);
+}
+
 /** A test where `condition` holds; else one that is skipped, and says why. */
 export function testIf(condition: boolean, why: string): (title: string, body: (t: ExecutionContext) => unknown) => void {
   return (title, body) => (condition ? test(title, body) : test.skip(`${title} (skipped: ${why})`, body));
 }
 
-const HAS_STRACE = spawnSync('strace', ['--version']).status === 0;
+const has = (program: string): boolean => spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
 
 /** For tests that interfere with single system calls. */
-export const testTraced = testIf(HAS_STRACE, 'strace is not installed');
+export const testTraced = testIf(has('strace'), 'strace is not installed');
 
 /** For tests that need what only root of the machine has: other owners, other users, mounts. */
 export const testAsRoot = testIf(IS_REAL_ROOT, 'only root of the machine may give files to others and mount');
+
+/** The same, of tests that use a program that not every machine has. */
+export function testAsRootWith(program: string): ReturnType<typeof testIf> {
+  return testIf(IS_REAL_ROOT && has(program), `only root of the machine may mount, and ${program} may not be installed`);
+}

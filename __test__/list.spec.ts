@@ -56,7 +56,7 @@ test('namespaces of all instances, by name, with what is resident', async (t) =>
   t.regex((await machine.expect(0, ['list', '-n', 'cache'])).stdout, /cache/);
 });
 
-test('states: running, not cleanly shut down, incomplete, unknown version', async (t) => {
+test('states: running, torn, not cleanly shut down, incomplete, unknown version', async (t) => {
   const machine = await Machine.start(t);
   const state = async () => (await machine.json(0, ['list'])).report?.namespaces.map((namespace) => namespace.state);
   await machine.sim('make', '--stripes', '2');
@@ -64,6 +64,9 @@ test('states: running, not cleanly shut down, incomplete, unknown version', asyn
   const holder = await machine.hold();
   t.deepEqual(await state(), ['running']);
   await holder.end();
+  await machine.sim('poke', '--key', 'ad001001', '--offset', '56', '--hex', '00');
+  t.deepEqual(await state(), ['torn']);
+  await machine.sim('poke', '--key', 'ad001001', '--offset', '56', '--hex', '01');
   await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00');
   t.deepEqual(await state(), ['unclean']);
   await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '01');

@@ -17,6 +17,8 @@ test('defaults', (t) => {
     force_stale: false,
     force_host: false,
     allow_volatile: false,
+    require_proof: false,
+    restorable: false,
   };
   t.deepEqual(meaning('backup', {}, ['d']).request, { verb: 'backup', directory: 'd', instance: 0, ...base });
   t.deepEqual(meaning('restore', {}, ['d']).request, { verb: 'restore', directory: 'd', instance: 0, ...base });
@@ -55,9 +57,17 @@ test('everything at once', (t) => {
     force_stale: true,
     force_host: false,
     allow_volatile: false,
+    require_proof: false,
+    restorable: false,
   });
   t.true(meant.verbose && meant.json);
   t.deepEqual(meant.remarks, []);
+});
+
+test('what is asked of proof', (t) => {
+  t.true(meaning('restore', { 'require-proof': true }, ['d']).request.require_proof);
+  const { request } = meaning('verify', { 'require-proof': true, restorable: true }, ['d']);
+  t.true(request.require_proof && request.restorable);
 });
 
 test('-z with a restore is remarked on, not refused', (t) => {
@@ -105,6 +115,9 @@ const refused: [Verb, Values, string[], RegExp][] = [
   ['backup', { 'force-host': true }, ['d'], /backup takes no --force-host/],
   ['verify', { 'force-stale': true }, ['d'], /verify takes no --force-stale/],
   ['retire', { config: '/c' }, ['d'], /retire takes no --config/],
+  ['backup', { 'require-proof': true }, ['d'], /backup takes no --require-proof/],
+  ['restore', { restorable: true }, ['d'], /restore takes no --restorable/],
+  ['restore', { 'require-proof': true, 'force-stale': true }, ['d'], /--require-proof and --force-stale are both given/],
   ['retire', {}, [], /retire needs a directory/],
   ['restore', { config: '' }, ['d'], /--config is empty text/],
   ['restore', { device: '/dev/a,,/dev/b' }, ['d'], /a path of --device is empty text/],

@@ -141,6 +141,7 @@ const report: Report = {
   total_bytes: 2 ** 20,
   data_bytes: 2 ** 19,
   reserve_bytes: null,
+  restorability: [],
   elapsed_ms: 1000,
 };
 
@@ -156,6 +157,19 @@ test('a summary says what, from where, how much and how fast', (t) => {
     text.includes(String.raw`restored 1 namespace from /d\u{1b}: 1.00 MiB (512 KiB of it data) in 1.00 s, 1.00 MiB/s`),
     text,
   );
+});
+
+test('the last sentence of a verification: what a restore would come to, and why', (t) => {
+  const sentence = (accepted: boolean, proven: boolean, messages: string[]) => {
+    const reasons = messages.map((message) => problem(message, ''));
+    return render.restorability(plain, 'instance 3: ', { accepted, proven, reasons }, 4);
+  };
+  const start = 'instance 3: a restore here would be';
+  t.is(sentence(true, true, []), `${start} accepted: the storage devices prove that the server has not run since the backup\n`);
+  t.is(sentence(true, false, []), `${start} accepted: but nothing proves that the server has not run since the backup\n`);
+  t.is(sentence(false, false, ['a\u001bb']), String.raw`${start} refused (exit status 4) because a\u{1b}b` + '\n');
+  t.regex(sentence(false, false, ['a', 'b']), /because a \(and 1 more reason\)\n$/);
+  t.regex(sentence(false, false, ['a', 'b', 'c']), /because a \(and 2 more reasons\)\n$/);
 });
 
 test('the plan of an analysis says what goes where, and how to do it', (t) => {

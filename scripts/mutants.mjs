@@ -1,6 +1,7 @@
 /**
- * `npm run test:mutants`: changes the engine's plan, commit, format and store in every way that cargo-mutants knows, one at a
- * time, and shows which changes no test notices; `-- --file NAME` one of them, `--shard I/N` a part.
+ * `npm run test:mutants`: changes the engine's plan, commit, format, store, segment and sets in every way that cargo-mutants knows,
+ * one at a time, and shows which changes no test notices; `-- --file NAME` one of them, `--shard I/N` a part. In segment, which
+ * is all layout, each number is changed, too, and only tests that use bytes of other programs count.
  *
  * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its own; each file is judged by its
  * own tests and no others, for that takes seconds; ends by 1 if a change is not noticed that `.cargo/mutants.toml` does not
@@ -12,6 +13,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
+import { judgeNumbers } from './numbers.mjs';
 import { ROOT, ipcNamespace, step, temporaries } from './setup.mjs';
 
 /** What cargo test is told for each file: the quickest tests that hold all of it. */
@@ -20,11 +22,18 @@ const TESTS = {
   commit: ['--test', 'commit'],
   format: ['--lib', 'format::'],
   store: ['--test', 'store'],
+  segment: ['--test', 'witness'],
+  sets: ['--lib', 'layout::sets'],
 };
+/** Where a file is, if not beside the others. */
+const FOLDERS = { sets: 'layout/' };
 /** What cargo-mutants ends by if all was noticed, and if a test did not end. */
 const [DONE, ENDLESS] = [0, 3];
 /** Building takes most of the time: no optimisation, and no debug information. */
 const QUICK = { CARGO_PROFILE_TEST_OPT_LEVEL: '0', CARGO_PROFILE_TEST_DEBUG: '0', CARGO_PROFILE_DEV_DEBUG: '0' };
+
+/** Files whose numbers are facts about Aerospike. */
+const LAYOUT = new Set(['segment']);
 
 const { values } = parseArgs({ options: { file: { type: 'string' }, shard: { type: 'string' } } });
 if (values.file !== undefined && !Object.hasOwn(TESTS, values.file)) {
@@ -37,17 +46,24 @@ if (spawnSync('cargo', ['mutants', '--version']).status !== 0) {
 }
 const scratch = mkdtempSync(join(temporaries(), 'asmt-mutants-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-for (const file of values.file === undefined ? Object.keys(TESTS) : [values.file]) judge(file);
+const env = { ...process.env, ...QUICK, TMPDIR: scratch, ASMT_RUNTIME_DIR: scratch, ASMT_CONFIG: join(scratch, 'none.conf') };
+const prefix = ipcNamespace() ?? [];
+for (const file of values.file === undefined ? Object.keys(TESTS) : [values.file]) {
+  judge(file);
+  const isLayout = LAYOUT.has(file);
+  if (isLayout && !judgeNumbers({ file, tests: TESTS[file], scratch, shard: values.shard, env, prefix })) process.exitCode = 1;
+}
 
 function judge(file) {
   const output = join(scratch, file);
-  const words = ['mutants', '--package', 'asmt-engine', '--file', `crates/asmt-engine/src/${file}.rs`, '--output', output];
+  const source = `crates/asmt-engine/src/${FOLDERS[file] ?? ''}${file}.rs`;
+  const words = ['mutants', '--package', 'asmt-engine', '--file', source, '--output', output];
   words.push('--no-times', '--timeout', '120', '--build-timeout', '300', ...(values.shard ? ['--shard', values.shard] : []));
-  const [program, ...before] = [...(ipcNamespace() ?? []), 'cargo'];
+  const [program, ...before] = [...prefix, 'cargo'];
   const { status } = spawnSync(program, [...before, ...words, '--', ...TESTS[file]], {
     cwd: ROOT,
     stdio: 'inherit',
-    env: { ...process.env, ...QUICK, TMPDIR: scratch, ASMT_RUNTIME_DIR: scratch, ASMT_CONFIG: join(scratch, 'none.conf') },
+    env,
   });
   const count = (outcome) => {
     try {

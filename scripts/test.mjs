@@ -52,6 +52,7 @@ build();
 await rustTests();
 await loops('power.mjs');
 await loops('faults.mjs');
+await loops('sequences.mjs');
 await specs();
 finding('nothing left over', difference(leftovers(), before));
 end();

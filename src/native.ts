@@ -8,7 +8,7 @@
 
 import { createRequire } from 'node:module';
 
-import { AsmtError, type ErrorText } from './errors.ts';
+import { AsmtError, type ErrorText, type Problem } from './errors.ts';
 import type { Verb } from './options.ts';
 
 export interface Request {
@@ -32,6 +32,10 @@ export interface Request {
   force_host: boolean;
   /** Backup: go to a file system in memory, too. */
   allow_volatile: boolean;
+  /** Restore and verify: refuse where no storage device proves that the server has not run since the backup. */
+  require_proof: boolean;
+  /** Verify: fail as a restore here would. */
+  restorable: boolean;
 }
 
 export interface NamespaceReport {
@@ -44,7 +48,7 @@ export interface NamespaceReport {
   data_nsid: number | null;
   base_version: number | null;
   /** List only. */
-  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'unreadable' | 'unknown-version' | 'data-only' | null;
+  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'torn' | 'unreadable' | 'unknown-version' | 'data-only' | null;
   segment_count: number;
   size_bytes: number;
   resident_bytes: number | null;
@@ -94,7 +98,19 @@ export interface Report {
   data_bytes: number | null;
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
+  /** Verify only: one entry for each instance. */
+  restorability: Restorability[];
   elapsed_ms: number;
+}
+
+/** Whether a restore of an instance would be accepted, apart from what is in memory now. */
+export interface Restorability {
+  instance: number;
+  accepted: boolean;
+  /** A storage device of each namespace proves that the server has not run since the backup. */
+  proven: boolean;
+  /** Why it would be refused, the weightiest reason first. */
+  reasons: Problem[];
 }
 
 export interface Outcome {

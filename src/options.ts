@@ -77,7 +77,17 @@ export const OPTIONS = [
     verbs: WITH_DATA,
     help: 'its storage devices and files, if not as configured',
   },
-  { name: 'force-stale', verbs: ['backup', 'restore'], help: 'override: stale, used, retired, or not to be told' },
+  {
+    name: 'require-proof',
+    verbs: ['restore', 'verify'],
+    help: 'refuse if no storage device proves that the backup is current',
+  },
+  { name: 'restorable', verbs: ['verify'], help: 'fail as a restore here would (memory in use is not considered)' },
+  {
+    name: 'force-stale',
+    verbs: ['backup', 'restore'],
+    help: 'go on although it is stale, used or retired, or that cannot be told',
+  },
   { name: 'force-host', verbs: ['restore'], help: "override: take another host's backup" },
   {
     name: 'allow-volatile',

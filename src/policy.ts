@@ -42,6 +42,12 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
       message: '-z says nothing to a restore: compressed files are recognised by themselves',
     });
   }
+  if (values['require-proof'] && values['force-stale']) {
+    throw AsmtError.usage(
+      '--require-proof and --force-stale are both given',
+      'give one of them: the first refuses where nothing proves that the backup is current, the second restores all the same',
+    );
+  }
   const request: Request = {
     verb,
     directory,
@@ -58,6 +64,8 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
     force_stale: values['force-stale'] === true,
     force_host: values['force-host'] === true,
     allow_volatile: values['allow-volatile'] === true,
+    require_proof: values['require-proof'] === true,
+    restorable: values.restorable === true,
   };
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
 }

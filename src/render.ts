@@ -8,7 +8,7 @@
 import type { ChalkInstance } from 'chalk';
 
 import type { ErrorText, Problem } from './errors.ts';
-import type { NamespaceReport, Progress, Remark, Report, SegmentReport } from './native.ts';
+import type { NamespaceReport, Progress, Remark, Report, Restorability, SegmentReport } from './native.ts';
 import type { Names } from './users.ts';
 
 const PAST: Readonly<Record<Report['verb'], string>> = {
@@ -97,6 +97,7 @@ const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = 
   running: 'running: a process has it attached',
   unclean: 'not cleanly shut down',
   incomplete: 'incomplete',
+  torn: 'its data stripes are no whole set',
   unreadable: 'cannot be read: not yours, and you are not root',
   'unknown-version': 'unknown version',
   'data-only': 'data only: can be backed up',
@@ -192,14 +193,39 @@ function plural(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? '' : 's'}`;
 }
 
+/** Latest time that a `Date` can hold, milliseconds since 1970; a manifest may claim any. */
+const LATEST_DATE_MS = 8.64e15;
+
+function date(ms: number): string {
+  return ms > LATEST_DATE_MS ? 'at a time beyond all calendars' : new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+}
+
+/** The last sentence of a verification: what a restore here would come to. */
+export function restorability(
+  chalk: ChalkInstance,
+  place: string,
+  { accepted, proven, reasons }: Omit<Restorability, 'instance'>,
+  status: number,
+): string {
+  if (accepted) {
+    const proof = proven
+      ? 'the storage devices prove that the server has not run since the backup'
+      : 'but nothing proves that the server has not run since the backup';
+    return `${place}a restore here would be ${chalk.green('accepted')}: ${proof}\n`;
+  }
+  const [first, ...more] = reasons;
+  const rest = more.length > 0 ? ` (and ${plural(more.length, 'more reason')})` : '';
+  const why = visible(first?.message ?? 'of an unknown reason');
+  return `${place}a restore here would be ${chalk.red('refused')} (exit status ${status}) because ${why}${rest}\n`;
+}
+
 /** What was done, or would be: a line a namespace and one in all. */
 export function summary(chalk: ChalkInstance, report: Report, command: string | null): string {
   const directory = visible(report.directory ?? '');
   const lines = report.namespaces.map((namespace) => {
     const what = `namespace ${nameOf(namespace)} of instance ${namespace.instance}: ${plural(namespace.segment_count, 'segment')}, ${size(namespace.size_bytes)}`;
     const files = namespace.file_bytes === null ? '' : `, ${size(namespace.file_bytes)} in files`;
-    const made =
-      namespace.created_ms === null ? '' : `, backed up ${new Date(namespace.created_ms).toISOString().replace(/\.\d+Z$/, 'Z')}`;
+    const made = namespace.created_ms === null ? '' : `, backed up ${date(namespace.created_ms)}`;
     return what + files + (report.verb === 'backup' ? '' : made);
   });
   const count = plural(report.namespaces.length, 'namespace');

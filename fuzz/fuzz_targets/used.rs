@@ -1,16 +1,19 @@
-//! Any text is a mark or an error; a mark is read back the same, and says of any backup whether it is its own.
+//! Any text is a mark of use, or none; one that is read says the same when it is written.
 
 #![no_main]
 
-use asmt_engine::used::Used;
+use asmt_engine::used::{Identity, Used};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
     let Ok(used) = Used::parse(text) else { return };
     let again = serde_json::to_string(&used).expect("plain structures always serialise");
     assert_eq!(Used::parse(&again).as_ref(), Ok(&used), "read back");
-    if let Some(boot_id) = used.backup_boot_id.as_deref() {
-        assert!(used.is_of(used.backup_ms, Some(boot_id)) && !used.is_of(used.backup_ms ^ 1, Some(boot_id)));
+    let identity = Identity { made_ms: used.backup_ms, boot_id: used.backup_boot_id.clone(), files: None };
+    if identity.boot_id.is_some() {
+        let other = Identity { made_ms: used.backup_ms ^ 1, ..identity.clone() };
+        assert!(used.is_of(&identity) && !used.is_of(&other));
     }
-    assert_eq!(used.is_of(0, None), used.retired.is_some() || !used.restores.is_empty());
+    let oldest = Identity { made_ms: 0, boot_id: None, files: None };
+    assert_eq!(used.is_of(&oldest), used.uses().next().is_some());
 });

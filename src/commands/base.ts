@@ -54,6 +54,8 @@ export abstract class AsmtCommand extends Command {
   crc = flag('crc');
   analyze = flag('analyze');
   requireManifest = flag('require-manifest');
+  requireProof = flag('require-proof');
+  restorable = flag('restorable');
   config = value('config');
   device = value('device');
   forceStale = flag('force-stale');
@@ -65,15 +67,16 @@ export abstract class AsmtCommand extends Command {
   protected abstract verb(): Verb;
 
   values(): Values {
-    const { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json } = this;
+    const { namespace, instance, threads, compress, crc, analyze, config, device, restorable, verbose, json } = this;
     const renamed = {
       path: this.directory,
       'require-manifest': this.requireManifest,
+      'require-proof': this.requireProof,
       'force-stale': this.forceStale,
       'force-host': this.forceHost,
       'allow-volatile': this.allowVolatile,
     };
-    return { namespace, instance, threads, compress, crc, analyze, config, device, verbose, json, ...renamed };
+    return { namespace, instance, threads, compress, crc, analyze, config, device, restorable, verbose, json, ...renamed };
   }
 
   /** The command that does what `--analyze` shows. */
@@ -82,6 +85,8 @@ export abstract class AsmtCommand extends Command {
     if (request.compress) words.push('-z');
     if (request.check) words.push('-c');
     if (request.require_manifest) words.push('--require-manifest');
+    if (request.require_proof) words.push('--require-proof');
+    if (request.restorable) words.push('--restorable');
     if (request.config !== null) words.push('--config', quoted(request.config));
     if (request.devices.length > 0) words.push('--device', quoted(request.devices.join(',')));
     if (request.force_stale) words.push('--force-stale');
@@ -96,11 +101,12 @@ export abstract class AsmtCommand extends Command {
 
   async execute(): Promise<number> {
     const meant = meaning(this.verb(), this.values(), this.operands);
-    const { outcome, signal } = await run(meant);
+    const { outcome, signal, shown } = await run(meant);
     const remarks = [...meant.remarks, ...(outcome.report?.remarks ?? [])];
     const status = exitStatus(outcome.ok ? null : (outcome.error?.kind ?? 'bug'), this.form, signal);
     if (outcome.report !== null) outcome.report.remarks = remarks;
-    for (const remark of remarks) process.stderr.write(render.remark(chalks.err, remark));
+    const unsaid = remarks.filter((remark) => !shown.has(remark.message));
+    for (const remark of unsaid) process.stderr.write(render.remark(chalks.err, remark));
     if (meant.json) {
       writeJson(outcome, status);
     } else if (outcome.report !== null) {
@@ -120,7 +126,11 @@ export abstract class AsmtCommand extends Command {
     }
     const plan = report.analyze && report.segments.length > 0 ? render.planTable(chalks.out, report) : '';
     const summary = isDone ? render.summary(chalks.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
-    return [segments, plan, summary].filter((part) => part !== '').join('\n');
+    const verdicts = report.restorability.map(({ instance, ...verdict }) => {
+      const place = report.restorability.length > 1 ? `instance ${instance}: ` : '';
+      return render.restorability(chalks.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
+    });
+    return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
   }
 }
 
@@ -129,7 +139,12 @@ function quoted(word: string): string {
   return /^[\w./,:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
 }
 
-async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Signals | null }> {
+/** Code of the one remark that must be read before anything is copied. */
+const NOT_PROVEN = 'not-proven';
+
+/** Runs the job; `shown` are the remarks that were printed on the way. */
+async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Signals | null; shown: Set<string> }> {
+  const shown = new Set<string>();
   const display = new ProgressDisplay(process.stderr);
   const say = (text: string) => {
     display.clear();
@@ -147,7 +162,11 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
     const outcome = await runJob(
       meant.request,
       (progress) => {
-        const events: Remark[] = meant.verbose ? progress.events : [];
+        for (const remark of progress.events.filter(({ code }) => code === NOT_PROVEN)) {
+          shown.add(remark.message);
+          say(render.remark(chalks.err, remark));
+        }
+        const events: Remark[] = meant.verbose ? progress.events.filter(({ code }) => code !== NOT_PROVEN) : [];
         if (events.length > 0) say(events.map(render.event).join(''));
         if (meant.request.verb !== 'list' && !meant.request.analyze) display.show(progress);
       },
@@ -157,7 +176,7 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
         if (signals.received() !== null) stopJob();
       },
     );
-    return { outcome, signal: signals.received() };
+    return { outcome, signal: signals.received(), shown };
   } finally {
     display.clear();
   }

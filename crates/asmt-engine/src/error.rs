@@ -3,7 +3,8 @@
 //! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
-use crate::segment::parse_file_name;
+use crate::format::instance_of_manifest_name;
+use crate::segment::{Key, parse_file_name};
 use serde::Serialize;
 use std::fmt;
 
@@ -76,6 +77,8 @@ codes! {
     SegmentsIncomplete = "segments-incomplete", Refused;
     /// A segment in memory does not hold what its key says.
     SegmentInvalid = "segment-invalid", Refused;
+    /// The data stripes in memory are no set that a server would start with.
+    SetTorn = "set-torn", Refused;
     /// Base in memory is of a layout version that is not known.
     UnknownVersion = "unknown-version", Refused;
     /// A segment changed, went or was attached while it was copied.
@@ -96,8 +99,10 @@ codes! {
     DeviceUnreadable = "device-unreadable", Refused;
     /// The backup cannot be marked as used, and nothing else would tell the next boot.
     CannotMarkUsed = "cannot-mark-used", Refused;
-    /// The configuration that was named cannot be read.
-    ConfigUnreadable = "config-unreadable", Usage;
+    /// The configuration cannot be read or understood, or the server would refuse it.
+    ConfigUnreadable = "config-unreadable", Refused;
+    /// The storage devices of a namespace are not a set that a server starts with.
+    DeviceSetTorn = "device-set-torn", Refused;
     /// The directory, or a file in it, may be written by others than root and the caller.
     WritableByOthers = "writable-by-others", Refused;
     /// The directory is on a file system that a reboot empties.
@@ -118,12 +123,18 @@ codes! {
     BackupUsed = "backup-used", Stale;
     /// The backup was retired.
     BackupRetired = "backup-retired", Stale;
+    /// Whether the server has run since the backup cannot be told.
+    CannotBeTold = "cannot-be-told", Stale;
+    /// `--require-proof`, and no storage device proves that the server has not run since.
+    NotProven = "not-proven", Stale;
     /// The backup is of another host.
     BackupForeignHost = "backup-foreign-host", Stale;
     /// The manifest cannot be read as one, or its checksum does not match.
     ManifestDamaged = "manifest-damaged", Damaged;
     /// A backup lacks a file, or was never committed.
     BackupIncomplete = "backup-incomplete", Damaged;
+    /// The data stripes in a backup are no set that a server would start with.
+    BackupSetTorn = "backup-set-torn", Damaged;
     /// A file that does not belong there, or there twice.
     ExtraFile = "extra-file", Damaged;
     /// A file's size is not what it must be.
@@ -146,6 +157,20 @@ codes! {
     SystemCall = "system-call", Failed;
     /// What was read back differs from what was written.
     CompareFailed = "compare-failed", Failed;
+}
+
+impl Code {
+    /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
+    pub fn is_about_restoring(self) -> bool {
+        matches!(
+            self,
+            Self::WritableByOthers
+                | Self::DeviceUnreadable
+                | Self::DeviceNotTrusted
+                | Self::CannotMarkUsed
+                | Self::ConfigUnreadable
+        )
+    }
 }
 
 impl Serialize for Code {
@@ -184,6 +209,13 @@ impl Problem {
         self.segment = parse_file_name(name).map(|(key, ..)| key.to_string());
         self.file = Some(name.to_owned());
         self
+    }
+
+    /// Instance of the segment or manifest that it is about; `None` where it is about neither.
+    pub fn instance(&self) -> Option<u8> {
+        let of_segment = self.segment.as_deref().and_then(Key::from_hex).and_then(Key::address);
+        let of_manifest = || self.file.as_deref().and_then(instance_of_manifest_name);
+        of_segment.map(|address| address.instance).or_else(of_manifest)
     }
 
     /// Says where in its file it is.

@@ -215,7 +215,7 @@ impl ManifestSegment {
 }
 
 /// What a storage device or a stripe said when its backup was made.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
     /// Path of a device or file; key of a stripe.
     pub what: String,
@@ -223,6 +223,55 @@ pub struct Noted {
     pub random: u64,
     /// Whether it was marked as trusted.
     pub is_trusted: bool,
+    /// Whose it is, if it is not of the manifest's own namespace: one server opens the devices of all of them.
+    pub namespace: Option<NamespaceName>,
+    /// Whether it is a regular file, whose header a power cut can set back.
+    pub is_file: bool,
+    /// Names that stay with the disk when its path changes.
+    pub ids: Vec<String>,
+}
+
+/// A file that a running server writes to: its log, or its metadata directory as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    /// Path of the log, or of the `smd` directory.
+    #[serde(rename = "of")]
+    pub path: String,
+    /// Its state; `None` where nothing is there.
+    pub state: Option<TraceState>,
+}
+
+/// The state of such a file: two looks that find the same state have seen the same contents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceState {
+    /// Inode of a log; 0 for a directory.
+    pub inode: u64,
+    /// Bytes of a log; number of files in a directory.
+    pub size: u64,
+    /// Last change of the contents, nanoseconds since 1970; of a directory the latest of its files. Text in the
+    /// file: it has more bits than a number of JavaScript's.
+    #[serde(with = "as_text")]
+    pub modified_ns: u64,
+    /// CRC-32 of names, inodes, sizes and times of a directory's files; 0 for a log.
+    #[serde(default)]
+    pub digest: u32,
+    /// Whether the log ends with the line that a server writes last at a clean stop.
+    #[serde(default, rename = "finished")]
+    pub is_finished: bool,
+}
+
+/// A number as text.
+mod as_text {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&number.to_string())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")))
+    }
 }
 
 /// What was noted beside the segments, to tell later whether the server has run since. Backups of asmt 0.1 before it
@@ -231,10 +280,20 @@ pub struct Noted {
 pub struct Surroundings {
     /// `/etc/machine-id`.
     pub machine_id: Option<String>,
-    /// Storage devices and files.
+    /// Storage devices and files of every namespace of the instance.
     pub devices: Vec<Noted>,
     /// Data stripes.
     pub stripes: Vec<Noted>,
+    /// What the server writes to.
+    pub traces: Vec<Trace>,
+    /// Identity of the IPC namespace.
+    pub ipc_namespace: Option<String>,
+    /// Time since boot (`CLOCK_MONOTONIC`), milliseconds.
+    pub monotonic_ms: Option<u64>,
+    /// Path of the configuration that was read; `None` if none was.
+    pub configuration: Option<String>,
+    /// Uses that marks in the directory told of when the backup was made: they are of earlier backups.
+    pub earlier_uses: Vec<String>,
 }
 
 /// The manifest of one namespace.
@@ -282,6 +341,16 @@ struct HeadLine {
     devices: Vec<NotedLine>,
     #[serde(default)]
     stripes: Vec<NotedLine>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    traces: Vec<Trace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipc_namespace: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    monotonic_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    configuration: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier_uses: Vec<String>,
     segment_count: u64,
 }
 
@@ -293,18 +362,33 @@ struct NotedLine {
     what: String,
     random: String,
     trusted: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    file: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    ids: Vec<String>,
 }
 
 impl NotedLine {
     fn new(noted: &Noted) -> Self {
-        Self { what: noted.what.clone(), random: format!("{:016x}", noted.random), trusted: noted.is_trusted }
+        Self {
+            what: noted.what.clone(),
+            random: format!("{:016x}", noted.random),
+            trusted: noted.is_trusted,
+            namespace: noted.namespace.as_ref().map(ToString::to_string),
+            file: noted.is_file,
+            ids: noted.ids.clone(),
+        }
     }
 
     fn read(self) -> Result<Noted, ManifestError> {
         let is_hex = self.random.len() == 16 && self.random.bytes().all(|byte| byte.is_ascii_hexdigit());
         let random = Some(&self.random).filter(|_| is_hex).and_then(|text| u64::from_str_radix(text, 16).ok());
         let random = random.ok_or_else(|| damaged(format!("{:?} is no random of {}", self.random, self.what)))?;
-        Ok(Noted { what: self.what, random, is_trusted: self.trusted })
+        let name = |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is no namespace name")));
+        let namespace = self.namespace.map(name).transpose()?;
+        Ok(Noted { what: self.what, random, is_trusted: self.trusted, namespace, is_file: self.file, ids: self.ids })
     }
 }
 
@@ -377,6 +461,11 @@ impl Manifest {
             machine_id: self.noted.machine_id.clone(),
             devices: self.noted.devices.iter().map(NotedLine::new).collect(),
             stripes: self.noted.stripes.iter().map(NotedLine::new).collect(),
+            traces: self.noted.traces.clone(),
+            ipc_namespace: self.noted.ipc_namespace.clone(),
+            monotonic_ms: self.noted.monotonic_ms,
+            configuration: self.noted.configuration.clone(),
+            earlier_uses: self.noted.earlier_uses.clone(),
             segment_count: self.segments.len() as u64,
         };
         let mut text = json_line(&head);
@@ -435,7 +524,16 @@ impl Manifest {
             return Err(damaged("its segments are not in ascending order of keys"));
         }
         let read = |lines: Vec<NotedLine>| lines.into_iter().map(NotedLine::read).collect::<Result<Vec<_>, _>>();
-        let noted = Surroundings { machine_id: head.machine_id, devices: read(head.devices)?, stripes: read(head.stripes)? };
+        let noted = Surroundings {
+            machine_id: head.machine_id,
+            devices: read(head.devices)?,
+            stripes: read(head.stripes)?,
+            traces: head.traces,
+            ipc_namespace: head.ipc_namespace,
+            monotonic_ms: head.monotonic_ms,
+            configuration: head.configuration,
+            earlier_uses: head.earlier_uses,
+        };
         Ok(Self {
             tool: head.tool,
             created_ms: head.created_ms,
@@ -630,8 +728,29 @@ mod tests {
             base_version: Some(12),
             noted: Surroundings {
                 machine_id: Some("m".to_owned()),
-                devices: vec![Noted { what: "/dev/nvme0n1".to_owned(), random: u64::MAX - 1, is_trusted: true }],
-                stripes: vec![Noted { what: "ad005001".to_owned(), random: 0, is_trusted: false }],
+                devices: vec![
+                    Noted { what: "/dev/nvme0n1".to_owned(), random: u64::MAX - 1, is_trusted: true, ..Noted::default() },
+                    Noted {
+                        what: "/srv/other.dat".to_owned(),
+                        random: 7,
+                        is_trusted: true,
+                        namespace: NamespaceName::new("other"),
+                        is_file: true,
+                        ids: vec!["/dev/disk/by-id/x".to_owned()],
+                    },
+                ],
+                stripes: vec![Noted { what: "ad005001".to_owned(), ..Noted::default() }],
+                traces: vec![
+                    Trace { path: "/opt/aerospike/smd".to_owned(), state: None },
+                    Trace {
+                        path: "/var/log/aerospike/aerospike.log".to_owned(),
+                        state: Some(TraceState { inode: 7, size: 8, modified_ns: u64::MAX, digest: 0, is_finished: true }),
+                    },
+                ],
+                ipc_namespace: Some("id:07".to_owned()),
+                monotonic_ms: Some(1),
+                configuration: Some("/etc/aerospike/aerospike.conf".to_owned()),
+                earlier_uses: vec!["r".to_owned()],
             },
             segments: vec![
                 segment(0xad00_5001, 8192, Encoding::Gzip),

@@ -320,12 +320,17 @@ pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
         return "unreadable";
     }
     let base = segments.iter().find(|segment| segment.address.segment_type == SegmentType::PiBase);
+    let headers = headers_of(&segments);
+    let is_torn = || group.name.as_ref().is_some_and(|name| !crate::plan::torn_stripes(&headers, name, true).is_empty());
     match base.map(|base| &base.header) {
-        None if group.nsid.is_none() && group.name.is_some() => "data-only",
-        None => "incomplete",
+        None if group.nsid.is_some() || group.name.is_none() => "incomplete",
+        None if is_torn() => "torn",
+        None => "data-only",
         Some(Header::Base(base)) if !crate::segment::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
         Some(Header::Base(base)) if base.shutdown != crate::segment::SHUTDOWN_CLEAN => "unclean",
-        Some(Header::Base(_)) if crate::plan::missing_or_extra(&headers_of(&segments)).is_empty() => "clean",
+        Some(Header::Base(_)) if !crate::plan::missing_or_extra(&headers).is_empty() => "incomplete",
+        Some(Header::Base(_)) if is_torn() => "torn",
+        Some(Header::Base(_)) => "clean",
         Some(_) => "incomplete",
     }
 }

@@ -1,7 +1,7 @@
 //! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node nor a terminal.
 //!
-//! Data flows one way: [`inventory`], [`store::Listing`] and [`devices`] → [`plan`] and [`freshness`] (pure, printable,
-//! refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable
+//! Data flows one way: [`inventory`], [`store::Listing`] and [`look`] → [`plan`] and [`plan::staleness`] (pure,
+//! printable, refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable
 //! steps) → [`report`].
 //!
 //! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever failed. Must never:
@@ -10,18 +10,18 @@
 pub mod checksum;
 pub mod codec;
 pub mod commit;
-pub mod configuration;
-pub mod devices;
 pub mod durable;
 pub mod error;
+pub mod facts;
 pub mod fill;
 pub mod format;
-pub mod freshness;
 pub mod huffman;
 pub mod inflate;
 pub mod inventory;
 pub mod kernel;
 pub mod lanes;
+pub mod layout;
+pub mod look;
 pub mod memory;
 pub mod plan;
 pub mod pool;
@@ -36,23 +36,28 @@ pub mod segment;
 pub mod store;
 pub mod stride;
 pub mod sysv;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 pub mod used;
 
-use error::{Code, Error, Problem, Result};
-use freshness::{Facts, Host, Overrides};
+use error::{Code, Error, Problem, Remark, Result};
+use facts::server::{Evidence, Host};
+use inventory::Inventory;
+use look::server::Places;
+use plan::staleness::{self, Overrides, Verdict};
 use plan::{NamespaceBackup, NamespaceRestore, Plan, Source};
 use progress::{Control, Phase};
-use report::{Report, Verb};
+use report::{Report, Restorability, Verb};
 use runtime::Runtime;
 use segment::{MAX_INSTANCE, NamespaceName};
 use serde::Deserialize;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 use store::{Lock, Store};
 use transfer::{Options, Origin};
-use used::{Marked, Target, Use};
+use used::{Target, Use};
 
 /// What a caller asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -86,6 +91,10 @@ pub struct Request {
     pub force_host: bool,
     /// Backup: go to a file system in memory, too.
     pub allow_volatile: bool,
+    /// Restore and verify: refuse where no storage device proves that the server has not run since the backup.
+    pub require_proof: bool,
+    /// Verify: fail as a restore here would, apart from what is in memory now.
+    pub restorable: bool,
 }
 
 /// A failure, with what was planned as far as that was possible.
@@ -198,7 +207,7 @@ impl<'r> Operation<'r> {
         let store = Store::open_or_create(&path)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
-        let (plan, facts) = self.plan_backup(&listing, &request)?;
+        let (plan, evidence) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
@@ -208,7 +217,12 @@ impl<'r> Operation<'r> {
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
         let run = run::RunId::own()?;
-        let staged = transfer::stage(&store, &run, &plan.namespaces, &self.origin(&plan, facts), self.options, self.control)?;
+        let origin = self.origin(&plan, &evidence, &listing);
+        let mut staged = transfer::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
+        let now = self.evidence(request.instance, &[], None)?;
+        check_unchanged(&evidence, &now, "backed up")?;
+        // As late as can be: a server writes its last lines when its segments are complete already.
+        staged.note_traces(&now.traces);
         let manifests: Vec<format::Manifest> = staged.namespaces.iter().map(|namespace| namespace.manifest.clone()).collect();
         let mut report = report.with_manifests(&manifests);
         report.data_bytes = Some(staged.data_bytes);
@@ -217,28 +231,38 @@ impl<'r> Operation<'r> {
         Ok(report)
     }
 
-    fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Facts)> {
+    fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
         let mut plan = plan::backup(&inventory::take()?, listing, request);
-        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), None)?;
-        freshness::judge_backup(&mut plan, &facts, self.overrides());
-        Ok((plan, facts))
+        let evidence = self.evidence(request.instance, &[], None)?;
+        staleness::judge_backup(&mut plan, &evidence, self.overrides());
+        Ok((plan, evidence))
     }
 
-    /// What tells whether the server of an instance has run.
-    fn facts<'n>(&self, instance: u8, names: impl Iterator<Item = &'n NamespaceName>, store: Option<&Store>) -> Result<Facts> {
+    /// What tells whether the server of an instance has run. `manifests` are those of the instance in the directory.
+    fn evidence(&self, instance: u8, manifests: &[&format::Manifest], store: Option<&Store>) -> Result<Evidence> {
         let (configuration, devices) = (self.request.config.clone(), self.request.devices.clone());
-        let places = devices::Places { instance, configuration, devices };
-        devices::gather(&places, &names.cloned().collect::<Vec<_>>(), store)
+        look::server::gather(&Places { instance, configuration, devices }, manifests, store)
     }
 
     fn overrides(&self) -> Overrides {
-        Overrides { stale: self.request.force_stale, host: self.request.force_host }
+        let Request { force_stale: stale, force_host: host, require_proof, .. } = *self.request;
+        Overrides { stale, host, require_proof }
     }
 
-    fn origin(&self, plan: &Plan<NamespaceBackup>, facts: Facts) -> Origin {
+    fn origin(&self, plan: &Plan<NamespaceBackup>, evidence: &Evidence, listing: &store::Listing) -> Origin {
         let names = plan.namespaces.iter().map(|namespace| &namespace.name);
-        let devices = names.map(|name| (name.clone(), freshness::noted_devices(&facts, name))).collect();
-        Origin { tool: self.tool.to_owned(), created_ms: now_ms(), host: facts.host, devices }
+        let devices = names.map(|name| (name.clone(), staleness::noted_devices(evidence, name))).collect();
+        Origin {
+            tool: self.tool.to_owned(),
+            created_ms: evidence.host.now_ms,
+            host: evidence.host.clone(),
+            devices,
+            configuration: match &evidence.configuration {
+                facts::server::Configuration::Read { path, .. } => Some(path.clone()),
+                facts::server::Configuration::NotThere(_) => None,
+            },
+            earlier_uses: staleness::uses_in(listing, evidence.instance),
+        }
     }
 
     fn restore(&self) -> std::result::Result<Report, Failure> {
@@ -246,50 +270,91 @@ impl<'r> Operation<'r> {
         let store = Store::open(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let request = self.plan_request();
-        let listing = store.list()?;
+        let mut listing = store.list()?;
         if self.request.analyze {
-            let (plan, ..) = self.plan_restore(&store, &listing, &request)?;
+            let judged = self.judge_restore(&store, &listing, &request)?;
+            let plan = judged.combined();
             return checked(&plan, self.new_report().with_restore_plan(&plan.namespaces));
         }
         let runtime = Runtime::lock(request.instance)?;
         runtime.recover(self.control)?;
-        let (plan, facts, must_mark) = self.plan_restore(&store, &listing, &request)?;
+        let mut judged = self.judge_restore(&store, &listing, &request)?;
+        self.mark_beginning(&store, &mut listing, &mut judged)?;
+        let plan = judged.combined();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
+        // Before the first byte is copied, and not only in the report.
+        for remark in plan.remarks.iter().filter(|remark| remark.code == NOT_PROVEN) {
+            self.control.note(NOT_PROVEN, remark.message.clone());
+        }
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
         let filled = fill::fill(&store, &plan.namespaces, &mut journal, self.options, self.control)?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
-        self.look_again(request.instance, &facts)?;
-        // The marks stay, whatever becomes of the commit: a server may have used what was restored.
-        Marked::restored(&store, targets(&plan, &listing), &must_mark, &use_of(&facts.host), &mut report.remarks)?;
-        commit::trust(filled, self.control)?;
+        let manifests = staleness::manifests_of(&listing, request.instance);
+        // Once more, right before anything is trusted: filling takes its time.
+        let now = self.evidence(request.instance, &manifests, None).and_then(|now| {
+            check_unchanged(&judged.evidence, &now, "restored")?;
+            if judged.verdict.is_proven { Ok(()) } else { check_silent(&judged.evidence, &now) }
+        });
+        match now {
+            Ok(()) => commit::trust(filled, self.control)?,
+            Err(error) => return Err(filled.clean_up_after(error).into()),
+        }
         Ok(report)
     }
 
-    fn plan_restore(
-        &self,
-        store: &Store,
-        listing: &store::Listing,
-        request: &plan::Request,
-    ) -> Result<(Plan<NamespaceRestore>, Facts, BTreeSet<NamespaceName>)> {
-        let mut plan = plan::restore(listing, &inventory::take()?, request);
-        let facts = self.facts(request.instance, plan.namespaces.iter().map(|namespace| &namespace.name), Some(store))?;
-        let must_mark = freshness::judge_restore(&mut plan, listing, &facts, self.overrides());
-        Ok((plan, facts, must_mark))
+    fn judge_restore(&self, store: &Store, listing: &store::Listing, request: &plan::Request) -> Result<Judged> {
+        let inventory = inventory::take()?;
+        let plan = plan::restore(listing, &inventory, request);
+        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
+        Ok(Judged { plan, inventory, evidence, verdict })
     }
 
-    /// Asks the devices once more, right before anything is trusted: filling takes its time.
-    fn look_again(&self, instance: u8, before: &Facts) -> Result<()> {
-        let now = self.facts(instance, before.namespaces.keys(), None)?;
-        let differs = |name: &&NamespaceName| now.namespaces.get(*name) != before.namespaces.get(*name);
-        match before.namespaces.keys().find(differs) {
-            None => Ok(()),
-            Some(name) => Err(Error::new(
-                Code::BackupStale,
-                format!("namespace '{name}': a storage device or the configuration changed while it was restored"),
-                "make sure that the server stays stopped during a restore, then run it again",
-            )),
+    /// Whether a restore of these namespaces of one instance would be accepted, and by what evidence.
+    fn verdict(
+        &self,
+        namespaces: &[NamespaceRestore],
+        instance: u8,
+        store: &Store,
+        listing: &store::Listing,
+    ) -> Result<(Verdict, Evidence)> {
+        let mut evidence = self.evidence(instance, &staleness::manifests_of(listing, instance), Some(store))?;
+        let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
+        // Where devices decide, or something speaks against it already, systemd and its journal need not be asked.
+        if verdict.is_proven || !verdict.refusals.is_empty() || namespaces.is_empty() {
+            return Ok((verdict, evidence));
         }
+        look::server::add_history(&mut evidence);
+        Ok((staleness::judge_restore(namespaces, listing, &evidence, self.overrides()), evidence))
+    }
+
+    /// Notes in the directory, before anything else is done, that the server may run from now on, whatever comes of this
+    /// restore: it may be refused or killed, and the server started. Where a storage device tells, that is not needed.
+    ///
+    /// Marks are read again under their lock, and judged again: another restore may have noted itself meanwhile.
+    fn mark_beginning(&self, store: &Store, listing: &mut store::Listing, judged: &mut Judged) -> Result<()> {
+        let targets = targets(&judged.plan, listing);
+        if targets.is_empty() || judged.is_nothing_lost(listing) {
+            return Ok(());
+        }
+        let _lock = store.lock_marks()?;
+        listing.marks = store.marks()?;
+        judged.verdict = staleness::judge_restore(&judged.plan.namespaces, listing, &judged.evidence, self.overrides());
+        let is_refused = judged.combined().check().is_err();
+        if is_refused && !judged.verdict.must_mark {
+            return Ok(());
+        }
+        let now = Use { has_served: judged.has_served(listing), ..use_of(&judged.evidence.host)? };
+        for target in targets {
+            let Err(error) = target.begin_restore(store, &listing.marks, &now) else { continue };
+            if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
+                return Err(error);
+            }
+            let text =
+                format!("namespace '{}': the directory does not note this restore: {}", target.name, error.first().message);
+            judged.plan.remarks.push(Remark::new("not-marked", text));
+        }
+        Ok(())
     }
 
     /// Marks a backup as used, whatever its state: nothing of it is changed or removed.
@@ -304,9 +369,11 @@ impl<'r> Operation<'r> {
         }
         plan.remarks.clear();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
-        let now = use_of(&devices::host()?);
+        let now = use_of(&look::server::host()?)?;
+        let _lock = store.lock_marks()?;
+        let marks = store.marks()?;
         for target in targets(&plan, &listing) {
-            target.retire(&store, &now)?;
+            target.retire(&store, &marks, &now)?;
         }
         Ok(report)
     }
@@ -318,19 +385,33 @@ impl<'r> Operation<'r> {
         let listing = store.list()?;
         let mut plan = self.verify_plan(&listing);
         let instances: BTreeSet<u8> = plan.namespaces.iter().map(|namespace| namespace.instance).collect();
+        let mut verdicts = Vec::new();
         for instance in instances {
-            let of_instance = plan.namespaces.iter().filter(|namespace| namespace.instance == instance);
-            let facts = self.facts(instance, of_instance.map(|namespace| &namespace.name), Some(&store))?;
-            freshness::judge_verify(&mut plan, instance, &listing, &facts);
+            let of_instance: Vec<NamespaceRestore> =
+                plan.namespaces.iter().filter(|namespace| namespace.instance == instance).cloned().collect();
+            let verdict = match self.verdict(&of_instance, instance, &store, &listing) {
+                Ok((verdict, _)) => verdict,
+                // It keeps a restore from being made, and not the backup from being read; but a path that was typed is meant.
+                Err(error) if error.first().code == Code::ConfigUnreadable && self.request.config.is_none() => {
+                    Verdict { refusals: error.problems().to_vec(), ..Verdict::default() }
+                }
+                Err(error) => return Err(error.into()),
+            };
+            plan.remarks.extend(verdict.remarks.iter().filter(|remark| remark.code != NOT_PROVEN).cloned());
+            verdicts.push((instance, verdict));
         }
-        let report = self.new_report().with_restore_plan(&plan.namespaces);
+        let mut report = self.new_report().with_restore_plan(&plan.namespaces);
+        report.restorability = Restorability::of(&verdicts, &plan.refusals);
+        if self.request.restorable {
+            plan.refusals.extend(verdicts.iter().flat_map(|(_, verdict)| verdict.refusals.iter().cloned()));
+        }
         if self.request.analyze {
             return checked(&plan, report);
         }
         // What the plan found wrong does not keep the rest from being read: all of it is listed.
         let is_fatal = |problem: &Problem| match problem.kind {
             error::Kind::Damaged | error::Kind::Stale | error::Kind::Failed => false,
-            _ => problem.code != Code::WritableByOthers,
+            _ => !problem.code.is_about_restoring(),
         };
         if plan.refusals.iter().any(is_fatal) {
             return checked(&plan, report);
@@ -342,7 +423,8 @@ impl<'r> Operation<'r> {
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));
         report.remarks.clone_from(&plan.remarks);
         report.data_bytes = Some(sources.iter().map(|source| source.file_bytes).sum());
-        let problems = plan.refusals.iter().cloned().chain(findings.damages).collect();
+        let problems: Vec<Problem> = plan.refusals.iter().cloned().chain(findings.damages.iter().cloned()).collect();
+        report.restorability = Restorability::of(&verdicts, &problems);
         match Error::from_problems(problems) {
             Some(error) => Err(Failure { error, report: Some(Box::new(report)) }),
             None => Ok(report),
@@ -379,23 +461,103 @@ impl<'r> Operation<'r> {
     }
 }
 
-/// Now, in milliseconds since 1970.
-fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+/// Code of the remark that nothing proves that the server has not run.
+const NOT_PROVEN: &str = "not-proven";
+
+/// A restore as it was planned, with the evidence and what it comes to.
+struct Judged {
+    plan: Plan<NamespaceRestore>,
+    inventory: Inventory,
+    evidence: Evidence,
+    verdict: Verdict,
 }
 
-fn use_of(host: &Host) -> Use {
-    Use { at_ms: now_ms(), host: host.name.clone(), boot_id: host.boot_id.clone() }
+impl Judged {
+    /// The plan with the verdict in it.
+    fn combined(&self) -> Plan<NamespaceRestore> {
+        let mut plan = self.plan.clone();
+        plan.refusals.extend(self.verdict.refusals.iter().cloned());
+        plan.remarks.extend(self.verdict.remarks.iter().cloned());
+        plan
+    }
+
+    fn finds_segments(&self) -> bool {
+        self.plan.refusals.iter().any(|problem| matches!(problem.code, Code::SegmentsExist | Code::SegmentAttached))
+    }
+
+    /// Whether the segments that were backed up are still in memory: a restore that was begun by mistake must not make the
+    /// backup look used.
+    fn is_nothing_lost(&self, listing: &store::Listing) -> bool {
+        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let is_here = |namespace: &NamespaceRestore| {
+            let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
+            manifest.is_some_and(|manifest| staleness::is_same_place(manifest, &self.evidence.host))
+        };
+        self.finds_segments() && self.plan.namespaces.iter().all(is_here) && !self.stripes_differ(listing)
+    }
+
+    /// Whether what is in memory shows that a server has run since the backup: its segments are there though nothing was
+    /// restored in this boot, or their stripes are of another set.
+    fn has_served(&self, listing: &store::Listing) -> bool {
+        let host = &self.evidence.host;
+        let marks = listing.marks.iter().filter_map(|(_, mark)| mark.as_ref().ok());
+        let is_used_here = marks.flat_map(|mark| &mark.restores).any(|used| used.is_in(&host.boot_id, &host.ipc_namespace));
+        self.finds_segments() && (!is_used_here || self.stripes_differ(listing))
+    }
+
+    fn stripes_differ(&self, listing: &store::Listing) -> bool {
+        let random_of = |header: &segment::Header| match header {
+            segment::Header::Stripe(stripe) => Some(stripe.random),
+            _ => None,
+        };
+        listing.files.iter().any(|file| {
+            let in_memory = self.inventory.segments.get(&file.key).and_then(|segment| random_of(&segment.header));
+            in_memory.zip(random_of(&file.header)).is_some_and(|(now, backed_up)| now != backed_up)
+        })
+    }
+}
+
+/// Fails if a device or the configuration says something else than before.
+fn check_unchanged(before: &Evidence, now: &Evidence, doing: &str) -> Result<()> {
+    let Some(what) = look::server::first_difference(before, now) else { return Ok(()) };
+    Err(Error::new(
+        Code::BackupStale,
+        format!("{what} changed while the node was {doing}"),
+        "make sure that the server stays stopped, then run it again",
+    ))
+}
+
+/// Fails if the server has written to something since the first look: it has been started.
+fn check_silent(before: &Evidence, now: &Evidence) -> Result<()> {
+    let changed = before.traces.iter().zip(&now.traces).find(|(before, now)| before != now);
+    match changed {
+        None => Ok(()),
+        Some((trace, _)) => Err(Error::new(
+            Code::BackupStale,
+            format!("{} was written to while the node was restored", trace.path),
+            "make sure that the server stays stopped during a restore",
+        )),
+    }
+}
+
+/// A use of a backup by this run.
+fn use_of(host: &Host) -> Result<Use> {
+    Ok(Use {
+        at_ms: host.now_ms,
+        host: host.name.clone(),
+        boot_id: host.boot_id.clone(),
+        ipc_namespace: Some(host.ipc_namespace.clone()),
+        id: Some(run::RunId::own()?.to_string()),
+        has_served: false,
+    })
 }
 
 /// The backups of a plan as what is to be marked.
 fn targets(plan: &Plan<NamespaceRestore>, listing: &store::Listing) -> Vec<Target> {
-    let target = |namespace: &NamespaceRestore| {
-        let (backup_ms, backup_boot_id) = freshness::identity_of(namespace, listing);
-        let name = used::used_name(namespace.instance, &namespace.name);
-        let earlier = listing.marks.iter().find(|(found, _)| *found == name).map(|(_, mark)| mark.clone());
-        Target { instance: namespace.instance, name: namespace.name.clone(), backup_ms, backup_boot_id, earlier }
+    let target = |namespace: &NamespaceRestore| Target {
+        instance: namespace.instance,
+        name: namespace.name.clone(),
+        identity: staleness::identity_of(namespace, listing),
     };
     plan.namespaces.iter().map(target).collect()
 }

@@ -6,13 +6,17 @@
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::format::{MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_count, manifest_name};
 use crate::inventory::{Creator, Group, Inventory, Segment, group};
+use crate::layout::sets::{self, Member};
 use crate::run::Caller;
 use crate::segment::{
-    Address, Encoding, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC,
-    STRIPE_TRUSTED, SegmentType, file_name, parse_file_name,
+    Address, Encoding, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName,
+    SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
 };
-use crate::store::{DirectoryRecord, FileRecord, Listing, Owner};
+use crate::store::{DirectoryRecord, FileRecord, Listing, Owner, published_name};
+use crate::used::is_used_name;
 use std::collections::{BTreeMap, BTreeSet};
+
+pub mod staleness;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -430,6 +434,9 @@ fn plan_group_backup(
     let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
     let mut faults = faults_in_memory(group, &segments, &headers, &title);
     let base_version = if group.name.is_some() { check_base(&headers, &title, &Place::Memory, &mut faults) } else { None };
+    if let Some(name) = &group.name {
+        check_stripes(&headers, name, true, &title, &Place::Memory, &mut faults);
+    }
     // What a restore is still making looks like this: nothing is done about it as long as one may be at work.
     match at_work(&segments) {
         AtWork::Process { pid, command } if !faults.is_empty() => {
@@ -443,7 +450,6 @@ fn plan_group_backup(
     }
     plan.refusals.extend(faults);
     let Some(name) = &group.name else { return };
-    plan.remarks.extend(stripe_remarks(&headers, &title));
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
     let superseded = check_nothing_in_the_way(listing, group.instance, &nsids, &own_manifest, &title, plan);
@@ -464,12 +470,10 @@ fn plan_group_backup(
 /// What is wrong with the segments of a namespace in memory, but for what base says.
 fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &Header)], title: &str) -> Vec<Problem> {
     let mut faults = Vec::new();
+    let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
     for text in missing_or_extra(headers) {
-        faults.push(Problem::new(
-            Code::SegmentsIncomplete,
-            format!("{title}: {text}"),
-            "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up",
-        ));
+        let hint = "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up";
+        faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
     }
     if group.name.is_none() {
         // Only with its base there, or as a stripe, can it lack nothing but the name.
@@ -608,6 +612,9 @@ fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], f
     )
 }
 
+/// What the operator must know before a start: such a server has nothing that it would take for its data.
+const START_LOSES: &str = " (that start is a cold one: records that are in memory only are lost)";
+
 /// Checks version and shutdown status of base; gives the version.
 fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusals: &mut Vec<Problem>) -> Option<u32> {
     let base = headers.iter().find_map(|(_, header)| if let Header::Base(base) = header { Some(base) } else { None })?;
@@ -624,14 +631,17 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusa
         ));
     }
     if base.shutdown != SHUTDOWN_CLEAN {
+        let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
         let (code, hint) = match place {
             Place::Memory => (
                 Code::NotCleanlyShutDown,
-                "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
+                format!("start the server, stop it cleanly and wait until asd has gone, then back up{start_loses}; after a crash \
+                         there is nothing to save"),
             ),
             Place::Backup => (
                 Code::BackupNotClean,
-                "this backup was not made of a cleanly shut down server: do not use it; the node must cold-start",
+                "this backup was not made of a cleanly shut down server: do not use it; the node must cold-start, which empties a namespace that is in memory only"
+                    .to_owned(),
             ),
         };
         refusals.push(Problem::new(
@@ -643,8 +653,7 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusa
     Some(base.version)
 }
 
-/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are not counted: their number is not a
-/// field that decides (see [`stripe_remarks`]).
+/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are a set of their own: see [`torn_stripes`].
 pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
     let mut found = Vec::new();
     let of = |wanted: SegmentType| headers.iter().filter(move |(address, _)| address.segment_type == wanted);
@@ -681,24 +690,24 @@ pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
 fn check_stages(which: &str, counted_by: &str, stages: impl Iterator<Item = u16>, count: Option<u32>, found: &mut Vec<String>) {
     let Some(count) = count else { return };
     let there: BTreeSet<u32> = stages.map(u32::from).collect();
-    let missing: Vec<u32> = (0..count.min(2048)).filter(|stage| !there.contains(stage)).collect();
+    let missing: Vec<u32> = (0..count.min(MAX_STAGES)).filter(|stage| !there.contains(stage)).collect();
     let extra: Vec<u32> = there.iter().copied().filter(|stage| *stage >= count).collect();
     if let Some(first) = missing.first() {
         found.push(format!(
             "{} of {count} {which} stages counted by {counted_by} missing, the first is stage {first} (low {:03x}){}",
             missing.len(),
-            0x100 + first,
+            FIRST_STAGE + first,
             all_of(&missing)
         ));
     }
-    if count > 2048 {
-        found.push(format!("{counted_by} counts {count} {which} stages, expected at most 2048"));
+    if count > MAX_STAGES {
+        found.push(format!("{counted_by} counts {count} {which} stages, expected at most {MAX_STAGES}"));
     }
     if let Some(first) = extra.first() {
         found.push(format!(
             "{} {which} stages more than the {count} counted by {counted_by}, the first is stage {first} (low {:03x}){}",
             extra.len(),
-            0x100 + first,
+            FIRST_STAGE + first,
             all_of(&extra)
         ));
     }
@@ -706,35 +715,61 @@ fn check_stages(which: &str, counted_by: &str, stages: impl Iterator<Item = u16>
 
 /// Ascending numbers, where they are more than one: `; all are 0, 2 to 5`.
 fn all_of(numbers: &[u32]) -> String {
-    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
-        [first, .., last] => format!("{first} to {last}"),
-        alone => alone.iter().map(ToString::to_string).collect(),
-    });
-    if numbers.len() > 1 { format!("; all are {}", runs.collect::<Vec<_>>().join(", ")) } else { String::new() }
+    if numbers.len() > 1 { format!("; all are {}", sets::runs(numbers)) } else { String::new() }
 }
 
-/// What is odd about stripes. The fields are read out of public headers and decide nothing.
-fn stripe_remarks(headers: &[(Address, &Header)], title: &str) -> Vec<Remark> {
-    let stripes: Vec<_> = headers
-        .iter()
-        .filter_map(|(address, header)| if let Header::Stripe(stripe) = header { Some((address, stripe)) } else { None })
-        .collect();
-    let Some((_, first)) = stripes.first() else { return Vec::new() };
-    let mut remarks = Vec::new();
-    let mut remark = |text: String| remarks.push(Remark::new("stripes", format!("{title}: {text}")));
-    if stripes.len() as u64 != u64::from(first.device_count) {
-        remark(format!("{} data stripes are there, and they count {}", stripes.len(), first.device_count));
+/// The stripes among these headers.
+fn stripes_of<'h>(headers: &[(Address, &'h Header)]) -> Vec<(Address, &'h StripeHeader)> {
+    let stripe = |(address, header): &(Address, &'h Header)| match header {
+        Header::Stripe(stripe) => Some((*address, stripe)),
+        _ => None,
+    };
+    headers.iter().filter_map(stripe).collect()
+}
+
+/// Why the stripes of a namespace are no set that a server would start with; empty if they are whole, or there are none.
+/// `is_all` says that every stripe there is stands among them, so that their number counts.
+pub fn torn_stripes(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bool) -> Vec<String> {
+    let stripes = stripes_of(headers);
+    let shown = |address: Address| address.key().map_or_else(|| format!("{address:?}"), |key| key.to_string());
+    let members: Vec<Member<'_>> = stripes.iter().map(|(address, header)| Member { shown: shown(*address), header }).collect();
+    let count = u32::try_from(stripes.len()).ok().filter(|_| is_all);
+    let mut found = sets::faults("data stripe", &members, name, count);
+    let nsids: BTreeSet<u8> = stripes.iter().map(|(address, _)| address.nsid).collect();
+    let missing = sets::missing_numbers(&stripes.iter().map(|(address, _)| address.index).collect());
+    if nsids.len() > 1 {
+        found.push(format!("its data stripes are there under nsids {nsids:?}, expected one"));
+    } else if is_all && !missing.is_empty() {
+        found.push(format!("data stripes that are missing: {missing}"));
     }
-    if stripes.iter().any(|(_, stripe)| stripe.magic != STRIPE_MAGIC) {
-        remark("a data stripe does not start with the expected magic".to_owned());
-    }
-    if stripes.iter().any(|(_, stripe)| stripe.random != first.random) {
-        remark("the data stripes are not of one set (their random differs): a server would not start with them".to_owned());
-    }
-    if stripes.iter().any(|(_, stripe)| stripe.flags & STRIPE_TRUSTED == 0) {
-        remark("a data stripe is not marked as trusted: the server was not shut down cleanly".to_owned());
-    }
-    remarks
+    found
+}
+
+/// Refuses a set of stripes that a server would not start with.
+fn check_stripes(
+    headers: &[(Address, &Header)],
+    name: &NamespaceName,
+    is_all: bool,
+    title: &str,
+    place: &Place,
+    refusals: &mut Vec<Problem>,
+) {
+    // What happens to such a set when a server starts is the reason for both: it is lost, unless it is on a disk, too.
+    let (code, hint) = match place {
+        Place::Memory => (
+            Code::SetTorn,
+            "a server would not start with these stripes, or would discard them: if all records are on storage devices or files, \
+             too, start the server, stop it cleanly, then back up; if they are in memory only, keep these segments as they are, \
+             for a start loses what is in them, and ask Aerospike's support",
+        ),
+        Place::Backup => (
+            Code::BackupSetTorn,
+            "use another backup; or start the server with none, which is a cold start: records that are on no storage device or \
+             file are lost then, and a namespace in memory only starts empty",
+        ),
+    };
+    let torn = torn_stripes(headers, name, is_all);
+    refusals.extend(torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint)));
 }
 
 /// Refuses if files of the same instance and nsid are in the directory; gives those that an interrupted run left
@@ -854,18 +889,19 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
         plan.refuse(
             Code::BackupIncomplete,
             format!("the backup of namespace '{name}' was interrupted before it was committed"),
-            "it cannot be used; name the other namespaces with -n, or let the node cold-start",
+            "it cannot be used; name the other namespaces with -n, or let the node cold-start, which empties a namespace that is in memory only",
         );
     }
     let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
-    if groups.is_empty() && !has_refused && !listing.leftovers.sweep.is_empty() {
+    let is_of_backup = |name: &&String| !is_used_name(published_name(name));
+    let left_count = listing.leftovers.sweep.iter().filter(is_of_backup).count();
+    if groups.is_empty() && !has_refused && left_count > 0 {
         plan.refuse(
             Code::BackupIncomplete,
             format!(
-                "the directory holds {} files of a backup that was interrupted before it was committed, and no other",
-                listing.leftovers.sweep.len()
+                "the directory holds {left_count} files of a backup that was interrupted before it was committed, and no other"
             ),
-            "it cannot be used; back up again (that sweeps them), or let the node cold-start",
+            "it cannot be used; back up again (that sweeps them), or let the node cold-start, which empties a namespace that is in memory only",
         );
     }
 }
@@ -891,7 +927,7 @@ fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<Names
             ManifestError::Damaged(text) => Problem::new(
                 Code::ManifestDamaged,
                 format!("{} is damaged: {text}", record.name),
-                "the backup cannot be checked: use another one, or let the node cold-start",
+                "the backup cannot be checked: use another one, or let the node cold-start, which empties a namespace that is in memory only",
             ),
         };
         plan.refusals.push(problem.in_file(&record.name));
@@ -905,7 +941,7 @@ fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<Names
 }
 
 fn damaged_hint() -> &'static str {
-    "the backup is damaged: use another one, or let the node cold-start"
+    "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only"
 }
 
 fn plan_from_manifest(
@@ -927,8 +963,7 @@ fn plan_from_manifest(
     // What is there and cannot be read is refused for that.
     let unreadable: BTreeSet<Key> =
         listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
-    let mut sources = Vec::new();
-    let mut headers = Vec::new();
+    let (mut sources, mut headers, mut sound) = (Vec::new(), Vec::new(), Vec::new());
     for segment in &manifest.segments {
         let file = segment.file_name();
         let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), damaged_hint()).in_file(&file);
@@ -975,6 +1010,7 @@ fn plan_from_manifest(
         if plan.refusals.len() > problems_before {
             continue;
         }
+        sound.push((segment.address, &record.header));
         let zero_bytes = segment.zero_chunks.iter().map(|(_, count)| count * u64::from(segment.chunk_bytes)).sum::<u64>();
         sources.push(Source {
             key: segment.key,
@@ -1000,7 +1036,8 @@ fn plan_from_manifest(
         }
     }
     let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
-    plan.remarks.extend(stripe_remarks(&headers, &title));
+    let is_all = sound.len() == manifest.segments.len();
+    check_stripes(&sound, &manifest.namespace, is_all, &title, &Place::Backup, &mut plan.refusals);
     plan.namespaces.push(NamespaceRestore {
         instance: manifest.instance,
         name: manifest.namespace.clone(),
@@ -1035,12 +1072,13 @@ fn plan_without_manifest(
     // What is there and cannot be read is refused for that, and is not missing.
     let is_unreadable =
         |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
-    let missing = if listing.problems.iter().any(is_unreadable) { Vec::new() } else { missing_or_extra(&headers) };
+    let is_all = !listing.problems.iter().any(is_unreadable);
+    let missing = if is_all { missing_or_extra(&headers) } else { Vec::new() };
     for text in missing {
         plan.refuse(
             Code::BackupIncomplete,
             format!("{title}: {text}"),
-            "the backup is incomplete: use another one, or let the node cold-start",
+            "the backup is incomplete: use another one, or let the node cold-start, which empties a namespace that is in memory only",
         );
     }
     let Some(name) = &group.name else {
@@ -1066,7 +1104,7 @@ fn plan_without_manifest(
         }
     }
     let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
-    plan.remarks.extend(stripe_remarks(&headers, &title));
+    check_stripes(&headers, name, is_all, &title, &Place::Backup, &mut plan.refusals);
     let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
     plan.remarks.extend(stage_size_remark(&files, &title));
     if is_asmts {

@@ -60,7 +60,8 @@ impl Sink for Nowhere {
 /// Damage in a file, at an offset: of which segment, and what is wrong.
 fn damaged(file: &InFile, source: &Source, offset: u64, text: &str) -> Error {
     let message = format!("{} at {offset} (segment {}): {text}", file.shown(), source.key);
-    let hint = "the backup is damaged: use another one, or let the node cold-start";
+    let hint =
+        "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
     Problem::new(Code::ContentDamaged, message, hint).in_file(published_name(&source.file)).at(offset).into()
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
 
-use crate::error::Remark;
+use crate::error::{Problem, Remark};
 use crate::format::Manifest;
 use crate::inventory::{self, Inventory, Segment};
+use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
 use crate::segment::{Address, Encoding, Header, Key};
 use serde::Serialize;
@@ -117,8 +118,38 @@ pub struct Report {
     pub data_bytes: Option<u64>,
     /// Disk space reserved, at worst needed; backups only.
     pub reserve_bytes: Option<u64>,
+    /// Whether a restore here would be accepted, one entry for each instance; verifications only.
+    pub restorability: Vec<Restorability>,
     /// How long it took.
     pub elapsed_ms: u64,
+}
+
+/// Whether a restore of an instance would be accepted, apart from what is in memory now.
+#[derive(Clone, Debug, Serialize)]
+pub struct Restorability {
+    /// Instance.
+    pub instance: u8,
+    /// It would be accepted.
+    pub accepted: bool,
+    /// A storage device of each namespace proves that the server has not run since the backup.
+    pub proven: bool,
+    /// Why it would be refused, the weightiest reason first; empty if it would be accepted.
+    pub reasons: Vec<Problem>,
+}
+
+impl Restorability {
+    /// Of the verdicts on each instance, and of what is wrong with the backup itself.
+    pub fn of(verdicts: &[(u8, Verdict)], problems: &[Problem]) -> Vec<Self> {
+        let one = |(instance, verdict): &(u8, Verdict)| {
+            let mut reasons: Vec<Problem> = verdict.refusals.clone();
+            let concerns = |problem: &&Problem| problem.instance().is_none_or(|other| other == *instance);
+            let others = problems.iter().filter(concerns).filter(|problem| !verdict.refusals.contains(problem));
+            reasons.extend(others.cloned());
+            reasons.sort_by_key(|problem| problem.kind);
+            Self { instance: *instance, accepted: reasons.is_empty(), proven: verdict.is_proven, reasons }
+        };
+        verdicts.iter().map(one).collect()
+    }
 }
 
 impl Report {
@@ -134,6 +165,7 @@ impl Report {
             total_bytes: 0,
             data_bytes: None,
             reserve_bytes: None,
+            restorability: Vec::new(),
             elapsed_ms: 0,
         }
     }

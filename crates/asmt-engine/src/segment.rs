@@ -3,8 +3,9 @@
 //! Pure: bytes and numbers in, values out. Promise: nothing is called Aerospike's unless every field of its key is
 //! in range, and no header field is believed further than its bounds. Must never: attach, read or open anything.
 //!
-//! Layout facts come from the public Community Edition headers (8.1.2) and from the observed behaviour of ASMT 2.2.1;
-//! `docs/FORMAT.md` repeats them for readers of a backup. All integers are little-endian on x86-64 and aarch64 alike.
+//! Layout facts come from the public Community Edition headers (8.1.2), from what a server was seen to write, and from the
+//! observed behaviour of ASMT 2.2.1. `tests/witness.rs` holds them against bytes that other programs made; those that no
+//! such bytes show are listed in `docs/FORMAT.md`. All integers are little-endian on x86-64 and aarch64 alike.
 
 use std::fmt;
 
@@ -13,9 +14,11 @@ pub const MAX_INSTANCE: u8 = 15;
 /// Lowest and highest namespace id; a namespace keeps its id across restarts.
 pub const NSID_RANGE: std::ops::RangeInclusive<u8> = 1..=32;
 /// `low` of the first arena stage of a primary or secondary index.
-const FIRST_STAGE: u32 = 0x100;
+pub const FIRST_STAGE: u32 = 0x100;
 /// `low` of the last arena stage, and the number of the last data stripe: 2,048 stages, 2,304 stripes.
 const LAST_LOW: u32 = 0x8ff;
+/// Most arena stages of an index.
+pub const MAX_STAGES: u32 = 2048;
 /// A namespace name is at most 31 bytes, NUL-padded to 32.
 const NAME_FIELD_BYTES: usize = 32;
 
@@ -179,9 +182,7 @@ impl Address {
             SegmentType::SiStage => (0xa2, FIRST_STAGE + u32::from(self.index)),
             SegmentType::DataStage => (0xad, u32::from(self.index)),
         };
-        if low > LAST_LOW || self.instance > MAX_INSTANCE {
-            return None;
-        }
+        // A number that is out of range is another one in the key, or makes it none of Aerospike's.
         let key = Key(kind << 24 | u32::from(self.instance) << 20 | u32::from(self.nsid) << 12 | low);
         (key.address() == Some(self)).then_some(key)
     }
@@ -241,6 +242,10 @@ fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     bytes.get(offset..offset + 8)?.try_into().ok().map(u64::from_le_bytes)
 }
 
+fn name_field_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
+    bytes.get(offset..offset + NAME_FIELD_BYTES)
+}
+
 /// The fields of base that decide whether a copy may be made or trusted, and one that informs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseHeader {
@@ -262,7 +267,7 @@ impl BaseHeader {
         Some(Self {
             version: u32_at(bytes, 0)?,
             shutdown: u32_at(bytes, SHUTDOWN_OFFSET)?,
-            name: NamespaceName::from_field(bytes.get(1024..1024 + NAME_FIELD_BYTES)?),
+            name: NamespaceName::from_field(name_field_at(bytes, 1024)?),
             stage_bytes: u64_at(bytes, 2088)?,
             stage_count: u32_at(bytes, 2152)?,
         })
@@ -301,12 +306,17 @@ pub struct StripeHeader {
 }
 
 impl StripeHeader {
+    /// Returns true if its trusted bit is set: a clean stop sets it, and each start clears it.
+    pub fn is_trusted(&self) -> bool {
+        self.flags & STRIPE_TRUSTED != 0
+    }
+
     /// Reads the first bytes of a stripe. `None` if fewer than [`STRIPE_MIN_BYTES`] are given.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             magic: u64_at(bytes, 0)?,
             version: u32_at(bytes, 8)?,
-            name: NamespaceName::from_field(bytes.get(12..12 + NAME_FIELD_BYTES)?),
+            name: NamespaceName::from_field(name_field_at(bytes, 12)?),
             device_count: u32_at(bytes, 44)?,
             random: u64_at(bytes, 48)?,
             flags: u32_at(bytes, STRIPE_FLAGS_OFFSET)?,
@@ -409,6 +419,7 @@ mod tests {
                 }
             }
         }
+        assert_eq!(FIRST_STAGE + MAX_STAGES, LAST_LOW + 1);
         // 16 instances × 32 nsids × (base, treex, 2048 stages; meta, 2048 stages; 2304 stripes)
         assert_eq!(count, 16 * 32 * (2 + 2048 + 1 + 2048 + 2304));
     }

@@ -34,6 +34,8 @@ const ALIGNMENT: usize = SECTOR_BYTES as usize;
 const MAX_CACHED_BYTES: u64 = 64 << 20;
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+/// How long a run waits for another one that reads or writes marks.
+const MARKS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Largest mark of use that is read.
 const MAX_MARK_BYTES: u64 = 64 << 10;
 /// Largest journal that is read: the names of ten times as many files as a namespace can have.
@@ -123,7 +125,7 @@ pub struct Listing {
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
     /// Marks of use, by name, or why one cannot be read.
-    pub marks: Vec<(String, std::result::Result<Used, String>)>,
+    pub marks: Vec<MarkRecord>,
     /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
@@ -165,6 +167,14 @@ pub struct JournalNamespace {
 pub fn published_name(name: &str) -> &str {
     let parts = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('.'));
     parts.map_or(name, |(_run, published)| published)
+}
+
+/// A mark of use: its name, and what it says or why it cannot be read.
+pub type MarkRecord = (String, std::result::Result<Used, String>);
+
+/// The lock of the marks; released when dropped.
+pub struct MarksLock {
+    _file: Option<OwnedFd>,
 }
 
 /// How a directory is locked.
@@ -357,16 +367,73 @@ impl Store {
                     Ok(manifest) => listing.manifests.push(manifest),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
-            } else if is_used_name(name) {
-                let mark = match self.read_text(name, MAX_MARK_BYTES)? {
-                    Ok(text) => text.0.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
-                    Err(problem) => Err(problem.message),
-                };
-                listing.marks.push((name.clone(), mark));
             }
         }
+        listing.marks = self.marks_among(&names)?;
         listing.files = files.into_values().collect();
         Ok(listing)
+    }
+
+    /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are read.
+    ///
+    /// Errors: failed calls.
+    pub fn marks(&self) -> Result<Vec<MarkRecord>> {
+        self.marks_among(&self.names()?)
+    }
+
+    fn marks_among(&self, names: &[String]) -> Result<Vec<MarkRecord>> {
+        let mut marks = Vec::new();
+        for name in names.iter().filter(|name| is_used_name(name)) {
+            let mark = match self.read_text(name, MAX_MARK_BYTES) {
+                Ok(Ok(text)) => text.0.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                Ok(Err(problem)) => Err(problem.message),
+                // It was listed, and is gone: what it said is not known.
+                Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it went away".to_owned()),
+                Err(error) => return Err(error),
+            };
+            marks.push((name.clone(), mark));
+        }
+        Ok(marks)
+    }
+
+    /// Locks the marks of the directory for this run alone, while they are read and written: for milliseconds, and
+    /// beside the shared lock that a restore or verification holds for as long as it takes.
+    ///
+    /// The lock is on the first manifest, or without one on the first segment file, that may be read at all: it stays
+    /// while a run holds the directory's own lock, and every run chooses the same one.
+    ///
+    /// Errors: `another-asmt` if another run does not let go of it; failed calls.
+    pub fn lock_marks(&self) -> Result<MarksLock> {
+        let names = self.names()?;
+        let manifests = names.iter().filter(|name| is_manifest_name(name));
+        let mut chosen = None;
+        for name in manifests.chain(names.iter().filter(|name| parse_file_name(name).is_some())) {
+            if let Ok(file) = self.open_file(name)? {
+                chosen = Some((name, file));
+                break;
+            }
+        }
+        let Some((name, file)) = chosen else { return Ok(MarksLock { _file: None }) };
+        let since = std::time::Instant::now();
+        loop {
+            match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(MarksLock { _file: Some(file) }),
+                Err(Errno::WOULDBLOCK) if since.elapsed() < MARKS_PATIENCE => {
+                    std::thread::sleep(std::time::Duration::from_millis(20));
+                }
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(Error::new(
+                        Code::AnotherAsmt,
+                        format!("another asmt holds the marks in {}", self.path.display()),
+                        "wait for it to end, then run it again",
+                    ));
+                }
+                Err(Errno::INTR) => {}
+                // As for the directory's own lock: some network file systems have none.
+                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => return Ok(MarksLock { _file: None }),
+                Err(error) => return Err(Error::io("flock", self.shown(name), error)),
+            }
+        }
     }
 
     fn file_record(
@@ -420,7 +487,7 @@ impl Store {
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = "the backup is damaged: use another one, or let the node cold-start";
+                let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
@@ -515,8 +582,10 @@ impl Store {
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
+            let is_of_mark = is_used_name(published_name(name));
             if run.is_other_and_may_live(&own, is_locked)? {
-                if !leftovers.live.contains(&run) {
+                // Who writes a mark is not at work on the files.
+                if !is_of_mark && !leftovers.live.contains(&run) {
                     leftovers.live.push(run);
                 }
             } else if !is_file {
@@ -655,11 +724,13 @@ impl Store {
     }
 
     /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable
-    /// when it returns. There is the whole old text or the whole new one, whatever fails.
+    /// when it returns. There is the whole old text or the whole new one, whatever fails. The caller holds
+    /// [`Self::lock_marks`]: what is there of others' temporaries for this name, dead runs have left.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
-        // One name for every run: what a killed one has left is gone with the next.
-        let temporary = format!(".{name}.new");
-        self.remove_all(std::iter::once(temporary.as_str()))?;
+        let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", RunId::own()?);
+        let names = self.names()?;
+        let of_dead = names.iter().filter(|found| found.starts_with(TEMPORARY_PREFIX) && published_name(found) == name);
+        self.remove_all(of_dead.map(String::as_str))?;
         let file = self.make(temporary.clone(), name)?;
         let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
             fs::renameat(&self.directory, &temporary, &self.directory, name)
@@ -735,7 +806,7 @@ impl Store {
             return Err(Error::new(
                 Code::WrongSize,
                 format!("{} has {file_bytes} bytes, expected {expected_bytes}", self.shown(name)),
-                "the backup is damaged: use another one, or let the node cold-start",
+                "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only",
             ));
         }
         let is_direct = make_direct(&file);
@@ -1037,7 +1108,7 @@ impl InFile {
             }
             let end = offset + read as u64;
             let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
-            let hint = "the backup is damaged: use another one, or let the node cold-start";
+            let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
             return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())

@@ -283,6 +283,39 @@ pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Room for the longest handle that the kernel gives (`MAX_HANDLE_SZ`).
+const MAX_HANDLE_BYTES: usize = 128;
+/// Type of the handle of a namespace's file (`FILEID_NSFS`): its id, which is never used again in a boot.
+const NAMESPACE_HANDLE: i32 = 0xf1;
+
+#[repr(C)]
+struct FileHandle {
+    bytes: u32,
+    kind: i32,
+    handle: [u8; MAX_HANDLE_BYTES],
+}
+
+/// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel has no such
+/// handle (before 6.18).
+pub fn namespace_handle(path: &str) -> Option<Vec<u8>> {
+    let path = std::ffi::CString::new(path).ok()?;
+    let mut handle = FileHandle { bytes: MAX_HANDLE_BYTES as u32, kind: 0, handle: [0; MAX_HANDLE_BYTES] };
+    let mut mount = 0i32;
+    // SAFETY: the path is a C string, and both structures are live, exclusively borrowed and as large as they say.
+    let outcome = check(unsafe {
+        libc::syscall(
+            libc::SYS_name_to_handle_at,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            std::ptr::from_mut(&mut handle),
+            std::ptr::from_mut(&mut mount),
+            libc::AT_SYMLINK_FOLLOW,
+        )
+    });
+    let bytes = handle.handle.get(..handle.bytes as usize)?;
+    (outcome.is_ok() && handle.kind == NAMESPACE_HANDLE).then(|| bytes.to_vec())
+}
+
 /// What an attachment may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {

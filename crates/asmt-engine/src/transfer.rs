@@ -8,18 +8,18 @@
 use crate::checksum::{self, RangeSum};
 use crate::codec::{self, ChunkEncoder, ChunkKind};
 use crate::error::{Code, Error, Result};
+use crate::facts::server::Host;
 use crate::format::{
     AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, Noted,
-    SECTOR_BYTES, Surroundings, chunk_bytes_for, chunk_count, chunk_range,
+    SECTOR_BYTES, Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_range,
 };
-use crate::freshness::Host;
 use crate::inventory::Segment;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::pool::{InWork, Places, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
-use crate::segment::{Encoding, Header, Key, NamespaceName, STRIPE_TRUSTED, SegmentType};
+use crate::segment::{Encoding, Header, Key, NamespaceName, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment, LastHand};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -35,8 +35,12 @@ pub struct Origin {
     pub created_ms: u64,
     /// Whose memory it is.
     pub host: Host,
-    /// The storage devices and files of each namespace.
+    /// The storage devices and files of the server, for each namespace's manifest.
     pub devices: BTreeMap<NamespaceName, Vec<Noted>>,
+    /// Path of the configuration that was read.
+    pub configuration: Option<String>,
+    /// Uses that marks in the directory tell of: of earlier backups.
+    pub earlier_uses: Vec<String>,
 }
 
 /// A file that is complete and durable under its temporary name.
@@ -126,6 +130,15 @@ pub struct Staged<'s> {
     pub data_bytes: u64,
     /// Bytes that were reserved.
     pub reserved_bytes: u64,
+}
+
+impl Staged<'_> {
+    /// Notes what the server writes to in every manifest, as it is now.
+    pub fn note_traces(&mut self, traces: &[Trace]) {
+        for namespace in &mut self.namespaces {
+            namespace.manifest.noted.traces = traces.to_vec();
+        }
+    }
 }
 
 /// How to copy.
@@ -671,6 +684,12 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
             machine_id: origin.host.machine_id.clone(),
             devices: origin.devices.get(&namespace.name).cloned().unwrap_or_default(),
             stripes: namespace.copies.iter().filter_map(noted_stripe).collect(),
+            // Noted last of all, by [`Staged::note_traces`].
+            traces: Vec::new(),
+            ipc_namespace: Some(origin.host.ipc_namespace.clone()),
+            monotonic_ms: Some(origin.host.monotonic_ms),
+            configuration: origin.configuration.clone(),
+            earlier_uses: origin.earlier_uses.clone(),
         },
         segments: segments.collect::<Result<_>>()?,
     })
@@ -678,8 +697,12 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
 
 fn noted_stripe(copy: &Copy) -> Option<Noted> {
     let Header::Stripe(stripe) = &copy.segment.header else { return None };
-    let is_trusted = stripe.flags & STRIPE_TRUSTED != 0;
-    Some(Noted { what: copy.segment.key().to_string(), random: stripe.random, is_trusted })
+    Some(Noted {
+        what: copy.segment.key().to_string(),
+        random: stripe.random,
+        is_trusted: stripe.is_trusted(),
+        ..Noted::default()
+    })
 }
 
 /// A staged file as something to read and check.

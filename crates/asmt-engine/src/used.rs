@@ -1,15 +1,15 @@
 //! The mark that a backup was used, in its directory beside the manifest: `asmt-used-<instance>-<namespace>.json`.
 //!
-//! Promise: it is durable before a restored segment is trusted, so that no later boot can restore that backup without
-//! being told; it only grows, and names the backup that it is of. ASMT ignores it. Must never: be what a restore of the
-//! same boot fails for (a start may fail and be repeated), or replace a mark that cannot be read by less than it said.
+//! Promise: a use is durable before a restore makes anything that a server could start with, so that no later boot
+//! and no other container restores that backup without being told; a mark only grows while it is of the same backup,
+//! and nothing is ever taken back. ASMT ignores it. Must never: be what a restore of the same boot and IPC namespace
+//! fails for (a start may fail and be repeated), or replace a mark that cannot be read by less than it said.
 
-use crate::error::{Code, Error, Remark, Result};
+use crate::error::{Code, Error, Result};
 use crate::format::{is_namespace_file, namespace_file_name};
 use crate::segment::NamespaceName;
 use crate::store::Store;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
 
 const FORMAT: &str = "asmt-used";
 const VERSION: u32 = 1;
@@ -17,8 +17,8 @@ const PREFIX: &str = "asmt-used-";
 /// Restores that are kept: the first ones of them, and the latest.
 const MAX_RESTORES: usize = 32;
 
-/// When and where a backup was used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// When and where a backup was used, or a restore of it was begun: from then on the server may have run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
     /// Milliseconds since 1970.
     pub at_ms: u64,
@@ -26,6 +26,38 @@ pub struct Use {
     pub host: String,
     /// Boot id.
     pub boot_id: String,
+    /// Identity of the IPC namespace; `None` in marks that were written before it was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipc_namespace: Option<String>,
+    /// Names this use and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Whether a later restore found in memory what a server had made of it: then it has served.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_served: bool,
+}
+
+impl Use {
+    /// A text that no other use has.
+    pub fn id(&self) -> String {
+        self.id.clone().unwrap_or_else(|| format!("{}-{}", self.boot_id, self.at_ms))
+    }
+
+    /// Whether it was in this boot and, as far as is known, in this IPC namespace.
+    pub fn is_in(&self, boot_id: &str, ipc_namespace: &str) -> bool {
+        self.boot_id == boot_id && self.ipc_namespace.as_deref().is_none_or(|noted| noted == ipc_namespace)
+    }
+}
+
+/// What tells one backup of a namespace from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// When it was made, milliseconds since 1970: as its manifest says, else the latest change of a file.
+    pub made_ms: u64,
+    /// Boot that it was made in; `None` where there is no manifest.
+    pub boot_id: Option<String>,
+    /// Where there is no manifest: a sum of names, sizes and times of its files.
+    pub files: Option<String>,
 }
 
 /// What a mark says.
@@ -37,9 +69,12 @@ pub struct Used {
     pub backup_ms: u64,
     /// Boot that it was made in; null where it has no manifest.
     pub backup_boot_id: Option<String>,
+    /// Where it has no manifest: a sum of names, sizes and times of its files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup_files: Option<String>,
     /// When it was retired.
     pub retired: Option<Use>,
-    /// Restores; one entry a boot.
+    /// Restores that were begun; one entry for each boot and IPC namespace.
     pub restores: Vec<Use>,
 }
 
@@ -53,10 +88,23 @@ pub fn is_used_name(name: &str) -> bool {
     is_namespace_file(PREFIX, name)
 }
 
+/// Whether a file name is that of a mark of this instance.
+pub fn is_used_name_of(instance: u8, name: &str) -> bool {
+    is_used_name(name) && name.starts_with(&format!("{PREFIX}{instance}-"))
+}
+
 impl Used {
     /// A mark that says nothing yet, of a backup.
-    pub fn new(backup_ms: u64, backup_boot_id: Option<String>) -> Self {
-        Self { format: FORMAT.to_owned(), version: VERSION, backup_ms, backup_boot_id, retired: None, restores: Vec::new() }
+    pub fn new(identity: &Identity) -> Self {
+        Self {
+            format: FORMAT.to_owned(),
+            version: VERSION,
+            backup_ms: identity.made_ms,
+            backup_boot_id: identity.boot_id.clone(),
+            backup_files: identity.files.clone(),
+            retired: None,
+            restores: Vec::new(),
+        }
     }
 
     /// Reads a mark. The error says what was found and expected.
@@ -72,35 +120,45 @@ impl Used {
         serde_json::to_string(self).expect("plain structures always serialise") + "\n"
     }
 
-    /// Whether it is of the backup that was made then, in that boot. A backup with no manifest is known by the time of
-    /// its files alone: it is another one if they are later than all that the mark tells.
-    pub fn is_of(&self, backup_ms: u64, backup_boot_id: Option<&str>) -> bool {
-        match backup_boot_id {
-            Some(boot_id) => self.backup_boot_id.as_deref() == Some(boot_id) && self.backup_ms == backup_ms,
-            None => self.restores.iter().chain(&self.retired).any(|used| backup_ms <= used.at_ms),
+    /// Every use that it tells of.
+    pub fn uses(&self) -> impl Iterator<Item = &Use> {
+        self.restores.iter().chain(&self.retired)
+    }
+
+    /// Whether it is of this backup. One with no manifest is known by its files; and where these were copied with
+    /// other times, it is another one only if they are later than all that the mark tells.
+    pub fn is_of(&self, identity: &Identity) -> bool {
+        match &identity.boot_id {
+            Some(boot_id) => self.backup_boot_id.as_ref() == Some(boot_id) && self.backup_ms == identity.made_ms,
+            None => {
+                let has_same_files = identity.files.is_some() && self.backup_files == identity.files;
+                has_same_files || self.uses().any(|used| identity.made_ms <= used.at_ms)
+            }
         }
     }
 
-    /// Adds a restore; a boot's later ones take the place of its first.
-    fn add_restore(&mut self, restore: Use) {
-        self.restores.retain(|earlier| earlier.boot_id != restore.boot_id);
+    /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first.
+    fn add_restore(&mut self, mut restore: Use) {
+        let is_same = |earlier: &Use| earlier.boot_id == restore.boot_id && earlier.ipc_namespace == restore.ipc_namespace;
+        restore.has_served |= self.restores.iter().any(|earlier| is_same(earlier) && earlier.has_served);
+        self.restores.retain(|earlier| !is_same(earlier));
         self.restores.truncate(MAX_RESTORES - 1);
         self.restores.push(restore);
     }
 }
 
+/// Marks as they are in a directory: name, and what it says or why it cannot be read.
+pub type Marks = [(String, std::result::Result<Used, String>)];
+
 /// What is to be marked.
+#[derive(Clone, Debug)]
 pub struct Target {
     /// Instance.
     pub instance: u8,
     /// Namespace.
     pub name: NamespaceName,
-    /// When its backup was made, milliseconds since 1970.
-    pub backup_ms: u64,
-    /// Boot that it was made in.
-    pub backup_boot_id: Option<String>,
-    /// Its mark as it is.
-    pub earlier: Option<std::result::Result<Used, String>>,
+    /// Which backup it is.
+    pub identity: Identity,
 }
 
 impl Target {
@@ -111,21 +169,22 @@ impl Target {
     /// The mark of this very backup; a new one if there is none.
     ///
     /// Errors: `backup-used` if there is one that cannot be read: what it said must not be lost.
-    fn mark(&self) -> Result<Used> {
-        match &self.earlier {
-            Some(Ok(used)) if used.is_of(self.backup_ms, self.backup_boot_id.as_deref()) => Ok(used.clone()),
-            Some(Err(why)) => Err(Error::new(
+    fn mark(&self, marks: &Marks) -> Result<Used> {
+        match marks.iter().find(|(name, _)| *name == self.file_name()) {
+            Some((_, Ok(used))) if used.is_of(&self.identity) => Ok(used.clone()),
+            Some((name, Err(why))) => Err(Error::new(
                 Code::BackupUsed,
-                format!("{}: {why}", self.file_name()),
+                format!("{name}: {why}"),
                 "look at the file; remove it only if you know that the backup was not used",
             )),
-            _ => Ok(Used::new(self.backup_ms, self.backup_boot_id.clone())),
+            _ => Ok(Used::new(&self.identity)),
         }
     }
 
-    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns.
-    pub fn retire(&self, store: &Store, now: &Use) -> Result<()> {
-        let mut used = self.mark()?;
+    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks` were read under the
+    /// lock of [`Store::lock_marks`], which is still held.
+    pub fn retire(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
+        let mut used = self.mark(marks)?;
         if used.retired.is_none() {
             used.retired = Some(now.clone());
             store.replace(&self.file_name(), &used.to_text())?;
@@ -133,63 +192,12 @@ impl Target {
         Ok(())
     }
 
-    /// Marks it as restored. Durable when it returns.
-    fn restored(&self, store: &Store, now: &Use) -> Result<()> {
-        let mut used = self.mark()?;
+    /// Marks it as restored from now on: the server may run on it as soon as this program has ended, whatever comes of
+    /// the restore. Durable when it returns; never taken back. As [`Self::retire`] for `marks`.
+    pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
+        let mut used = self.mark(marks)?;
         used.add_restore(now.clone());
         store.replace(&self.file_name(), &used.to_text())
-    }
-
-    /// Takes back [`Self::restored`]: nothing was trusted after all.
-    fn take_back(&self, store: &Store) -> Result<()> {
-        match &self.earlier {
-            Some(Ok(used)) => store.replace(&self.file_name(), &used.to_text()),
-            // It never was replaced.
-            Some(Err(_)) => Ok(()),
-            None => store.remove_all(std::iter::once(self.file_name().as_str())),
-        }
-    }
-}
-
-/// Marks that a restore has set before its commit.
-pub struct Marked<'s> {
-    store: &'s Store,
-    targets: Vec<Target>,
-}
-
-impl<'s> Marked<'s> {
-    /// Sets them. What must be marked and cannot is an error, and nothing is marked then; the rest is remarked on.
-    pub fn restored(
-        store: &'s Store,
-        targets: Vec<Target>,
-        must_mark: &BTreeSet<NamespaceName>,
-        now: &Use,
-        remarks: &mut Vec<Remark>,
-    ) -> Result<Self> {
-        let mut marked = Self { store, targets: Vec::new() };
-        for target in targets {
-            let outcome = target.restored(store, now);
-            let name = target.name.clone();
-            // Also one that failed: it may be there, and not durable.
-            marked.targets.push(target);
-            match outcome {
-                Ok(()) => {}
-                Err(error) if must_mark.contains(&name) => return Err(marked.take_back(error)),
-                Err(error) => remarks.push(Remark::new(
-                    "not-marked",
-                    format!("namespace '{name}': the backup is not marked as used: {}", error.first().message),
-                )),
-            }
-        }
-        Ok(marked)
-    }
-
-    /// Takes them back: nothing is trusted after all. Gives the error, with what more went wrong.
-    pub fn take_back(self, error: Error) -> Error {
-        self.targets.iter().fold(error, |error, target| match target.take_back(self.store) {
-            Ok(()) => error,
-            Err(other) => error.and_while_cleaning_up(other),
-        })
     }
 }
 
@@ -198,13 +206,17 @@ mod tests {
     use super::*;
 
     fn used_at(at_ms: u64, boot_id: &str) -> Use {
-        Use { at_ms, host: "node1".to_owned(), boot_id: boot_id.to_owned() }
+        Use { at_ms, host: "node1".to_owned(), boot_id: boot_id.to_owned(), ..Use::default() }
+    }
+
+    fn made(made_ms: u64, boot_id: Option<&str>, files: Option<&str>) -> Identity {
+        Identity { made_ms, boot_id: boot_id.map(str::to_owned), files: files.map(str::to_owned) }
     }
 
     #[test]
     fn a_mark_is_read_back_and_nothing_else_is_taken_for_one() {
-        let mut used = Used::new(7, Some("b".to_owned()));
-        used.add_restore(used_at(8, "b1"));
+        let mut used = Used::new(&made(7, Some("b"), None));
+        used.add_restore(Use { ipc_namespace: Some("id:7".to_owned()), id: Some("r".to_owned()), ..used_at(8, "b1") });
         used.retired = Some(used_at(9, "b2"));
         let text = used.to_text();
         assert_eq!(Used::parse(&text), Ok(used));
@@ -216,28 +228,44 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_of_before_ipc_namespaces_were_noted_is_read() {
+        let text = r#"{"format":"asmt-used","version":1,"backup_ms":7,"backup_boot_id":"b","retired":null,"restores":[{"at_ms":8,"host":"h","boot_id":"b1"}]}"#;
+        let used = Used::parse(text).expect("a mark");
+        assert!(used.restores[0].is_in("b1", "id:7") && !used.restores[0].is_in("b2", "id:7"));
+        assert_eq!(used.restores[0].id(), "b1-8");
+    }
+
+    #[test]
     fn a_mark_is_of_one_backup() {
-        let mut used = Used::new(7, Some("b".to_owned()));
+        let mut used = Used::new(&made(7, Some("b"), Some("f")));
         used.add_restore(used_at(100, "b1"));
-        for (backup_ms, boot, is_of) in [
-            (7, Some("b"), true),
-            (8, Some("b"), false),
-            (7, Some("c"), false),
-            // With no manifest: files that are not later than the use.
-            (100, None, true),
-            (101, None, false),
+        for (identity, is_of) in [
+            (made(7, Some("b"), None), true),
+            (made(8, Some("b"), None), false),
+            (made(7, Some("c"), None), false),
+            // With no manifest: the very files, or such that are not later than the use.
+            (made(100, None, None), true),
+            (made(101, None, None), false),
+            (made(101, None, Some("g")), false),
+            (made(u64::MAX, None, Some("f")), true),
         ] {
-            assert_eq!(used.is_of(backup_ms, boot), is_of, "{backup_ms} {boot:?}");
+            assert_eq!(used.is_of(&identity), is_of, "{identity:?}");
         }
     }
 
     #[test]
-    fn a_boot_counts_once_and_the_first_ones_stay() {
-        let mut used = Used::new(7, None);
+    fn a_boot_and_ipc_namespace_counts_once_and_the_first_ones_stay() {
+        let mut used = Used::new(&made(7, None, None));
         for (at_ms, boot) in [(1, "a"), (2, "b"), (3, "a")] {
             used.add_restore(used_at(at_ms, boot));
         }
         assert_eq!(used.restores, [used_at(2, "b"), used_at(3, "a")]);
+        let in_container = Use { ipc_namespace: Some("id:1".to_owned()), ..used_at(4, "a") };
+        used.add_restore(in_container.clone());
+        assert_eq!(used.restores.len(), 3, "another IPC namespace of the same boot is another use");
+        used.restores[2].has_served = true;
+        used.add_restore(in_container);
+        assert!(used.restores[2].has_served, "what was seen stays");
         for boot in 0..100 {
             used.add_restore(used_at(boot, &boot.to_string()));
         }
@@ -249,6 +277,7 @@ mod tests {
         let name = used_name(3, &NamespaceName::new("../x").expect("a name"));
         assert_eq!(name, "asmt-used-3-..%2Fx.json");
         assert!(is_used_name(&name) && !crate::format::is_manifest_name(&name));
+        assert!(is_used_name_of(3, &name) && !is_used_name_of(0, &name) && !is_used_name_of(30, &name));
         assert_eq!(crate::segment::parse_file_name(&name), None);
     }
 }

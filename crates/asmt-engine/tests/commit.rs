@@ -15,7 +15,7 @@ use asmt_engine::segment::{Key, NamespaceName};
 use asmt_engine::store::{Journal, JournalNamespace, Store};
 use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::transfer::{self, Options, Origin, Staged};
-use asmt_engine::{Request, commit, devices, fill, inventory, perform, plan};
+use asmt_engine::{Request, commit, fill, inventory, look, perform, plan};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use std::collections::BTreeMap;
@@ -65,8 +65,15 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
     let inventory = inventory::take().expect("an inventory");
     let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(compress));
     plan.check().expect("a plan");
-    let host = devices::host().expect("a host");
-    let origin = Origin { tool: "asmt test".to_owned(), created_ms: 1, host, devices: BTreeMap::new() };
+    let host = look::server::host().expect("a host");
+    let origin = Origin {
+        tool: "asmt test".to_owned(),
+        created_ms: 1,
+        host,
+        devices: BTreeMap::new(),
+        configuration: None,
+        earlier_uses: Vec::new(),
+    };
     let run = RunId::own().expect("an id");
     transfer::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
 }

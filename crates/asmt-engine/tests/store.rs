@@ -9,7 +9,7 @@ use asmt_engine::format::{AsmtHeader, Chunk, GZIP_HEADER, Manifest, ManifestErro
 use asmt_engine::run::RunId;
 use asmt_engine::segment::{Encoding, Header, Key, NamespaceName};
 use asmt_engine::store::{Buffer, InFile, Journal, JournalNamespace, Leftovers, Lock, Store, names_of, published_name};
-use asmt_engine::used::Used;
+use asmt_engine::used::{Identity, Used};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::ffi::{CString, OsStr};
@@ -336,7 +336,7 @@ fn a_manifest_is_taken_under_its_own_name_alone() {
 #[test]
 fn a_mark_is_read_up_to_its_greatest_size() {
     let root = Root::new();
-    let used = Used::new(7, None);
+    let used = Used::new(&Identity { made_ms: 7, boot_id: None, files: None });
     let text = serde_json::to_string(&used).expect("text");
     let padded = |length: usize| text.clone() + &" ".repeat(length - text.len());
     let cases = [
@@ -632,7 +632,7 @@ fn a_small_file_is_replaced_as_a_whole() {
     let root = Root::new();
     let store = root.store();
     // What a killed run has left.
-    root.write(".mark.new", "half");
+    root.write(&format!(".asmt-tmp.{}-1-2-3.mark", "0".repeat(32)), "half");
     for text in ["one", "another"] {
         store.replace("mark", text).expect("replaced");
         assert_eq!(fs::read_to_string(root.path("mark")).expect("a file"), text);

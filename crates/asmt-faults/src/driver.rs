@@ -23,11 +23,14 @@ pub fn drive(request: &str) -> ExitCode {
     });
     // The binding's own failure: nothing has begun.
     let Ok(outcome) = outcome else { return ExitCode::from(NOT_STARTED) };
+    let events = control.snapshot().events;
     let (text, status) = match outcome {
-        Ok(Ok(_)) => (json!({ "ok": true, "error": null }), 0),
+        Ok(Ok(report)) => (json!({ "ok": true, "error": null, "remarks": report.remarks, "events": events }), 0),
         Ok(Err(failure)) => {
             let is_bug = failure.error.first().kind == Kind::Bug;
-            (json!({ "ok": false, "error": { "problems": failure.error.problems() } }), if is_bug { 70 } else { 1 })
+            let error = json!({ "problems": failure.error.problems() });
+            let remarks = failure.report.map(|report| report.remarks).unwrap_or_default();
+            (json!({ "ok": false, "error": error, "remarks": remarks, "events": events }), if is_bug { 70 } else { 1 })
         }
         Err(_) => (
             json!({ "ok": false, "error": { "problems": [{ "kind": "bug", "code": "bug", "message": "a panic", "hint": "" }] } }),

@@ -5,14 +5,11 @@
 //! state is printed with the command that tries it again; exit status 1 if there is one. Leaves nothing behind: mounts and IPC
 //! namespaces are its own, and go with it. Must never: touch the segments of the namespace it was started in.
 
-mod calls;
-mod driver;
 mod loops;
-mod sys;
 mod tally;
-mod tracer;
 mod world;
 
+use asmt_faults::{calls, driver, sys, tracer};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tally::{Options, Tally};

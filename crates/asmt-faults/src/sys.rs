@@ -303,6 +303,12 @@ pub fn unshare_ipc() -> io::Result<()> {
     check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWIPC) })).map(drop)
 }
 
+/// Moves this process to a UTS namespace of its own, whose host name nobody else sees.
+pub fn unshare_host_name() -> io::Result<()> {
+    // SAFETY: takes flags only.
+    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWUTS) })).map(drop)
+}
+
 /// Moves this thread, and those it starts, to the IPC namespace of an open `/proc/…/ns/ipc`.
 pub fn enter_ipc(namespace: &File) -> io::Result<()> {
     // SAFETY: nothing of the old namespace is attached.

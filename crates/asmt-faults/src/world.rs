@@ -171,7 +171,7 @@ fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u
     json!({
         "verb": verb, "directory": directory, "instance": 0, "namespaces": null, "compress": compress, "check": check,
         "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true,
-        "config": null, "devices": [], "force_stale": false, "force_host": false,
+        "config": null, "devices": [], "force_stale": false, "force_host": false, "require_proof": false, "restorable": false,
     })
 }
 

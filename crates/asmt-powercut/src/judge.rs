@@ -222,6 +222,7 @@ fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
+    use asmt_engine::used::Identity;
 
     fn truth(is_standing: bool) -> Truth {
         let mark = None;
@@ -255,7 +256,7 @@ mod tests {
         }
         // What was there before must be there all the time; what is left over may be so until success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
-        let used = Used::new(1, None);
+        let used = Used::new(&Identity { made_ms: 1, boot_id: None, files: None });
         let mark = |mark| Facts { marks: vec![Some(mark)], ..facts(Seen::Whole, Seen::Whole) };
         let retired = [Truth { mark: Some(Verb::Retire), ..truth(true) }];
         assert_eq!((mark(Ok(used.clone())).wrongs(&retired, false).len(), mark(Ok(used)).wrongs(&retired, true).len()), (0, 1));

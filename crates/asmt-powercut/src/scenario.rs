@@ -185,6 +185,8 @@ pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
         devices: Vec::new(),
         force_stale: false,
         force_host: false,
+        require_proof: false,
+        restorable: false,
     }
 }
 

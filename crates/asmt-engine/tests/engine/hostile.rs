@@ -7,7 +7,7 @@ use super::{Machine, on_own_machine, request};
 use asmt_engine::error::{Code, Kind};
 use asmt_engine::format::{AsmtHeader, Manifest, manifest_name};
 use asmt_engine::report::Verb;
-use asmt_engine::segment::{Header, NamespaceName, SegmentType, file_name, parse_file_name};
+use asmt_engine::segment::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, file_name, parse_file_name};
 use asmt_engine::{Request, sysv};
 use proptest::prelude::*;
 use std::cell::Cell;
@@ -379,14 +379,25 @@ fn odd_file() -> impl Strategy<Value = Odd> {
     let size = prop::sample::select(vec![0u64, 1, 24, 60, 2156, 4096, 5000, 1 << 30, 1 << 63, u64::MAX]);
     let length = prop::sample::select(vec![0u64, 1, 23, 24, 60, 2156, 4096, 4096, 4096, 1 << 20, 1 << 33]);
     let more = prop::collection::vec(any::<u8>(), 0..64);
-    (key, prop::collection::vec(number, 6), name, (any::<bool>(), any::<bool>()), size, length, more).prop_map(
-        |(key, numbers, name, (is_upper, is_gzip), size_bytes, length, more)| {
+    // Else hardly a stripe would be one that a server starts with.
+    let is_whole = prop::bool::weighted(0.95);
+    (key, prop::collection::vec(number, 6), name, (any::<bool>(), any::<bool>(), is_whole), size, length, more).prop_map(
+        |(key, numbers, name, (is_upper, is_gzip, is_whole), size_bytes, length, more)| {
+            // The only one of its set.
+            let key = if key >> 24 == 0xad && is_whole { key & !0xfff } else { key };
             let mut bytes = vec![0; 4096];
             let mut put = |at: usize, part: &[u8]| bytes[at..at + part.len()].copy_from_slice(part);
             for (at, number) in [0, 4, 20, 44, 56, 2152].into_iter().zip(&numbers) {
                 put(at, &number.to_le_bytes());
             }
             put(if key >> 24 == 0xad { 12 } else { 1024 }, name.as_bytes());
+            if key >> 24 == 0xad && is_whole {
+                put(0, &STRIPE_MAGIC.to_le_bytes());
+                put(8, &STRIPE_VERSION.to_le_bytes());
+                for (at, number) in [(44, 1u32), (48, 7), (56, 1)] {
+                    put(at, &number.to_le_bytes());
+                }
+            }
             put(3000, &more);
             let digits = if is_upper { format!("{key:08X}") } else { format!("{key:08x}") };
             if is_gzip {

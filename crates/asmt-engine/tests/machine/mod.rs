@@ -61,6 +61,8 @@ pub fn request(verb: Verb, directory: &Path) -> Request {
         devices: Vec::new(),
         force_stale: false,
         force_host: false,
+        require_proof: false,
+        restorable: false,
         // The tests' directory may be on a tmpfs, which is what TMPDIR says.
         allow_volatile: true,
     }

@@ -73,7 +73,10 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
         ),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).name = None,
-            &["segment-invalid: stripe ad005001 (no name in it): segment ad005001 holds no name of 1 to 31 bytes of text"],
+            &[
+                "set-torn: namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
+                "segment-invalid: stripe ad005001 (no name in it): segment ad005001 holds no name of 1 to 31 bytes of text",
+            ],
         ),
         (
             |found| drop(found.segments.remove(&Key(BASE))),
@@ -148,7 +151,7 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
         (
             |found| base(&mut segment(found, BASE).header).shutdown = 0,
             "namespace 'test'",
-            "start the server, stop it cleanly and wait until asd has gone, then back up; after a crash there is nothing to save",
+            "start the server, stop it cleanly and wait until asd has gone, then back up (that start is a cold one: records that are in memory only are lost); after a crash there is nothing to save",
         ),
         (
             |found| segment(found, TREEX).stat.size_bytes = 0,
@@ -425,41 +428,142 @@ fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
 }
 
 #[test]
-fn what_is_odd_about_stripes_is_remarked_and_refuses_nothing() {
+fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_backup() {
+    fn take(found: &mut Inventory, key: u32) -> Segment {
+        found.segments.remove(&Key(key)).expect("a segment")
+    }
+    /// What is there under one key is there under another in its place.
+    fn move_to(found: &mut Inventory, from: u32, to: u32) {
+        let mut moved = take(found, from);
+        (moved.stat.key, moved.address) = (Key(to), Key(to).address().expect("an address"));
+        found.segments.insert(Key(to), moved);
+    }
     let cases: &[Case<Inventory>] = &[
         (|_| {}, &[]),
+        // A namespace with no data in memory.
+        (|found| found.segments.retain(|_, segment| segment.address.segment_type.is_index()), &[]),
+        // The first bit alone says that it is trusted.
+        (|found| stripe(&mut segment(found, STRIPE_1).header).flags = 3, &[]),
+        (|found| drop(take(found, STRIPE_1)), &["data stripe ad005000 counts 2 data stripes, found 1"]),
         (
-            |found| drop(found.segments.remove(&Key(STRIPE_1))),
-            &["stripes: namespace 'test': 1 data stripes are there, and they count 2"],
+            |found| drop(take(found, STRIPE)),
+            &["data stripe ad005001 counts 2 data stripes, found 1", "data stripes that are missing: 0"],
         ),
+        (|found| move_to(found, STRIPE_1, STRIPE_1 + 2), &["data stripes that are missing: 1 to 2"]),
+        (|found| move_to(found, STRIPE_1, STRIPE_1 + 0x1000), &["its data stripes are there under nsids {5, 6}, expected one"]),
         (
-            |found| stripe(&mut segment(found, STRIPE_1).header).magic = 0,
-            &["stripes: namespace 'test': a data stripe does not start with the expected magic"],
+            |found| stripe(&mut segment(found, STRIPE_1).header).device_count = 3,
+            &["data stripe ad005001 counts 3 data stripes, found 2"],
         ),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).random = 8,
-            &["stripes: namespace 'test': the data stripes are not of one set (their random differs): a server would not \
-               start with them"],
+            &["data stripes are of two sets: ad005000 has random 0000000000000007, ad005001 has random 0000000000000008"],
         ),
-        // The first bit alone says so.
-        (|found| stripe(&mut segment(found, STRIPE_1).header).flags = 3, &[]),
+        (
+            |found| [STRIPE, STRIPE_1].map(|key| stripe(&mut segment(found, key).header).random = 0).into_iter().collect(),
+            &["data stripe ad005000 has random 0: no server has opened it (2 of 2 data stripes)"],
+        ),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).flags = 2,
-            &["stripes: namespace 'test': a data stripe is not marked as trusted: the server was not shut down cleanly"],
+            &["data stripe ad005001 is not marked as trusted: the server did not stop cleanly"],
+        ),
+        (
+            |found| stripe(&mut segment(found, STRIPE).header).version = 5,
+            &["data stripe ad005000 has header version 5, expected 4"],
+        ),
+        // The two bytes that were exchanged here once.
+        (
+            |found| stripe(&mut segment(found, STRIPE).header).magic = 0x4349_7475_7273_0322,
+            &["data stripe ad005000 starts with 4349747572730322, expected 4349747275730322"],
         ),
     ];
     for (change, expected) in cases {
         let mut found = memory(whole());
         change(&mut found);
+        let with = |code: &str| expected.iter().map(|text| format!("{code}: namespace 'test': {text}")).collect::<Vec<_>>();
         let plan = plan::backup(&found, &empty(), &request());
-        assert_eq!((remarked(&plan), refused(&plan)), (owned(expected), vec![]));
-        // Of a backup the same is said.
+        assert_eq!(refused(&plan), with("set-torn"));
+        for problem in &plan.refusals {
+            assert_eq!(problem.kind, Kind::Refused);
+            assert!(problem.hint.contains("if they are in memory only, keep these segments as they are"), "{}", problem.hint);
+        }
+        // Of a backup of ours, and of ASMT's, the same is said.
         let files: Vec<Made> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
         for listing in [committed("test", 0, files.clone()), directory(files)] {
-            let mut remarks = remarked(&plan::verify(&listing, &request()));
-            remarks.retain(|remark| !remark.starts_with("no-manifest"));
-            assert_eq!(remarks, *expected);
+            for plan in [plan::verify(&listing, &request()), plan::restore(&listing, &memory(vec![]), &request())] {
+                assert_eq!(refused(&plan), with("backup-set-torn"));
+                for problem in &plan.refusals {
+                    assert_eq!(problem.kind, Kind::Damaged);
+                    assert!(problem.hint.contains("a namespace in memory only starts empty"), "{}", problem.hint);
+                }
+            }
         }
+    }
+}
+
+/// A stripe of another namespace is another set's, and each set lacks it or has it alone.
+#[test]
+fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
+    let mut made = whole();
+    let (_, header) = made.iter_mut().find(|(key, _)| *key == STRIPE_1).expect("a stripe");
+    stripe(header).name = NamespaceName::new("other");
+    let torn = [
+        "namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
+        "namespace 'other': data stripe ad005001 counts 2 data stripes, found 1",
+        "namespace 'other': data stripes that are missing: 0",
+    ];
+    let with = |code: &str| torn.map(|text| format!("{code}: {text}")).to_vec();
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort_unstable();
+        texts
+    };
+    assert_eq!(sorted(refused(&plan::backup(&memory(made.clone()), &empty(), &request()))), sorted(with("set-torn")));
+    assert_eq!(sorted(refused(&plan::verify(&directory(made.clone()), &request()))), sorted(with("backup-set-torn")));
+    // A manifest says whose file it is to be: that it is not is damage, and of the set nothing more can be said.
+    assert_eq!(
+        refused(&plan::verify(&committed("test", 0, made), &request())),
+        ["content-damaged: namespace 'test': ad005001.dat.gz is of namespace 'other', expected 'test'"]
+    );
+}
+
+/// Where a file of a stripe is missing or cannot be read, that is said, and not that the set lacks a stripe; two sets are two
+/// sets all the same.
+#[test]
+fn a_set_is_not_counted_where_files_cannot_be_read() {
+    let mut made = [whole(), data("test", 0, 5, 3).split_off(2)].concat();
+    made.iter_mut().filter(|(key, _)| (STRIPE..STRIPE + 3).contains(key)).for_each(|(_, header)| {
+        stripe(header).device_count = 3;
+    });
+    let torn = "backup-set-torn: namespace 'test': data stripes are of two sets: ad005000 has random 0000000000000007, ad005002 \
+                has random 0000000000000008";
+    for (random, torn) in [(7, None), (8, Some(torn.to_owned()))] {
+        let (_, last) = made.last_mut().expect("a stripe");
+        stripe(last).random = random;
+        let without = |mut listing: Listing| {
+            listing.files.retain(|file| file.key != Key(STRIPE_1));
+            listing
+        };
+        let missing = "backup-incomplete: namespace 'test': ad005001.dat.gz is missing".to_owned();
+        let expected: Vec<String> = [Some(missing), torn.clone()].into_iter().flatten().collect();
+        assert_eq!(refused(&plan::verify(&without(committed("test", 0, made.clone())), &request())), expected);
+        let listing = Listing { problems: vec![unreadable("ad005001.dat.gz")], ..without(directory(made.clone())) };
+        let expected: Vec<String> = torn.into_iter().chain(["unsafe-file: ad005001.dat.gz is a directory".to_owned()]).collect();
+        assert_eq!(refused(&plan::verify(&listing, &request())), expected);
+    }
+}
+
+/// What a start costs is said where there are stripes.
+#[test]
+fn a_hint_to_start_the_server_says_what_that_loses() {
+    let lost = " (that start is a cold one: records that are in memory only are lost)";
+    for (made, is_said) in [(whole(), true), (index("test", 0, 1, 2), false)] {
+        let mut found = memory(made);
+        base(&mut segment(&mut found, BASE).header).shutdown = 0;
+        found.segments.remove(&Key(STAGE_1));
+        let plan = plan::backup(&found, &empty(), &request());
+        let codes: Vec<Code> = plan.refusals.iter().map(|problem| problem.code).collect();
+        assert_eq!(codes, [Code::SegmentsIncomplete, Code::NotCleanlyShutDown]);
+        assert!(plan.refusals.iter().all(|problem| problem.hint.contains(lost) == is_said), "{:?}", plan.refusals);
     }
 }
 

@@ -263,7 +263,8 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     };
     let place = |problem: &Problem| (problem.file.clone(), problem.segment.clone(), problem.offset);
     let stage = (Some("ae001100.dat.gz".to_owned()), Some("ae001100".to_owned()));
-    let damaged = "the backup is damaged: use another one, or let the node cold-start";
+    let damaged =
+        "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
     for (bytes, offset) in [(9999, 9999), (10_001, 10_000)] {
         let mut listing = committed("test", 0, whole());
         file(&mut listing, STAGE).file_bytes = bytes;
@@ -313,7 +314,10 @@ fn without_a_manifest_what_is_incomplete_or_cannot_be_is_refused() {
         ),
         (
             |listing| stripe(&mut file(listing, STRIPE_1).header).name = None,
-            &["content-damaged: stripe ad005001 (no name in it): ad005001.dat.gz holds no namespace name"],
+            &[
+                "backup-set-torn: namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
+                "content-damaged: stripe ad005001 (no name in it): ad005001.dat.gz holds no namespace name",
+            ],
         ),
         // Sizes that a segment cannot have, or that a file cannot hold.
         (|listing| file(listing, BASE).size_bytes = 2156, &[]),
@@ -606,7 +610,7 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
         (
             listing(&error(ManifestError::Damaged("no end".to_owned()))),
             "manifest-damaged: asmt-manifest-0-test.json is damaged: no end",
-            "the backup cannot be checked: use another one, or let the node cold-start",
+            "the backup cannot be checked: use another one, or let the node cold-start, which empties a namespace that is in memory only",
         ),
         (
             listing(&|listing| {

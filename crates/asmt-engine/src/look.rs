@@ -1,0 +1,8 @@
+//! Look: from the machine to facts. It reads, and it decides nothing.
+//!
+//! Invariant: nothing here writes, waits for a FIFO, or takes a failed look for an answer.
+
+pub mod devices;
+pub mod server;
+pub mod service;
+pub mod traces;

@@ -1,0 +1,221 @@
+//! Gathers the evidence of one instance: its configuration, devices, traces and history, and this machine.
+//!
+//! Promise: every device that a backup noted is asked, whether or not a configuration names it; a configuration that
+//! was named is read or is an error. Must never: write, or decide what it means (`plan::staleness` does).
+
+use crate::error::{Code, Error, Result, without_number};
+use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
+use crate::format::{Manifest, Noted};
+use crate::kernel::{self, Process};
+use crate::layout::server_config::{self, ServerConfig};
+use crate::look::{devices, service, traces};
+use crate::run;
+use crate::store::{Store, names_of};
+use crate::sysv;
+use rustix::fs::FileType;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Where the server's packages put the configuration.
+const DEFAULT_CONFIGURATION: &str = "/etc/aerospike/aerospike.conf";
+/// The unit's environment, which may name another one.
+const UNIT_ENVIRONMENT: &str = "/etc/sysconfig/aerospike";
+/// The variable of the unit that names it.
+const SERVER_VARIABLE: &str = "ASD_CONFIG_FILE";
+/// Our own: for units that cannot give an option. If the file that it names is missing, there is no configuration.
+const OWN_VARIABLE: &str = "ASMT_CONFIG";
+/// Largest configuration that is read.
+const MAX_CONFIGURATION_BYTES: u64 = 4 << 20;
+/// Where to look, as it was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// Of which server: only that of instance 0 has its configuration where the packages put it.
+    pub instance: u8,
+    /// `--config`.
+    pub configuration: Option<PathBuf>,
+    /// `--device`.
+    pub devices: Vec<PathBuf>,
+}
+
+/// This machine, boot and IPC namespace, now.
+///
+/// Errors: failed calls.
+pub fn host() -> Result<Host> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let monotonic_ms = monotonic.tv_sec.cast_unsigned() * 1000 + monotonic.tv_nsec.cast_unsigned() / 1_000_000;
+    Ok(Host {
+        name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        machine_id: service::machine_id()?,
+        boot_id: run::boot_id()?,
+        ipc_namespace: ipc_namespace()?,
+        now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        monotonic_ms,
+    })
+}
+
+/// What tells this IPC namespace from every other one of this boot. Its inode number is given again as soon as it is
+/// free, so a container that replaces another one may have the same; where the kernel has nothing better (before
+/// 6.18), the start of the first process of the PID namespace, which goes with most containers, is added.
+fn ipc_namespace() -> Result<String> {
+    const OWN: &str = "/proc/thread-self/ns/ipc";
+    if let Some(handle) = sysv::namespace_handle(OWN) {
+        return Ok(format!("id:{}", handle.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
+    }
+    let inode = kernel::namespace("ipc")?;
+    let first = match kernel::process(1)? {
+        Process::Seen(stat) => kernel::host_ticks(&stat)?.to_string(),
+        Process::Gone | Process::Hidden => "unseen".to_owned(),
+    };
+    Ok(format!("inode:{inode}-first:{first}"))
+}
+
+/// Gathers the evidence. `manifests` are those of the instance in the directory, `store` is what a restore would mark.
+///
+/// Errors: `config-unreadable` if a configuration was named, or is there, and cannot be read or understood; failed calls.
+pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -> Result<Evidence> {
+    let host = host()?;
+    let configuration = read_configuration(places)?;
+    let named: Vec<String> = places.devices.iter().map(|path| absolute(path)).collect();
+    let mut asked = BTreeMap::new();
+    let configured = configuration.config().into_iter().flat_map(device_paths);
+    let noted: Vec<&Noted> = manifests.iter().flat_map(|manifest| &manifest.noted.devices).collect();
+    for path in configured.chain(named.iter().cloned()).chain(noted.iter().map(|noted| noted.what.clone())) {
+        asked.entry(path.clone()).or_insert_with(|| devices::ask(&absolute(Path::new(&path))));
+    }
+    find_moved(&noted, &mut asked);
+    // Where another server of this host writes to says nothing of one whose configuration is not known.
+    let has_known_places = configuration.config().is_some() || places.instance == 0;
+    let (found, mut unseen) = if has_known_places { traces::find(configuration.config())? } else { Default::default() };
+    let mut compared = BTreeMap::new();
+    for manifest in manifests {
+        let changes = traces::compare(&manifest.noted.traces, &mut unseen)?;
+        compared.insert(manifest.namespace.clone(), changes);
+    }
+    unseen.sort_unstable();
+    unseen.dedup();
+    let is_markable = store.map_or(Ok(true), Store::is_writable)?;
+    let (instance, service) = (places.instance, ServiceHistory::default());
+    Ok(Evidence { host, instance, configuration, named, devices: asked, traces: found, compared, unseen, service, is_markable })
+}
+
+/// Adds what systemd and its journal know: asked only where devices do not decide. The unit is that of instance 0.
+pub fn add_history(evidence: &mut Evidence) {
+    if evidence.instance == 0 {
+        evidence.service = service::history(&evidence.host.boot_id, evidence.host.machine_id.as_deref());
+    }
+}
+
+/// Every path that a configuration names for storage.
+fn device_paths(config: &ServerConfig) -> impl Iterator<Item = String> {
+    let lines = config.namespaces.values().flat_map(|namespace| &namespace.devices);
+    lines.flat_map(|line| line.paths().map(str::to_owned))
+}
+
+/// Looks for disks that have another path than when they were noted, by what stays with them.
+fn find_moved(noted: &[&Noted], asked: &mut BTreeMap<String, Device>) {
+    let is_there = |noted: &Noted, device: &Device| {
+        device.header().is_some_and(|header| header.random == noted.random) || device.ids.iter().any(|id| noted.ids.contains(id))
+    };
+    let lost: Vec<&Noted> = noted
+        .iter()
+        .copied()
+        .filter(|noted| !noted.ids.is_empty() && !asked.get(&noted.what).is_some_and(|device| is_there(noted, device)))
+        .collect();
+    if lost.is_empty() {
+        return;
+    }
+    for name in names_of(Path::new("/sys/class/block")).unwrap_or_default() {
+        let path = format!("/dev/{}", name.replace('!', "/"));
+        if asked.contains_key(&path) || matches!(name.as_str(), "." | "..") {
+            continue;
+        }
+        let ids = devices::ids_at(&path);
+        if lost.iter().any(|noted| ids.iter().any(|id| noted.ids.contains(id))) {
+            asked.insert(path.clone(), devices::ask(&path));
+        }
+    }
+}
+
+/// A path that leads to the same place from any working directory. Links are kept: devices are named by them.
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+/// Whether the tool was told of a configuration, or looks where one usually is.
+enum Told {
+    /// By `by`: it must be there.
+    Must { by: String, path: PathBuf },
+    /// It may be missing; the text says how it came to be looked for.
+    May { by: String, path: PathBuf },
+    /// There is no usual place.
+    Nothing,
+}
+
+fn where_to_look(places: &Places) -> Result<Told> {
+    let variable = |name: &str| std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from);
+    if let Some(path) = places.configuration.clone() {
+        return Ok(Told::Must { by: "--config".to_owned(), path });
+    }
+    if let Some(path) = variable(OWN_VARIABLE) {
+        return Ok(Told::May { by: OWN_VARIABLE.to_owned(), path });
+    }
+    if let Some(path) = variable(SERVER_VARIABLE) {
+        return Ok(Told::Must { by: SERVER_VARIABLE.to_owned(), path });
+    }
+    if places.instance != 0 {
+        return Ok(Told::Nothing);
+    }
+    let unit = kernel::text_if_there(UNIT_ENVIRONMENT)?.unwrap_or_default();
+    if let Some(path) = server_config::environment_file(&unit).get(SERVER_VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(Told::Must { by: format!("{SERVER_VARIABLE} in {UNIT_ENVIRONMENT}"), path: path.into() });
+    }
+    Ok(Told::May { by: "the server's packages".to_owned(), path: DEFAULT_CONFIGURATION.into() })
+}
+
+fn read_configuration(places: &Places) -> Result<Configuration> {
+    let (by, path, must) = match where_to_look(places)? {
+        Told::Must { by, path } => (by, path, true),
+        Told::May { by, path } => (by, path, false),
+        Told::Nothing => {
+            return Ok(Configuration::NotThere(format!("no configuration of instance {} was named (--config)", places.instance)));
+        }
+    };
+    let shown = path.display();
+    let unreadable = |what: String| {
+        Error::new(
+            Code::ConfigUnreadable,
+            format!("{shown} (named by {by}) {what}"),
+            "name the file that the server starts with (--config FILE), or correct it; nothing was done",
+        )
+    };
+    if !must && std::fs::metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
+    }
+    let bytes = bytes_of(&path).map_err(unreadable)?;
+    let config = server_config::parse(&bytes).map_err(|refused| unreadable(format!("cannot be understood: {refused}")))?;
+    Ok(Configuration::Read { path: shown.to_string(), config })
+}
+
+/// Bytes of a configuration, or why they cannot be had.
+fn bytes_of(path: &Path) -> std::result::Result<Vec<u8>, String> {
+    let (file, _) = devices::open(path, &[FileType::RegularFile])?;
+    let mut bytes = Vec::new();
+    let read = std::fs::File::from(file).take(MAX_CONFIGURATION_BYTES + 1).read_to_end(&mut bytes);
+    read.map_err(|error| format!("cannot be read: {}", without_number(&error)))?;
+    if bytes.len() as u64 > MAX_CONFIGURATION_BYTES {
+        return Err(format!("has more than {MAX_CONFIGURATION_BYTES} bytes"));
+    }
+    Ok(bytes)
+}
+
+/// Whether the devices and the configuration say now what they said before.
+pub fn first_difference(before: &Evidence, now: &Evidence) -> Option<String> {
+    if before.configuration != now.configuration {
+        return Some("the configuration".to_owned());
+    }
+    let state = |evidence: &Evidence, path: &String| evidence.devices.get(path).map(|device| device.state.clone());
+    before.devices.keys().find(|path| state(before, path) != state(now, path)).cloned()
+}

@@ -1,0 +1,385 @@
+//! Looks at what a running server writes to: its log files and its metadata directory.
+//!
+//! Silence proves nothing (packaged servers log to the journal), but a change is a sign. So a backup notes the
+//! state of these files, and a restore compares it for *another*, not for *later*: clocks jump.
+
+use crate::error::{Error, Result};
+use crate::facts::server::{ComparedTrace, TraceChange};
+use crate::format::{Trace, TraceState};
+use crate::layout::server_config::ServerConfig;
+use crate::store::names_of;
+use rustix::fs::{self, FileType, Mode, OFlags};
+use std::fs::File;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// The server's, if its configuration does not say.
+const DEFAULT_WORK_DIRECTORY: &str = "/opt/aerospike";
+/// The log of a server that was configured to write one in the usual place; looked at where no configuration is.
+const DEFAULT_LOG: &str = "/var/log/aerospike/aerospike.log";
+/// What the last line of a clean stop says. Source: observed on a server, see docs/STALENESS.md.
+const LAST_WORDS: &[u8] = b"finished clean shutdown";
+/// Most bytes at the end of a log that are looked at.
+const TAIL_BYTES: u64 = 64 << 10;
+/// Most files of the metadata directory that are looked at; a server has a handful.
+const MAX_SMD_FILES: usize = 10_000;
+
+/// Traces, and the places that this user may not look at.
+pub type Found = (Vec<Trace>, Vec<String>);
+
+/// Looks at the log files and the metadata directory that a configuration names, or at the usual places.
+///
+/// Errors: failed calls. What is not there, or may not be seen, is a finding.
+pub fn find(config: Option<&ServerConfig>) -> Result<Found> {
+    let (mut traces, mut unseen) = (Vec::new(), Vec::new());
+    let logs = config.map_or_else(|| vec![DEFAULT_LOG.to_owned()], |config| config.logs.clone());
+    for path in logs {
+        match log(&path) {
+            Ok(Log::Witness(state)) => traces.push(Trace { path, state }),
+            Ok(Log::NoWitness) => {}
+            Err(error) => hidden(&path, error, &mut unseen)?,
+        }
+    }
+    let work = config.and_then(|config| config.work_directory.as_deref()).unwrap_or(DEFAULT_WORK_DIRECTORY);
+    let path = format!("{work}/smd");
+    match metadata(Path::new(&path)) {
+        Ok(state) => traces.push(Trace { path, state }),
+        Err(error) => hidden(&path, error, &mut unseen)?,
+    }
+    Ok((traces, unseen))
+}
+
+/// Compares what a backup noted with what is there now.
+///
+/// Errors: failed calls.
+pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<ComparedTrace>> {
+    let mut compared = Vec::new();
+    for trace in noted {
+        match change(trace) {
+            Ok(change) => compared.push(ComparedTrace { path: trace.path.clone(), change }),
+            // A manifest may claim anything: what no path can be cannot be compared.
+            Err(error) if is_no_path(&error) => {
+                compared.push(ComparedTrace { path: trace.path.clone(), change: TraceChange::Changed });
+            }
+            Err(error) => hidden(&trace.path, error, unseen)?,
+        }
+    }
+    Ok(compared)
+}
+
+fn change(noted: &Trace) -> Result<TraceChange> {
+    let path = Path::new(&noted.path);
+    if noted.state.as_ref().is_some_and(|state| state.inode == 0) || noted.path.ends_with("/smd") {
+        let now = metadata(path)?;
+        return Ok(if now == noted.state { TraceChange::None } else { TraceChange::Changed });
+    }
+    let now = match log(&noted.path)? {
+        Log::Witness(state) => state,
+        Log::NoWitness => return Ok(TraceChange::None),
+    };
+    let Some(before) = &noted.state else {
+        // There was no log: one with something in it was written since.
+        return Ok(if now.is_none_or(|now| now.size == 0) { TraceChange::None } else { TraceChange::Changed });
+    };
+    match now {
+        Some(now) if now.inode == before.inode && now.size == before.size => {
+            Ok(if now.modified_ns == before.modified_ns { TraceChange::None } else { TraceChange::Changed })
+        }
+        Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before),
+        // Truncated in place, renamed or removed: a rotation does that without the server, if nothing was added.
+        Some(now) if now.size > 0 => Ok(TraceChange::Changed),
+        _ if before.size == 0 => Ok(TraceChange::None),
+        _ => rotated(path, before),
+    }
+}
+
+/// A log that has grown: by the last lines of the stop that the backup came after, or by another start?
+fn appended(path: &Path, before: &TraceState) -> Result<TraceChange> {
+    let file = open_log(path)?;
+    let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
+    if before.is_finished || size - before.size.min(size) > TAIL_BYTES {
+        return Ok(TraceChange::Changed);
+    }
+    let added = read(&file, before.size, size, path)?;
+    let is_rest = count(&added) == 1 && ends_with_last_words(&added);
+    Ok(if is_rest { TraceChange::EndOfStop } else { TraceChange::Changed })
+}
+
+/// A log that is not at its path any more: is it in a file beside it, with nothing added?
+fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(TraceChange::Changed);
+    };
+    let names = match names_of(directory) {
+        Ok(names) => names,
+        Err(error) if is_missing(&error) => return Ok(TraceChange::Changed),
+        Err(error) => return Err(error),
+    };
+    for sibling in names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name)) {
+        let sibling = directory.join(sibling);
+        let Ok(stat) = fs::stat(&sibling) else { continue };
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            continue;
+        }
+        let size = stat.st_size.cast_unsigned();
+        let is_same = match sibling.extension().and_then(|extension| extension.to_str()) {
+            // gzip keeps the time of the file, and its size modulo 2^32 in the last four bytes.
+            Some("gz") => seconds(&stat) == before.modified_ns / NS && original_size(&sibling)? == before.size as u32,
+            Some("xz" | "zst" | "bz2") => seconds(&stat) == before.modified_ns / NS,
+            _ => size == before.size && (stat.st_ino == before.inode || modified_ns(&stat) >= before.modified_ns),
+        };
+        if is_same {
+            return Ok(TraceChange::None);
+        }
+    }
+    Ok(TraceChange::Changed)
+}
+
+const NS: u64 = 1_000_000_000;
+
+fn seconds(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_mtime).unwrap_or(0)
+}
+
+fn modified_ns(stat: &fs::Stat) -> u64 {
+    seconds(stat).saturating_mul(NS).saturating_add(stat.st_mtime_nsec)
+}
+
+/// The last four bytes of a gzip file: the size of what was compressed.
+fn original_size(path: &Path) -> Result<u32> {
+    let file = open_log(path)?;
+    let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
+    let bytes = read(&file, size.saturating_sub(4), size, path)?;
+    Ok(bytes.try_into().map_or(0, u32::from_le_bytes))
+}
+
+/// What is at the path of a log.
+enum Log {
+    /// A file that the server alone writes to; `None` where nothing is there.
+    Witness(Option<TraceState>),
+    /// A terminal, a pipe, `/dev/stdout`, or what this program writes to itself.
+    NoWitness,
+}
+
+fn log(path: &str) -> Result<Log> {
+    if ["/dev/", "/proc/"].iter().any(|root| path.starts_with(root)) {
+        return Ok(Log::NoWitness);
+    }
+    let stat = match fs::stat(path) {
+        Ok(stat) => stat,
+        Err(error) => {
+            let error = Error::io("stat", path, error);
+            return if is_missing(&error) { Ok(Log::Witness(None)) } else { Err(error) };
+        }
+    };
+    let is_own = |descriptor: BorrowedFd<'_>| {
+        fs::fstat(descriptor).is_ok_and(|own| (own.st_dev, own.st_ino) == (stat.st_dev, stat.st_ino))
+    };
+    let is_ours = is_own(std::io::stdout().as_fd()) || is_own(std::io::stderr().as_fd());
+    if is_ours || FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Ok(Log::NoWitness);
+    }
+    let size = stat.st_size.cast_unsigned();
+    let is_finished = match open_log(Path::new(path)) {
+        Ok(file) => ends_with_last_words(&read(&file, size.saturating_sub(TAIL_BYTES), size, Path::new(path))?),
+        // It may be seen and not be read: then any growth counts.
+        Err(error) if error.io_kind() == Some(ErrorKind::PermissionDenied) => true,
+        Err(error) if is_missing(&error) => return Ok(Log::Witness(None)),
+        Err(error) => return Err(error),
+    };
+    let state = TraceState { inode: stat.st_ino, size, modified_ns: modified_ns(&stat), digest: 0, is_finished };
+    Ok(Log::Witness(Some(state)))
+}
+
+fn open_log(path: &Path) -> Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = fs::open(path, flags, Mode::empty()).map_err(|error| Error::io("open", path.display(), error))?;
+    Ok(File::from(file))
+}
+
+/// Bytes of a file from one offset to another; fewer where it ends before.
+fn read(file: &File, from: u64, to: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
+    let mut done = 0;
+    while done < bytes.len() {
+        match file.read_at(&mut bytes[done..], from + done as u64) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io("read", path.display(), error)),
+        }
+    }
+    bytes.truncate(done);
+    Ok(bytes)
+}
+
+fn count(text: &[u8]) -> usize {
+    text.windows(LAST_WORDS.len()).filter(|words| *words == LAST_WORDS).count()
+}
+
+/// Whether the last line, which is whole, holds the last words.
+fn ends_with_last_words(text: &[u8]) -> bool {
+    let Some(body) = text.strip_suffix(b"\n") else { return false };
+    let last = body.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+    count(last) == 1
+}
+
+/// The state of the metadata directory; `None` where there is none.
+fn metadata(path: &Path) -> Result<Option<TraceState>> {
+    let names = match names_of(path) {
+        Ok(names) => names,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut hasher = crc32fast::Hasher::new();
+    let (mut size, mut latest) = (0, 0);
+    for name in names.iter().filter(|name| !matches!(name.as_str(), "." | "..")).take(MAX_SMD_FILES) {
+        let file = path.join(name);
+        let stat = match fs::stat(&file) {
+            Ok(stat) => stat,
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(error) => return Err(Error::io("stat", file.display(), error)),
+        };
+        size += 1;
+        latest = latest.max(modified_ns(&stat));
+        for bytes in [stat.st_ino, stat.st_size.cast_unsigned(), modified_ns(&stat)] {
+            hasher.update(&bytes.to_le_bytes());
+        }
+        hasher.update(name.as_bytes());
+        hasher.update(&[0]);
+    }
+    Ok(Some(TraceState { inode: 0, size, modified_ns: latest, digest: hasher.finalize(), is_finished: false }))
+}
+
+fn is_no_path(error: &Error) -> bool {
+    matches!(error.io_kind(), Some(ErrorKind::InvalidInput | ErrorKind::InvalidFilename))
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(error.io_kind(), Some(ErrorKind::NotFound | ErrorKind::NotADirectory))
+}
+
+/// Notes a place that this user may not look at; any other failure is one.
+fn hidden(path: &str, error: Error, unseen: &mut Vec<String>) -> Result<()> {
+    if error.io_kind() != Some(ErrorKind::PermissionDenied) {
+        return Err(error);
+    }
+    unseen.push(path.to_owned());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::{OpenOptions, rename, write};
+    use std::io::Write;
+
+    fn append(path: &Path, text: &str) {
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .expect("appended");
+    }
+
+    /// What becomes of a log that was noted with `text` in it, after `what` was done.
+    fn after(text: &str, what: impl Fn(&Path)) -> TraceChange {
+        let scratch = crate::testing::Scratch::new("traces");
+        let path = scratch.path().join("aerospike.log");
+        if !text.is_empty() {
+            write(&path, text).expect("written");
+        }
+        let shown = path.display().to_string();
+        let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
+        what(&path);
+        change(&Trace { path: shown, state }).expect("a look")
+    }
+
+    #[test]
+    fn a_log_is_compared_for_another_not_for_later() {
+        let sibling = |path: &Path, tail: &str| path.with_file_name(format!("aerospike.log{tail}"));
+        let old = std::time::UNIX_EPOCH + std::time::Duration::from_secs(7);
+        assert_eq!(after("a\n", |_| {}), TraceChange::None);
+        assert_eq!(after("a\n", |path| append(path, "b\n")), TraceChange::Changed);
+        assert_eq!(after("", |path| append(path, "b\n")), TraceChange::Changed, "a first log");
+        assert_eq!(after("", |path| write(path, "").expect("made")), TraceChange::None, "an empty one");
+        assert_eq!(after("a\n", |path| rename(path, sibling(path, ".1")).expect("renamed")), TraceChange::None);
+        let truncate = |path: &Path| {
+            std::fs::copy(path, sibling(path, "-20261130")).expect("copied");
+            write(path, "").expect("truncated");
+        };
+        assert_eq!(after("a\n", truncate), TraceChange::None, "copied and truncated");
+        for rotation in [
+            |path: &Path| rename(path, path.with_extension("log.1")).expect("renamed"),
+            |path: &Path| {
+                std::fs::copy(path, path.with_extension("log.1")).expect("copied");
+                write(path, "").expect("truncated");
+            },
+        ] {
+            let written_first = |path: &Path| {
+                append(path, "the server ran\n");
+                rotation(path);
+            };
+            assert_eq!(after("a\n", written_first), TraceChange::Changed, "written to, then rotated");
+        }
+        assert_eq!(after("a\n", |path| std::fs::remove_file(path).expect("removed")), TraceChange::Changed);
+        let earlier = |path: &Path| {
+            append(path, "b\n");
+            File::open(path).and_then(|file| file.set_modified(old)).expect("dated back");
+        };
+        assert_eq!(after("a\n", earlier), TraceChange::Changed, "written to under a clock that was set back");
+    }
+
+    #[test]
+    fn a_compressed_log_is_known_by_its_size_and_time() {
+        let gzip = |path: &Path, text: &str| {
+            append(path, text);
+            let status = std::process::Command::new("gzip").arg(path).status().expect("gzip");
+            assert!(status.success());
+        };
+        assert_eq!(after("a\n", |path| gzip(path, "")), TraceChange::None);
+        assert_eq!(after("a\n", |path| gzip(path, "the server ran\n")), TraceChange::Changed);
+    }
+
+    #[test]
+    fn the_rest_of_the_stop_is_no_sign_of_another_start() {
+        let last = "Nov 30 2026 01:00:00 GMT: INFO (as): (as.c:500) finished clean shutdown - exiting\n";
+        let add = |text: String| move |path: &Path| append(path, &text);
+        assert_eq!(after("a\n", add(last.to_owned())), TraceChange::EndOfStop);
+        assert_eq!(after("a\n", add(format!("shutting down\n{last}"))), TraceChange::EndOfStop);
+        assert_eq!(after("a\n", add(format!("{last}start\n"))), TraceChange::Changed);
+        assert_eq!(after("a\n", add(format!("{last}{last}"))), TraceChange::Changed);
+        assert_eq!(after(&format!("a\n{last}"), add(last.to_owned())), TraceChange::Changed, "it had been finished");
+    }
+
+    #[test]
+    fn what_is_no_file_of_the_server_alone_is_no_witness() {
+        for path in ["/dev/stdout", "/dev/null", "/proc/self/fd/2"] {
+            assert!(matches!(log(path).expect("a look"), Log::NoWitness), "{path}");
+        }
+        let scratch = crate::testing::Scratch::new("fifo");
+        let fifo = scratch.path().join("log");
+        fs::mkfifoat(fs::CWD, &fifo, Mode::RUSR).expect("a FIFO");
+        assert!(matches!(log(&fifo.display().to_string()).expect("a look"), Log::NoWitness));
+    }
+
+    #[test]
+    fn the_metadata_directory_is_compared_as_a_whole() {
+        let scratch = crate::testing::Scratch::new("smd");
+        let path = scratch.path().join("smd");
+        let noted = |state| Trace { path: path.display().to_string(), state };
+        assert_eq!(metadata(&path).expect("a look"), None);
+        assert_eq!(change(&noted(None)).expect("a look"), TraceChange::None);
+        std::fs::create_dir(&path).expect("a directory");
+        write(path.join("sindex.smd"), "x").expect("written");
+        assert_eq!(change(&noted(None)).expect("a look"), TraceChange::Changed);
+        let state = metadata(&path).expect("a look");
+        assert_eq!(change(&noted(state.clone())).expect("a look"), TraceChange::None);
+        let file = File::open(path.join("sindex.smd")).expect("opened");
+        file.set_modified(std::time::UNIX_EPOCH).expect("dated back");
+        assert_eq!(change(&noted(state)).expect("a look"), TraceChange::Changed, "another time, though an earlier one");
+    }
+}

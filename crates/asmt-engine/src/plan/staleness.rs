@@ -1,0 +1,373 @@
+//! Whether a backup is still that of the node: what was noted when it was made against what is found now.
+//!
+//! Pure: evidence in, a verdict with its reasons out. docs/STALENESS.md has the model: the question is asked once for
+//! each server, every witness of any of its namespaces speaks for all of them, and each verdict names its witnesses.
+//! Promise: a backup is accepted without an override only where no witness speaks against it. Must never: call the
+//! system, or take a missing answer for a good one.
+
+use crate::error::{Code, Problem, Remark};
+use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
+use crate::format::{Manifest, Noted};
+use crate::layout::server_config::{NamespaceConfig, Storage};
+use crate::plan::NamespaceRestore;
+use crate::segment::NamespaceName;
+use crate::store::{FileRecord, Listing};
+use crate::used::{Identity, Use, is_used_name_of};
+use std::collections::BTreeSet;
+
+mod backup;
+mod devices;
+mod signs;
+
+pub use backup::{judge_backup, noted_devices};
+
+/// How much later than a backup a sign must be where only times can be compared: clocks are coarse, and a stopping
+/// server writes its last lines while a backup may already begin.
+pub const SLACK_MS: u64 = 10_000;
+
+/// What a human has decided.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--force-stale`.
+    pub stale: bool,
+    /// `--force-host`.
+    pub host: bool,
+    /// `--require-proof`: not an override, but its opposite.
+    pub require_proof: bool,
+}
+
+impl Overrides {
+    /// The option that takes back a refusal by this code, if it is given.
+    fn covering(self, code: Code) -> Option<&'static str> {
+        match code {
+            Code::BackupStale | Code::BackupUsed | Code::BackupRetired | Code::CannotBeTold => Some("--force-stale"),
+            Code::DeviceUnreadable | Code::DeviceNotTrusted | Code::CannotMarkUsed => Some("--force-stale"),
+            Code::BackupForeignHost => Some("--force-host"),
+            _ => None,
+        }
+        .filter(|option| if *option == "--force-host" { self.host } else { self.stale })
+    }
+}
+
+/// Whether a restore of one instance would be accepted, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why it must not be done; empty if it may.
+    pub refusals: Vec<Problem>,
+    /// What the user should know.
+    pub remarks: Vec<Remark>,
+    /// Whether a storage device of each namespace proves that the server has not run since.
+    pub is_proven: bool,
+    /// Whether the directory must note, before anything else is done, that the server may run from now on: nothing
+    /// else would tell a later boot.
+    pub must_mark: bool,
+}
+
+/// One namespace's backup, with what it claims.
+struct Claim<'l> {
+    name: &'l NamespaceName,
+    identity: Identity,
+    manifest: Option<&'l Manifest>,
+    has_stripes: bool,
+}
+
+impl Claim<'_> {
+    fn noted(&self) -> &[Noted] {
+        self.manifest.map_or(&[][..], |manifest| &manifest.noted.devices)
+    }
+}
+
+/// What identifies a namespace's backup for its mark.
+pub fn identity_of(namespace: &NamespaceRestore, listing: &Listing) -> Identity {
+    let manifest = manifest_of(namespace, listing);
+    let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
+    let files = || listing.files.iter().filter(|file| keys.contains(&file.key));
+    match manifest {
+        Some(manifest) => Identity { made_ms: manifest.created_ms, boot_id: Some(manifest.boot_id.clone()), files: None },
+        None => Identity {
+            made_ms: files().map(|file| file.modified_ms).max().unwrap_or(0),
+            boot_id: None,
+            files: Some(sum_of(files())),
+        },
+    }
+}
+
+/// A sum of names, sizes and times of files, so that a backup without a manifest is known again whatever the clock says.
+fn sum_of<'f>(files: impl Iterator<Item = &'f FileRecord>) -> String {
+    let mut hasher = crc32fast::Hasher::new();
+    let mut count = 0;
+    for file in files {
+        hasher.update(file.name.as_bytes());
+        for number in [0, file.file_bytes, file.modified_ms] {
+            hasher.update(&number.to_le_bytes());
+        }
+        count += 1;
+    }
+    format!("{count}-{:08x}", hasher.finalize())
+}
+
+fn manifest_of<'l>(namespace: &NamespaceRestore, listing: &'l Listing) -> Option<&'l Manifest> {
+    let mut manifests = manifests_of(listing, namespace.instance).into_iter();
+    manifests.find(|manifest| manifest.namespace == namespace.name)
+}
+
+/// The manifests of an instance in a directory, readable ones alone.
+pub fn manifests_of(listing: &Listing, instance: u8) -> Vec<&Manifest> {
+    let readable = listing.manifests.iter().filter_map(|record| record.manifest.as_ref().ok());
+    readable.filter(|manifest| manifest.instance == instance).collect()
+}
+
+/// The ids of uses that marks of an instance tell of: they are older than a backup that is made now.
+pub fn uses_in(listing: &Listing, instance: u8) -> Vec<String> {
+    let marks = listing.marks.iter().filter(|(name, _)| is_used_name_of(instance, name));
+    marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| mark.uses().map(Use::id)).collect()
+}
+
+/// The devices of the command line whose header names this namespace.
+fn named_of<'e>(evidence: &'e Evidence, name: &NamespaceName) -> Vec<&'e Device> {
+    let mut seen = BTreeSet::new();
+    let devices = evidence.named.iter().filter_map(|path| evidence.devices.get(path));
+    let is_of = |device: &&Device| device.header().is_some_and(|header| header.name.as_ref() == Some(name));
+    devices.filter(is_of).filter(|device| device.unique.is_none_or(|unique| seen.insert(unique))).collect()
+}
+
+/// Devices of the command line that do not say whose they are.
+fn strays(evidence: &Evidence) -> Vec<Problem> {
+    let devices = evidence.named.iter().filter_map(|path| evidence.devices.get(path));
+    let strays = devices.filter(|device| device.header().is_none_or(|header| header.name.is_none()));
+    let problem = |device: &Device| {
+        let why = match &device.state {
+            DeviceState::Unreadable(why) => why.as_str(),
+            _ => "has no header that is known, and does not say whose it is",
+        };
+        Problem::new(Code::DeviceUnreadable, format!("{} {why}", device.path), "check what --device names")
+    };
+    strays.map(problem).collect()
+}
+
+/// What is odd about the configuration, and does not keep it from being understood.
+fn configuration_remarks(evidence: &Evidence) -> Vec<Remark> {
+    let Configuration::Read { path, config } = &evidence.configuration else { return Vec::new() };
+    config.remarks.iter().map(|text| Remark::new("configuration", format!("{path}: {text}"))).collect()
+}
+
+/// What the server has of its own for the same purpose.
+fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidence: &Evidence) -> Vec<Remark> {
+    let Some(configured) = configured else { return Vec::new() };
+    let title = format!("namespace '{name}'");
+    let mut remarks = Vec::new();
+    for (which, kind) in [("index-type", &configured.index_type), ("sindex-type", &configured.sindex_type)] {
+        if let Some(kind) = kind.as_deref().filter(|kind| matches!(*kind, "pmem" | "flash")) {
+            let text = format!("{title}: {which} is {kind}: that index persists by itself and is not in shared memory");
+            remarks.push(Remark::new("index-persists", text));
+        }
+    }
+    let is_global = evidence.configuration.config().is_some_and(|config| config.has_index_checkpoint);
+    if is_global || configured.has_index_checkpoint {
+        let text = format!("{title}: the server is configured to keep a checkpoint of its index by itself");
+        remarks.push(Remark::new("index-checkpoint", text));
+    }
+    remarks
+}
+
+/// Splits what was found into what stands, and remarks on what is overridden: each check is printed.
+fn split(found: Vec<Problem>, overrides: Overrides) -> (Vec<Problem>, Vec<Remark>) {
+    let (mut refusals, mut remarks) = (Vec::new(), Vec::new());
+    for problem in found {
+        match overrides.covering(problem.code) {
+            Some(option) => {
+                remarks.push(Remark::new("overridden", format!("OVERRIDDEN BY {option}: {}", problem.message)));
+            }
+            None if refusals.contains(&problem) => {}
+            None => refusals.push(problem),
+        }
+    }
+    (refusals, remarks)
+}
+
+/// Judges a restore of namespaces of one instance.
+pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &Evidence, overrides: Overrides) -> Verdict {
+    let mut judge = Judge::new(asked, listing, evidence);
+    judge.ask_devices();
+    let proven: BTreeSet<&NamespaceName> =
+        judge.claims.iter().map(|claim| claim.name).filter(|name| judge.is_proven(name)).collect();
+    let unproven: Vec<&Claim<'_>> = judge.claims.iter().filter(|claim| !proven.contains(claim.name)).collect();
+    // Where each namespace has its own proof, the devices of others say nothing: its server may have run without it.
+    let speaks = |name: &NamespaceName| !unproven.is_empty() || judge.claims.iter().any(|claim| claim.name == name);
+    let of_devices = judge.found.iter().filter(|(name, _)| speaks(name)).map(|(_, problem)| problem);
+    let mut found: Vec<Problem> = of_devices.cloned().collect();
+    let has_moved_on = found.iter().any(|problem| problem.code == Code::BackupStale);
+    let mut remarks: Vec<Remark> = Vec::new();
+    for claim in &judge.claims {
+        let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
+        remarks.extend(own_means(claim.name, configured, evidence));
+        judge.check_host(claim, proven.contains(claim.name), &mut found, &mut remarks);
+        judge.check_marks(claim, proven.contains(claim.name), &mut found);
+    }
+    for claim in &unproven {
+        judge.check_traces(claim, &mut found);
+        judge.check_service(claim, &mut found);
+        judge.check_boots(claim, &mut found);
+    }
+    found.extend(strays(evidence));
+    let must_mark = !unproven.is_empty() && !has_moved_on;
+    if must_mark && !evidence.is_markable {
+        found.push(Problem::new(
+            Code::CannotMarkUsed,
+            format!(
+                "{}: the backup cannot be marked as used: its directory cannot be written to, and no device tells",
+                names(&unproven)
+            ),
+            "make the directory writable or copy it (cp -a), or let devices be asked (--config, --device)",
+        ));
+    }
+    remarks.extend(configuration_remarks(evidence));
+    let (mut refusals, overridden) = split(found, overrides);
+    if !unproven.is_empty() && overrides.require_proof {
+        let hint = "start the server as it is, or leave --require-proof out if the signs that were checked are enough";
+        refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));
+    } else if !unproven.is_empty() && refusals.is_empty() {
+        // Where it is refused anyway, there is nothing to be warned of.
+        remarks.push(Remark::new("not-proven", judge.not_proven(&unproven)));
+    }
+    remarks.extend(overridden);
+    let is_proven = unproven.is_empty() && !judge.claims.is_empty();
+    Verdict { refusals, remarks, is_proven, must_mark }
+}
+
+/// Names of namespaces, for a message.
+fn names(claims: &[&Claim<'_>]) -> String {
+    let quoted: Vec<String> = claims.iter().map(|claim| format!("'{}'", claim.name)).collect();
+    format!("namespace {}", quoted.join(", "))
+}
+
+/// The judging of one restore.
+struct Judge<'l> {
+    listing: &'l Listing,
+    evidence: &'l Evidence,
+    instance: u8,
+    claims: Vec<Claim<'l>>,
+    /// Noted devices of every manifest that speaks for a namespace that is asked for, each once, with when it was noted.
+    noted: Vec<(&'l Noted, NamespaceName, u64)>,
+    /// Namespaces with a noted block device that says the same, and with a noted device that does not.
+    same: BTreeSet<NamespaceName>,
+    differs: BTreeSet<NamespaceName>,
+    /// What speaks against a restore by what devices say, with the namespace of the device.
+    found: Vec<(NamespaceName, Problem)>,
+}
+
+impl<'l> Judge<'l> {
+    fn new(asked: &'l [NamespaceRestore], listing: &'l Listing, evidence: &'l Evidence) -> Self {
+        let claims: Vec<Claim<'l>> = asked
+            .iter()
+            .map(|namespace| Claim {
+                name: &namespace.name,
+                identity: identity_of(namespace, listing),
+                manifest: manifest_of(namespace, listing),
+                has_stripes: namespace.sources.iter().any(|source| !source.address.segment_type.is_index()),
+            })
+            .collect();
+        let instance = asked.first().map_or(evidence.instance, |namespace| namespace.instance);
+        let earliest = claims.iter().map(|claim| claim.identity.made_ms).min().unwrap_or(0);
+        let is_asked = |manifest: &Manifest| claims.iter().any(|claim| claim.name == &manifest.namespace);
+        let mut noted: Vec<(&Noted, NamespaceName, u64)> = Vec::new();
+        for manifest in manifests_of(listing, instance) {
+            // What was noted before a backup and differs now may have changed before that backup was made.
+            if !is_asked(manifest) && manifest.created_ms < earliest {
+                continue;
+            }
+            for device in &manifest.noted.devices {
+                let name = device.namespace.clone().unwrap_or_else(|| manifest.namespace.clone());
+                if !noted.iter().any(|(other, ..)| other.what == device.what && other.random == device.random) {
+                    noted.push((device, name, manifest.created_ms));
+                }
+            }
+        }
+        let (same, differs) = (BTreeSet::new(), BTreeSet::new());
+        Self { listing, evidence, instance, claims, noted, same, differs, found: Vec::new() }
+    }
+
+    /// Whether a block device of the namespace proves that the server has not run since.
+    fn is_proven(&self, name: &NamespaceName) -> bool {
+        self.same.contains(name) && !self.differs.contains(name)
+    }
+
+    /// What is said where no device proves that the server has not run.
+    fn not_proven(&self, unproven: &[&Claim<'_>]) -> String {
+        let why: BTreeSet<String> = unproven.iter().map(|claim| self.why_not_proven(claim)).collect();
+        let why: Vec<String> = why.into_iter().collect();
+        let here = &self.evidence.host;
+        let mut notes = Vec::new();
+        if unproven.iter().any(|claim| claim.identity.made_ms > here.now_ms.saturating_add(SLACK_MS)) {
+            notes.push("the backup is dated in the future, so that times prove nothing".to_owned());
+        }
+        let is_same = |claim: &Claim<'_>| claim.manifest.is_some_and(|manifest| is_same_place(manifest, here));
+        if unproven.iter().any(|claim| is_same(claim)) && !self.is_used_here() {
+            notes.push("its segments were removed in the same boot, which a starting server also does".to_owned());
+        }
+        let unseen: Vec<&str> = self.evidence.unseen.iter().chain(&self.evidence.service.unseen).map(String::as_str).collect();
+        if !unseen.is_empty() {
+            notes.push(format!("not seen: {}", unseen.join(", ")));
+        }
+        let notes = if notes.is_empty() { String::new() } else { format!("; {}", notes.join("; ")) };
+        format!(
+            "{}: there is no proof that the server has not run since the backup ({}){notes}; only marks, the host and signs of the \
+             server's life were checked",
+            names(unproven),
+            why.join("; ")
+        )
+    }
+
+    fn why_not_proven(&self, claim: &Claim<'_>) -> String {
+        let own: Vec<&Noted> = claim.noted().iter().filter(|noted| noted.namespace.is_none()).collect();
+        if own.iter().any(|noted| noted.is_file) {
+            return "its storage is a file, whose header a power cut can set back".to_owned();
+        }
+        if !own.is_empty() {
+            return "its devices do not say the same".to_owned();
+        }
+        match claim.manifest {
+            None => "ASMT notes no storage devices".to_owned(),
+            Some(manifest) if manifest.noted.configuration.is_some() => "it has no storage device".to_owned(),
+            Some(_) => "the backup has noted no storage device of it".to_owned(),
+        }
+    }
+
+    /// What to do instead of a restore of what is stale. A namespace that lives in memory alone starts empty: both ways
+    /// something is lost, and the operator must know what.
+    fn stale_hint(&self) -> String {
+        let in_memory = self.claims.iter().filter(|claim| self.is_memory_only(claim)).collect::<Vec<_>>();
+        if in_memory.is_empty() {
+            return "do not restore it: start the server as it is, it cold-starts and reads its devices (--force-stale restores all the \
+                    same)"
+                .to_owned();
+        }
+        format!(
+            "{} lives in memory alone: a start without a restore is empty, and the data comes back from other nodes or from a backup of \
+             data (asrestore); --force-stale brings back what was there at the time of this backup, and all that was written or deleted \
+             later is lost",
+            names(&in_memory)
+        )
+    }
+
+    fn used_hint(&self) -> String {
+        let in_memory = self.claims.iter().any(|claim| self.is_memory_only(claim));
+        if in_memory {
+            return self.stale_hint();
+        }
+        "do not restore it: start the server as it is; --force-stale only if you know that it has not run since".to_owned()
+    }
+
+    fn is_memory_only(&self, claim: &Claim<'_>) -> bool {
+        let configured = self.evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
+        match configured {
+            Some(configured) => configured.storage == Storage::Memory && configured.devices.is_empty(),
+            None => claim.has_stripes && claim.noted().iter().all(|noted| noted.namespace.is_some()),
+        }
+    }
+}
+
+/// Whether a backup was made in this boot and IPC namespace.
+pub fn is_same_place(manifest: &Manifest, here: &Host) -> bool {
+    manifest.boot_id == here.boot_id && manifest.noted.ipc_namespace.as_ref() == Some(&here.ipc_namespace)
+}

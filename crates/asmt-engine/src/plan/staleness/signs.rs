@@ -1,0 +1,194 @@
+//! Witnesses that are not storage devices: the host, marks of use, files that a server writes to, systemd, boots.
+
+use super::{Claim, Judge, SLACK_MS};
+use crate::error::{Code, Problem, Remark};
+use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
+use crate::format::rfc3339;
+use crate::used::{Use, is_used_name_of, used_name};
+
+impl Judge<'_> {
+    /// Another host's backup: by machine id and host name, for clones of one image have one machine id.
+    pub(super) fn check_host(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>, remarks: &mut Vec<Remark>) {
+        let Some(manifest) = claim.manifest else { return };
+        let here = &self.evidence.host;
+        let has_same_id = match (&manifest.noted.machine_id, &here.machine_id) {
+            (Some(there), Some(found)) => there == found,
+            _ => true,
+        };
+        if has_same_id && manifest.host == here.name {
+            return;
+        }
+        let id = |id: &Option<String>| id.as_ref().map_or(String::new(), |id| format!(", machine id {id}"));
+        let text = format!(
+            "the backup is of host '{}'{}; this is '{}'{}",
+            manifest.host,
+            id(&manifest.noted.machine_id),
+            here.name,
+            id(&here.machine_id)
+        );
+        if is_proven {
+            let remark = Remark::new("other-host", format!("{text}: taken for this node's, as its storage devices are the same"));
+            if !remarks.contains(&remark) {
+                remarks.push(remark);
+            }
+            return;
+        }
+        found.push(Problem::new(
+            Code::BackupForeignHost,
+            text,
+            "use the backup of this host; only where this host is the same under another name, or has taken over the other one's \
+             devices: --force-host",
+        ));
+    }
+
+    /// Marks of any namespace of the instance. A retired backup is never used; one that was used may be used again in the
+    /// same boot and IPC namespace, for a start may fail; elsewhere the server may have run on it, which devices tell.
+    pub(super) fn check_marks(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>) {
+        let own_name = used_name(self.instance, claim.name);
+        for (mark_name, mark) in self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name)) {
+            let is_own = *mark_name == own_name;
+            let title = if is_own { format!("namespace '{}'", claim.name) } else { format!("{mark_name} (of this server)") };
+            let mark = match mark {
+                Ok(mark) => mark,
+                Err(_) if !is_own && is_proven => continue,
+                Err(why) => {
+                    let text = format!("{title}: whether the backup was used cannot be told: {mark_name}: {why}");
+                    found.push(Problem::new(Code::BackupUsed, text, self.used_hint()));
+                    continue;
+                }
+            };
+            if is_own && !mark.is_of(&claim.identity) {
+                continue;
+            }
+            let speaks = |used: &&Use| is_own || self.is_later(claim, used);
+            if let Some(retired) = mark.retired.iter().find(speaks).filter(|_| is_own || !is_proven) {
+                let text = format!("{title}: the backup was retired on {} at {}", retired.host, rfc3339(retired.at_ms));
+                found.push(Problem::new(Code::BackupRetired, text, self.used_hint()));
+            }
+            if is_proven {
+                continue;
+            }
+            let here = &self.evidence.host;
+            let is_elsewhere = |used: &&Use| used.has_served || !used.is_in(&here.boot_id, &here.ipc_namespace);
+            if let Some(earlier) = mark.restores.iter().filter(speaks).find(is_elsewhere) {
+                let place = match (earlier.has_served, earlier.boot_id == here.boot_id) {
+                    (true, _) => "and the server has run on it since",
+                    (false, true) => "in another IPC namespace (container): the server may have run since",
+                    (false, false) => "in another boot: the server may have run since",
+                };
+                let at = rfc3339(earlier.at_ms);
+                let text = format!("{title}: a restore of the backup was begun on {} at {at}, {place}", earlier.host);
+                found.push(Problem::new(Code::BackupUsed, text, self.used_hint()));
+            }
+        }
+    }
+
+    /// Whether a use that another namespace's mark tells of came after this backup was made.
+    fn is_later(&self, claim: &Claim<'_>, used: &Use) -> bool {
+        match claim.manifest {
+            Some(manifest) if manifest.noted.ipc_namespace.is_some() => !manifest.noted.earlier_uses.contains(&used.id()),
+            _ => used.at_ms >= claim.identity.made_ms || claim.identity.made_ms > self.evidence.host.now_ms,
+        }
+    }
+
+    /// What the server writes to: compared with how it was noted, or where nothing was noted by its times.
+    pub(super) fn check_traces(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
+        let made = rfc3339(claim.identity.made_ms);
+        if claim.manifest.is_some_and(|manifest| !manifest.noted.traces.is_empty()) {
+            let compared = self.evidence.compared.get(claim.name).into_iter().flatten();
+            for trace in compared.filter(|trace| trace.change == TraceChange::Changed) {
+                let text = format!("{} has changed since the backup of {made}: the server seems to have run", trace.path);
+                found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
+            }
+            return;
+        }
+        let written = self.evidence.traces.iter().filter_map(|trace| {
+            let state = trace.state.as_ref().filter(|state| state.size > 0)?;
+            Some((&trace.path, state.modified_ns / 1_000_000))
+        });
+        if let Some((path, at_ms)) = written.max_by_key(|(_, at_ms)| *at_ms)
+            && at_ms > claim.identity.made_ms.saturating_add(SLACK_MS)
+        {
+            let text =
+                format!("{path} was written at {}, after the backup of {made}: the server seems to have run", rfc3339(at_ms));
+            found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
+        }
+    }
+
+    /// Starts of the server's unit after the backup.
+    pub(super) fn check_service(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
+        let history = &self.evidence.service;
+        let here = hex_of(&self.evidence.host.boot_id);
+        let is_used_here = self.is_used_here();
+        let forgiven: Vec<u64> = history
+            .starts
+            .iter()
+            .filter(|start| is_used_here && start.boot_id == here && start.has_failed_early)
+            .map(|start| start.monotonic_ms)
+            .collect();
+        let is_forgiven =
+            |start: &ServiceStart| start.boot_id == here && forgiven.iter().any(|at| at.abs_diff(start.monotonic_ms) < 2000);
+        let counts = |start: &&ServiceStart| self.is_after_backup(claim, start) && !is_forgiven(start);
+        if let Some(start) = history.starts.iter().find(counts) {
+            let boot = if start.boot_id == here { "in this boot" } else { "in an earlier boot" };
+            let text = format!(
+                "{} knows of a start of {} {boot}, after the backup of {}: the server has run",
+                start.source,
+                SERVER_UNIT,
+                rfc3339(claim.identity.made_ms)
+            );
+            found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
+        }
+    }
+
+    fn is_after_backup(&self, claim: &Claim<'_>, start: &ServiceStart) -> bool {
+        let Some(manifest) = claim.manifest else {
+            // When in which boot it was made is not known: what ran in this boot ran after the reboot it was made for.
+            return start.boot_id == hex_of(&self.evidence.host.boot_id);
+        };
+        let made_in = hex_of(&manifest.boot_id);
+        if start.boot_id == made_in {
+            return manifest.noted.monotonic_ms.is_some_and(|at| start.monotonic_ms > at);
+        }
+        let place = |boot: &str| self.evidence.service.journal_boots.iter().position(|found| found == boot);
+        match (place(&made_in), place(&start.boot_id)) {
+            (Some(made_in), Some(started_in)) => started_in > made_in,
+            // The journal begins after the boot of the backup, or is of this boot alone.
+            _ => true,
+        }
+    }
+
+    /// Whether a restore was begun in this boot and IPC namespace.
+    pub(super) fn is_used_here(&self) -> bool {
+        let here = &self.evidence.host;
+        let marks = self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name));
+        let mut uses = marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| &mark.restores);
+        uses.any(|used| used.is_in(&here.boot_id, &here.ipc_namespace))
+    }
+
+    /// More than one boot since the backup: in one of them the server may have run, and nobody saw it.
+    pub(super) fn check_boots(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
+        let history = &self.evidence.service;
+        let here = hex_of(&self.evidence.host.boot_id);
+        let made_in = claim.manifest.map(|manifest| hex_of(&manifest.boot_id));
+        if made_in.as_ref() == Some(&here) {
+            return;
+        }
+        let place = |boot: &str| history.journal_boots.iter().position(|found| found == boot);
+        let by_journal = made_in.as_deref().and_then(place).zip(place(&here)).map(|(from, to)| to.saturating_sub(from));
+        let made_ms = claim.identity.made_ms;
+        let by_logins = history.login_boots_ms.iter().filter(|at_ms| **at_ms > made_ms).count();
+        let (count, source) = match by_journal {
+            Some(count) if count >= by_logins => (count, "the journal"),
+            _ => (by_logins, "the login records"),
+        };
+        if count > 1 {
+            let text = format!(
+                "the machine was booted {count} times since the backup of {} ({source}), expected once: whether the server has run in \
+                 between cannot be told",
+                rfc3339(made_ms)
+            );
+            found.push(Problem::new(Code::CannotBeTold, text, self.used_hint()));
+        }
+    }
+}

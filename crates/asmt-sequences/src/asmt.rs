@@ -1,0 +1,220 @@
+//! Runs of asmt's engine, each in a process of its own, with the sequence's clock, configuration and directories.
+//!
+//! Must never: let anything of the real machine's set-up through: a variable, a configuration, another's lock.
+
+use crate::machine::{Host, Machine};
+use asmt_engine::report::Verb;
+use asmt_faults::tracer::{self, Action};
+use serde::Deserialize;
+use serde_json::json;
+use std::fmt::Write;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// How asmt is told of the server's configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Naming {
+    /// `--config`.
+    Option(PathBuf),
+    /// `ASMT_CONFIG`.
+    Variable(PathBuf),
+    /// Not at all.
+    Nothing,
+    /// By `--device` alone.
+    Devices(Vec<PathBuf>),
+    /// `--config` with a path that is not there.
+    Mistyped,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Operation.
+    pub verb: Verb,
+    /// Directory.
+    pub directory: PathBuf,
+    /// Instance.
+    pub instance: u8,
+    /// Namespace; all if none.
+    pub namespace: Option<String>,
+    /// The configuration.
+    pub naming: Naming,
+    /// `-a`.
+    pub is_analysis: bool,
+    /// `--require-proof`.
+    pub require_proof: bool,
+    /// `--restorable`.
+    pub is_restorable: bool,
+    /// Compressed.
+    pub compress: bool,
+    /// It is killed at this system call.
+    pub kill_at: Option<usize>,
+}
+
+/// A problem as asmt tells it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Told {
+    kind: String,
+    /// Code.
+    pub code: String,
+    message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+#[derive(Deserialize)]
+struct Noted {
+    code: String,
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Exit status as the command line gives it; none if it was killed.
+    pub exit: Option<i32>,
+    /// Problems.
+    pub problems: Vec<Told>,
+    /// Codes of remarks and events.
+    pub notes: Vec<String>,
+    /// What it said if it said nothing that can be read.
+    pub text: String,
+}
+
+impl Outcome {
+    /// Done.
+    pub fn is_done(&self) -> bool {
+        self.exit == Some(0)
+    }
+
+    /// In words, for a story.
+    pub fn words(&self) -> String {
+        let mut words = self.exit.map_or_else(|| "killed".to_owned(), |exit| format!("exit {exit}"));
+        for told in &self.problems {
+            let _ = write!(words, "; {}: {} (hint: {})", told.code, told.message, told.hint);
+        }
+        if !self.notes.is_empty() {
+            let _ = write!(words, "; notes {}", self.notes.join(", "));
+        }
+        if !self.text.is_empty() {
+            let _ = write!(words, "; said {:?}", self.text);
+        }
+        words
+    }
+}
+
+/// The exit status of a kind; source: `EXIT_STATUSES` in src/errors.ts.
+fn exit_of(kind: &str) -> i32 {
+    match kind {
+        "failed" => 1,
+        "usage" => 2,
+        "refused" => 3,
+        "stale" => 4,
+        "damaged" => 5,
+        "no-room" => 6,
+        "nothing-to-do" => 7,
+        "interrupted" => 130,
+        _ => 70,
+    }
+}
+
+impl Call {
+    fn request(&self, host: &Host) -> String {
+        let config = match &self.naming {
+            Naming::Option(path) => Some(path.clone()),
+            Naming::Mistyped => Some("/no/such/aerospike.conf".into()),
+            Naming::Variable(_) | Naming::Nothing | Naming::Devices(_) => None,
+        };
+        let devices = if let Naming::Devices(paths) = &self.naming { paths.clone() } else { Vec::new() };
+        let request = json!({
+            "verb": self.verb, "directory": self.directory, "instance": self.instance,
+            "namespaces": self.namespace.as_ref().map(|name| [name]), "compress": self.compress, "check": false, "threads": 1,
+            "analyze": self.is_analysis, "require_manifest": false, "allow_volatile": true, "config": config, "devices": devices,
+            "force_stale": host.is_forced && self.verb == Verb::Restore, "force_host": false, "require_proof": self.require_proof, "restorable": self.is_restorable,
+        });
+        request.to_string()
+    }
+
+    fn command(&self, host: &Host, machine: &Machine) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("drive").arg(self.request(host)).env_clear();
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("RUST_BACKTRACE", "0").env("TZ", "UTC");
+        command.env("ASMT_RUNTIME_DIR", host.root.join("run"));
+        let config = if let Naming::Variable(path) = &self.naming { path.clone() } else { host.root.join("no.conf") };
+        command.env("ASMT_CONFIG", config);
+        if let (Some(library), Some(now)) = (&host.clock_library, machine.set_clock()) {
+            command.env("LD_PRELOAD", library).env("FAKETIME", now).env("NO_FAKE_STAT", "1");
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
+        command
+    }
+
+    /// Runs it.
+    pub fn run(&self, host: &Host, machine: &Machine) -> Outcome {
+        let mut command = self.command(host, machine);
+        let (status, signal, text) = match self.kill_at {
+            None => {
+                let done = command.stdin(Stdio::null()).output().expect("to start");
+                let text = [done.stdout, done.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+                (done.status.code(), done.status.signal(), text)
+            }
+            Some(at) => {
+                let (mut reader, writer) = std::io::pipe().expect("a pipe");
+                command.stdout(writer.try_clone().expect("a pipe")).stderr(writer);
+                let mut count = 0;
+                let ended = tracer::run(&mut command, Vec::new(), &mut |_| {
+                    count += 1;
+                    if count == at { Action::Signal(libc::SIGKILL) } else { Action::Go }
+                });
+                drop(command);
+                let mut text = String::new();
+                reader.read_to_string(&mut text).expect("text");
+                let ended = ended.expect("to trace");
+                assert!(!ended.is_endless, "a run does not end: {}", self.request(host));
+                (ended.status, ended.signal, text)
+            }
+        };
+        outcome_of(status, signal, text)
+    }
+}
+
+fn outcome_of(status: Option<i32>, signal: Option<i32>, text: String) -> Outcome {
+    #[derive(Deserialize)]
+    struct Said {
+        ok: bool,
+        error: Option<Problems>,
+        remarks: Option<Vec<Noted>>,
+        events: Option<Vec<Noted>>,
+    }
+    #[derive(Deserialize)]
+    struct Problems {
+        problems: Vec<Told>,
+    }
+    let said: Option<Said> = text.lines().find_map(|line| serde_json::from_str(line).ok());
+    let Some(said) = said else {
+        // Killed by us; any other end without a word is a bug.
+        let exit = if signal == Some(libc::SIGKILL) && text.is_empty() { None } else { Some(70) };
+        return Outcome { exit, problems: Vec::new(), notes: Vec::new(), text: format!("{text}{status:?} {signal:?}") };
+    };
+    let problems = said.error.map(|error| error.problems).unwrap_or_default();
+    let exit = if said.ok { 0 } else { problems.first().map_or(70, |told| exit_of(&told.kind)) };
+    let mut notes: Vec<String> = said.remarks.into_iter().chain(said.events).flatten().map(|noted| noted.code).collect();
+    notes.sort_unstable();
+    notes.dedup();
+    Outcome { exit: Some(exit), problems, notes, text: String::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_statuses_are_those_of_the_command_line() {
+        let table = include_str!("../../../src/errors.ts");
+        for kind in ["failed", "usage", "refused", "stale", "damaged", "no-room", "nothing-to-do", "bug", "interrupted"] {
+            let entry = format!("kind: '{kind}', status: {},", exit_of(kind));
+            assert!(table.contains(&entry), "no {entry}");
+        }
+    }
+}
