@@ -180,6 +180,8 @@ impl World<'_> {
 
     /// A restore.
     pub fn restore(&mut self, ask: &Ask, kill_at: Option<usize>) -> String {
+        // The tracer waits for every child of this process, and so for a server's.
+        let kill_at = kill_at.filter(|_| !self.servers.iter().any(crate::server::Server::is_running));
         let mut call = self.call(Verb::Restore, ask);
         call.kill_at = kill_at;
         let before = self.before();
