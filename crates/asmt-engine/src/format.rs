@@ -252,7 +252,8 @@ pub struct TraceState {
     /// file: it has more bits than a number of JavaScript's.
     #[serde(with = "as_text")]
     pub modified_ns: u64,
-    /// CRC-32 of names, inodes, sizes and times of a directory's files; 0 for a log.
+    /// CRC-32 of names, inodes, sizes and times of a directory's files; of an empty or missing log that of the files
+    /// beside it that were rotated away; 0 for a log with something in it.
     #[serde(default)]
     pub digest: u32,
     /// Whether the log ends with the line that a server writes last at a clean stop.

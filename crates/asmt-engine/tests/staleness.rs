@@ -470,6 +470,13 @@ fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
             &[],
         ),
     ]);
+    // What b's later manifest noted of a's device is no proof for an older backup of a, such as one of ASMT's.
+    let older = beside(vec![of_a()]).with(|case| {
+        case.manifests.remove(0);
+        case.asked = vec![("test", 0xae00_1000)];
+    });
+    assert!(!older.judge().is_proven && older.judge().must_mark, "{:?}", older.judge());
+    assert_eq!(older.used("test", used_in(OTHER_BOOT, None)).codes(), [Code::BackupUsed]);
     assert!(!beside(vec![of_a()]).judge().is_proven, "a configuration without the other namespace leaves its device alone");
     // With a proof of its own, the other namespace's device says nothing: its server may have run without it.
     let own = |case: Case| {

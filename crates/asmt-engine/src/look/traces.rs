@@ -71,7 +71,7 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
 
 fn change(noted: &Trace) -> Result<TraceChange> {
     let path = Path::new(&noted.path);
-    if noted.state.as_ref().is_some_and(|state| state.inode == 0) || noted.path.ends_with("/smd") {
+    if noted.path.ends_with("/smd") {
         let now = metadata(path)?;
         return Ok(if now == noted.state { TraceChange::None } else { TraceChange::Changed });
     }
@@ -79,31 +79,36 @@ fn change(noted: &Trace) -> Result<TraceChange> {
         Log::Witness(state) => state,
         Log::NoWitness => return Ok(TraceChange::None),
     };
-    let Some(before) = &noted.state else {
-        // There was no log: one with something in it was written since.
-        return Ok(if now.is_none_or(|now| now.size == 0) { TraceChange::None } else { TraceChange::Changed });
+    let Some(before) = noted.state.as_ref().filter(|before| before.size > 0) else {
+        // There was no log, or nothing in it: what is in it now was written since, or has been and was rotated away.
+        let rotated = |state: Option<&TraceState>| state.map_or(0, |state| state.digest);
+        return match now {
+            Some(now) if now.size > 0 => appended(path, 0, false),
+            now if rotated(now.as_ref()) == rotated(noted.state.as_ref()) => Ok(TraceChange::None),
+            _ => Ok(TraceChange::Changed),
+        };
     };
     match now {
         Some(now) if now.inode == before.inode && now.size == before.size => {
             Ok(if now.modified_ns == before.modified_ns { TraceChange::None } else { TraceChange::Changed })
         }
-        Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before),
+        Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before.size, before.is_finished),
         // Truncated in place, renamed or removed: a rotation does that without the server, if nothing was added.
         Some(now) if now.size > 0 => Ok(TraceChange::Changed),
-        _ if before.size == 0 => Ok(TraceChange::None),
         _ => rotated(path, before),
     }
 }
 
-/// A log that has grown: by the last lines of the stop that the backup came after, or by another start?
-fn appended(path: &Path, before: &TraceState) -> Result<TraceChange> {
+/// A log that has grown: by the last line of the stop that the backup came after, or by another start, which writes
+/// more lines than one?
+fn appended(path: &Path, from: u64, was_finished: bool) -> Result<TraceChange> {
     let file = open_log(path)?;
     let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
-    if before.is_finished || size - before.size.min(size) > TAIL_BYTES {
+    if was_finished || size - from.min(size) > TAIL_BYTES {
         return Ok(TraceChange::Changed);
     }
-    let added = read(&file, before.size, size, path)?;
-    let is_rest = count(&added) == 1 && ends_with_last_words(&added);
+    let added = read(&file, from, size, path)?;
+    let is_rest = added.iter().filter(|byte| **byte == b'\n').count() == 1 && ends_with_last_words(&added);
     Ok(if is_rest { TraceChange::EndOfStop } else { TraceChange::Changed })
 }
 
@@ -171,7 +176,7 @@ fn log(path: &str) -> Result<Log> {
         Ok(stat) => stat,
         Err(error) => {
             let error = Error::io("stat", path, error);
-            return if is_missing(&error) { Ok(Log::Witness(None)) } else { Err(error) };
+            return if is_missing(&error) { Ok(Log::Witness(missing(path)?)) } else { Err(error) };
         }
     };
     let is_own = |descriptor: BorrowedFd<'_>| {
@@ -186,11 +191,43 @@ fn log(path: &str) -> Result<Log> {
         Ok(file) => ends_with_last_words(&read(&file, size.saturating_sub(TAIL_BYTES), size, Path::new(path))?),
         // It may be seen and not be read: then any growth counts.
         Err(error) if error.io_kind() == Some(ErrorKind::PermissionDenied) => true,
-        Err(error) if is_missing(&error) => return Ok(Log::Witness(None)),
+        Err(error) if is_missing(&error) => return Ok(Log::Witness(missing(path)?)),
         Err(error) => return Err(error),
     };
-    let state = TraceState { inode: stat.st_ino, size, modified_ns: modified_ns(&stat), digest: 0, is_finished };
+    let digest = if size == 0 { siblings_digest(Path::new(path))? } else { 0 };
+    let state = TraceState { inode: stat.st_ino, size, modified_ns: modified_ns(&stat), digest, is_finished };
     Ok(Log::Witness(Some(state)))
+}
+
+/// The state of a log that is not there; `None` where none was rotated away either.
+fn missing(path: &str) -> Result<Option<TraceState>> {
+    let digest = siblings_digest(Path::new(path))?;
+    Ok((digest != 0).then_some(TraceState { inode: 0, size: 0, modified_ns: 0, digest, is_finished: false }))
+}
+
+/// A sum of the logs beside a path that were rotated away and have something in them, whatever their names; 0 if there
+/// are none. Where nothing is in the log itself, it tells whether something was written and rotated away.
+fn siblings_digest(path: &Path) -> Result<u32> {
+    let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+        return Ok(0);
+    };
+    let names = match names_of(directory) {
+        Ok(names) => names,
+        Err(error) if is_missing(&error) => return Ok(0),
+        Err(error) => return Err(error),
+    };
+    let siblings = names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name));
+    let mut found: Vec<[u64; 3]> = siblings
+        .filter_map(|sibling| fs::stat(&directory.join(sibling)).ok())
+        .filter(|stat| stat.st_size > 0)
+        .map(|stat| [stat.st_ino, stat.st_size.cast_unsigned(), modified_ns(&stat)])
+        .collect();
+    found.sort_unstable();
+    let mut hasher = crc32fast::Hasher::new();
+    for number in found.iter().flatten() {
+        hasher.update(&number.to_le_bytes());
+    }
+    Ok(hasher.finalize())
 }
 
 fn open_log(path: &Path) -> Result<File> {
@@ -334,6 +371,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_to_an_empty_log_and_rotated_away_is_seen() {
+        for create in [false, true] {
+            let rotate = |path: &Path| {
+                rename(path, path.with_extension("log.1")).expect("renamed");
+                if create {
+                    write(path, "").expect("made");
+                }
+            };
+            let ran = |path: &Path| {
+                append(path, "the server ran\n");
+                rotate(path);
+            };
+            assert_eq!(after("", ran), TraceChange::Changed, "create {create}");
+            // Nothing was there at the backup but an older log beside it.
+            let scratch = crate::testing::Scratch::new("rotated");
+            let path = scratch.path().join("aerospike.log");
+            append(&path, "old\n");
+            rotate(&path);
+            let shown = path.display().to_string();
+            let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
+            let noted = Trace { path: shown, state };
+            assert_eq!(change(&noted).expect("a look"), TraceChange::None);
+            rename(path.with_extension("log.1"), path.with_extension("log.2")).expect("renamed");
+            assert_eq!(change(&noted).expect("a look"), TraceChange::None, "only moved on");
+            ran(&path);
+            assert_eq!(change(&noted).expect("a look"), TraceChange::Changed);
+        }
+    }
+
+    #[test]
     fn a_compressed_log_is_known_by_its_size_and_time() {
         let gzip = |path: &Path, text: &str| {
             append(path, text);
@@ -349,7 +416,9 @@ mod tests {
         let last = "Nov 30 2026 01:00:00 GMT: INFO (as): (as.c:500) finished clean shutdown - exiting\n";
         let add = |text: String| move |path: &Path| append(path, &text);
         assert_eq!(after("a\n", add(last.to_owned())), TraceChange::EndOfStop);
-        assert_eq!(after("a\n", add(format!("shutting down\n{last}"))), TraceChange::EndOfStop);
+        assert_eq!(after("", add(last.to_owned())), TraceChange::EndOfStop, "of a log that was rotated in the middle");
+        assert_eq!(after("a\n", add(format!("started\n{last}"))), TraceChange::Changed, "another start, and its stop");
+        assert_eq!(after("", add(format!("started\n{last}"))), TraceChange::Changed);
         assert_eq!(after("a\n", add(format!("{last}start\n"))), TraceChange::Changed);
         assert_eq!(after("a\n", add(format!("{last}{last}"))), TraceChange::Changed);
         assert_eq!(after(&format!("a\n{last}"), add(last.to_owned())), TraceChange::Changed, "it had been finished");

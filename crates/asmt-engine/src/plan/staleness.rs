@@ -241,14 +241,27 @@ fn names(claims: &[&Claim<'_>]) -> String {
     format!("namespace {}", quoted.join(", "))
 }
 
+/// A noted device, with where it was noted.
+#[derive(Clone)]
+struct NotedDevice<'l> {
+    noted: &'l Noted,
+    /// Whose it is.
+    name: NamespaceName,
+    /// When it was noted, milliseconds since 1970.
+    made_ms: u64,
+    /// Whether the namespace's own manifest noted it. One that another namespace's noted later can say that the server has
+    /// run since, and not that it has not run since this one was backed up.
+    is_own: bool,
+}
+
 /// The judging of one restore.
 struct Judge<'l> {
     listing: &'l Listing,
     evidence: &'l Evidence,
     instance: u8,
     claims: Vec<Claim<'l>>,
-    /// Noted devices of every manifest that speaks for a namespace that is asked for, each once, with when it was noted.
-    noted: Vec<(&'l Noted, NamespaceName, u64)>,
+    /// Noted devices of every manifest that speaks for a namespace that is asked for, each once.
+    noted: Vec<NotedDevice<'l>>,
     /// Namespaces with a noted block device that says the same, and with a noted device that does not.
     same: BTreeSet<NamespaceName>,
     differs: BTreeSet<NamespaceName>,
@@ -270,17 +283,22 @@ impl<'l> Judge<'l> {
         let instance = asked.first().map_or(evidence.instance, |namespace| namespace.instance);
         let earliest = claims.iter().map(|claim| claim.identity.made_ms).min().unwrap_or(0);
         let is_asked = |manifest: &Manifest| claims.iter().any(|claim| claim.name == &manifest.namespace);
-        let mut noted: Vec<(&Noted, NamespaceName, u64)> = Vec::new();
+        let mut noted: Vec<NotedDevice<'_>> = Vec::new();
         for manifest in manifests_of(listing, instance) {
             // What was noted before a backup and differs now may have changed before that backup was made.
             if !is_asked(manifest) && manifest.created_ms < earliest {
                 continue;
             }
             for device in &manifest.noted.devices {
-                let name = device.namespace.clone().unwrap_or_else(|| manifest.namespace.clone());
-                if !noted.iter().any(|(other, ..)| other.what == device.what && other.random == device.random) {
-                    noted.push((device, name, manifest.created_ms));
+                let is_own = device.namespace.is_none();
+                let is_known =
+                    |known: &&mut NotedDevice<'_>| known.noted.what == device.what && known.noted.random == device.random;
+                if let Some(known) = noted.iter_mut().find(is_known) {
+                    known.is_own |= is_own;
+                    continue;
                 }
+                let name = device.namespace.clone().unwrap_or_else(|| manifest.namespace.clone());
+                noted.push(NotedDevice { noted: device, name, made_ms: manifest.created_ms, is_own });
             }
         }
         let (same, differs) = (BTreeSet::new(), BTreeSet::new());

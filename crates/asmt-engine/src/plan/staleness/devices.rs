@@ -1,6 +1,6 @@
 //! Storage devices as witnesses: exact, for the server writes a new random into each at every start.
 
-use super::{Judge, named_of};
+use super::{Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
 use crate::facts::server::{Device, DeviceState};
 use crate::format::{Noted, rfc3339};
@@ -27,7 +27,7 @@ impl<'l> Judge<'l> {
 
     /// Asks every noted device, whether or not the configuration names it.
     fn check_noted(&mut self) {
-        for (noted, name, made_ms) in self.noted.clone() {
+        for NotedDevice { noted, name, made_ms, is_own } in self.noted.clone() {
             let (path, answer) = self.resolve(noted, &name);
             let title = format!("namespace '{name}'");
             let made = rfc3339(made_ms);
@@ -54,7 +54,7 @@ impl<'l> Judge<'l> {
                 )),
             };
             match problem {
-                None if noted.is_file => {}
+                None if noted.is_file || !is_own => {}
                 None => {
                     self.same.insert(name);
                 }
@@ -91,7 +91,7 @@ impl<'l> Judge<'l> {
     /// one, stands in for the noted one if it says the same and is no second name of a disk that counts already.
     fn swapped(&self, noted: &Noted, name: &NamespaceName) -> Option<&'l Device> {
         let is_taken = |device: &Device| {
-            self.noted.iter().any(|(other, other_name, _)| {
+            self.noted.iter().any(|NotedDevice { noted: other, name: other_name, .. }| {
                 let is_at_its_path = other.what == device.path && matches!(answer_of(device, other, other_name), Answer::Same);
                 let is_its_disk = device.ids.iter().any(|id| other.ids.contains(id));
                 let is_same_file = self.evidence.devices.get(&other.what).is_some_and(|there| {
@@ -106,9 +106,9 @@ impl<'l> Judge<'l> {
 
     /// What the configuration or the command line names now and was not noted: another set, or a namespace that moved.
     fn check_configured_now(&mut self) {
-        let noted_paths: BTreeSet<&str> = self.noted.iter().map(|(noted, ..)| noted.what.as_str()).collect();
+        let noted_paths: BTreeSet<&str> = self.noted.iter().map(|known| known.noted.what.as_str()).collect();
         let noted_things: BTreeSet<(u64, u64)> =
-            self.noted.iter().filter_map(|(noted, ..)| self.evidence.devices.get(&noted.what)?.unique).collect();
+            self.noted.iter().filter_map(|known| self.evidence.devices.get(&known.noted.what)?.unique).collect();
         let mut found = Vec::new();
         for (name, path) in self.named_now() {
             let Some(device) = self.evidence.devices.get(&path) else { continue };
@@ -124,7 +124,7 @@ impl<'l> Judge<'l> {
     /// Paths that are configured or named now, with the namespace they are for: of those that are asked for or noted.
     fn named_now(&self) -> Vec<(NamespaceName, String)> {
         let known: BTreeSet<&NamespaceName> =
-            self.claims.iter().map(|claim| claim.name).chain(self.noted.iter().map(|(_, name, _)| name)).collect();
+            self.claims.iter().map(|claim| claim.name).chain(self.noted.iter().map(|known| &known.name)).collect();
         let mut paths = Vec::new();
         for (name, configured) in self.evidence.configuration.config().iter().flat_map(|config| &config.namespaces) {
             if known.contains(name) && named_of(self.evidence, name).is_empty() {
@@ -144,7 +144,7 @@ impl<'l> Judge<'l> {
     fn check_new_device(&self, name: &NamespaceName, device: &Device) -> Option<Problem> {
         let title = format!("namespace '{name}'");
         let randoms: BTreeSet<u64> =
-            self.noted.iter().filter(|(_, other, _)| other == name).map(|(noted, ..)| noted.random).collect();
+            self.noted.iter().filter(|known| known.name == *name).map(|known| known.noted.random).collect();
         let had_none = self
             .claims
             .iter()
