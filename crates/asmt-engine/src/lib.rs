@@ -547,7 +547,7 @@ fn use_of(host: &Host) -> Result<Use> {
         host: host.name.clone(),
         boot_id: host.boot_id.clone(),
         ipc_namespace: Some(host.ipc_namespace.clone()),
-        id: Some(run::RunId::own()?.to_string()),
+        id: Some(format!("{}-{}", run::RunId::own()?, host.now_ms)),
         has_served: false,
     })
 }

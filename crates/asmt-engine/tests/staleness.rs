@@ -330,6 +330,12 @@ fn names_of_devices_may_change_with_a_reboot() {
 }
 
 #[test]
+fn a_copy_of_a_disk_in_a_file_is_no_proof() {
+    let copied = |case: &mut Case| case.evidence.devices.get_mut("/dev/a").expect("a device").medium = Some(Medium::File);
+    assert!(!Case::default().with(copied).with(|case| drop(case.manifests[0].noted.devices.pop())).judge().is_proven);
+}
+
+#[test]
 fn a_storage_file_that_says_the_same_is_no_proof() {
     let file = |case: &mut Case| {
         for noted in &mut case.manifests[0].noted.devices {

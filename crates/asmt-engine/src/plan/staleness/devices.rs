@@ -2,7 +2,7 @@
 
 use super::{Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
-use crate::facts::server::{Device, DeviceState};
+use crate::facts::server::{Device, DeviceState, Medium};
 use crate::format::{Noted, rfc3339};
 use crate::segment::NamespaceName;
 use std::collections::BTreeSet;
@@ -53,8 +53,10 @@ impl<'l> Judge<'l> {
                     "make sure that the device is there and readable, then run it again; --force-stale goes without asking",
                 )),
             };
+            let found_on = self.evidence.devices.values().find(|device| device.path == path).and_then(|device| device.medium);
             match problem {
-                None if noted.is_file || !is_own => {}
+                // A copy of a disk in a file says the same, too.
+                None if noted.is_file || !is_own || found_on != Some(Medium::Device) => {}
                 None => {
                     self.same.insert(name);
                 }
