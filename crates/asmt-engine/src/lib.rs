@@ -278,7 +278,12 @@ impl<'r> Operation<'r> {
         }
         let runtime = Runtime::lock(request.instance)?;
         runtime.recover(self.control)?;
-        let mut judged = self.judge_restore(&store, &listing, &request)?;
+        let mut judged = match self.judge_restore(&store, &listing, &request) {
+            Err(error) if error.first().code == Code::ConfigUnreadable => {
+                return Err(self.mark_unjudged(&store, &listing, &request, error).into());
+            }
+            other => other?,
+        };
         self.mark_beginning(&store, &mut listing, &mut judged)?;
         let plan = judged.combined();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
@@ -326,6 +331,31 @@ impl<'r> Operation<'r> {
         }
         look::server::add_history(&mut evidence);
         Ok((staleness::judge_restore(namespaces, listing, &evidence, self.overrides()), evidence))
+    }
+
+    /// Notes in the directory that a restore was begun whose configuration cannot be understood: the server may be started
+    /// with another one. Gives the error of the configuration, with what more went wrong.
+    fn mark_unjudged(&self, store: &Store, listing: &store::Listing, request: &plan::Request, error: Error) -> Error {
+        let marked = look::server::host().and_then(|host| {
+            let plan = plan::restore(listing, &inventory::take()?, request);
+            let manifests = staleness::manifests_of(listing, request.instance);
+            let is_here = |namespace: &NamespaceRestore| {
+                let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
+                manifest.is_some_and(|manifest| staleness::is_same_place(manifest, &host))
+            };
+            if finds_segments(&plan) && plan.namespaces.iter().all(is_here) {
+                // Nothing has been lost yet: see [`Judged::is_nothing_lost`].
+                return Ok(());
+            }
+            let now = use_of(&host)?;
+            let _lock = store.lock_marks()?;
+            let marks = store.marks()?;
+            targets(&plan, listing).iter().try_for_each(|target| target.begin_restore(store, &marks, &now))
+        });
+        match marked {
+            Ok(()) => error,
+            Err(other) => error.and_while_cleaning_up(other),
+        }
     }
 
     /// Notes in the directory, before anything else is done, that the server may run from now on, whatever comes of this
@@ -481,19 +511,31 @@ impl Judged {
         plan
     }
 
-    fn finds_segments(&self) -> bool {
-        self.plan.refusals.iter().any(|problem| matches!(problem.code, Code::SegmentsExist | Code::SegmentAttached))
-    }
-
     /// Whether the segments that were backed up are still in memory: a restore that was begun by mistake must not make the
     /// backup look used.
     fn is_nothing_lost(&self, listing: &store::Listing) -> bool {
         let manifests = staleness::manifests_of(listing, self.evidence.instance);
         let is_here = |namespace: &NamespaceRestore| {
             let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
-            manifest.is_some_and(|manifest| staleness::is_same_place(manifest, &self.evidence.host))
+            let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
+            manifest.filter(is_same_place).is_some_and(|manifest| self.holds_all(namespace, manifest.created_ms))
         };
-        self.finds_segments() && self.plan.namespaces.iter().all(is_here) && !self.stripes_differ(listing)
+        finds_segments(&self.plan) && self.plan.namespaces.iter().all(is_here) && !self.stripes_differ(listing)
+    }
+
+    /// Whether every segment of a namespace is in memory as it was when it was backed up, as far as can be seen: not made
+    /// anew since, attached by nobody, and with a base that a start would trust. A server that has run has made base anew.
+    fn holds_all(&self, namespace: &NamespaceRestore, backed_up_ms: u64) -> bool {
+        namespace.sources.iter().all(|source| {
+            self.inventory.segments.get(&source.key).is_some_and(|segment| {
+                let is_older = u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= backed_up_ms);
+                let is_clean = match &segment.header {
+                    segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
+                    _ => true,
+                };
+                is_older && is_clean && segment.stat.attached_count == 0
+            })
+        })
     }
 
     /// Whether what is in memory shows that a server has run since the backup: its segments are there though nothing was
@@ -502,7 +544,7 @@ impl Judged {
         let host = &self.evidence.host;
         let marks = listing.marks.iter().filter_map(|(_, mark)| mark.as_ref().ok());
         let is_used_here = marks.flat_map(|mark| &mark.restores).any(|used| used.is_in(&host.boot_id, &host.ipc_namespace));
-        self.finds_segments() && (!is_used_here || self.stripes_differ(listing))
+        finds_segments(&self.plan) && (!is_used_here || self.stripes_differ(listing))
     }
 
     fn stripes_differ(&self, listing: &store::Listing) -> bool {
@@ -515,6 +557,12 @@ impl Judged {
             in_memory.zip(random_of(&file.header)).is_some_and(|(now, backed_up)| now != backed_up)
         })
     }
+}
+
+/// Whether segments of what is to be restored are in memory.
+fn finds_segments(plan: &Plan<NamespaceRestore>) -> bool {
+    let is_of_segments = |code| matches!(code, Code::SegmentsExist | Code::SegmentAttached | Code::AnotherAsmt);
+    plan.refusals.iter().any(|problem| is_of_segments(problem.code))
 }
 
 /// Fails if a device or the configuration says something else than before.

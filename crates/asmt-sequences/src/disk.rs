@@ -5,6 +5,7 @@
 //! any header since it was last on the disk. Must never: detach a loop device that this process has not attached.
 
 use crate::dice::Dice;
+use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -37,7 +38,7 @@ pub enum Medium {
 }
 
 /// The part of a header that tells one run of a server from another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
     /// Another one after each open.
     pub random: u64,

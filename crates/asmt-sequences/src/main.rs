@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod asd;
 mod asmt;
 mod dice;
 mod disk;
@@ -92,6 +93,9 @@ fn main() -> ExitCode {
         && command == "drive"
     {
         return asmt_faults::driver::drive(request);
+    }
+    if words == [asd::WORD] {
+        return asd::serve();
     }
     if words.iter().any(|word| word == "--help") {
         println!("{}", USAGE.trim_end());

@@ -6,6 +6,7 @@ use crate::disk::{HEAD_BYTES, Head, Medium, head_block, head_of};
 use asmt_engine::segment::Key;
 use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_sim::rng::Rng;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 const BASE_BYTES: u64 = 4096;
@@ -20,7 +21,7 @@ const TREEX: u32 = 1;
 const STAGE: u32 = 0x100;
 
 /// Which namespace's segments.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Place {
     /// Instance.
     pub instance: u8,

@@ -3,11 +3,11 @@
 //! Promise: it does what docs/STALENESS.md says that a server was seen to do, in that order, and knows for each of its
 //! namespaces how often that was opened: this is what the oracle goes by. Must never: write to a device that it does not open.
 
+use crate::asd::Asd;
 use crate::dice::Dice;
 use crate::disk::{Disk, Head, Medium, head_block, link};
 use crate::log::{LAST_WORDS, ServerLog};
 use crate::memory::{self, Place, Sums};
-use asmt_engine::sysv::Attachment;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -127,8 +127,8 @@ pub struct Server {
     pub namespaces: Vec<Namespace>,
     /// Disks of all namespaces.
     pub disks: Vec<Disk>,
-    /// Attachments while it runs.
-    running: Option<Vec<Attachment>>,
+    /// Its process while it runs.
+    process: Option<Asd>,
     /// The last line of its stop is not written yet.
     pub owes_last_words: bool,
     /// The configuration has a line that the server refuses.
@@ -162,7 +162,7 @@ impl Server {
             log: ServerLog::new(log),
             namespaces: Vec::new(),
             disks: Vec::new(),
-            running: None,
+            process: None,
             owes_last_words: false,
             is_config_bad: false,
             metadata_version: 0,
@@ -172,7 +172,11 @@ impl Server {
 
     /// Whether it runs.
     pub fn is_running(&self) -> bool {
-        self.running.is_some()
+        self.process.is_some()
+    }
+
+    fn process(&mut self) -> &mut Asd {
+        self.process.as_mut().expect("a server that runs")
     }
 
     /// Configured namespaces.
@@ -297,9 +301,11 @@ impl Server {
     pub fn start(&mut self, moment: Moment, dice: &mut Dice) -> Started {
         self.log(moment, "<><><><><><><><><><>  Aerospike Enterprise Edition build 8.1.2.0  <><><><><><><><><><>");
         let trusted = self.discard_bases();
+        self.process = Some(Asd::start());
         for (at, is_trusted) in trusted.into_iter().enumerate() {
             if self.namespaces[at].is_configured && !self.open(at, is_trusted, moment, dice) {
                 self.log(moment, "CRITICAL (drv_ssd): unable to open device");
+                self.process = None;
                 return Started::FailedAt(at);
             }
         }
@@ -309,8 +315,8 @@ impl Server {
             fs::write(self.work.join("smd/sindex.smd"), format!("[{}]\n", self.metadata_version)).expect("metadata");
             crate::log::set_time(&self.work.join("smd/sindex.smd"), moment.now_s);
         }
-        let places = self.configured().map(|namespace| memory::attach_all(&namespace.place));
-        self.running = Some(places.flatten().collect());
+        let places: Vec<Place> = self.configured().map(|namespace| namespace.place.clone()).collect();
+        places.iter().for_each(|place| self.process().attach(place));
         Started::Runs
     }
 
@@ -335,7 +341,8 @@ impl Server {
             memory::set_stripe_heads(&place, count, head);
         } else {
             memory::remove(&place);
-            memory::make_anew(&place, namespace.stripe_count, head, seed);
+            let stripe_count = namespace.stripe_count;
+            self.process().make(&place, stripe_count, head, seed);
         }
         self.set_heads(at, head);
         let namespace = &mut self.namespaces[at];
@@ -374,10 +381,10 @@ impl Server {
                 self.set_heads(at, head);
                 memory::set_stripe_heads(&place, count, head);
             }
-            memory::make_base(&place, dice.bits());
+            self.process().close(&place, dice.bits());
             self.namespaces[at].memory = Memory::Complete(memory::sums(&place));
         }
-        self.running = None;
+        self.process = None;
         self.owes_last_words = is_late;
         if !is_late {
             self.log(moment, LAST_WORDS);
@@ -393,7 +400,7 @@ impl Server {
 
     /// It is killed.
     pub fn crash(&mut self) {
-        self.running = None;
+        self.process = None;
     }
 
     /// All that it has written has come to its disks.

@@ -122,6 +122,7 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
         Err(error) if is_missing(&error) => return Ok(TraceChange::Changed),
         Err(error) => return Err(error),
     };
+    let mut is_there = false;
     for sibling in names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name)) {
         let sibling = directory.join(sibling);
         let Ok(stat) = fs::stat(&sibling) else { continue };
@@ -135,11 +136,14 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
             Some("xz" | "zst" | "bz2") => seconds(&stat) == before.modified_ns / NS,
             _ => size == before.size && (stat.st_ino == before.inode || modified_ns(&stat) >= before.modified_ns),
         };
-        if is_same {
-            return Ok(TraceChange::None);
+        if is_same && !is_there {
+            is_there = true;
+        } else if size > 0 && modified_ns(&stat) > before.modified_ns {
+            // Another log that was begun after it, written to, and rotated away, too.
+            return Ok(TraceChange::Changed);
         }
     }
-    Ok(TraceChange::Changed)
+    Ok(if is_there { TraceChange::None } else { TraceChange::Changed })
 }
 
 const NS: u64 = 1_000_000_000;
@@ -218,7 +222,7 @@ fn siblings_digest(path: &Path) -> Result<u32> {
     };
     let siblings = names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name));
     let mut found: Vec<[u64; 3]> = siblings
-        .filter_map(|sibling| fs::stat(&directory.join(sibling)).ok())
+        .filter_map(|sibling| fs::stat(directory.join(sibling)).ok())
         .filter(|stat| stat.st_size > 0)
         .map(|stat| [stat.st_ino, stat.st_size.cast_unsigned(), modified_ns(&stat)])
         .collect();
@@ -398,6 +402,19 @@ mod tests {
             ran(&path);
             assert_eq!(change(&noted).expect("a look"), TraceChange::Changed);
         }
+    }
+
+    #[test]
+    fn a_second_log_that_was_rotated_away_after_the_noted_one_is_seen() {
+        let twice = |path: &Path| {
+            rename(path, path.with_extension("log.2")).expect("renamed");
+            append(path, "the server ran\n");
+            File::open(path)
+                .and_then(|file| file.set_modified(std::time::SystemTime::now() + std::time::Duration::from_secs(1)))
+                .expect("dated");
+            rename(path, path.with_extension("log.1")).expect("renamed");
+        };
+        assert_eq!(after("a\n", twice), TraceChange::Changed);
     }
 
     #[test]

@@ -196,7 +196,8 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     let speaks = |name: &NamespaceName| !unproven.is_empty() || judge.claims.iter().any(|claim| claim.name == name);
     let of_devices = judge.found.iter().filter(|(name, _)| speaks(name)).map(|(_, problem)| problem);
     let mut found: Vec<Problem> = of_devices.cloned().collect();
-    let has_moved_on = found.iter().any(|problem| problem.code == Code::BackupStale);
+    // What was noted is asked again by every later restore; what is named now may not be named then.
+    let has_moved_on = judge.has_moved_on && !found.is_empty();
     let mut remarks: Vec<Remark> = Vec::new();
     for claim in &judge.claims {
         let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
@@ -265,6 +266,8 @@ struct Judge<'l> {
     /// Namespaces with a noted block device that says the same, and with a noted device that does not.
     same: BTreeSet<NamespaceName>,
     differs: BTreeSet<NamespaceName>,
+    /// A noted device says that the server has run.
+    has_moved_on: bool,
     /// What speaks against a restore by what devices say, with the namespace of the device.
     found: Vec<(NamespaceName, Problem)>,
 }
@@ -302,7 +305,7 @@ impl<'l> Judge<'l> {
             }
         }
         let (same, differs) = (BTreeSet::new(), BTreeSet::new());
-        Self { listing, evidence, instance, claims, noted, same, differs, found: Vec::new() }
+        Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, found: Vec::new() }
     }
 
     /// Whether a block device of the namespace proves that the server has not run since.

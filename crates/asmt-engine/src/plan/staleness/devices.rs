@@ -61,6 +61,7 @@ impl<'l> Judge<'l> {
                     self.same.insert(name);
                 }
                 Some(problem) => {
+                    self.has_moved_on |= problem.code == Code::BackupStale;
                     self.differs.insert(name.clone());
                     self.found.push((name, problem));
                 }
