@@ -431,7 +431,8 @@ impl<'r> Operation<'r> {
             verdicts.push((instance, verdict));
         }
         let mut report = self.new_report().with_restore_plan(&plan.namespaces);
-        report.restorability = Restorability::of(&verdicts, &plan.refusals);
+        let of_backup = plan.refusals.clone();
+        report.restorability = Restorability::of(&verdicts, &of_backup);
         if self.request.restorable {
             plan.refusals.extend(verdicts.iter().flat_map(|(_, verdict)| verdict.refusals.iter().cloned()));
         }
@@ -453,8 +454,10 @@ impl<'r> Operation<'r> {
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));
         report.remarks.clone_from(&plan.remarks);
         report.data_bytes = Some(sources.iter().map(|source| source.file_bytes).sum());
-        let problems: Vec<Problem> = plan.refusals.iter().cloned().chain(findings.damages.iter().cloned()).collect();
-        report.restorability = Restorability::of(&verdicts, &problems);
+        let with_damages =
+            |refusals: Vec<Problem>| refusals.into_iter().chain(findings.damages.iter().cloned()).collect::<Vec<_>>();
+        report.restorability = Restorability::of(&verdicts, &with_damages(of_backup));
+        let problems = with_damages(plan.refusals);
         match Error::from_problems(problems) {
             Some(error) => Err(Failure { error, report: Some(Box::new(report)) }),
             None => Ok(report),
@@ -544,7 +547,9 @@ impl Judged {
         let host = &self.evidence.host;
         let marks = listing.marks.iter().filter_map(|(_, mark)| mark.as_ref().ok());
         let is_used_here = marks.flat_map(|mark| &mark.restores).any(|used| used.is_in(&host.boot_id, &host.ipc_namespace));
-        finds_segments(&self.plan) && (!is_used_here || self.stripes_differ(listing))
+        // What another asmt is at work on is no server's.
+        let is_at_work = self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt);
+        finds_segments(&self.plan) && !is_at_work && (!is_used_here || self.stripes_differ(listing))
     }
 
     fn stripes_differ(&self, listing: &store::Listing) -> bool {

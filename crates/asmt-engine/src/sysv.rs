@@ -296,9 +296,12 @@ struct FileHandle {
 }
 
 /// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel has no such
-/// handle (before 6.18).
-pub fn namespace_handle(path: &str) -> Option<Vec<u8>> {
-    let path = std::ffi::CString::new(path).ok()?;
+/// handle (before 6.18), or a container's rules forbid to ask for one.
+///
+/// Errors: any other failure of the call. One that passed for a missing handle would make this namespace look like
+/// another one.
+pub fn namespace_handle(path: &str) -> io::Result<Option<Vec<u8>>> {
+    let path = std::ffi::CString::new(path)?;
     let mut handle = FileHandle { bytes: MAX_HANDLE_BYTES as u32, kind: 0, handle: [0; MAX_HANDLE_BYTES] };
     let mut mount = 0i32;
     // SAFETY: the path is a C string, and both structures are live, exclusively borrowed and as large as they say.
@@ -312,8 +315,14 @@ pub fn namespace_handle(path: &str) -> Option<Vec<u8>> {
             libc::AT_SYMLINK_FOLLOW,
         )
     });
-    let bytes = handle.handle.get(..handle.bytes as usize)?;
-    (outcome.is_ok() && handle.kind == NAMESPACE_HANDLE).then(|| bytes.to_vec())
+    match outcome {
+        Ok(_) if handle.kind == NAMESPACE_HANDLE => Ok(handle.handle.get(..handle.bytes as usize).map(<[u8]>::to_vec)),
+        Ok(_) => Ok(None),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ENOSYS | libc::EPERM) => Ok(None),
+            _ => Err(error),
+        },
+    }
 }
 
 /// What an attachment may be used for.

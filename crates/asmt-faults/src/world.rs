@@ -445,7 +445,7 @@ impl World {
         match perform_here(Verb::Backup, &self.directory(), self.scenario.compress) {
             Ok(()) => {
                 wrong.unless(!is_whole, || "a whole backup was replaced by the next".to_owned());
-                wrong.same("names after the next backup", &names(&self.directory()), &self.whole);
+                wrong.same("names after the next backup", &backup_names(&self.directory()), &self.whole);
             }
             Err(failure) => {
                 let is_exists = failure.error.problems().iter().all(|problem| problem.code.as_str() == "backup-exists");

@@ -14,7 +14,7 @@ use crate::store::{Store, names_of};
 use crate::sysv;
 use rustix::fs::FileType;
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -61,7 +61,7 @@ pub fn host() -> Result<Host> {
 /// 6.18), the start of the first process of the PID namespace, which goes with most containers, is added.
 fn ipc_namespace() -> Result<String> {
     const OWN: &str = "/proc/thread-self/ns/ipc";
-    if let Some(handle) = sysv::namespace_handle(OWN) {
+    if let Some(handle) = sysv::namespace_handle(OWN).map_err(|error| Error::io("name_to_handle_at", OWN, error))? {
         return Ok(format!("id:{}", handle.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
     }
     let inode = kernel::namespace("ipc")?;
@@ -191,8 +191,15 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
             "name the file that the server starts with (--config FILE), or correct it; nothing was done",
         )
     };
-    if !must && std::fs::metadata(&path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
-        return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound && !must => {
+            return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
+        }
+        // Not the file's fault, and it may be there the next time.
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {
+            return Err(Error::io("stat", shown, error));
+        }
+        _ => {}
     }
     let bytes = bytes_of(&path).map_err(unreadable)?;
     let config = server_config::parse(&bytes).map_err(|refused| unreadable(format!("cannot be understood: {refused}")))?;

@@ -503,7 +503,7 @@ impl Server {
                 match perform_here(Verb::Restore, &world.directory(), false) {
                     Ok(()) => wrong.push(format!("{when} is done")),
                     Err(failure) => {
-                        let codes = ["segments-exist", "segment-attached"];
+                        let codes = ["segments-exist", "segment-attached", "backup-used"];
                         if !codes.contains(&failure.error.first().code.as_str()) {
                             wrong.push(format!("{when} fails by {}", failure.error));
                         }
