@@ -34,7 +34,9 @@ fn most_by_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // The soft limit is a default for programs that use select(); raising it needs no right.
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let current = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
+    // None is no limit. One that could not be read is 0, and must not become the limit.
+    let may_raise = limit.maximum != Some(0);
+    let current = if may_raise && setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let workers = current.map_or(u64::MAX, |current| current.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_WORKER);
     usize::try_from(workers).unwrap_or(usize::MAX).max(1)
 }

@@ -70,6 +70,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_newfstatat, "newfstatat", Object::Path(1), &["stat", "read directory"]),
     (libc::SYS_statx, "statx", Object::Path(1), &["stat"]),
     (libc::SYS_readlinkat, "readlinkat", Object::Path(1), &["readlink"]),
+    (libc::SYS_name_to_handle_at, "name_to_handle_at", Object::Path(1), &["name_to_handle_at"]),
     (libc::SYS_fallocate, "fallocate", Object::Descriptor, &["fallocate"]),
     (libc::SYS_write, "write", Object::Descriptor, &["write"]),
     (libc::SYS_pwrite64, "pwrite64", Object::Descriptor, &["write"]),

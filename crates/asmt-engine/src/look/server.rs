@@ -196,7 +196,7 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
             return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
         }
         // Not the file's fault, and it may be there the next time.
-        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::PermissionDenied) => {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(Error::io("stat", shown, error));
         }
         _ => {}

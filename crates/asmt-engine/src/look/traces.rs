@@ -122,7 +122,8 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
         Err(error) if is_missing(&error) => return Ok(TraceChange::Changed),
         Err(error) => return Err(error),
     };
-    let mut is_there = false;
+    // The noted file itself, or its compressed form; and copies of it, and what was written after it.
+    let (mut has_itself, mut copy_count, mut newer_count) = (false, 0, 0);
     for sibling in names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name)) {
         let sibling = directory.join(sibling);
         let Ok(stat) = fs::stat(&sibling) else { continue };
@@ -130,20 +131,21 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
             continue;
         }
         let size = stat.st_size.cast_unsigned();
-        let is_same = match sibling.extension().and_then(|extension| extension.to_str()) {
+        let is_itself = match sibling.extension().and_then(|extension| extension.to_str()) {
             // gzip keeps the time of the file, and its size modulo 2^32 in the last four bytes.
             Some("gz") => seconds(&stat) == before.modified_ns / NS && original_size(&sibling)? == before.size as u32,
             Some("xz" | "zst" | "bz2") => seconds(&stat) == before.modified_ns / NS,
-            _ => size == before.size && (stat.st_ino == before.inode || modified_ns(&stat) >= before.modified_ns),
+            _ => size == before.size && stat.st_ino == before.inode && modified_ns(&stat) == before.modified_ns,
         };
-        if is_same && !is_there {
-            is_there = true;
-        } else if size > 0 && modified_ns(&stat) > before.modified_ns {
-            // Another log that was begun after it, written to, and rotated away, too.
-            return Ok(TraceChange::Changed);
+        has_itself |= is_itself;
+        if !is_itself && size > 0 && modified_ns(&stat) >= before.modified_ns {
+            newer_count += 1;
+            copy_count += u32::from(size == before.size);
         }
     }
-    Ok(if is_there { TraceChange::None } else { TraceChange::Changed })
+    // Another log may have been begun after it, written to, and rotated away, too.
+    let is_same = if has_itself { newer_count == 0 } else { newer_count == 1 && copy_count == 1 };
+    Ok(if is_same { TraceChange::None } else { TraceChange::Changed })
 }
 
 const NS: u64 = 1_000_000_000;
