@@ -582,15 +582,21 @@ fn check_unchanged(before: &Evidence, now: &Evidence, doing: &str) -> Result<()>
 
 /// Fails if the server has written to something since the first look: it has been started.
 fn check_silent(before: &Evidence, now: &Evidence) -> Result<()> {
-    let changed = before.traces.iter().zip(&now.traces).find(|(before, now)| before != now);
-    match changed {
-        None => Ok(()),
-        Some((trace, _)) => Err(Error::new(
-            Code::BackupStale,
-            format!("{} was written to while the node was restored", trace.path),
-            "make sure that the server stays stopped during a restore",
-        )),
+    for trace in &before.traces {
+        if now.unseen.contains(&trace.path) {
+            return Err(Error::io("stat", &trace.path, std::io::Error::from_raw_os_error(libc::EACCES)));
+        }
+        let is_same = now.traces.iter().any(|other| other == trace);
+        let is_there = now.traces.iter().any(|other| other.path == trace.path);
+        if is_there && !is_same {
+            return Err(Error::new(
+                Code::BackupStale,
+                format!("{} was written to while the node was restored", trace.path),
+                "make sure that the server stays stopped during a restore",
+            ));
+        }
     }
+    Ok(())
 }
 
 /// A use of a backup by this run.

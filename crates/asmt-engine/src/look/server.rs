@@ -26,6 +26,8 @@ const UNIT_ENVIRONMENT: &str = "/etc/sysconfig/aerospike";
 const SERVER_VARIABLE: &str = "ASD_CONFIG_FILE";
 /// Our own: for units that cannot give an option. If the file that it names is missing, there is no configuration.
 const OWN_VARIABLE: &str = "ASMT_CONFIG";
+/// The host name, as uname(2) gives it: a file, for a call that failed there would give an empty name.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// Largest configuration that is read.
 const MAX_CONFIGURATION_BYTES: u64 = 4 << 20;
 /// Where to look, as it was asked for.
@@ -47,7 +49,7 @@ pub fn host() -> Result<Host> {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic_ms = monotonic.tv_sec.cast_unsigned() * 1000 + monotonic.tv_nsec.cast_unsigned() / 1_000_000;
     Ok(Host {
-        name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        name: kernel::text(HOST_NAME)?.trim().to_owned(),
         machine_id: service::machine_id()?,
         boot_id: run::boot_id()?,
         ipc_namespace: ipc_namespace()?,
