@@ -584,7 +584,7 @@ fn check_unchanged(before: &Evidence, now: &Evidence, doing: &str) -> Result<()>
 fn check_silent(before: &Evidence, now: &Evidence) -> Result<()> {
     for trace in &before.traces {
         if now.unseen.contains(&trace.path) {
-            return Err(Error::io("stat", &trace.path, std::io::Error::from_raw_os_error(libc::EACCES)));
+            return Err(Error::io("stat or open", &trace.path, std::io::Error::from_raw_os_error(libc::EACCES)));
         }
         let is_same = now.traces.iter().any(|other| other == trace);
         let is_there = now.traces.iter().any(|other| other.path == trace.path);
