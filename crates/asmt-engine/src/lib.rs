@@ -549,7 +549,27 @@ impl Judged {
         let is_used_here = marks.flat_map(|mark| &mark.restores).any(|used| used.is_in(&host.boot_id, &host.ipc_namespace));
         // What another asmt is at work on is no server's.
         let is_at_work = self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt);
-        finds_segments(&self.plan) && !is_at_work && (!is_used_here || self.stripes_differ(listing))
+        let is_made_here = is_used_here || self.is_leftover_of_restore();
+        finds_segments(&self.plan) && !is_at_work && (!is_made_here || self.stripes_differ(listing))
+    }
+
+    /// Whether what is in memory is what a killed restore leaves: treex, and no base that a start would trust. A server
+    /// that starts discards base and treex, and makes both at a clean stop.
+    fn is_leftover_of_restore(&self) -> bool {
+        let of_asked = |segment: &&inventory::Segment| {
+            let is_of = |namespace: &NamespaceRestore| {
+                namespace.instance == segment.address.instance && namespace.nsid == Some(segment.address.nsid)
+            };
+            self.plan.namespaces.iter().any(is_of)
+        };
+        let mut has_treex = false;
+        for segment in self.inventory.segments.values().filter(of_asked) {
+            has_treex |= segment.address.segment_type == segment::SegmentType::PiTreex;
+            if matches!(&segment.header, segment::Header::Base(base) if base.shutdown == segment::SHUTDOWN_CLEAN) {
+                return false;
+            }
+        }
+        has_treex
     }
 
     fn stripes_differ(&self, listing: &store::Listing) -> bool {

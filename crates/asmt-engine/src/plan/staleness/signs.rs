@@ -72,7 +72,7 @@ impl Judge<'_> {
             let is_elsewhere = |used: &&Use| used.has_served || !used.is_in(&here.boot_id, &here.ipc_namespace);
             if let Some(earlier) = mark.restores.iter().filter(speaks).find(is_elsewhere) {
                 let place = match (earlier.has_served, earlier.boot_id == here.boot_id) {
-                    (true, _) => "and the server has run on it since",
+                    (true, _) => "and segments that a server had made or used were in memory then: it seems to have run since",
                     (false, true) => "in another IPC namespace (container): the server may have run since",
                     (false, false) => "in another boot: the server may have run since",
                 };
