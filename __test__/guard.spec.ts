@@ -257,6 +257,26 @@ test('the directory may be named by a symbolic link', async (t) => {
   t.is(await machine.memory(), before);
 });
 
+testAsRoot('a directory that a boot empties is refused for a backup, and taken with --allow-volatile', async (t) => {
+  const machine = await Machine.startHost(t);
+  await machine.sim('make');
+  const emptied = machine.path('emptied');
+  mkdirSync(emptied, 0o700);
+  mkdirSync(machine.path('etc', 'tmpfiles.d'), { recursive: true });
+  writeFileSync(machine.path('etc', 'tmpfiles.d', 'own.conf'), `D ${emptied} 0700 root root -\n`);
+  symlinkSync(emptied, machine.path('link'));
+  for (const directory of [emptied, `${emptied}/b`, `${machine.path('link')}/b`]) {
+    for (const words of [['backup'], ['backup', '-a']]) {
+      const { error } = await machine.json(3, [...words, directory]);
+      t.is(error?.code, 'volatile-directory');
+      t.regex(error?.message ?? '', /is emptied at boot: \/etc\/tmpfiles.d\/own.conf says so/);
+    }
+  }
+  await machine.expect(0, ['backup', machine.path('b')]);
+  const done = await machine.expect(0, ['backup', '--allow-volatile', `${emptied}/b`]);
+  t.regex(done.stderr, /note: .* is emptied at boot/, show(done));
+});
+
 testAsRoot('a file system in memory is refused for a backup, and taken with --allow-volatile', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--stripes', '1');
@@ -329,4 +349,59 @@ test('temporaries of a live run are left alone, those of a dead one swept', asyn
     ['.asmt-tmp.notes'],
   );
   t.true(existsSync(`${directory}/ae001000.dat`));
+});
+
+test('namespaces that could be dealt with without those that are refused are named, with the command', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--name', 'bad', '--nsid', '1', '--shutdown', '0');
+  await machine.sim('make', '--name', 'good', '--nsid', '2');
+  await machine.sim('make', '--name', 'fine', '--nsid', '3');
+  await machine.sim('make', '--name', 'other', '--instance', '1');
+  const directory = machine.path('b');
+  const refused = await machine.expect(3, ['backup', '-z', directory]);
+  const command = `asmt backup -z -n fine,good ${directory}`;
+  t.true(refused.stderr.endsWith(`HINT: fine, good can be backed up without the others: ${command}\n`), show(refused));
+  t.deepEqual((await machine.json(3, ['backup', '-a', directory])).report?.possible, ['fine', 'good']);
+  const done = await machine.expect(0, ['backup', '-n', 'fine,good', directory]);
+  t.notRegex(done.stderr, /left out/, 'what was asked for by name leaves nothing out');
+  writeFileSync(machine.config, 'namespace good {\n}\nnamespace fine {\n}\nnamespace gone {\n}\n');
+  await machine.sim('remove');
+  const damaged = `${directory}/ae002100.dat`;
+  writeFileSync(damaged, readFileSync(damaged).subarray(4096));
+  const damage = await machine.expect(5, ['restore', directory]);
+  const without = 'can be restored without the others, which the server would then cold-start';
+  t.true(damage.stderr.endsWith(`HINT: fine ${without}: asmt restore -n fine ${directory}\n`), show(damage));
+  t.regex(damage.stderr, /note: configured, but not in the directory, and so left out: gone \(instance 0\)\n/, show(damage));
+  await machine.expect(0, ['restore', '-n', 'fine', directory]);
+  // Alone, there is nothing to choose from.
+  const alone = await machine.expect(5, ['restore', '-n', 'good', directory]);
+  t.notRegex(alone.stderr, /without the others/, show(alone));
+});
+
+testAsRoot('an IPC namespace that ends with asmt is noticed, and uses no backup up', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const before = await machine.memory();
+  const directory = machine.path('b');
+  await machine.expect(0, ['backup', directory]);
+  await machine.sim('remove');
+  const alone = (words: string[]) => machine.exec('unshare', ['--ipc', '--', process.execPath, 'dist/main.js', ...words]);
+  const nothing = await alone(['backup', machine.path('c')]);
+  t.is(nothing.status, 7, show(nothing));
+  t.regex(
+    nothing.stderr,
+    /asmt is alone in its IPC namespace.*\nHINT: run asmt in the IPC namespace of the server/,
+    show(nothing),
+  );
+  const refused = await alone(['restore', directory]);
+  t.is(refused.status, 3, show(refused));
+  t.regex(refused.stderr, /asmt is alone in its IPC namespace, which ends with it/, show(refused));
+  t.is((await alone(['restore', '-a', directory])).status, 3);
+  t.false(existsSync(`${directory}/asmt-used-0-test.json`));
+  const meant = await alone(['restore', '--allow-private-ipc', '-a', directory]);
+  t.is(meant.status, 0, show(meant));
+  t.regex(meant.stderr, /note: asmt is alone/, show(meant));
+  // A namespace that is mounted, or that another process is in, is kept.
+  await machine.expect(0, ['restore', directory]);
+  t.is(await machine.memory(), before);
 });

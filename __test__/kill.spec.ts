@@ -3,11 +3,11 @@
  * segments are let be when it is cleaned up, and a name appears when its file is whole.
  */
 
-import { closeSync, openSync, readSync } from 'node:fs';
+import { chmodSync, closeSync, copyFileSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 
 import test from 'ava';
 
-import { Machine, show, testTraced } from './helpers.ts';
+import { IS_REAL_ROOT, Machine, show, testTraced } from './helpers.ts';
 
 testTraced('what a killed restore made is removed by the next one, and nothing else is', async (t) => {
   const machine = await Machine.start(t);
@@ -69,6 +69,96 @@ testTraced('what a killed restore made stays while somebody has it attached, and
   await machine.expect(0, ['restore', machine.path('b')]);
   t.is(await machine.memory(), before);
 });
+
+const ELSEWHERE: readonly [string, readonly string[], (journal: string) => void][] = [
+  ['in another PID namespace', ['unshare', '--pid', '--fork', '--mount-proc', '--'], () => {}],
+  [
+    'after the clock was set back',
+    ['env'],
+    (journal) => {
+      const text = readFileSync(journal, 'utf8');
+      writeFileSync(
+        journal,
+        text.replace(/"began_s":(\d+)/, (_, began: string) => `"began_s":${Number(began) + 1000}`),
+      );
+    },
+  ],
+];
+for (const [where, starter, change] of ELSEWHERE) {
+  testTraced(`what a killed restore made is removed by the next one, ${where}`, async (t) => {
+    if (!IS_REAL_ROOT) return t.pass('a PID namespace needs a mount of its own');
+    const machine = await Machine.start(t);
+    await machine.sim('make', '--stripes', '2');
+    const before = await machine.memory();
+    await machine.expect(0, ['backup', machine.path('b')]);
+    const [head = ''] = readFileSync(machine.path('b', 'asmt-manifest-0-test.json'), 'utf8').split('\n');
+    const { ipc_namespace } = JSON.parse(head) as { ipc_namespace: string };
+    if (!ipc_namespace.startsWith('id:')) return t.pass('before Linux 6.18 another PID namespace looks like another machine');
+    // At each call: an id that is written down, and the one before its line.
+    for (const call of ['shmget:signal=KILL:when=4', 'shmat:signal=KILL:when=1']) {
+      await machine.sim('remove');
+      const killed = await machine.traced([call], ['restore', machine.path('b')]);
+      t.is(killed.signal, 'SIGKILL', show(killed));
+      t.not(await machine.memory(), '');
+      const journal = machine.names(machine.path('run')).find((name) => name.startsWith('restore-')) ?? '';
+      change(machine.path('run', journal));
+      const [command = '', ...words] = [
+        ...starter,
+        process.execPath,
+        'dist/main.js',
+        'restore',
+        '-v',
+        '--allow-private-ipc',
+        machine.path('b'),
+      ];
+      const again = await machine.exec(command, words);
+      t.is(again.status, 0, show(again));
+      t.regex(again.stderr, /removed \d+ segments that a killed restore/, show(again));
+      t.is(await machine.memory(), before);
+    }
+  });
+}
+
+testTraced('a killed backup of another instance is none of this one’s business', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  await machine.sim('make', '--instance', '1', '--name', 'other');
+  await machine.expect(0, ['backup', machine.path('b')]);
+  const killed = await machine.traced(['renameat2:signal=KILL:when=3'], ['backup', '-i', '1', machine.path('b')]);
+  t.is(killed.signal, 'SIGKILL', show(killed));
+  await machine.expect(0, ['verify', '-i', '0', machine.path('b')]);
+  t.regex((await machine.expect(5, ['verify', '-i', '1', machine.path('b')])).stderr, /'other' was interrupted/);
+  await machine.sim('remove');
+  await machine.expect(0, ['restore', machine.path('b')]);
+});
+
+for (const [whose, hasManifest] of [
+  ['asmt', true],
+  ['ASMT', false],
+] as const) {
+  testTraced(`a good backup of ${whose}’s where a killed one has left its journal is restored`, async (t) => {
+    const machine = await Machine.start(t);
+    await machine.sim('make', '--stage-size', '64KiB', '--mode', '600');
+    const before = await machine.memory();
+    await machine.expect(0, ['backup', machine.path('good')]);
+    const good = machine.names(machine.path('good')).filter((name) => hasManifest || name.endsWith('.dat'));
+    for (const when of [2, 3, 4, 5]) {
+      const directory = machine.path(`b${when}`);
+      const killed = await machine.traced([`renameat2:signal=KILL:when=${when}`], ['backup', directory]);
+      t.is(killed.signal, 'SIGKILL', show(killed));
+      // Over what is there: the names keep their inodes.
+      for (const name of good) {
+        copyFileSync(machine.path('good', name), `${directory}/${name}`);
+        chmodSync(`${directory}/${name}`, 0o600);
+      }
+      await machine.sim('remove');
+      await machine.expect(0, ['verify', directory]);
+      await machine.expect(0, ['restore', directory]);
+      t.is(await machine.memory(), before);
+      t.regex((await machine.expect(3, ['backup', directory])).stderr, /b\d( already)? (holds|contains)|the directory holds/);
+    }
+  });
+}
 
 test('base is written under its final name in one step, and last', async (t) => {
   const machine = await Machine.start(t);

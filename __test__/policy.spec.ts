@@ -17,6 +17,7 @@ test('defaults', (t) => {
     force_stale: false,
     force_host: false,
     allow_volatile: false,
+    allow_private_ipc: false,
     require_proof: false,
     restorable: false,
   };
@@ -57,6 +58,7 @@ test('everything at once', (t) => {
     force_stale: true,
     force_host: false,
     allow_volatile: false,
+    allow_private_ipc: false,
     require_proof: false,
     restorable: false,
   });

@@ -296,7 +296,15 @@ async function oneShape(shape, make, figures, path, say) {
       if (SMALL && program !== BENCH) continue;
       const request = { verb: 'backup', directory: path('b'), instance: 0, namespaces: null, compress: false, check: false };
       const more = { threads: null, analyze: false, require_manifest: false, config: null, devices: [], force_stale: false };
-      const all = { ...request, ...more, force_host: false, allow_volatile: true, require_proof: false, restorable: false };
+      const all = {
+        ...request,
+        ...more,
+        force_host: false,
+        allow_volatile: true,
+        allow_private_ipc: true,
+        require_proof: false,
+        restorable: false,
+      };
       const done = JSON.parse((await timed(program, ['engine', '--request', JSON.stringify(all)])).stdout);
       figures.add(shape, what, done.seconds, done.bytes);
       settle(path('b'));

@@ -25,7 +25,8 @@ const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
 export function temporaries() {
   const named = process.env.ASMT_TEST_TMP;
   const isOnDisk = (path) => existsSync(path) && !IN_MEMORY.has(statfsSync(path).type);
-  return named ?? [tmpdir(), '/var/tmp', join(ROOT, 'target')].find(isOnDisk) ?? tmpdir();
+  // A boot empties /tmp on Debian, and asmt refuses to back up to such a place.
+  return named ?? ['/var/tmp', join(ROOT, 'target'), tmpdir()].find(isOnDisk) ?? tmpdir();
 }
 
 /** Runs a command with its output kept; shows it and ends this process if the command fails. */

@@ -32,6 +32,7 @@ export interface Request {
   force_host: boolean;
   /** Backup: go to a file system in memory, too. */
   allow_volatile: boolean;
+  allow_private_ipc: boolean;
   /** Restore and verify: refuse where no storage device proves that the server has not run since the backup. */
   require_proof: boolean;
   /** Verify: fail as a restore here would. */
@@ -99,6 +100,7 @@ export interface Report {
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
   /** Verify only: one entry for each instance. */
+  possible: string[];
   restorability: Restorability[];
   elapsed_ms: number;
 }

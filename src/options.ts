@@ -92,7 +92,12 @@ export const OPTIONS = [
   {
     name: 'allow-volatile',
     verbs: ['backup'],
-    help: 'back up to a file system in memory, too, which a reboot empties',
+    help: 'allow a target that a reboot empties: tmpfs, ramfs, tmpfiles.d',
+  },
+  {
+    name: 'allow-private-ipc',
+    verbs: ['restore'],
+    help: 'restore into an IPC namespace that seems to end with asmt',
   },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },

@@ -64,6 +64,7 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
     force_stale: values['force-stale'] === true,
     force_host: values['force-host'] === true,
     allow_volatile: values['allow-volatile'] === true,
+    allow_private_ipc: values['allow-private-ipc'] === true,
     require_proof: values['require-proof'] === true,
     restorable: values.restorable === true,
   };

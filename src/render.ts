@@ -270,6 +270,15 @@ export function failure(chalk: ChalkInstance, error: ErrorText): string {
     .join('');
 }
 
+/** What could be done without the namespaces that were refused, and how. */
+export function alternative(chalk: ChalkInstance, verb: Report['verb'], names: readonly string[], command: string): string {
+  const what =
+    verb === 'restore'
+      ? 'can be restored without the others, which the server would then cold-start'
+      : `can be ${PAST[verb]} without the others`;
+  return `${chalk.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
+}
+
 /** How far it is: `copying 1.20 of 4.00 GiB, 30 %, 1.1 GiB/s, 2.50 s left`. */
 export function progressLine(progress: Progress): string {
   const { done_bytes: done, total_bytes: total, elapsed_ms: elapsed } = progress;

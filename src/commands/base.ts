@@ -61,6 +61,7 @@ export abstract class AsmtCommand extends Command {
   forceStale = flag('force-stale');
   forceHost = flag('force-host');
   allowVolatile = flag('allow-volatile');
+  allowPrivateIpc = flag('allow-private-ipc');
   verbose = flag('verbose');
   json = flag('json');
 
@@ -75,6 +76,7 @@ export abstract class AsmtCommand extends Command {
       'force-stale': this.forceStale,
       'force-host': this.forceHost,
       'allow-volatile': this.allowVolatile,
+      'allow-private-ipc': this.allowPrivateIpc,
     };
     return { namespace, instance, threads, compress, crc, analyze, config, device, restorable, verbose, json, ...renamed };
   }
@@ -92,6 +94,7 @@ export abstract class AsmtCommand extends Command {
     if (request.force_stale) words.push('--force-stale');
     if (request.force_host) words.push('--force-host');
     if (request.allow_volatile) words.push('--allow-volatile');
+    if (request.allow_private_ipc) words.push('--allow-private-ipc');
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));
     if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));
@@ -113,6 +116,11 @@ export abstract class AsmtCommand extends Command {
       process.stdout.write(this.#text(meant, outcome.report, outcome.ok));
     }
     if (outcome.error !== null) process.stderr.write(render.failure(chalks.err, outcome.error));
+    const possible = outcome.report?.possible ?? [];
+    if (possible.length > 0) {
+      const alone = { ...meant, request: { ...meant.request, namespaces: possible } };
+      process.stderr.write(render.alternative(chalks.err, meant.request.verb, possible, this.#commandToRun(alone)));
+    }
     return status;
   }
 

@@ -107,6 +107,8 @@ codes! {
     WritableByOthers = "writable-by-others", Refused;
     /// The directory is on a file system that a reboot empties.
     VolatileDirectory = "volatile-directory", Refused;
+    /// The IPC namespace, and all segments in it, end with this process.
+    PrivateIpcNamespace = "private-ipc-namespace", Refused;
     /// The kernel destroys segments as soon as nobody has them attached.
     SegmentsNotKept = "segments-not-kept", Refused;
     /// `--require-manifest`, and there is none.

@@ -30,6 +30,8 @@ pub struct Segment {
     pub header: Header,
     /// Whether its first bytes could not be had for want of permission.
     pub is_denied: bool,
+    /// Whether it was found to be in huge pages, which no server uses.
+    pub is_huge: bool,
     /// What has become of the process that made it.
     pub creator: Creator,
 }
@@ -86,6 +88,8 @@ pub struct Inventory {
     pub is_rmid_forced: bool,
     /// Whether holes are found whatever is swapped out; `None` where no segment was looked into.
     pub finds_all_holes: Option<bool>,
+    /// Whether the IPC namespace outlives this process; `None` where that was not looked at.
+    pub outlives_caller: Option<bool>,
 }
 
 /// A namespace as found in memory: its index by nsid, its stripes by name.
@@ -174,9 +178,9 @@ pub fn take() -> Result<Inventory> {
             continue;
         };
         let (resident_bytes, swapped_bytes) = pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss), swap));
-        let (header, is_denied) = if inventory.is_rmid_forced && stat.attached_count == 0 {
+        let found = if inventory.is_rmid_forced && stat.attached_count == 0 {
             // Ours would be the last attachment: the segment would go with it.
-            (Header::Unreadable, false)
+            Start::Header(Header::Unreadable)
         } else {
             read_header(&stat, address, resident_bytes, swapped_bytes, &mut inventory.finds_all_holes)?
         };
@@ -184,7 +188,9 @@ pub fn take() -> Result<Inventory> {
             Some(known) => known.clone(),
             None => creators.entry(stat.creator_pid).insert_entry(creator(stat.creator_pid)?).get().clone(),
         };
-        let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, creator, stat };
+        let (is_denied, is_huge) = (found == Start::Denied, found == Start::Huge);
+        let header = if let Start::Header(header) = found { header } else { Header::Unreadable };
+        let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, is_huge, creator, stat };
         inventory.segments.insert(segment.key(), segment);
     }
     let attached: Vec<i32> = inventory.segments.values().filter(|s| s.stat.attached_count > 0).map(|s| s.stat.shmid).collect();
@@ -220,27 +226,39 @@ fn creator(pid: i32) -> Result<Creator> {
 
 /// Reads the header of a segment that was looked at before once more.
 pub fn header_again(segment: &Segment) -> Result<Header> {
-    let (header, is_denied) =
-        read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
-    if is_denied { Err(Error::io("shmat", segment.key(), std::io::Error::from_raw_os_error(libc::EACCES))) } else { Ok(header) }
+    let found = read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
+    match found {
+        Start::Header(header) => Ok(header),
+        Start::Denied | Start::Huge => Err(Error::io("shmat", segment.key(), std::io::Error::from_raw_os_error(libc::EACCES))),
+    }
 }
 
-/// Reads the header of a segment that must have one. The flag says that permission was missing.
+/// What came of a look at the first bytes of a segment.
+#[derive(PartialEq, Eq)]
+enum Start {
+    Header(Header),
+    /// Permission is missing.
+    Denied,
+    /// It is in huge pages.
+    Huge,
+}
+
+/// Reads the header of a segment that must have one.
 fn read_header(
     stat: &SegmentStat,
     address: Address,
     resident_bytes: Option<u64>,
     swapped_bytes: u64,
     finds_all_holes: &mut Option<bool>,
-) -> Result<(Header, bool)> {
+) -> Result<Start> {
     if !address.segment_type.has_header() {
-        return Ok((Header::None, false));
+        return Ok(Start::Header(Header::None));
     }
     let zeros = [0; HEADER_BYTES];
     let length = HEADER_BYTES.min(usize::try_from(stat.size_bytes).unwrap_or(HEADER_BYTES));
     // Nothing was ever stored: reading would only make the kernel allocate a page of zeros.
     if resident_bytes == Some(0) && swapped_bytes == 0 {
-        return Ok((Header::parse(address.segment_type, &zeros[..length]), false));
+        return Ok(Start::Header(Header::parse(address.segment_type, &zeros[..length])));
     }
     match Attachment::new(stat.shmid, Access::ReadOnly, swapped_bytes) {
         Ok(attachment) => {
@@ -248,12 +266,13 @@ fn read_header(
             let length = length.min(usize::try_from(attachment.size_bytes()).unwrap_or(length));
             let has_data = attachment.next_data(0, length as u64).map_err(|error| Error::io("lseek", stat.key, error))?;
             let bytes = if has_data.is_some() { attachment.bytes(0..length as u64) } else { &zeros[..length] };
-            Ok((Header::parse(address.segment_type, bytes), false))
+            Ok(Start::Header(Header::parse(address.segment_type, bytes)))
         }
         // It went away between the listing and here.
-        Err(error) if sysv::is_gone(&error) => Ok((Header::Unreadable, false)),
+        Err(error) if sysv::is_gone(&error) => Ok(Start::Header(Header::Unreadable)),
+        Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Start::Huge),
         Err(error) => match error.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => Ok((Header::Unreadable, true)),
+            Some(libc::EACCES | libc::EPERM) => Ok(Start::Denied),
             _ => Err(Error::io("shmat", stat.key, error)),
         },
     }

@@ -38,6 +38,7 @@ pub mod stride;
 pub mod sysv;
 #[cfg(test)]
 mod testing;
+pub mod tmpfiles;
 pub mod transfer;
 pub mod used;
 
@@ -89,8 +90,10 @@ pub struct Request {
     pub force_stale: bool,
     /// Restore: take another host's backup.
     pub force_host: bool,
-    /// Backup: go to a file system in memory, too.
+    /// Backup: go to a directory that a reboot empties, too.
     pub allow_volatile: bool,
+    /// Restore: make segments where they seem to end with this process, too.
+    pub allow_private_ipc: bool,
     /// Restore and verify: refuse where no storage device proves that the server has not run since the backup.
     pub require_proof: bool,
     /// Verify: fail as a restore here would, apart from what is in memory now.
@@ -163,6 +166,7 @@ impl<'r> Operation<'r> {
             compress: self.request.compress,
             require_manifest: self.request.require_manifest,
             allow_volatile: self.request.allow_volatile,
+            allow_private_ipc: self.request.allow_private_ipc,
             caller: run::Caller::own(),
             page_bytes: sysv::page_bytes(),
         }
@@ -185,6 +189,49 @@ impl<'r> Operation<'r> {
     }
 
     fn backup(&self) -> std::result::Result<Report, Failure> {
+        let outcome = self.backup_all();
+        outcome.map_err(|failure| self.with_possible(failure, |request| self.is_backup_possible(request)))
+    }
+
+    /// Adds to a refusal which of the namespaces could be dealt with if the others were left out.
+    fn with_possible(&self, mut failure: Failure, is_possible: impl Fn(&plan::Request) -> Result<bool>) -> Failure {
+        let is_of_namespaces = matches!(
+            failure.error.first().kind,
+            error::Kind::Refused | error::Kind::Stale | error::Kind::Damaged | error::Kind::NothingToDo
+        );
+        let Some(report) = failure.report.as_mut().filter(|_| is_of_namespaces) else { return failure };
+        let request = self.plan_request();
+        // It is an error's second line: what fails here is left out.
+        let names = match self.request.verb {
+            Verb::Backup => inventory::take().map(|inventory| plan::names_in_memory(&inventory)),
+            _ => self
+                .directory()
+                .and_then(|path| Store::open(&path))
+                .and_then(|store| store.list())
+                .map(|listing| plan::names_in_backup(&listing)),
+        };
+        let names = names.unwrap_or_default().remove(&request.instance).unwrap_or_default();
+        let possible = plan::possible_alone(&names, &request, |request| is_possible(request).unwrap_or(false));
+        report.possible = possible.iter().map(ToString::to_string).collect();
+        failure
+    }
+
+    fn is_backup_possible(&self, request: &plan::Request) -> Result<bool> {
+        let path = self.directory()?;
+        let listing = match Store::open(&path) {
+            Ok(store) => store.list()?,
+            Err(_) => Store::look(&path)?,
+        };
+        self.plan_backup(&listing, request).map(|(plan, _)| plan.check().is_ok())
+    }
+
+    fn is_restore_possible(&self, request: &plan::Request) -> Result<bool> {
+        let store = Store::open(&self.directory()?)?;
+        let listing = store.list()?;
+        self.judge_restore(&store, &listing, request).map(|judged| judged.combined().check().is_ok())
+    }
+
+    fn backup_all(&self) -> std::result::Result<Report, Failure> {
         let path = self.directory()?;
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
@@ -232,9 +279,17 @@ impl<'r> Operation<'r> {
     }
 
     fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
-        let mut plan = plan::backup(&inventory::take()?, listing, request);
+        let mut inventory = inventory::take()?;
+        if inventory.segments.is_empty() {
+            inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
+        }
+        let mut plan = plan::backup(&inventory, listing, request);
         let evidence = self.evidence(request.instance, &[], None)?;
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
+        if request.namespaces.is_none() {
+            let names = plan::names_in_memory(&inventory);
+            plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory"));
+        }
         Ok((plan, evidence))
     }
 
@@ -266,6 +321,11 @@ impl<'r> Operation<'r> {
     }
 
     fn restore(&self) -> std::result::Result<Report, Failure> {
+        let outcome = self.restore_all();
+        outcome.map_err(|failure| self.with_possible(failure, |request| self.is_restore_possible(request)))
+    }
+
+    fn restore_all(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
         let store = Store::open(&self.directory()?)?;
         store.lock(Lock::Shared)?;
@@ -309,9 +369,14 @@ impl<'r> Operation<'r> {
     }
 
     fn judge_restore(&self, store: &Store, listing: &store::Listing, request: &plan::Request) -> Result<Judged> {
-        let inventory = inventory::take()?;
-        let plan = plan::restore(listing, &inventory, request);
+        let mut inventory = inventory::take()?;
+        inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
+        let mut plan = plan::restore(listing, &inventory, request);
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
+        if request.namespaces.is_none() {
+            let names = plan::names_in_backup(listing);
+            plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in the directory"));
+        }
         Ok(Judged { plan, inventory, evidence, verdict })
     }
 
@@ -364,7 +429,9 @@ impl<'r> Operation<'r> {
     /// Marks are read again under their lock, and judged again: another restore may have noted itself meanwhile.
     fn mark_beginning(&self, store: &Store, listing: &mut store::Listing, judged: &mut Judged) -> Result<()> {
         let targets = targets(&judged.plan, listing);
-        if targets.is_empty() || judged.is_nothing_lost(listing) {
+        // In an IPC namespace that ends with asmt no server starts.
+        let is_private = judged.plan.refusals.iter().any(|problem| problem.code == Code::PrivateIpcNamespace);
+        if targets.is_empty() || is_private || judged.is_nothing_lost(listing) {
             return Ok(());
         }
         let _lock = store.lock_marks()?;

@@ -3,6 +3,7 @@
 //! Invariant: nothing here writes, waits for a FIFO, or takes a failed look for an answer.
 
 pub mod devices;
+pub mod keeper;
 pub mod server;
 pub mod service;
 pub mod traces;

@@ -12,10 +12,11 @@ use crate::segment::{
     Address, Encoding, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName,
     SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
 };
-use crate::store::{DirectoryRecord, FileRecord, Listing, Owner, published_name};
+use crate::store::{DirectoryRecord, FileRecord, Interrupted, Listing, Owner, Volatile, published_name};
 use crate::used::is_used_name;
 use std::collections::{BTreeMap, BTreeSet};
 
+pub mod left_out;
 pub mod staleness;
 
 /// What is asked for.
@@ -29,8 +30,10 @@ pub struct Request {
     pub compress: bool,
     /// Restore and verify: refuse what has no manifest.
     pub require_manifest: bool,
-    /// Backup: go to a file system in memory, too.
+    /// Backup: go to a directory that a reboot empties, too.
     pub allow_volatile: bool,
+    /// Restore: make segments where they seem to end with this process, too.
+    pub allow_private_ipc: bool,
     /// Who asks, and what he may do.
     pub caller: Caller,
     /// Page size in bytes: limits count in pages.
@@ -173,6 +176,46 @@ pub struct NamespaceRestore {
     pub sources: Vec<Source>,
 }
 
+/// Names of namespaces by instance.
+pub type Names = BTreeMap<u8, BTreeSet<NamespaceName>>;
+
+/// Names of the namespaces in memory.
+pub fn names_in_memory(inventory: &Inventory) -> Names {
+    let mut names = Names::new();
+    for group in inventory.groups() {
+        names.entry(group.instance).or_default().extend(group.name);
+    }
+    names
+}
+
+/// Names of the namespaces in a backup directory, damaged ones too.
+pub fn names_in_backup(listing: &Listing) -> Names {
+    let mut names = Names::new();
+    for manifest in listing.manifests.iter().filter_map(|record| record.manifest.as_ref().ok()) {
+        names.entry(manifest.instance).or_default().insert(manifest.namespace.clone());
+    }
+    for file in &listing.files {
+        names.entry(file.address.instance).or_default().extend(file.header.name().cloned());
+    }
+    names
+}
+
+/// Those of the namespaces that a request is for that could be planned if the others were left out. `is_possible` plans
+/// for some of them. Empty if that is none or all of them: then there is nothing to choose.
+pub fn possible_alone(
+    names: &BTreeSet<NamespaceName>,
+    request: &Request,
+    is_possible: impl Fn(&Request) -> bool,
+) -> Vec<NamespaceName> {
+    let is_asked = |name: &&NamespaceName| request.namespaces.as_ref().is_none_or(|asked| asked.contains(name));
+    let asked: Vec<&NamespaceName> = names.iter().filter(is_asked).collect();
+    let with = |names: Vec<NamespaceName>| Request { namespaces: Some(names), ..request.clone() };
+    let alone: Vec<NamespaceName> =
+        asked.iter().filter(|name| is_possible(&with(vec![(**name).clone()]))).map(|name| (*name).clone()).collect();
+    // What each could have for itself, such as memory, they may not have together.
+    if alone.is_empty() || !is_possible(&with(alone.clone())) { Vec::new() } else { alone }
+}
+
 /// Plans a backup of what is in memory into a directory.
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
@@ -196,7 +239,8 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
         .iter()
         .filter(|group| group.instance == request.instance)
         .any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
-    for group in choose(groups, request, is_denied, &Place::Memory, &mut plan) {
+    let place = if inventory.outlives_caller == Some(false) { Place::PrivateMemory } else { Place::Memory };
+    for group in choose(groups, request, is_denied, &place, &mut plan) {
         plan_group_backup(inventory, listing, request, &group, &mut plan);
     }
     plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
@@ -297,15 +341,25 @@ fn check_files<'f>(
     }
 }
 
-/// Refuses a file system that the reboot empties, unless that is what is wanted.
+/// Refuses a directory that the reboot empties, unless that is what is wanted.
 fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
-    let Some((path, kind)) = listing.directory.as_ref().and_then(|found| Some((&found.path, found.volatile?))) else { return };
-    let message = format!("{path} is on a {kind}, which is in memory and empty after a reboot");
+    let Some((path, reason)) = listing.directory.as_ref().and_then(|found| Some((&found.path, found.volatile.as_ref()?))) else {
+        return;
+    };
+    let (message, expected) = match reason {
+        Volatile::InMemory(kind) => {
+            (format!("{path} is on a {kind}, which is in memory and empty after a reboot"), "one on a disk")
+        }
+        Volatile::EmptiedAtBoot(file) => {
+            (format!("{path} is emptied at boot: {} says so (tmpfiles.d)", file.display()), "one that is kept")
+        }
+    };
     if request.allow_volatile {
         plan.remarks.push(Remark::new("volatile-directory", message));
     } else {
-        let hint = "choose a directory on a disk; where it is meant, add --allow-volatile";
-        plan.refuse(Code::VolatileDirectory, message + "; expected one on a disk", hint);
+        let hint =
+            "choose a directory on a disk that no boot empties, such as /var/lib/asmt; where it is meant, add --allow-volatile";
+        plan.refuse(Code::VolatileDirectory, format!("{message}; expected {expected}"), hint);
     }
 }
 
@@ -332,6 +386,8 @@ const STAY_STOPPED: &str = "make sure that the server stays stopped during a bac
 /// Where something was looked for: the same findings have other reasons and next steps.
 enum Place {
     Memory,
+    /// An IPC namespace that nobody but asmt is in.
+    PrivateMemory,
     Backup,
 }
 
@@ -339,6 +395,10 @@ enum Place {
 fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Place, plan: &mut Plan<T>) -> Vec<Group> {
     let (place, hint) = match place {
         Place::Memory => ("in shared memory", "check the name (-n) and the instance (-i); see what there is with: asmt list"),
+        Place::PrivateMemory => (
+            "in shared memory: asmt is alone in its IPC namespace",
+            "run asmt in the IPC namespace of the server: without PrivateIPC= in its unit, or in the server's container",
+        ),
         Place::Backup => ("in the directory", "check the directory, the name (-n) and the instance (-i)"),
     };
     let there = shown(&groups);
@@ -407,6 +467,11 @@ fn plan_group_backup(
     }
     if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
         plan.refusals.push(attached_problem(inventory, &title, &segments, attached));
+        return;
+    }
+    if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
+        let text = format!("{title}: segment {} (shmid {}) is in huge pages (SHM_HUGETLB)", huge.key(), huge.stat.shmid);
+        plan.refuse(Code::SegmentInvalid, text, unknown_maker_hint(huge));
         return;
     }
     // Long enough for its header, and with none to read: it went between the listing and the look into it.
@@ -620,7 +685,7 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusa
     let base = headers.iter().find_map(|(_, header)| if let Header::Base(base) = header { Some(base) } else { None })?;
     if !KNOWN_BASE_VERSIONS.contains(&base.version) {
         let code = match place {
-            Place::Memory => Code::UnknownVersion,
+            Place::Memory | Place::PrivateMemory => Code::UnknownVersion,
             Place::Backup => Code::BackupUnknownVersion,
         };
         let (first, last) = (KNOWN_BASE_VERSIONS.start(), KNOWN_BASE_VERSIONS.end());
@@ -633,7 +698,7 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusa
     if base.shutdown != SHUTDOWN_CLEAN {
         let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
         let (code, hint) = match place {
-            Place::Memory => (
+            Place::Memory | Place::PrivateMemory => (
                 Code::NotCleanlyShutDown,
                 format!("start the server, stop it cleanly and wait until asd has gone, then back up{start_loses}; after a crash \
                          there is nothing to save"),
@@ -756,7 +821,7 @@ fn check_stripes(
 ) {
     // What happens to such a set when a server starts is the reason for both: it is lost, unless it is on a disk, too.
     let (code, hint) = match place {
-        Place::Memory => (
+        Place::Memory | Place::PrivateMemory => (
             Code::SetTorn,
             "a server would not start with these stripes, or would discard them: if all records are on storage devices or files, \
              too, start the server, stop it cleanly, then back up; if they are in memory only, keep these segments as they are, \
@@ -807,12 +872,32 @@ fn check_nothing_in_the_way<T>(
 pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> Plan<NamespaceRestore> {
     let mut plan = verify(listing, request);
     plan.refusals.extend(inventory.is_rmid_forced.then(not_kept));
+    check_outlives(inventory, request, &mut plan);
     for namespace in plan.namespaces.clone() {
         check_nothing_in_memory(inventory, &namespace, &mut plan.refusals);
     }
     check_room(inventory, &plan.namespaces, request.page_bytes, &mut plan.refusals);
     plan
 }
+
+/// Refuses where the segments would be gone as soon as this process ends.
+fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<NamespaceRestore>) {
+    if inventory.outlives_caller != Some(false) {
+        return;
+    }
+    if request.allow_private_ipc {
+        plan.remarks.push(Remark::new("private-ipc-namespace", PRIVATE_IPC));
+    } else {
+        plan.refuse(
+            Code::PrivateIpcNamespace,
+            format!("{PRIVATE_IPC}: what is restored would be gone then"),
+            "run asmt in the IPC namespace of the server: without PrivateIPC= in its unit, or in the server's container; only \
+             where something that cannot be seen from here keeps the namespace (the holder of a pod), add --allow-private-ipc",
+        );
+    }
+}
+
+const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends with it";
 
 /// Plans the reading of a backup: what is there must be whole, committed and consistent.
 pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
@@ -884,22 +969,28 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
             "wait for it to end",
         );
     }
-    let is_asked = |name: &str| request.namespaces.as_ref().is_none_or(|names| names.iter().any(|asked| asked.as_str() == name));
-    for name in listing.leftovers.interrupted.iter().filter(|name| is_asked(name)) {
+    let is_asked = |found: &Interrupted| {
+        let is_named =
+            request.namespaces.as_ref().is_none_or(|names| names.iter().any(|asked| asked.as_str() == found.namespace));
+        found.instance == request.instance && is_named
+    };
+    for found in listing.leftovers.interrupted.iter().filter(|found| is_asked(found)) {
         plan.refuse(
             Code::BackupIncomplete,
-            format!("the backup of namespace '{name}' was interrupted before it was committed"),
+            format!("the backup of namespace '{}' was interrupted before it was committed", found.namespace),
             "it cannot be used; name the other namespaces with -n, or let the node cold-start, which empties a namespace that is in memory only",
         );
     }
     let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
     let is_of_backup = |name: &&String| !is_used_name(published_name(name));
-    let left_count = listing.leftovers.sweep.iter().filter(is_of_backup).count();
-    if groups.is_empty() && !has_refused && left_count > 0 {
+    let left: Vec<&String> = listing.leftovers.sweep.iter().filter(is_of_backup).collect();
+    if let Some(first) = left.first().filter(|_| groups.is_empty() && !has_refused) {
         plan.refuse(
             Code::BackupIncomplete,
             format!(
-                "the directory holds {left_count} files of a backup that was interrupted before it was committed, and no other"
+                "the directory holds {} files of a backup that was interrupted before it was committed, and no other; the first \
+                 is {first} (ls -A shows hidden ones)",
+                left.len()
             ),
             "it cannot be used; back up again (that sweeps them), or let the node cold-start, which empties a namespace that is in memory only",
         );

@@ -118,6 +118,8 @@ pub struct Report {
     pub data_bytes: Option<u64>,
     /// Disk space reserved, at worst needed; backups only.
     pub reserve_bytes: Option<u64>,
+    /// Where others are refused: names of the namespaces that this could be done with, all of them at once.
+    pub possible: Vec<String>,
     /// Whether a restore here would be accepted, one entry for each instance; verifications only.
     pub restorability: Vec<Restorability>,
     /// How long it took.
@@ -165,6 +167,7 @@ impl Report {
             total_bytes: 0,
             data_bytes: None,
             reserve_bytes: None,
+            possible: Vec::new(),
             restorability: Vec::new(),
             elapsed_ms: 0,
         }

@@ -1,9 +1,8 @@
 //! What asmt keeps under `/run` while it works: a lock an instance, and the journal of a restore.
 //!
 //! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has made is found by
-//! the next run and removed: by id, only segments that the dead process itself made since its journal began, attached
-//! by nobody, and only where it had not begun to store what a start would trust and nobody has made others beside them
-//! since. Must never: remove any other segment; a start may have taken what could be trusted, however briefly.
+//! the next run and removed: by the ids in its journal, attached by nobody, and only where it had not begun to store
+//! what a start would trust and nobody has made others beside them since. Must never: remove any other segment; a start may have taken what could be trusted, however briefly.
 //!
 //! The journal: a line of JSON that says what is about to be made, then the id of each segment in a line of its own, as
 //! soon as it is made. A kill can come between the making and its line: one segment may be there that has none. The last
@@ -13,8 +12,9 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
-use crate::inventory::Segment;
+use crate::inventory::{Creator, Segment};
 use crate::kernel;
+use crate::look;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
 use crate::run::RunId;
@@ -45,8 +45,11 @@ pub struct Runtime {
 /// What a restore is about to make: the first line of its journal.
 #[derive(Serialize, Deserialize)]
 struct JournalHead {
-    /// When it began, seconds since 1970 by the clock that the kernel stamps segments with: what is older is not its own.
+    /// When it began, seconds since 1970 by the clock that the kernel stamps segments with.
     began_s: i64,
+    /// The IPC namespace, as of [`look::server::ipc_namespace`]: ids of segments mean nothing in another one.
+    #[serde(default)]
+    ipc_namespace: Option<String>,
     /// A namespace each: the keys of its segments.
     namespaces: Vec<Vec<u32>>,
 }
@@ -98,7 +101,8 @@ impl Runtime {
     pub fn begin_restore(&self, namespaces: &[NamespaceRestore]) -> Result<RestoreJournal> {
         let path = self.directory.join(self.journal_prefix() + &RunId::own()?.to_string());
         let keys = |namespace: &NamespaceRestore| namespace.sources.iter().map(|source| source.key.0).collect();
-        let head = JournalHead { began_s: now_s(), namespaces: namespaces.iter().map(keys).collect() };
+        let ipc_namespace = Some(look::server::ipc_namespace()?);
+        let head = JournalHead { began_s: now_s(), ipc_namespace, namespaces: namespaces.iter().map(keys).collect() };
         let mut text =
             serde_json::to_vec(&head).map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
         text.push(b'\n');
@@ -190,21 +194,21 @@ enum Remains {
 /// Removes the segments of one dead restore, namespace by namespace, unless it had completed them or somebody else has them
 /// now. Gives whether its journal is still needed.
 fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool> {
-    let Journal { head, shmids, has_committed } = journal;
+    let Journal { head, has_committed, .. } = journal;
     let inventory = crate::inventory::take()?;
     if inventory.is_rmid_forced {
         // What is there cannot be looked into, and nothing can be restored anyway.
         return Err(crate::plan::not_kept().into());
     }
-    let could_be_own =
-        |segment: &&Segment| segment.stat.creator_pid.cast_unsigned() == run.pid && segment.stat.changed_at_s >= head.began_s;
+    let place = place_of(head)?;
+    if place == Place::Elsewhere {
+        return Ok(false);
+    }
     let planned = |key: &u32| inventory.segments.get(&Key(*key));
-    let made = head.namespaces.iter().flatten().filter_map(planned).filter(could_be_own).map(|segment| segment.stat.shmid);
-    let without_line: Vec<i32> = made.filter(|shmid| !shmids.contains(shmid)).collect();
+    let unlisted = head.namespaces.iter().flatten().filter_map(planned).filter(|segment| is_unlisted(segment, run, journal));
+    let unlisted: Vec<i32> = unlisted.map(|segment| segment.stat.shmid).collect();
     // The one whose line the kill came before; more than that cannot be.
-    let is_own = |segment: &&Segment| {
-        could_be_own(segment) && (shmids.contains(&segment.stat.shmid) || without_line == [segment.stat.shmid])
-    };
+    let is_own = |segment: &&Segment| is_listed(segment, run, journal, place) || unlisted == [segment.stat.shmid];
     let mut is_needed = false;
     for keys in &head.namespaces {
         let there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
@@ -230,6 +234,50 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool
         }
     }
     Ok(is_needed)
+}
+
+/// Where the segments of a journal would be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In this IPC namespace.
+    Here,
+    /// In an IPC namespace with the same inode, which may have been given to this one after the other had ended.
+    Likely,
+    /// In another IPC namespace.
+    Elsewhere,
+}
+
+fn place_of(head: &JournalHead) -> Result<Place> {
+    let (own, noted) = (look::server::ipc_namespace()?, head.ipc_namespace.as_deref());
+    Ok(match noted {
+        Some(noted) if noted == own => Place::Here,
+        Some(noted) if look::server::is_unique(noted) && look::server::is_unique(&own) => Place::Elsewhere,
+        // The inode is the same: it is in the journal's name.
+        _ => Place::Likely,
+    })
+}
+
+/// Whether the dead restore had made a segment and written its id down. Where the IPC namespace is known to be the same,
+/// id and key are enough: neither a clock that was set back nor another PID namespace, where the process that made the
+/// segment has another id or none, hides it.
+fn is_listed(segment: &Segment, run: &RunId, journal: &Journal, place: Place) -> bool {
+    let is_of_run = segment.stat.creator_pid.cast_unsigned() == run.pid;
+    let is_younger = segment.stat.changed_at_s >= journal.head.began_s;
+    journal.shmids.contains(&segment.stat.shmid) && (place == Place::Here || is_of_run && is_younger)
+}
+
+/// Whether a segment looks like the last one that the dead restore had made, before it could write its id down: nobody has
+/// used it yet, and nobody who runs has made it.
+fn is_unlisted(segment: &Segment, run: &RunId, journal: &Journal) -> bool {
+    let stat = &segment.stat;
+    let is_of_run = match segment.creator {
+        Creator::Gone => stat.creator_pid.cast_unsigned() == run.pid,
+        // The id of a process of another PID namespace is shown as 0.
+        Creator::Unseen => stat.creator_pid == 0,
+        Creator::Alive { .. } => false,
+    };
+    let is_unused = stat.attached_count == 0 && segment.resident_bytes == Some(0) && segment.swapped_bytes == 0;
+    is_of_run && is_unused && stat.mode == 0o600 && !journal.shmids.contains(&stat.shmid)
 }
 
 /// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`), of as many segments as it

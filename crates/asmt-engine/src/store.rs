@@ -13,18 +13,21 @@ use crate::codec::MemberDecoder;
 use crate::durable;
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
+    ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name,
+    is_manifest_name, manifest_name,
 };
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
 use crate::sysv::DataFinder;
+use crate::tmpfiles;
 use crate::used::{Used, is_used_name};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -60,8 +63,17 @@ pub struct DirectoryRecord {
     pub path: String,
     /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
     pub owner: Option<Owner>,
-    /// Name of its file system, if a reboot empties that.
-    pub volatile: Option<&'static str>,
+    /// Why it is empty after a reboot, if it is.
+    pub volatile: Option<Volatile>,
+}
+
+/// Why a directory is empty after a reboot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Volatile {
+    /// Its file system is in memory: the name of that.
+    InMemory(&'static str),
+    /// This configuration of systemd-tmpfiles has it emptied at boot.
+    EmptiedAtBoot(PathBuf),
 }
 
 /// Who may do what with a directory or file.
@@ -140,10 +152,19 @@ pub struct Leftovers {
     /// Names under which files of a run stand that had committed some of its namespaces, but not all: the run never
     /// reported success, so the next backup of these namespaces takes their place.
     pub superseded: BTreeSet<String>,
-    /// Namespaces (as in the journal) whose backup was interrupted before its commit.
-    pub interrupted: Vec<String>,
+    /// Namespaces whose backup was interrupted before its commit.
+    pub interrupted: Vec<Interrupted>,
     /// Runs that are still at work here.
     pub live: Vec<RunId>,
+}
+
+/// A namespace whose backup was interrupted before its commit.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interrupted {
+    /// Instance, as the names of its files say.
+    pub instance: u8,
+    /// Name, as in the journal.
+    pub namespace: String,
 }
 
 /// What a run is about to publish, and what of a dead run's it takes the place of: written before the first rename,
@@ -161,6 +182,18 @@ pub struct JournalNamespace {
     pub namespace: String,
     /// Final name and inode of each file; the inode tells our file from another under the same name.
     pub files: Vec<(String, u64)>,
+}
+
+impl JournalNamespace {
+    /// Instance of the namespace; `None` if no file of a backup is listed.
+    fn instance(&self) -> Option<u8> {
+        self.files.iter().find_map(|(name, _)| instance_of(name))
+    }
+}
+
+/// Instance that the name of a file of a backup stands for.
+fn instance_of(name: &str) -> Option<u8> {
+    parse_file_name(name).map(|(_, address, _)| address.instance).or_else(|| instance_of_manifest_name(name))
 }
 
 /// The name under which a staged file is published; any other name is its own.
@@ -225,7 +258,7 @@ impl Store {
             Ok(store) => Some(store.record()?),
             Err(error) if error.first().code == Code::DirectoryMissing => {
                 // Without a directory above it there is nothing to see: the backup says so when it makes it.
-                let parent = Self::open(parent_of(path)).and_then(|store| store.record()).ok();
+                let parent = Self::open(parent_of(path)).and_then(|store| store.record_of(path.file_name())).ok();
                 parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, ..parent })
             }
             Err(error) => return Err(error),
@@ -289,6 +322,11 @@ impl Store {
 
     /// Looks at the directory itself.
     pub fn record(&self) -> Result<DirectoryRecord> {
+        self.record_of(None)
+    }
+
+    /// Looks at the directory, or at where one of this name would be in it.
+    fn record_of(&self, name: Option<&OsStr>) -> Result<DirectoryRecord> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
         // A signed number in some places.
@@ -296,8 +334,20 @@ impl Store {
         Ok(DirectoryRecord {
             path: self.path.display().to_string(),
             owner: Some(owner_of(&stat)),
-            volatile: VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind).map(|(_, name)| *name),
+            volatile: match VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind) {
+                Some((_, name)) => Some(Volatile::InMemory(name)),
+                None => {
+                    let place = self.real_path()?;
+                    tmpfiles::emptied_by(&name.map_or(place.clone(), |name| place.join(name)))?.map(Volatile::EmptiedAtBoot)
+                }
+            },
         })
+    }
+
+    /// Its path without links, as the kernel knows it.
+    fn real_path(&self) -> Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        std::fs::read_link(&link).map_err(|error| Error::io("readlink", link, error))
     }
 
     /// Its path, for messages.
@@ -609,36 +659,48 @@ impl Store {
     }
 
     /// Decides what becomes of the files that a dead run had begun to publish.
+    ///
+    /// The last file of a namespace commits it. Where another one stands under that name, somebody has put a backup there
+    /// since, for instance with `cp`: then nothing of that namespace is the dead run's, whatever its inode, which may have
+    /// been used again.
     fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
-        let mut published: Vec<(Vec<String>, bool)> = Vec::new();
         let mut committed = BTreeSet::new();
+        let mut uncommitted = BTreeSet::new();
+        let mut published = Vec::new();
         for namespace in &journal.namespaces {
+            // The names are claims: only those that a backup can have are looked at.
+            let is_of_backup = |name: &str| parse_file_name(name).is_some() || is_manifest_name(name);
             let mut there = Vec::new();
             let mut is_committed = false;
-            for (index, (name, inode)) in namespace.files.iter().enumerate() {
-                // The names are claims: only those that a backup can have are looked at.
-                if parse_file_name(name).is_none() && !is_manifest_name(name) {
-                    continue;
-                }
-                if self.inode_of(name)? == Some(*inode) {
-                    there.push(name.clone());
-                    is_committed = index + 1 == namespace.files.len();
+            let mut is_replaced = false;
+            for (index, (name, inode)) in namespace.files.iter().enumerate().filter(|(_, (name, _))| is_of_backup(name)) {
+                let is_last = index + 1 == namespace.files.len();
+                match self.inode_of(name)? {
+                    Some(found) if found == *inode => {
+                        there.push(name.clone());
+                        is_committed = is_last;
+                    }
+                    Some(_) => is_replaced = is_last,
+                    None => {}
                 }
             }
             if is_committed {
                 committed.insert(&namespace.namespace);
-            }
-            published.push((there, is_committed));
-        }
-        let names: BTreeSet<&String> = journal.namespaces.iter().map(|namespace| &namespace.namespace).collect();
-        leftovers.interrupted.extend(names.difference(&committed).map(|name| (*name).clone()));
-        for (there, is_committed) in published {
-            if !is_committed {
+                published.push(there);
+            } else if !is_replaced {
+                uncommitted.insert((namespace.instance(), &namespace.namespace));
                 leftovers.sweep.extend(there.into_iter().rev());
-            } else if committed != names {
-                leftovers.superseded.extend(there);
             }
         }
+        uncommitted.retain(|(_, name)| !committed.contains(name));
+        if !uncommitted.is_empty() {
+            leftovers.superseded.extend(published.into_iter().flatten());
+        }
+        leftovers.interrupted.extend(
+            uncommitted
+                .into_iter()
+                .filter_map(|(instance, name)| Some(Interrupted { instance: instance?, namespace: name.clone() })),
+        );
         Ok(())
     }
 

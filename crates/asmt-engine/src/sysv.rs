@@ -295,6 +295,14 @@ struct FileHandle {
     handle: [u8; MAX_HANDLE_BYTES],
 }
 
+/// Page size of the mapping that begins at `start`, bytes, from the text of `/proc/self/smaps`.
+fn kernel_page_bytes(smaps: &str, start: u64) -> Option<u64> {
+    let first = format!("{start:x}-");
+    let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&first)).skip(1);
+    let size = lines.find_map(|line| line.strip_prefix("KernelPageSize:"))?;
+    size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
 /// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel has no such
 /// handle (before 6.18), or a container's rules forbid to ask for one.
 ///
@@ -371,9 +379,13 @@ impl Attachment {
     /// Attaches the segment with this id. `swapped_bytes` is what `/proc/sysvipc/shm` shows: with pages swapped out,
     /// `mincore` would call them holes.
     ///
-    /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space, RLIMIT_AS).
+    /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space, RLIMIT_AS);
+    /// [`io::ErrorKind::Unsupported`] for one in huge pages.
     pub fn new(shmid: i32, access: Access, swapped_bytes: u64) -> io::Result<Self> {
         let mut attachment = Self::without_holes(shmid, access)?;
+        if attachment.is_in_huge_pages()? {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "it is in huge pages (SHM_HUGETLB)"));
+        }
         attachment.may_write_file = access == Access::ReadWrite && !is_file_size_limited();
         attachment.holes = attachment.find_holes_with(swapped_bytes);
         Ok(attachment)
@@ -394,6 +406,23 @@ impl Attachment {
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
         Ok(Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file: false, taken: Mutex::default() })
+    }
+
+    /// Whether it was made with `SHM_HUGETLB`. No server makes such a segment. To read a hole of one takes a page of a pool
+    /// that may be empty (then it ends in SIGBUS), and `mincore` calls all of it a hole.
+    fn is_in_huge_pages(&self) -> io::Result<bool> {
+        // A mapping has a page at least; the kernel checks whether it has two.
+        let second = self.base.as_ptr().wrapping_add(page_bytes() as usize).cast();
+        // Half of a huge page cannot be let go of. Of any other page this mapping forgets what it knows of it, which is
+        // nothing yet; what is in the segment stays.
+        // SAFETY: `MADV_DONTNEED` of a shared mapping changes no byte.
+        let outcome = unsafe { libc::madvise(second, page_bytes() as usize, libc::MADV_DONTNEED) };
+        if outcome == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
+            return Ok(false);
+        }
+        // Locked memory is refused, too.
+        let maps = std::fs::read_to_string("/proc/self/smaps")?;
+        Ok(kernel_page_bytes(&maps, self.base.as_ptr() as u64) != Some(page_bytes()))
     }
 
     fn find_holes_with(&self, swapped_bytes: u64) -> HoleFinder {

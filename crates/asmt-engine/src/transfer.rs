@@ -292,6 +292,14 @@ fn changed(copy: &Copy, what: &str) -> Error {
 
 /// A call on a segment has failed: because it is gone, or otherwise.
 fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
+    if error.kind() == std::io::ErrorKind::Unsupported {
+        let (key, shmid) = (copy.segment.key(), copy.segment.stat.shmid);
+        return Error::new(
+            Code::SegmentInvalid,
+            format!("segment {key} (shmid {shmid}) cannot be copied: {error}"),
+            "no server that is known makes such a segment: leave it, or find out who made it (ipcs -m -p)",
+        );
+    }
     if sysv::is_gone(&error) { changed(copy, "it is gone") } else { Error::io(call, copy.segment.key(), error) }
 }
 
@@ -752,6 +760,7 @@ mod tests {
             swapped_bytes: 0,
             header: Header::None,
             is_denied: false,
+            is_huge: false,
             creator: Creator::Gone,
         };
         assert!(check_resident(&[&segment], &HashSet::from([8])).is_ok());

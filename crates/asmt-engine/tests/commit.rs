@@ -55,6 +55,7 @@ fn plan_request(compress: bool) -> plan::Request {
         compress,
         require_manifest: false,
         allow_volatile: true,
+        allow_private_ipc: true,
         caller: Caller::own(),
         page_bytes: sysv::page_bytes(),
     }

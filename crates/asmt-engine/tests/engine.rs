@@ -46,6 +46,7 @@ fn plan_request() -> plan::Request {
         compress: false,
         require_manifest: false,
         allow_volatile: false,
+        allow_private_ipc: false,
         caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
         page_bytes: 4096,
     }

@@ -12,7 +12,7 @@ use asmt_engine::segment::{
     BaseHeader, Encoding, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader,
     file_name,
 };
-use asmt_engine::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
+use asmt_engine::store::{DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, Volatile};
 use asmt_engine::sysv::SegmentStat;
 
 #[path = "plan/backup.rs"]
@@ -92,8 +92,16 @@ fn memory(made: Vec<Made>) -> Inventory {
             changed_at_s: 0,
             is_removed: false,
         };
-        let segment =
-            Segment { stat, address, resident_bytes: None, swapped_bytes: 0, header, is_denied: false, creator: Creator::Gone };
+        let segment = Segment {
+            stat,
+            address,
+            resident_bytes: None,
+            swapped_bytes: 0,
+            header,
+            is_denied: false,
+            is_huge: false,
+            creator: Creator::Gone,
+        };
         inventory.segments.insert(Key(key), segment);
     }
     for (segment, shmid) in inventory.segments.values_mut().zip(1..) {
@@ -187,6 +195,7 @@ fn request() -> Request {
         compress: false,
         require_manifest: false,
         allow_volatile: false,
+        allow_private_ipc: false,
         caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
         page_bytes: 4096,
     }

@@ -8,7 +8,9 @@ use asmt_engine::error::{Code, Problem};
 use asmt_engine::format::{AsmtHeader, Chunk, GZIP_HEADER, Manifest, ManifestError, ManifestSegment, Surroundings};
 use asmt_engine::run::RunId;
 use asmt_engine::segment::{Encoding, Header, Key, NamespaceName};
-use asmt_engine::store::{Buffer, InFile, Journal, JournalNamespace, Leftovers, Lock, Store, names_of, published_name};
+use asmt_engine::store::{
+    Buffer, InFile, Interrupted, Journal, JournalNamespace, Leftovers, Lock, Store, Volatile, names_of, published_name,
+};
 use asmt_engine::used::{Identity, Used};
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -376,11 +378,26 @@ fn journal(root: &Root, run: &str, namespaces: &[(&str, &[(&str, u64)])]) {
 }
 
 #[test]
+fn a_backup_that_was_put_in_the_place_of_a_dead_runs_is_not_swept() {
+    let root = Root::new();
+    let file = |name: &str| root.write(name, noise(SECTOR));
+    let (stage, base) = (file("ae002100.dat"), file("ae002000.dat"));
+    let manifest = root.write("asmt-manifest-0-half.json", manifest("half"));
+    // The inodes of the first files were used again; that of the one that commits was not.
+    let files: &[_] = &[("ae002100.dat", stage), ("asmt-manifest-0-half.json", manifest), ("ae002000.dat", base + 1000)];
+    journal(&root, DEAD, &[("half", files)]);
+    let listing = root.store().list().expect("a listing");
+    let own = format!(".asmt-run.{DEAD}");
+    assert_eq!(listing.leftovers, Leftovers { sweep: vec![own], ..Leftovers::default() });
+    assert_eq!((listing.files.len(), listing.manifests.len()), (2, 1));
+}
+
+#[test]
 fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
     let root = Root::new();
     let file = |name: &str| root.write(name, noise(SECTOR));
     let (stage, base) = (file("ae001100.dat"), file("ae001000.dat"));
-    let (first, second, others) = (file("ae002101.dat"), file("ae002100.dat"), file("ae002000.dat"));
+    let (first, second, third, others) = (file("ae002101.dat"), file("ae002100.dat"), file("ae002102.dat"), file("ae002103.dat"));
     let manifest = root.write("asmt-manifest-0-half.json", manifest("half"));
     let (secret, staged) = (file("secret"), file(&format!(".asmt-tmp.{DEAD}.ae002001.dat")));
     let done: &[_] = &[("ae001100.dat", stage), ("ae001000.dat", base)];
@@ -389,8 +406,9 @@ fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
         ("ae002101.dat", first),
         ("ae002100.dat", second),
         ("secret", secret),
+        ("ae002103.dat", others + 1000),
         ("asmt-manifest-0-half.json", manifest),
-        ("ae002000.dat", others + 1000),
+        ("ae002000.dat", third),
     ];
     journal(&root, DEAD, &[("done", done), ("half", half)]);
     let leftovers = root.store().list().expect("a listing").leftovers;
@@ -399,13 +417,15 @@ fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
     // What vouches for others goes first, and what accounts for them last.
     let expected = ["asmt-manifest-0-half.json", "ae002100.dat", "ae002101.dat", &*temporary, &*own];
     assert_eq!(leftovers.sweep, expected);
-    assert_eq!(leftovers.interrupted, ["half"]);
+    let interrupted = Interrupted { instance: 0, namespace: "half".to_owned() };
+    assert_eq!(leftovers.interrupted, [interrupted]);
     assert_eq!(leftovers.superseded.iter().collect::<Vec<_>>(), ["ae001000.dat", "ae001100.dat"]);
     assert_eq!(leftovers.live, []);
     // What is swept is no file of a backup, and what is not is.
     let listing = root.store().list().expect("a listing");
     let files: Vec<&str> = listing.files.iter().map(|file| &*file.name).collect();
-    assert_eq!((files, listing.manifests.len()), (vec!["ae001000.dat", "ae001100.dat", "ae002000.dat"], 0));
+    let expected = ["ae001000.dat", "ae001100.dat", "ae002102.dat", "ae002103.dat"];
+    assert_eq!((files, listing.manifests.len()), (expected.to_vec(), 0));
     // With all that it lists committed, nothing but the journal is left over.
     journal(&root, DEAD, &[("done", done)]);
     let leftovers = root.store().list().expect("a listing").leftovers;
@@ -502,7 +522,8 @@ fn a_look_makes_nothing_and_sees_the_file_system_that_a_backup_would_go_to() {
     for kind in ["tmpfs", "ramfs"] {
         let looks = with_mounted(kind, "", &made, || [of(&made), of(&made.join("missing"))]);
         let volatile = looks.map(|look| look.expect("a look").expect("a directory").volatile);
-        assert_eq!(volatile, [Some(kind), Some(kind)]);
+        let expected = Some(Volatile::InMemory(kind));
+        assert_eq!(volatile, [expected.clone(), expected]);
     }
     let listing = root.store().list().expect("a listing");
     assert_eq!(listing.directory, Store::look(&root.0).expect("a look").directory);
@@ -782,7 +803,7 @@ fn a_direct_write_that_ends_within_a_sector_has_failed() {
 fn what_was_reserved_has_its_blocks() {
     on_each_file_system(|root| {
         let file = root.store().create(&RunId::own().expect("an id"), "ae001000.dat").expect("a file");
-        let can_reserve = root.store().record().expect("a record").volatile != Some("ramfs");
+        let can_reserve = root.store().record().expect("a record").volatile != Some(Volatile::InMemory("ramfs"));
         assert!(file.reserve(0, 0).expect("nothing"));
         assert_eq!(file.reserve(SECTOR as u64, 1 << 20).expect("an answer"), can_reserve);
         let blocks = fs::metadata(root.path(file.temporary())).expect("a file").blocks();

@@ -170,7 +170,7 @@ fn new_machine() -> File {
 fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u16) -> serde_json::Value {
     json!({
         "verb": verb, "directory": directory, "instance": 0, "namespaces": null, "compress": compress, "check": check,
-        "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true,
+        "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true, "allow_private_ipc": true,
         "config": null, "devices": [], "force_stale": false, "force_host": false, "require_proof": false, "restorable": false,
     })
 }

@@ -181,6 +181,7 @@ pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
         analyze: false,
         require_manifest: false,
         allow_volatile: true,
+        allow_private_ipc: true,
         config: None,
         devices: Vec::new(),
         force_stale: false,

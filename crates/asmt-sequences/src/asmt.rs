@@ -130,7 +130,7 @@ impl Call {
         let request = json!({
             "verb": self.verb, "directory": self.directory, "instance": self.instance,
             "namespaces": self.namespace.as_ref().map(|name| [name]), "compress": self.compress, "check": false, "threads": 1,
-            "analyze": self.is_analysis, "require_manifest": false, "allow_volatile": true, "config": config, "devices": devices,
+            "analyze": self.is_analysis, "require_manifest": false, "allow_volatile": true, "allow_private_ipc": true, "config": config, "devices": devices,
             "force_stale": host.is_forced && self.verb == Verb::Restore, "force_host": false, "require_proof": self.require_proof, "restorable": self.is_restorable,
         });
         request.to_string()

@@ -61,7 +61,7 @@ pub fn host() -> Result<Host> {
 /// What tells this IPC namespace from every other one of this boot. Its inode number is given again as soon as it is
 /// free, so a container that replaces another one may have the same; where the kernel has nothing better (before
 /// 6.18), the start of the first process of the PID namespace, which goes with most containers, is added.
-fn ipc_namespace() -> Result<String> {
+pub fn ipc_namespace() -> Result<String> {
     const OWN: &str = "/proc/thread-self/ns/ipc";
     if let Some(handle) = sysv::namespace_handle(OWN).map_err(|error| Error::io("name_to_handle_at", OWN, error))? {
         return Ok(format!("id:{}", handle.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
@@ -72,6 +72,11 @@ fn ipc_namespace() -> Result<String> {
         Process::Gone | Process::Hidden => "unseen".to_owned(),
     };
     Ok(format!("inode:{inode}-first:{first}"))
+}
+
+/// Whether a text of [`ipc_namespace`] stands for one namespace alone in a boot.
+pub fn is_unique(ipc_namespace: &str) -> bool {
+    ipc_namespace.starts_with("id:")
 }
 
 /// Gathers the evidence. `manifests` are those of the instance in the directory, `store` is what a restore would mark.

@@ -65,5 +65,6 @@ pub fn request(verb: Verb, directory: &Path) -> Request {
         restorable: false,
         // The tests' directory may be on a tmpfs, which is what TMPDIR says.
         allow_volatile: true,
+        allow_private_ipc: true,
     }
 }

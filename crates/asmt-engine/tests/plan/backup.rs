@@ -639,7 +639,7 @@ fn a_backup_refuses_the_work_of_another_run_and_planted_names() {
 #[test]
 fn a_file_system_in_memory_is_used_only_where_it_is_meant() {
     let mut listing = empty();
-    listing.directory.as_mut().expect("a directory").volatile = Some("tmpfs");
+    listing.directory.as_mut().expect("a directory").volatile = Some(Volatile::InMemory("tmpfs"));
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(
         refused(&plan),

@@ -557,14 +557,16 @@ fn a_file_of_a_committed_namespace_that_its_manifest_does_not_claim_is_refused()
 #[test]
 fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
     let run = |listing: &mut Listing| listing.leftovers.live.push(live_run());
-    let interrupted = |listing: &mut Listing| listing.leftovers.interrupted = vec!["other".to_owned()];
+    let left = |instance: u8| vec![Interrupted { instance, namespace: "other".to_owned() }];
+    let interrupted = |listing: &mut Listing| listing.leftovers.interrupted = left(0);
+    let of_another_instance = |listing: &mut Listing| listing.leftovers.interrupted = left(1);
     let sweep = |listing: &mut Listing| listing.leftovers.sweep = vec!["ae002000.dat".to_owned(), "ae002001.dat".to_owned()];
     let open =
         |listing: &mut Listing| listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 0, mode: 0o777 });
     let at_work = "another-asmt: another asmt (pid 42) is at work in the directory";
     let cut = "backup-incomplete: the backup of namespace 'other' was interrupted before it was committed";
-    let swept =
-        "backup-incomplete: the directory holds 2 files of a backup that was interrupted before it was committed, and no other";
+    let swept = "backup-incomplete: the directory holds 2 files of a backup that was interrupted before it was committed, and no other; \
+         the first is ae002000.dat (ls -A shows hidden ones)";
     let writable = "writable-by-others: /b has mode 0777: others than its owner may write there; expected 0700";
     let nothing = "nothing-found: nothing of instance 0 is in the directory; found: nothing";
     let test = "nothing-found: namespace 'test' of instance 0 is not in the directory; found: nothing";
@@ -575,6 +577,7 @@ fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
         (&[&run], request(), &[at_work], &[at_work]),
         (&[&interrupted], request(), &[cut], &[cut]),
         (&[&interrupted], named(&["test"]), &[], &[test]),
+        (&[&of_another_instance], request(), &[], &[nothing]),
         (&[&sweep], request(), &[], &[swept]),
         (&[&sweep, &run], request(), &[at_work], &[at_work]),
         (&[&sweep, &interrupted], request(), &[cut], &[cut]),

@@ -1,0 +1,74 @@
+//! Whether this IPC namespace, and with it every segment, outlives asmt.
+//!
+//! Promise: `false` only where nobody else was seen that keeps it: no other process in it but an init that only waits for
+//! asmt, and no mount of it. Must never: take what cannot be looked into for proof that nobody keeps it.
+
+use crate::error::{Error, Result};
+use crate::kernel::{self, Process};
+use crate::store;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// The first IPC namespace's inode: the machine's own (`PROC_IPC_INIT_INO` of linux/proc_ns.h).
+const FIRST_NAMESPACE: u64 = 0xefff_ffff;
+/// The first PID namespace's inode (`PROC_PID_INIT_INO` of linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
+
+/// Programs that a container is started with and that end as soon as the one they wait for does.
+const MERE_INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", "podman-init"];
+
+/// Whether something other than this process keeps its IPC namespace. A process of another PID namespace cannot be seen:
+/// the holder of a pod, for instance.
+///
+/// Errors: failed calls.
+pub fn outlives_caller() -> Result<bool> {
+    let (own, pid_namespace) = (kernel::namespace("ipc")?, kernel::namespace("pid")?);
+    if own == FIRST_NAMESPACE || is_mounted(&kernel::text("/proc/self/mountinfo")?, own) {
+        return Ok(true);
+    }
+    // The machine's init, which may be hidden even from root, is in the first namespace.
+    let is_init = |pid: &u32| *pid == 1 && pid_namespace == FIRST_PID_NAMESPACE;
+    for pid in store::names_of(Path::new("/proc"))?.iter().filter_map(|name| name.parse::<u32>().ok()) {
+        if pid != std::process::id() && !is_init(&pid) && may_keep(pid, own)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a process is in the namespace, or may be, and is more than an init.
+fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
+    let path = format!("/proc/{pid}/ns/ipc");
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.ino() != namespace => Ok(false),
+        Ok(_) => match kernel::process(pid)? {
+            Process::Gone => Ok(false),
+            Process::Hidden => Ok(true),
+            Process::Seen(stat) => Ok(!MERE_INITS.contains(&stat.command.as_str())),
+        },
+        // It ended meanwhile, or is a thread of the kernel, which has none.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
+        // Another user's: it may be in it.
+        Err(error) if kernel::is_unseen(&error) => Ok(true),
+        Err(error) => Err(Error::io("stat", path, error)),
+    }
+}
+
+/// Whether the text of `/proc/self/mountinfo` has a mount of this namespace: `... nsfs nsfs`, with the root `ipc:[4711]`.
+fn is_mounted(mounts: &str, namespace: u64) -> bool {
+    let root = format!("ipc:[{namespace}]");
+    mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_is_mounted_is_kept() {
+        let mounts = "22 1 0:4 ipc:[4026532281] /run/ipc rw shared:1 - nsfs nsfs rw\n23 1 0:5 / /proc rw - proc proc rw\n";
+        assert!(is_mounted(mounts, 4_026_532_281) && !is_mounted(mounts, 4_026_532_282) && !is_mounted("", 1));
+    }
+}
