@@ -98,7 +98,7 @@ test('refused: segments of the namespace are in memory', async (t) => {
   const done = await machine.expect(3, ['restore', directory]);
   t.regex(
     done.stderr,
-    /1 segments of it are in memory, the first is ad009000 .*; expected none\nHINT: .*ipcrm -m \d+\n/,
+    /1 segments of it are in memory, the first is ad009000 .*; expected none\nHINT: the server has made or used them since/,
     show(done),
   );
   t.is(await machine.memory(), before);
@@ -111,8 +111,7 @@ test('refused: segments of the namespace are in memory', async (t) => {
   await machine.sim('remove');
   await machine.expect(4, ['restore', directory]);
   unlinkSync(`${directory}/asmt-used-0-test.json`);
-  // Another namespace's or another instance's segments are not in the way.
-  await machine.sim('make', '--name', 'other', '--nsid', '2');
+  // Another instance's segments are not in the way.
   await machine.sim('make', '--name', 'test', '--instance', '4');
   await machine.expect(0, ['restore', directory]);
 });

@@ -27,7 +27,8 @@ import { Disk, configuration, header, write, type Service } from './server.ts';
 
 const MARK = 'asmt-used-0-test.json';
 /** More than JavaScript's numbers can hold. */
-const RANDOM = 'ffffffffffffffc5';
+// As the simulator's stripes have it: a server writes one random into them and the devices behind them.
+const RANDOM = 'd93b700227976a89';
 
 interface Node {
   readonly machine: Machine;
@@ -150,7 +151,7 @@ for (const stop of [false, true]) {
     const { machine, before, directory } = node;
     await serve(node, stop);
     const text =
-      /error: namespace 'test': .*\/file0 has random [0-9a-f]{16}, expected ffffffffffffffc5: the server has run since the backup; restoring would roll back to 20\d\d-\d\d-\d\dT[\d:]+Z\n/;
+      /error: namespace 'test': .*\/file0 has random [0-9a-f]{16}, expected d93b700227976a89: the server has run since the backup; restoring would roll back to 20\d\d-\d\d-\d\dT[\d:]+Z\n/;
     for (const args of [['restore'], ['restore', '-a'], ['restore', '--force-host']]) {
       const done = await machine.expect(4, [...args, directory]);
       t.regex(done.stderr, text, show(done));
@@ -158,7 +159,10 @@ for (const stop of [false, true]) {
     }
     t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, text);
     const { error } = await machine.json(4, ['restore', directory]);
-    t.deepEqual([error?.kind, error?.code, error?.problems.length], ['stale', 'backup-stale', 2]);
+    t.deepEqual(
+      [error?.kind, error?.code, error?.problems.filter(({ code }) => code === 'backup-stale').length],
+      ['stale', 'backup-stale', 2],
+    );
     t.is(await machine.memory(), '');
     t.false(existsSync(`${directory}/${MARK}`));
     // A verification says so, and is one of the backup.

@@ -375,8 +375,8 @@ impl Trusted<'_> {
     pub fn let_go(self, control: &Control) -> Result<()> {
         drop(self.words);
         // A journal that stays does no harm: it says that its segments are not to be removed.
-        if let Some(Err(error)) = self.journal.map(RestoreJournal::end) {
-            control.note("journal-left", format!("the journal could not be removed: {error}"));
+        if let Some(Err(error)) = self.journal.map(RestoreJournal::keep) {
+            control.note("journal-left", format!("the journal could not be put away: {error}"));
         }
         let mut gone = Vec::new();
         for made in &self.made {

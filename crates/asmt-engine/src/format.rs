@@ -229,6 +229,8 @@ pub struct Noted {
     pub is_file: bool,
     /// Names that stay with the disk when its path changes.
     pub ids: Vec<String>,
+    /// Whether it was blank: configured, and not used by a server yet. It has no random then.
+    pub is_blank: bool,
 }
 
 /// A file that a running server writes to: its log, or its metadata directory as a whole.
@@ -295,6 +297,8 @@ pub struct Surroundings {
     pub configuration: Option<String>,
     /// Uses that marks in the directory told of when the backup was made: they are of earlier backups.
     pub earlier_uses: Vec<String>,
+    /// Ids of the segments, in the order of their keys: within an IPC namespace they tell these from ones made later.
+    pub shmids: Vec<i32>,
 }
 
 /// The manifest of one namespace.
@@ -352,6 +356,8 @@ struct HeadLine {
     configuration: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier_uses: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    shmids: Vec<i32>,
     segment_count: u64,
 }
 
@@ -369,6 +375,8 @@ struct NotedLine {
     file: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     ids: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    blank: bool,
 }
 
 impl NotedLine {
@@ -380,6 +388,7 @@ impl NotedLine {
             namespace: noted.namespace.as_ref().map(ToString::to_string),
             file: noted.is_file,
             ids: noted.ids.clone(),
+            blank: noted.is_blank,
         }
     }
 
@@ -389,7 +398,8 @@ impl NotedLine {
         let random = random.ok_or_else(|| damaged(format!("{:?} is no random of {}", self.random, self.what)))?;
         let name = |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is no namespace name")));
         let namespace = self.namespace.map(name).transpose()?;
-        Ok(Noted { what: self.what, random, is_trusted: self.trusted, namespace, is_file: self.file, ids: self.ids })
+        let (is_trusted, is_file, is_blank) = (self.trusted, self.file, self.blank);
+        Ok(Noted { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank })
     }
 }
 
@@ -467,6 +477,7 @@ impl Manifest {
             monotonic_ms: self.noted.monotonic_ms,
             configuration: self.noted.configuration.clone(),
             earlier_uses: self.noted.earlier_uses.clone(),
+            shmids: self.noted.shmids.clone(),
             segment_count: self.segments.len() as u64,
         };
         let mut text = json_line(&head);
@@ -534,6 +545,7 @@ impl Manifest {
             monotonic_ms: head.monotonic_ms,
             configuration: head.configuration,
             earlier_uses: head.earlier_uses,
+            shmids: head.shmids,
         };
         Ok(Self {
             tool: head.tool,
@@ -547,6 +559,12 @@ impl Manifest {
             noted,
             segments,
         })
+    }
+
+    /// Id that a segment had when it was backed up, if that was noted.
+    pub fn shmid_of(&self, key: Key) -> Option<i32> {
+        let index = self.segments.iter().position(|segment| segment.key == key)?;
+        self.noted.shmids.get(index).copied()
     }
 
     /// Whether a base is among its segments: then base, and else the manifest, commits the backup.
@@ -738,6 +756,7 @@ mod tests {
                         namespace: NamespaceName::new("other"),
                         is_file: true,
                         ids: vec!["/dev/disk/by-id/x".to_owned()],
+                        is_blank: true,
                     },
                 ],
                 stripes: vec![Noted { what: "ad005001".to_owned(), ..Noted::default() }],
@@ -752,6 +771,7 @@ mod tests {
                 monotonic_ms: Some(1),
                 configuration: Some("/etc/aerospike/aerospike.conf".to_owned()),
                 earlier_uses: vec!["r".to_owned()],
+                shmids: vec![3, 32_770],
             },
             segments: vec![
                 segment(0xad00_5001, 8192, Encoding::Gzip),

@@ -53,7 +53,7 @@ use report::{Report, Restorability, Verb};
 use runtime::Runtime;
 use segment::{MAX_INSTANCE, NamespaceName};
 use serde::Deserialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 use store::{Lock, Store};
@@ -266,7 +266,7 @@ impl<'r> Operation<'r> {
         let run = run::RunId::own()?;
         let origin = self.origin(&plan, &evidence, &listing);
         let mut staged = transfer::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
-        let now = self.evidence(request.instance, &[], None)?;
+        let now = self.evidence_for_backup(&listing, request.instance)?;
         check_unchanged(&evidence, &now, "backed up")?;
         // As late as can be: a server writes its last lines when its segments are complete already.
         staged.note_traces(&now.traces);
@@ -284,13 +284,22 @@ impl<'r> Operation<'r> {
             inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
         }
         let mut plan = plan::backup(&inventory, listing, request);
-        let evidence = self.evidence(request.instance, &[], None)?;
+        let evidence = self.evidence_for_backup(listing, request.instance)?;
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
         if request.namespaces.is_none() {
             let names = plan::names_in_memory(&inventory);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory"));
         }
         Ok((plan, evidence))
+    }
+
+    /// What a backup can note. Devices that earlier backups of this server in the directory have noted count, too: this one
+    /// may be made without the configuration that names them.
+    fn evidence_for_backup(&self, listing: &store::Listing, instance: u8) -> Result<Evidence> {
+        let here = look::server::host()?;
+        let mut earlier = staleness::manifests_of(listing, instance);
+        earlier.retain(|manifest| manifest.host == here.name && manifest.noted.machine_id == here.machine_id);
+        self.evidence(instance, &earlier, None)
     }
 
     /// What tells whether the server of an instance has run. `manifests` are those of the instance in the directory.
@@ -377,7 +386,10 @@ impl<'r> Operation<'r> {
             let names = plan::names_in_backup(listing);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in the directory"));
         }
-        Ok(Judged { plan, inventory, evidence, verdict })
+        let restored = runtime::restored_ids(request.instance)?;
+        let mut judged = Judged { plan, inventory, evidence, verdict, restored, uid: request.caller.uid };
+        judged.judge_memory(listing, self.overrides());
+        Ok(judged)
     }
 
     /// Whether a restore of these namespaces of one instance would be accepted, and by what evidence.
@@ -437,12 +449,22 @@ impl<'r> Operation<'r> {
         let _lock = store.lock_marks()?;
         listing.marks = store.marks()?;
         judged.verdict = staleness::judge_restore(&judged.plan.namespaces, listing, &judged.evidence, self.overrides());
+        judged.judge_memory(listing, self.overrides());
         let is_refused = judged.combined().check().is_err();
-        if is_refused && !judged.verdict.must_mark {
+        if is_refused && !judged.verdict.must_mark && !judged.verdict.has_run {
             return Ok(());
         }
-        let now = Use { has_served: judged.has_served(listing), ..use_of(&judged.evidence.host)? };
-        for target in targets {
+        let now = use_of(&judged.evidence.host)?;
+        let has_run = judged.verdict.has_run;
+        for (target, namespace) in targets.iter().zip(judged.plan.namespaces.clone()) {
+            if judged.is_kept(&namespace, listing) {
+                continue;
+            }
+            let made_since = judged.made_since(&namespace, listing);
+            let has_served = has_run || made_since.is_some() || judged.stripes_differ(&namespace, listing);
+            let made_s = made_since.map(|segment| segment.stat.changed_at_s).filter(|_| !has_run);
+            let served_ms = made_s.and_then(|at| u64::try_from(at).ok()).map(|at| at.saturating_mul(1000));
+            let now = Use { has_served, served_ms, has_made: !is_refused, ..now.clone() };
             let Err(error) = target.begin_restore(store, &listing.marks, &now) else { continue };
             if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
                 return Err(error);
@@ -570,6 +592,10 @@ struct Judged {
     inventory: Inventory,
     evidence: Evidence,
     verdict: Verdict,
+    /// Ids of segments that restores have made here; `None` where no restore is known.
+    restored: Option<HashSet<i32>>,
+    /// Whose process this is.
+    uid: u32,
 }
 
 impl Judged {
@@ -584,67 +610,128 @@ impl Judged {
     /// Whether the segments that were backed up are still in memory: a restore that was begun by mistake must not make the
     /// backup look used.
     fn is_nothing_lost(&self, listing: &store::Listing) -> bool {
+        finds_segments(&self.plan) && self.plan.namespaces.iter().all(|namespace| self.is_kept(namespace, listing))
+    }
+
+    /// The same of one namespace.
+    fn is_kept(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
         let manifests = staleness::manifests_of(listing, self.evidence.instance);
-        let is_here = |namespace: &NamespaceRestore| {
-            let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
-            let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
-            manifest.filter(is_same_place).is_some_and(|manifest| self.holds_all(namespace, manifest.created_ms))
-        };
-        finds_segments(&self.plan) && self.plan.namespaces.iter().all(is_here) && !self.stripes_differ(listing)
+        let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
+        let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
+        let is_here = manifest.filter(is_same_place).is_some_and(|manifest| self.holds_all(namespace, manifest));
+        is_here && !self.stripes_differ(namespace, listing)
     }
 
     /// Whether every segment of a namespace is in memory as it was when it was backed up, as far as can be seen: not made
     /// anew since, attached by nobody, and with a base that a start would trust. A server that has run has made base anew.
-    fn holds_all(&self, namespace: &NamespaceRestore, backed_up_ms: u64) -> bool {
+    fn holds_all(&self, namespace: &NamespaceRestore, manifest: &format::Manifest) -> bool {
         namespace.sources.iter().all(|source| {
             self.inventory.segments.get(&source.key).is_some_and(|segment| {
-                let is_older = u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= backed_up_ms);
+                let is_older =
+                    || u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= manifest.created_ms);
+                // Manifests of before ids were noted have the time alone.
+                let is_it = manifest.shmid_of(source.key).map_or_else(is_older, |shmid| shmid == segment.stat.shmid);
                 let is_clean = match &segment.header {
                     segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
                     _ => true,
                 };
-                is_older && is_clean && segment.stat.attached_count == 0
+                is_it && is_clean && segment.stat.attached_count == 0
             })
         })
     }
 
-    /// Whether what is in memory shows that a server has run since the backup: its segments are there though nothing was
-    /// restored in this boot, or their stripes are of another set.
-    fn has_served(&self, listing: &store::Listing) -> bool {
+    /// A segment in memory that shows that a server has run since a namespace was backed up: of any namespace of the
+    /// instance, for one server makes them all. What restores have made here shows nothing, nor what was there already when
+    /// the backup was made.
+    fn made_since(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> Option<&inventory::Segment> {
         let host = &self.evidence.host;
-        let marks = listing.marks.iter().filter_map(|(_, mark)| mark.as_ref().ok());
-        let is_used_here = marks.flat_map(|mark| &mark.restores).any(|used| used.is_in(&host.boot_id, &host.ipc_namespace));
+        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, host);
         // What another asmt is at work on is no server's.
-        let is_at_work = self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt);
-        let is_made_here = is_used_here || self.is_leftover_of_restore();
-        finds_segments(&self.plan) && !is_at_work && (!is_made_here || self.stripes_differ(listing))
+        if self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt) {
+            return None;
+        }
+        let made_ms = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
+        let made_ms = made_ms.map(|manifest| manifest.created_ms);
+        let was_there = |segment: &&inventory::Segment| {
+            let is_noted = |manifest: &&format::Manifest| manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
+            let is_older =
+                |made_ms: u64| u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= made_ms);
+            made_ms.is_some_and(is_older) || manifests.iter().filter(is_same_place).any(|manifest| is_noted(manifest))
+        };
+        let is_restored = |segment: &&inventory::Segment, name: Option<&NamespaceName>| match &self.restored {
+            Some(ids) => ids.contains(&segment.stat.shmid),
+            // Another runtime directory may know; here the marks are all that is known.
+            None => name.is_some_and(|name| self.has_made_here(name, listing)),
+        };
+        // Any user can make a segment with such a key.
+        let users: BTreeSet<u32> =
+            self.plan.namespaces.iter().flat_map(|asked| &asked.sources).map(|source| source.uid).collect();
+        let may_be_servers = |segment: &&inventory::Segment| {
+            let uid = segment.stat.creator_uid;
+            uid == 0 || uid == self.uid || users.contains(&uid)
+        };
+        let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
+        of_instance
+            .flat_map(|group| group.keys.into_iter().map(move |key| (key, group.name.clone())))
+            .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
+            .filter(|(segment, _)| may_be_servers(segment))
+            .find(|(segment, name)| !was_there(segment) && !is_restored(segment, name.as_ref()))
+            .map(|(segment, _)| segment)
     }
 
-    /// Whether what is in memory is what a killed restore leaves: treex, and no base that a start would trust. A server
-    /// that starts discards base and treex, and makes both at a clean stop.
-    fn is_leftover_of_restore(&self) -> bool {
-        let of_asked = |segment: &&inventory::Segment| {
-            let is_of = |namespace: &NamespaceRestore| {
-                namespace.instance == segment.address.instance && namespace.nsid == Some(segment.address.nsid)
-            };
-            self.plan.namespaces.iter().any(is_of)
-        };
-        let mut has_treex = false;
-        for segment in self.inventory.segments.values().filter(of_asked) {
-            has_treex |= segment.address.segment_type == segment::SegmentType::PiTreex;
-            if matches!(&segment.header, segment::Header::Base(base) if base.shutdown == segment::SHUTDOWN_CLEAN) {
-                return false;
+    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments.
+    fn has_made_here(&self, name: &NamespaceName, listing: &store::Listing) -> bool {
+        let (host, own_name) = (&self.evidence.host, used::used_name(self.evidence.instance, name));
+        let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
+        marks.flat_map(|mark| &mark.restores).any(|used| used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace))
+    }
+
+    /// Whether a server has run since a namespace was backed up, as what is in memory shows.
+    fn has_served(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+        self.made_since(namespace, listing).is_some() || self.stripes_differ(namespace, listing)
+    }
+
+    /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
+    /// way they are not named for removal.
+    fn judge_memory(&mut self, listing: &store::Listing, overrides: Overrides) {
+        if self.verdict.is_proven {
+            return;
+        }
+        for namespace in &self.plan.namespaces.clone() {
+            if !self.has_served(namespace, listing) {
+                continue;
+            }
+            let title = format!("namespace '{}'", namespace.name);
+            let mut is_in_the_way = false;
+            for refusal in &mut self.plan.refusals {
+                let is_about_it = refusal.message.starts_with(&title);
+                is_in_the_way |= refusal.code == Code::SegmentAttached && is_about_it;
+                if refusal.code == Code::SegmentsExist && is_about_it {
+                    is_in_the_way = true;
+                    refusal.hint = plan::SERVED_HINT.to_owned();
+                }
+            }
+            if let Some(segment) = self.made_since(namespace, listing).filter(|_| !is_in_the_way) {
+                let problem = staleness::made_since_problem(&namespace.name, segment);
+                if overrides.stale {
+                    let text = format!("OVERRIDDEN BY --force-stale: {}", problem.message);
+                    self.verdict.remarks.push(Remark::new("overridden", text));
+                } else {
+                    self.verdict.refusals.push(problem);
+                }
             }
         }
-        has_treex
     }
 
-    fn stripes_differ(&self, listing: &store::Listing) -> bool {
+    /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
+    fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+        let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
         let random_of = |header: &segment::Header| match header {
             segment::Header::Stripe(stripe) => Some(stripe.random),
             _ => None,
         };
-        listing.files.iter().any(|file| {
+        listing.files.iter().filter(|file| keys.contains(&file.key)).any(|file| {
             let in_memory = self.inventory.segments.get(&file.key).and_then(|segment| random_of(&segment.header));
             in_memory.zip(random_of(&file.header)).is_some_and(|(now, backed_up)| now != backed_up)
         })
@@ -695,6 +782,8 @@ fn use_of(host: &Host) -> Result<Use> {
         ipc_namespace: Some(host.ipc_namespace.clone()),
         id: Some(format!("{}-{}", run::RunId::own()?, host.now_ms)),
         has_served: false,
+        served_ms: None,
+        has_made: false,
     })
 }
 

@@ -13,7 +13,7 @@ use crate::segment::{
     SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
 };
 use crate::store::{DirectoryRecord, FileRecord, Interrupted, Listing, Owner, Volatile, published_name};
-use crate::used::is_used_name;
+use crate::used::{is_used_name, is_used_name_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 pub mod left_out;
@@ -223,6 +223,7 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     check_durable(listing, request, &mut plan);
     // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
     plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
+    check_marks_readable(listing, request, &mut plan);
     if inventory.is_rmid_forced {
         plan.refusals.push(not_kept());
         return plan;
@@ -245,6 +246,16 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     }
     plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
     plan
+}
+
+/// Refuses where a mark of use in the directory cannot be read: no restore from it would be accepted.
+fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
+    for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
+        if let Err(why) = mark {
+            let hint = "a restore of this backup would be refused for it: use another directory, or move that file away";
+            plan.refuse(Code::BackupExists, format!("{name} cannot be read as a mark of use: {why}"), hint);
+        }
+    }
 }
 
 /// What a list should say of the machine.
@@ -1267,6 +1278,10 @@ fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, 
     }
     refusals.push(segments_exist(&title, &in_the_way, first));
 }
+
+/// What to do about segments in the way that a server has made or used since the backup.
+pub const SERVED_HINT: &str = "the server has made or used them since this backup was made: nothing needs restoring, start the \
+    server as it is";
 
 /// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
 /// whether the server has served with them is for the operator to say.

@@ -94,7 +94,7 @@ impl Runtime {
     }
 
     fn journal_prefix(&self) -> String {
-        format!("restore-ipc-{}-instance-{}-", self.ipc_namespace, self.instance)
+        prefix_of(AT_WORK, self.ipc_namespace, self.instance)
     }
 
     /// Writes down what is about to be made, before any of it is.
@@ -131,16 +131,71 @@ impl Runtime {
             }
             let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
-            let is_needed = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
+            let fate = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
                 Some(journal) => recover_one(&run, &journal, control)?,
-                None => false,
+                None => Fate::Over,
             };
-            if !is_needed {
+            match fate {
+                Fate::Needed => {}
+                Fate::Kept => keep(&path)?,
+                Fate::Over => fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?,
+            }
+        }
+        self.forget_earlier_boots(&own)
+    }
+
+    /// Removes records of restores that say nothing any more.
+    fn forget_earlier_boots(&self, own: &RunId) -> Result<()> {
+        let prefix = prefix_of(DONE, self.ipc_namespace, self.instance);
+        for name in crate::store::names_of(&self.directory)? {
+            let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
+            let path = self.directory.join(&name);
+            let is_elsewhere = match parse_journal(&read_journal(&path)?) {
+                Some(journal) => place_of(&journal.head)? == Place::Elsewhere,
+                None => true,
+            };
+            if is_elsewhere || !run.is_of_boot_of(own) {
                 fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
             }
         }
         Ok(())
     }
+}
+
+/// First part of the name of a journal: of a restore at work, and of one whose segments stay.
+const AT_WORK: &str = "restore";
+const DONE: &str = "restored";
+
+fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
+    format!("{what}-ipc-{ipc_namespace}-instance-{instance}-")
+}
+
+/// Keeps the journal of a restore whose segments stay: they are told from a server's by it.
+fn keep(path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(AT_WORK));
+    let kept = path.with_file_name(format!("{DONE}{}", name.unwrap_or_default()));
+    fs::rename(path, &kept).map_err(|error| Error::io("rename", path.display(), error))
+}
+
+/// Ids of the segments that restores have made in this boot and IPC namespace, as far as this runtime directory knows;
+/// `None` where it knows of no restore.
+///
+/// Errors: failed calls.
+pub fn restored_ids(instance: u8) -> Result<Option<HashSet<i32>>> {
+    let (directory, ipc_namespace, own) = (runtime_directory()?, kernel::namespace("ipc")?, RunId::own()?);
+    let prefixes = [AT_WORK, DONE].map(|what| prefix_of(what, ipc_namespace, instance));
+    let mut ids = None;
+    for name in crate::store::names_of(&directory)? {
+        let run = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix.as_str())).and_then(RunId::parse);
+        if run.is_none_or(|run| !run.is_of_boot_of(&own)) {
+            continue;
+        }
+        let Some(journal) = parse_journal(&read_journal(&directory.join(&name))?) else { continue };
+        if place_of(&journal.head)? != Place::Elsewhere {
+            ids.get_or_insert_with(HashSet::new).extend(journal.shmids);
+        }
+    }
+    Ok(ids)
 }
 
 /// Text of a journal: of a file and nothing else, which a killed run may have left cut short.
@@ -192,8 +247,8 @@ enum Remains {
 }
 
 /// Removes the segments of one dead restore, namespace by namespace, unless it had completed them or somebody else has them
-/// now. Gives whether its journal is still needed.
-fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool> {
+/// now.
+fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate> {
     let Journal { head, has_committed, .. } = journal;
     let inventory = crate::inventory::take()?;
     if inventory.is_rmid_forced {
@@ -202,14 +257,14 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool
     }
     let place = place_of(head)?;
     if place == Place::Elsewhere {
-        return Ok(false);
+        return Ok(Fate::Over);
     }
     let planned = |key: &u32| inventory.segments.get(&Key(*key));
     let unlisted = head.namespaces.iter().flatten().filter_map(planned).filter(|segment| is_unlisted(segment, run, journal));
     let unlisted: Vec<i32> = unlisted.map(|segment| segment.stat.shmid).collect();
     // The one whose line the kill came before; more than that cannot be.
     let is_own = |segment: &&Segment| is_listed(segment, run, journal, place) || unlisted == [segment.stat.shmid];
-    let mut is_needed = false;
+    let (mut is_needed, mut is_kept) = (false, false);
     for keys in &head.namespaces {
         let there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
         let own: Vec<&Segment> = there.iter().copied().filter(is_own).collect();
@@ -219,13 +274,22 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool
         };
         match remains(&there, &own, keys.len(), *has_committed) {
             _ if own.is_empty() => {}
-            Remains::Complete => note("it had completed them"),
-            Remains::Begun => note("it had begun to complete them, and a server may have used them since"),
+            Remains::Complete => {
+                is_kept = true;
+                note("it had completed them");
+            }
+            Remains::Begun => {
+                is_kept = true;
+                note("it had begun to complete them, and a server may have used them since");
+            }
             Remains::Attached => {
                 is_needed = true;
                 note("somebody has one of them attached");
             }
-            Remains::Taken => note("somebody else has made others beside them"),
+            Remains::Taken => {
+                is_kept = true;
+                note("somebody else has made others beside them");
+            }
             Remains::Leftover => {
                 own.iter().try_for_each(|segment| remove_unchanged(&segment.stat))?;
                 let text = format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid);
@@ -233,7 +297,21 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool
             }
         }
     }
-    Ok(is_needed)
+    Ok(match (is_needed, is_kept) {
+        (true, _) => Fate::Needed,
+        (false, true) => Fate::Kept,
+        (false, false) => Fate::Over,
+    })
+}
+
+/// What is to become of the journal of a dead restore.
+enum Fate {
+    /// A later run needs it: segments stay that are to be removed.
+    Needed,
+    /// Its segments stay for good.
+    Kept,
+    /// Nothing of it is left.
+    Over,
 }
 
 /// Where the segments of a journal would be.
@@ -330,9 +408,14 @@ impl RestoreJournal {
         self.file.write_all(format!("{COMMIT}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
 
-    /// The restore has ended: its segments stay or are gone.
+    /// The restore has failed, and its segments are gone.
     pub fn end(&mut self) -> Result<()> {
         fs::remove_file(&self.path).map_err(|error| Error::io("unlink", self.path.display(), error))
+    }
+
+    /// The restore is done, and its segments stay.
+    pub fn keep(&mut self) -> Result<()> {
+        keep(&self.path)
     }
 }
 

@@ -698,6 +698,7 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
             monotonic_ms: Some(origin.host.monotonic_ms),
             configuration: origin.configuration.clone(),
             earlier_uses: origin.earlier_uses.clone(),
+            shmids: namespace.copies.iter().map(|copy| copy.segment.stat.shmid).collect(),
         },
         segments: segments.collect::<Result<_>>()?,
     })

@@ -35,6 +35,12 @@ pub struct Use {
     /// Whether a later restore found in memory what a server had made of it: then it has served.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_served: bool,
+    /// When the server had made what was found, milliseconds since 1970; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub served_ms: Option<u64>,
+    /// Whether it went on to make segments: what is in memory then may be its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub has_made: bool,
 }
 
 impl Use {
@@ -137,11 +143,26 @@ impl Used {
         }
     }
 
-    /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first.
+    /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first, those that made segments and
+    /// those that did not apart: a backup may have been made in between.
     fn add_restore(&mut self, mut restore: Use) {
-        let is_same = |earlier: &Use| earlier.boot_id == restore.boot_id && earlier.ipc_namespace == restore.ipc_namespace;
-        restore.has_served |= self.restores.iter().any(|earlier| is_same(earlier) && earlier.has_served);
+        let is_same = |earlier: &Use| {
+            (&earlier.boot_id, &earlier.ipc_namespace, earlier.has_made)
+                == (&restore.boot_id, &restore.ipc_namespace, restore.has_made)
+        };
+        let served: Vec<Option<u64>> = self
+            .restores
+            .iter()
+            .filter(|earlier| is_same(earlier) && earlier.has_served)
+            .map(|earlier| earlier.served_ms)
+            .collect();
         self.restores.retain(|earlier| !is_same(earlier));
+        if restore.has_served || !served.is_empty() {
+            let own = restore.has_served.then_some(restore.served_ms);
+            // The latest of them; if one is not known, it may be any time.
+            let latest = served.into_iter().chain(own).try_fold(0, |latest, at_ms| at_ms.map(|at_ms| at_ms.max(latest)));
+            (restore.has_served, restore.served_ms) = (true, latest);
+        }
         self.restores.truncate(MAX_RESTORES - 1);
         self.restores.push(restore);
     }

@@ -226,6 +226,8 @@ fn used_in(boot_id: &str, ipc_namespace: Option<&str>) -> Use {
         ipc_namespace: ipc_namespace.map(str::to_owned),
         id: Some(format!("run-{boot_id}")),
         has_served: false,
+        has_made: false,
+        served_ms: None,
     }
 }
 

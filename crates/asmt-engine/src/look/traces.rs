@@ -13,7 +13,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// The server's, if its configuration does not say.
 const DEFAULT_WORK_DIRECTORY: &str = "/opt/aerospike";
@@ -39,6 +39,8 @@ pub fn find(config: Option<&ServerConfig>) -> Result<Found> {
         match log(&path) {
             Ok(Log::Witness(state)) => traces.push(Trace { path, state }),
             Ok(Log::NoWitness) => {}
+            // Where the server resolves such a path is not known.
+            Ok(Log::Relative) => unseen.push(path),
             Err(error) => hidden(&path, error, &mut unseen)?,
         }
     }
@@ -58,7 +60,8 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
     let mut compared = Vec::new();
     for trace in noted {
         match change(trace) {
-            Ok(change) => compared.push(ComparedTrace { path: trace.path.clone(), change }),
+            Ok(None) => unseen.push(trace.path.clone()),
+            Ok(Some(change)) => compared.push(ComparedTrace { path: trace.path.clone(), change }),
             // A manifest may claim anything: what no path can be cannot be compared.
             Err(error) if is_no_path(&error) => {
                 compared.push(ComparedTrace { path: trace.path.clone(), change: TraceChange::Changed });
@@ -69,16 +72,20 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
     Ok(compared)
 }
 
-fn change(noted: &Trace) -> Result<TraceChange> {
+/// What has become of a trace; `None` where what is there now cannot be compared.
+fn change(noted: &Trace) -> Result<Option<TraceChange>> {
     let path = Path::new(&noted.path);
     if noted.path.ends_with("/smd") {
         let now = metadata(path)?;
-        return Ok(if now == noted.state { TraceChange::None } else { TraceChange::Changed });
+        return Ok(Some(if now == noted.state { TraceChange::None } else { TraceChange::Changed }));
     }
-    let now = match log(&noted.path)? {
-        Log::Witness(state) => state,
-        Log::NoWitness => return Ok(TraceChange::None),
-    };
+    match log(&noted.path)? {
+        Log::Witness(now) => change_of_log(&real_path(path), noted, now).map(Some),
+        Log::NoWitness | Log::Relative => Ok(None),
+    }
+}
+
+fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<TraceChange> {
     let Some(before) = noted.state.as_ref().filter(|before| before.size > 0) else {
         // There was no log, or nothing in it: what is in it now was written since, or has been and was rotated away.
         let rotated = |state: Option<&TraceState>| state.map_or(0, |state| state.digest);
@@ -124,7 +131,7 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
     };
     // The noted file itself, or its compressed form; and copies of it, and what was written after it.
     let (mut has_itself, mut copy_count, mut newer_count) = (false, 0, 0);
-    for sibling in names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name)) {
+    for sibling in names.iter().filter(|sibling| is_rotation_of(name, sibling)) {
         let sibling = directory.join(sibling);
         let Ok(stat) = fs::stat(&sibling) else { continue };
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
@@ -172,14 +179,51 @@ enum Log {
     Witness(Option<TraceState>),
     /// A terminal, a pipe, `/dev/stdout`, or what this program writes to itself.
     NoWitness,
+    /// A path that leads to another place from another working directory.
+    Relative,
+}
+
+/// Most links from a log's path to the log.
+const MAX_LINKS: usize = 16;
+
+/// Where a log is: a rotation puts it away there, and not beside a link to it. A link to nothing leads to where the log
+/// will be.
+fn real_path(path: &Path) -> PathBuf {
+    let mut real = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match std::fs::read_link(&real) {
+            Ok(target) => real = real.parent().unwrap_or(Path::new("/")).join(target),
+            Err(_) => break,
+        }
+    }
+    real
+}
+
+/// Whether a file beside a log is what a rotation makes of it: `a.log.1`, `a.log-20261130.gz`, or with logrotate's
+/// `extension .log`, `a-20261130.log`.
+fn is_rotation_of(name: &str, sibling: &str) -> bool {
+    if sibling.len() <= name.len() {
+        return false;
+    }
+    let is_compressed = |extension: &str| matches!(extension, "gz" | "xz" | "zst" | "bz2");
+    let plain = sibling.rsplit_once('.').filter(|(_, extension)| is_compressed(extension)).map_or(sibling, |(plain, _)| plain);
+    let between =
+        name.rsplit_once('.').and_then(|(stem, extension)| plain.strip_prefix(stem)?.strip_suffix(extension)?.strip_suffix('.'));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit() || b"-._T".contains(&byte));
+    sibling.starts_with(name) || between.is_some_and(is_number)
 }
 
 fn log(path: &str) -> Result<Log> {
+    if !path.starts_with('/') {
+        return Ok(Log::Relative);
+    }
     if ["/dev/", "/proc/"].iter().any(|root| path.starts_with(root)) {
         return Ok(Log::NoWitness);
     }
     let stat = match fs::stat(path) {
         Ok(stat) => stat,
+        // Links in a circle: no server writes there.
+        Err(rustix::io::Errno::LOOP) => return Ok(Log::NoWitness),
         Err(error) => {
             let error = Error::io("stat", path, error);
             return if is_missing(&error) { Ok(Log::Witness(missing(path)?)) } else { Err(error) };
@@ -200,14 +244,14 @@ fn log(path: &str) -> Result<Log> {
         Err(error) if is_missing(&error) => return Ok(Log::Witness(missing(path)?)),
         Err(error) => return Err(error),
     };
-    let digest = if size == 0 { siblings_digest(Path::new(path))? } else { 0 };
+    let digest = if size == 0 { siblings_digest(&real_path(Path::new(path)))? } else { 0 };
     let state = TraceState { inode: stat.st_ino, size, modified_ns: modified_ns(&stat), digest, is_finished };
     Ok(Log::Witness(Some(state)))
 }
 
 /// The state of a log that is not there; `None` where none was rotated away either.
 fn missing(path: &str) -> Result<Option<TraceState>> {
-    let digest = siblings_digest(Path::new(path))?;
+    let digest = siblings_digest(&real_path(Path::new(path)))?;
     Ok((digest != 0).then_some(TraceState { inode: 0, size: 0, modified_ns: 0, digest, is_finished: false }))
 }
 
@@ -222,7 +266,7 @@ fn siblings_digest(path: &Path) -> Result<u32> {
         Err(error) if is_missing(&error) => return Ok(0),
         Err(error) => return Err(error),
     };
-    let siblings = names.iter().filter(|sibling| sibling.len() > name.len() && sibling.starts_with(name));
+    let siblings = names.iter().filter(|sibling| is_rotation_of(name, sibling));
     let mut found: Vec<[u64; 3]> = siblings
         .filter_map(|sibling| fs::stat(directory.join(sibling)).ok())
         .filter(|stat| stat.st_size > 0)
@@ -338,7 +382,7 @@ mod tests {
         let shown = path.display().to_string();
         let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
         what(&path);
-        change(&Trace { path: shown, state }).expect("a look")
+        change(&Trace { path: shown, state }).expect("a look").expect("a witness")
     }
 
     #[test]
@@ -377,6 +421,54 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_is_known_by_its_name() {
+        for sibling in ["a.log.1", "a.log-20261130", "a.log.2.gz", "a-20261130.log", "a-20261130.log.xz", "a.1.log", "a.logs"] {
+            assert!(is_rotation_of("a.log", sibling), "{sibling}");
+        }
+        for sibling in ["a.log", "a", "a-audit.log", "b-20261130.log", "a.txt", "a-20261130"] {
+            assert!(!is_rotation_of("a.log", sibling), "{sibling}");
+        }
+    }
+
+    #[test]
+    fn a_log_behind_a_link_is_rotated_where_it_is() {
+        for text in ["", "a\n"] {
+            let scratch = crate::testing::Scratch::new("traces-link");
+            let (link, there) = (scratch.path().join("aerospike.log"), scratch.path().join("there"));
+            std::fs::create_dir(&there).expect("a directory");
+            std::os::unix::fs::symlink(there.join("real.log"), &link).expect("a link");
+            write(there.join("real.log"), text).expect("written");
+            let shown = link.display().to_string();
+            let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
+            let noted = Trace { path: shown, state };
+            let rotate = || rename(there.join("real.log"), there.join("real-20261130.log")).expect("renamed");
+            if !text.is_empty() {
+                rotate();
+                assert_eq!(change(&noted).expect("a look"), Some(TraceChange::None));
+                continue;
+            }
+            append(&there.join("real.log"), "the server ran\n");
+            rotate();
+            assert_eq!(change(&noted).expect("a look"), Some(TraceChange::Changed));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_compared_is_not_taken_for_the_same() {
+        let scratch = crate::testing::Scratch::new("traces-fifo");
+        let path = scratch.path().join("aerospike.log");
+        write(&path, "a\n").expect("written");
+        let shown = path.display().to_string();
+        let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
+        std::fs::remove_file(&path).expect("removed");
+        std::os::unix::fs::symlink(&path, &path).expect("a link to itself");
+        let mut unseen = Vec::new();
+        let relative = Trace { path: "aerospike.log".to_owned(), state: None };
+        assert_eq!(compare(&[Trace { path: shown.clone(), state }, relative], &mut unseen).expect("a look"), []);
+        assert_eq!(unseen, [shown, "aerospike.log".to_owned()]);
+    }
+
+    #[test]
     fn what_was_written_to_an_empty_log_and_rotated_away_is_seen() {
         for create in [false, true] {
             let rotate = |path: &Path| {
@@ -398,11 +490,11 @@ mod tests {
             let shown = path.display().to_string();
             let Log::Witness(state) = log(&shown).expect("a look") else { panic!("no witness") };
             let noted = Trace { path: shown, state };
-            assert_eq!(change(&noted).expect("a look"), TraceChange::None);
+            assert_eq!(change(&noted).expect("a look"), Some(TraceChange::None));
             rename(path.with_extension("log.1"), path.with_extension("log.2")).expect("renamed");
-            assert_eq!(change(&noted).expect("a look"), TraceChange::None, "only moved on");
+            assert_eq!(change(&noted).expect("a look"), Some(TraceChange::None), "only moved on");
             ran(&path);
-            assert_eq!(change(&noted).expect("a look"), TraceChange::Changed);
+            assert_eq!(change(&noted).expect("a look"), Some(TraceChange::Changed));
         }
     }
 
@@ -460,14 +552,14 @@ mod tests {
         let path = scratch.path().join("smd");
         let noted = |state| Trace { path: path.display().to_string(), state };
         assert_eq!(metadata(&path).expect("a look"), None);
-        assert_eq!(change(&noted(None)).expect("a look"), TraceChange::None);
+        assert_eq!(change(&noted(None)).expect("a look"), Some(TraceChange::None));
         std::fs::create_dir(&path).expect("a directory");
         write(path.join("sindex.smd"), "x").expect("written");
-        assert_eq!(change(&noted(None)).expect("a look"), TraceChange::Changed);
+        assert_eq!(change(&noted(None)).expect("a look"), Some(TraceChange::Changed));
         let state = metadata(&path).expect("a look");
-        assert_eq!(change(&noted(state.clone())).expect("a look"), TraceChange::None);
+        assert_eq!(change(&noted(state.clone())).expect("a look"), Some(TraceChange::None));
         let file = File::open(path.join("sindex.smd")).expect("opened");
         file.set_modified(std::time::UNIX_EPOCH).expect("dated back");
-        assert_eq!(change(&noted(state)).expect("a look"), TraceChange::Changed, "another time, though an earlier one");
+        assert_eq!(change(&noted(state)).expect("a look"), Some(TraceChange::Changed), "another time, though an earlier one");
     }
 }

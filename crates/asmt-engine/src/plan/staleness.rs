@@ -7,10 +7,11 @@
 
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
-use crate::format::{Manifest, Noted};
+use crate::format::{Manifest, Noted, instance_of_manifest_name};
+use crate::inventory::Segment;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::plan::NamespaceRestore;
-use crate::segment::NamespaceName;
+use crate::segment::{Header, NamespaceName};
 use crate::store::{FileRecord, Listing};
 use crate::used::{Identity, Use, is_used_name_of};
 use std::collections::BTreeSet;
@@ -61,6 +62,9 @@ pub struct Verdict {
     /// Whether the directory must note, before anything else is done, that the server may run from now on: nothing
     /// else would tell a later boot.
     pub must_mark: bool,
+    /// Whether something showed for certain that the server has run since, and may not show it again: a storage file, whose
+    /// old header a power cut can bring back, or a device that is only named now.
+    pub has_run: bool,
 }
 
 /// One namespace's backup, with what it claims.
@@ -69,6 +73,8 @@ struct Claim<'l> {
     identity: Identity,
     manifest: Option<&'l Manifest>,
     has_stripes: bool,
+    /// What the server wrote into its data stripes, and into the devices behind them, when it was started last.
+    stripe_random: Option<u64>,
 }
 
 impl Claim<'_> {
@@ -90,6 +96,15 @@ pub fn identity_of(namespace: &NamespaceRestore, listing: &Listing) -> Identity 
             files: Some(sum_of(files())),
         },
     }
+}
+
+/// The random in the data stripes of a backup, which is the same in all of them: another set is refused as torn.
+fn stripe_random_of(namespace: &NamespaceRestore, listing: &Listing) -> Option<u64> {
+    let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
+    listing.files.iter().filter(|file| keys.contains(&file.key)).find_map(|file| match &file.header {
+        Header::Stripe(stripe) => Some(stripe.random),
+        _ => None,
+    })
 }
 
 /// A sum of names, sizes and times of files, so that a backup without a manifest is known again whatever the clock says.
@@ -198,6 +213,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     let mut found: Vec<Problem> = of_devices.cloned().collect();
     // What was noted is asked again by every later restore; what is named now may not be named then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
+    let has_run = judge.has_run && !found.is_empty();
     let mut remarks: Vec<Remark> = Vec::new();
     for claim in &judge.claims {
         let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
@@ -206,6 +222,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
         judge.check_marks(claim, proven.contains(claim.name), &mut found);
     }
     for claim in &unproven {
+        judge.check_manifests(claim, &mut found);
         judge.check_traces(claim, &mut found);
         judge.check_service(claim, &mut found);
         judge.check_boots(claim, &mut found);
@@ -233,7 +250,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     }
     remarks.extend(overridden);
     let is_proven = unproven.is_empty() && !judge.claims.is_empty();
-    Verdict { refusals, remarks, is_proven, must_mark }
+    Verdict { refusals, remarks, is_proven, must_mark, has_run }
 }
 
 /// Names of namespaces, for a message.
@@ -246,6 +263,8 @@ fn names(claims: &[&Claim<'_>]) -> String {
 #[derive(Clone)]
 struct NotedDevice<'l> {
     noted: &'l Noted,
+    /// What stays with its disk, and was noted for no other disk.
+    ids: Vec<&'l str>,
     /// Whose it is.
     name: NamespaceName,
     /// When it was noted, milliseconds since 1970.
@@ -266,8 +285,10 @@ struct Judge<'l> {
     /// Namespaces with a noted block device that says the same, and with a noted device that does not.
     same: BTreeSet<NamespaceName>,
     differs: BTreeSet<NamespaceName>,
-    /// A noted device says that the server has run.
+    /// A noted block device says that the server has run.
     has_moved_on: bool,
+    /// Something says so that may not say it again.
+    has_run: bool,
     /// What speaks against a restore by what devices say, with the namespace of the device.
     found: Vec<(NamespaceName, Problem)>,
 }
@@ -281,6 +302,7 @@ impl<'l> Judge<'l> {
                 identity: identity_of(namespace, listing),
                 manifest: manifest_of(namespace, listing),
                 has_stripes: namespace.sources.iter().any(|source| !source.address.segment_type.is_index()),
+                stripe_random: stripe_random_of(namespace, listing),
             })
             .collect();
         let instance = asked.first().map_or(evidence.instance, |namespace| namespace.instance);
@@ -301,11 +323,15 @@ impl<'l> Judge<'l> {
                     continue;
                 }
                 let name = device.namespace.clone().unwrap_or_else(|| manifest.namespace.clone());
-                noted.push(NotedDevice { noted: device, name, made_ms: manifest.created_ms, is_own });
+                let others = || manifest.noted.devices.iter().filter(|other| other.what != device.what);
+                let is_unique = |id: &&String| !others().any(|other| other.ids.contains(id));
+                let ids = device.ids.iter().filter(is_unique).map(String::as_str).collect();
+                noted.push(NotedDevice { noted: device, ids, name, made_ms: manifest.created_ms, is_own });
             }
         }
         let (same, differs) = (BTreeSet::new(), BTreeSet::new());
-        Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, found: Vec::new() }
+        let found = Vec::new();
+        Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, has_run: false, found }
     }
 
     /// Whether a block device of the namespace proves that the server has not run since.
@@ -324,8 +350,14 @@ impl<'l> Judge<'l> {
         }
         let is_same = |claim: &Claim<'_>| claim.manifest.is_some_and(|manifest| is_same_place(manifest, here));
         if unproven.iter().any(|claim| is_same(claim)) && !self.is_used_here() {
-            notes.push("its segments were removed in the same boot, which a starting server also does".to_owned());
+            notes.push("it was made in this boot, in which a starting server may have discarded its segments".to_owned());
         }
+        let damaged = self
+            .listing
+            .manifests
+            .iter()
+            .filter(|record| record.manifest.is_err() && instance_of_manifest_name(&record.name) == Some(self.instance));
+        notes.extend(damaged.map(|record| format!("{} is damaged: what it noted was not asked", record.name)));
         let unseen: Vec<&str> = self.evidence.unseen.iter().chain(&self.evidence.service.unseen).map(String::as_str).collect();
         if !unseen.is_empty() {
             notes.push(format!("not seen: {}", unseen.join(", ")));
@@ -386,6 +418,19 @@ impl<'l> Judge<'l> {
             None => claim.has_stripes && claim.noted().iter().all(|noted| noted.namespace.is_some()),
         }
     }
+}
+
+/// Why a restore beside a server's segments is refused.
+pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
+    Problem::new(
+        Code::BackupStale,
+        format!(
+            "namespace '{name}': segment {} (shmid {}) in memory was made by a server after the backup: it has run since",
+            segment.key(),
+            segment.stat.shmid
+        ),
+        "do not restore it: start the server as it is; --force-stale only if you know that no server has made that segment",
+    )
 }
 
 /// Whether a backup was made in this boot and IPC namespace.

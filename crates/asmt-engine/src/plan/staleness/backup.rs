@@ -10,27 +10,39 @@ use crate::format::Noted;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::layout::sets;
 use crate::plan::{NamespaceBackup, Plan};
-use crate::segment::{NamespaceName, STRIPE_TRUSTED, StripeHeader};
-use std::collections::BTreeSet;
+use crate::segment::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The devices to note in the manifest of a namespace: every one that has a header, of each namespace of the server.
+/// The devices to note in the manifest of a namespace: every one that has a header, of each namespace of the server, and
+/// those that are configured and blank, on which a header would be the work of a server.
 pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<Noted> {
     let mut seen = BTreeSet::new();
     let devices = evidence.devices.values().filter(|device| device.unique.is_none_or(|unique| seen.insert(unique)));
     let noted = devices.filter_map(|device| {
-        let header = device.header()?;
-        let name = header.name.clone()?;
-        // Of another namespace only what can be a witness: its server may have failed for that one.
-        (name == *own || device.is_trusted()).then(|| Noted {
+        let (name, random) = match &device.state {
+            DeviceState::Header(header) => (header.name.clone()?, header.random),
+            DeviceState::Blank => (configured_for(evidence, device)?.clone(), 0),
+            DeviceState::Unknown | DeviceState::Unreadable(_) => return None,
+        };
+        Some(Noted {
             what: device.path.clone(),
-            random: header.random,
+            random,
             is_trusted: device.is_trusted(),
             namespace: Some(name).filter(|name| name != own),
             is_file: device.medium != Some(Medium::Device),
             ids: device.ids.clone(),
+            is_blank: device.state == DeviceState::Blank,
         })
     });
     noted.collect()
+}
+
+/// The namespace that a device is configured for.
+fn configured_for<'e>(evidence: &'e Evidence, device: &Device) -> Option<&'e NamespaceName> {
+    let mut namespaces = evidence.configuration.config()?.namespaces.iter();
+    let has =
+        |configured: &NamespaceConfig| configured.devices.iter().flat_map(|line| line.paths()).any(|path| path == device.path);
+    namespaces.find(|(_, configured)| has(configured)).map(|(name, _)| name)
 }
 
 /// Adds to the plan of a backup what speaks against it: what a restore could not accept is refused now.
@@ -40,7 +52,7 @@ pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overr
         let name = &namespace.name;
         let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(name));
         plan.remarks.extend(own_means(name, configured, evidence));
-        let (problems, remark) = check_storage(name, configured, evidence);
+        let (problems, remark) = check_storage(namespace, configured, evidence);
         found.extend(problems);
         plan.remarks.extend(remark);
     }
@@ -55,10 +67,11 @@ pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overr
 
 /// Checks the storage of a namespace that is backed up: all of it must be noted, and be a set that a server starts with.
 fn check_storage(
-    name: &NamespaceName,
+    namespace: &NamespaceBackup,
     configured: Option<&NamespaceConfig>,
     evidence: &Evidence,
 ) -> (Vec<Problem>, Option<Remark>) {
+    let name = &namespace.name;
     let title = format!("namespace '{name}'");
     let named: Vec<&Device> = named_of(evidence, name);
     let is_configured = named.is_empty();
@@ -85,7 +98,7 @@ fn check_storage(
     let members = |devices: &[&Device]| -> Vec<(String, StripeHeader)> {
         devices.iter().filter_map(|device| Some((device.path.clone(), device.header()?.clone()))).collect()
     };
-    let (main_members, all_members) = (members(&mains), members(&[mains.clone(), shadows].concat()));
+    let (main_members, all_members) = (members(&mains), members(&[mains.clone(), shadows.clone()].concat()));
     let is_all_blank = !lines.is_empty() && mains.iter().all(|device| device.state == DeviceState::Blank);
     if is_all_blank {
         let text = format!("{title}: {} and all its other configured devices are blank: no server has used them", mains[0].path);
@@ -100,7 +113,9 @@ fn check_storage(
             (false, false) => Counted::MainsAndPerhapsShadows,
         };
         problems.extend(set_problems(&title, name, &main_members, &all_members, counted));
+        problems.extend(other_run_problem(&title, namespace, &all_members));
     }
+    problems.extend(named_twice(&title, &[mains.clone(), shadows.clone()].concat()));
     let remark = all_members.is_empty().then(|| why_not_noted(name, configured, evidence)).flatten().map(|why| {
         let text = format!(
             "{title}: its storage devices were not recorded ({why}); a later restore cannot be sure that this backup is current: \
@@ -113,6 +128,37 @@ fn check_storage(
 
 const STORAGE_HINT: &str = "make sure that the configuration is that of the server that ran, and that every device is there and \
     readable; name others with --config or --device";
+
+/// A server writes one random into the data stripes of a namespace in memory and into the devices behind them.
+fn other_run_problem(title: &str, namespace: &NamespaceBackup, devices: &[(String, StripeHeader)]) -> Option<Problem> {
+    let stripe = namespace.copies.iter().find_map(|copy| match &copy.segment.header {
+        Header::Stripe(stripe) => Some((copy.segment.key(), stripe.random)),
+        _ => None,
+    });
+    let (key, random) = stripe?;
+    let (path, other) = devices.iter().find(|(_, header)| header.random != random)?;
+    let text = format!(
+        "{title}: {path} has random {:016x}, and data stripe {key} in memory {random:016x}, expected the same: the server has run on \
+         that device without these segments",
+        other.random
+    );
+    let hint = "do not back up these segments: start the server as it is, it reads its devices; if the device is not this server's, \
+                name the right ones with --config or --device";
+    Some(Problem::new(Code::DeviceSetTorn, text, hint))
+}
+
+/// One disk under two configured names counts twice, and a server would open it twice.
+fn named_twice(title: &str, devices: &[&Device]) -> Option<Problem> {
+    let mut seen: BTreeMap<(u64, u64), &str> = BTreeMap::new();
+    for device in devices {
+        let Some(unique) = device.unique else { continue };
+        if let Some(other) = seen.insert(unique, &device.path).filter(|other| *other != device.path) {
+            let text = format!("{title}: {other} and {} lead to the same device", device.path);
+            return Some(Problem::new(Code::DeviceSetTorn, text, STORAGE_HINT));
+        }
+    }
+    None
+}
 
 /// How the devices at hand compare with the number in their headers, which counts main devices.
 #[derive(Clone, Copy, PartialEq, Eq)]

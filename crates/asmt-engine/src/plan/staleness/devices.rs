@@ -22,13 +22,32 @@ impl<'l> Judge<'l> {
     /// Gathers what devices say: those that were noted, and those that are named now.
     pub(super) fn ask_devices(&mut self) {
         self.check_noted();
+        self.check_stripes();
         self.check_configured_now();
+    }
+
+    /// A server writes one random into the stripes of a namespace in memory and into the devices behind them.
+    fn check_stripes(&mut self) {
+        for claim in &self.claims {
+            let Some(random) = claim.stripe_random else { continue };
+            let own = claim.noted().iter().filter(|noted| noted.namespace.is_none() && !noted.is_blank);
+            if let Some(other) = own.into_iter().find(|noted| noted.random != random) {
+                let text = format!(
+                    "namespace '{}': {} had random {:016x} when it was backed up, and the data stripes {random:016x}: they are of \
+                     two runs of the server",
+                    claim.name, other.what, other.random
+                );
+                self.differs.insert(claim.name.clone());
+                self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
+            }
+        }
     }
 
     /// Asks every noted device, whether or not the configuration names it.
     fn check_noted(&mut self) {
-        for NotedDevice { noted, name, made_ms, is_own } in self.noted.clone() {
-            let (path, answer) = self.resolve(noted, &name);
+        for known in self.noted.clone() {
+            let (path, answer) = self.resolve(&known);
+            let NotedDevice { noted, name, made_ms, is_own, .. } = known;
             let title = format!("namespace '{name}'");
             let made = rfc3339(made_ms);
             let ran = |what: String| {
@@ -40,8 +59,14 @@ impl<'l> Judge<'l> {
                 let text = format!("{title}: {path} {what}: it was replaced or wiped since the backup of {made}");
                 Problem::new(Code::BackupStale, text, self.stale_hint())
             };
+            let has_run = matches!(answer, Answer::Random(_) | Answer::NotTrusted);
             let problem = match answer {
                 Answer::Same => None,
+                // A disk that was blank is nobody's yet: only a server's header on it says something.
+                Answer::Random(found) if noted.is_blank => {
+                    Some(ran(format!("was blank, and has a header with random {found:016x} now")))
+                }
+                _ if noted.is_blank => None,
                 Answer::Random(found) => Some(ran(format!("has random {found:016x}, expected {:016x}", noted.random))),
                 Answer::NotTrusted => Some(ran("is not marked as trusted".to_owned())),
                 Answer::Blank => Some(replaced("is blank".to_owned())),
@@ -57,11 +82,14 @@ impl<'l> Judge<'l> {
             match problem {
                 // A copy of a disk in a file says the same, too.
                 None if noted.is_file || !is_own || found_on != Some(Medium::Device) => {}
+                None if noted.is_blank || !noted.is_trusted => {}
                 None => {
                     self.same.insert(name);
                 }
                 Some(problem) => {
-                    self.has_moved_on |= problem.code == Code::BackupStale;
+                    let is_exact = found_on == Some(Medium::Device) && !noted.is_file;
+                    self.has_moved_on |= is_exact && problem.code == Code::BackupStale;
+                    self.has_run |= has_run && !is_exact;
                     self.differs.insert(name.clone());
                     self.found.push((name, problem));
                 }
@@ -69,42 +97,64 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// What a noted device says: at its path, else by what stays with the disk, else as another one of its set.
-    fn resolve(&self, noted: &Noted, name: &NamespaceName) -> (String, Answer) {
-        let at_path = self.evidence.devices.get(&noted.what);
-        let by_id = || {
-            let devices = self.evidence.devices.values();
-            devices.into_iter().find(|device| device.ids.iter().any(|id| noted.ids.contains(id)))
-        };
-        let says_same = |device: &Device| matches!(answer_of(device, noted, name), Answer::Same);
-        let found = at_path.filter(|device| says_same(device)).or_else(by_id).or(at_path);
-        match found {
-            Some(device) if says_same(device) => (device.path.clone(), Answer::Same),
-            other => match self.swapped(noted, name) {
-                Some(device) => (device.path.clone(), Answer::Same),
-                None => other.map_or_else(
-                    || (noted.what.clone(), Answer::CannotBeAsked("was not asked".to_owned())),
-                    |device| (device.path.clone(), answer_of(device, noted, name)),
-                ),
-            },
+    /// What a noted device says: the disk that is known by what stays with it, else the one at its path, else another one
+    /// that stands in for it.
+    ///
+    /// A disk at the noted path that is this namespace's and says that the server has run is believed, whatever else is
+    /// there: a copy of the noted one somewhere does not make up for it.
+    fn resolve(&self, known: &NotedDevice<'l>) -> (String, Answer) {
+        let answer = |device: &Device| (device.path.clone(), answer_of(device, known.noted, &known.name));
+        if let Some(device) = self.identified(known) {
+            return answer(device);
         }
+        let at_path = self.evidence.devices.get(&known.noted.what);
+        let (path, said) = at_path
+            .filter(|device| !self.is_of_another(device, known))
+            .map_or_else(|| (known.noted.what.clone(), Answer::CannotBeAsked("was not found".to_owned())), answer);
+        if matches!(said, Answer::Same | Answer::Random(_) | Answer::NotTrusted) {
+            return (path, said);
+        }
+        match self.swapped(known) {
+            Some(device) => (device.path.clone(), Answer::Same),
+            None => (path, said),
+        }
+    }
+
+    /// The disk of a noted device, by what stays with it.
+    fn identified(&self, known: &NotedDevice<'_>) -> Option<&'l Device> {
+        let has_id = |device: &&Device| device.ids.iter().any(|id| known.ids.contains(&id.as_str()));
+        if let Some(at_path) = self.evidence.devices.get(&known.noted.what).filter(has_id) {
+            return Some(at_path);
+        }
+        let mut found = self.evidence.devices.values().filter(has_id);
+        let first = found.next()?;
+        // Two paths of one disk say the same. Where two disks share the id, it tells neither.
+        found.all(|other| other.state == first.state).then_some(first)
+    }
+
+    /// Whether a device is the disk of another noted one.
+    fn is_of_another(&self, device: &Device, known: &NotedDevice<'_>) -> bool {
+        self.noted.iter().any(|other| {
+            let is_same_disk = other.noted.what == known.noted.what || other.ids.iter().any(|id| known.ids.contains(id));
+            !is_same_disk && device.ids.iter().any(|id| other.ids.contains(&id.as_str()))
+        })
     }
 
     /// Names of devices change with a reboot: a device under a name that was not noted, or that was noted for another
     /// one, stands in for the noted one if it says the same and is no second name of a disk that counts already.
-    fn swapped(&self, noted: &Noted, name: &NamespaceName) -> Option<&'l Device> {
+    fn swapped(&self, known: &NotedDevice<'_>) -> Option<&'l Device> {
         let is_taken = |device: &Device| {
-            self.noted.iter().any(|NotedDevice { noted: other, name: other_name, .. }| {
-                let is_at_its_path = other.what == device.path && matches!(answer_of(device, other, other_name), Answer::Same);
-                let is_its_disk = device.ids.iter().any(|id| other.ids.contains(id));
-                let is_same_file = self.evidence.devices.get(&other.what).is_some_and(|there| {
-                    there.unique == device.unique && matches!(answer_of(there, other, other_name), Answer::Same)
-                });
-                other.what != noted.what && (is_at_its_path || is_its_disk || is_same_file)
+            self.noted.iter().filter(|other| other.noted.what != known.noted.what).any(|other| {
+                let says_same = |device: &Device| matches!(answer_of(device, other.noted, &other.name), Answer::Same);
+                let is_at_its_path = other.noted.what == device.path && says_same(device);
+                let there = self.evidence.devices.get(&other.noted.what);
+                let is_same_thing = there.is_some_and(|there| there.unique == device.unique && says_same(there));
+                is_at_its_path || is_same_thing
             })
         };
+        let says_same = |device: &Device| matches!(answer_of(device, known.noted, &known.name), Answer::Same);
         let mut devices = self.evidence.devices.values();
-        devices.find(|device| matches!(answer_of(device, noted, name), Answer::Same) && !is_taken(device))
+        devices.find(|device| says_same(device) && !self.is_of_another(device, known) && !is_taken(device))
     }
 
     /// What the configuration or the command line names now and was not noted: another set, or a namespace that moved.
@@ -121,6 +171,8 @@ impl<'l> Judge<'l> {
                 found.extend(self.check_new_device(&name, device).map(|problem| (name, problem)));
             }
         }
+        // It may not be named the next time.
+        self.has_run |= found.iter().any(|(_, problem)| problem.code == Code::BackupStale);
         self.found.extend(found);
     }
 
@@ -146,8 +198,10 @@ impl<'l> Judge<'l> {
 
     fn check_new_device(&self, name: &NamespaceName, device: &Device) -> Option<Problem> {
         let title = format!("namespace '{name}'");
-        let randoms: BTreeSet<u64> =
-            self.noted.iter().filter(|known| known.name == *name).map(|known| known.noted.random).collect();
+        let of_devices = self.noted.iter().filter(|known| known.name == *name && !known.noted.is_blank);
+        // A server writes one random into the stripes of a namespace in memory and the devices behind them.
+        let of_stripes = self.claims.iter().filter(|claim| claim.name == name).filter_map(|claim| claim.stripe_random);
+        let randoms: BTreeSet<u64> = of_devices.map(|known| known.noted.random).chain(of_stripes).collect();
         let had_none = self
             .claims
             .iter()
@@ -185,6 +239,8 @@ impl<'l> Judge<'l> {
 
 fn answer_of(device: &Device, noted: &Noted, name: &NamespaceName) -> Answer {
     match &device.state {
+        DeviceState::Blank if noted.is_blank => Answer::Same,
+        DeviceState::Header(header) if noted.is_blank => Answer::Random(header.random),
         DeviceState::Unreadable(why) => Answer::CannotBeAsked(why.clone()),
         DeviceState::Blank => Answer::Blank,
         DeviceState::Unknown => Answer::Unknown,
@@ -192,7 +248,8 @@ fn answer_of(device: &Device, noted: &Noted, name: &NamespaceName) -> Answer {
             Answer::OtherNamespace(header.name.as_ref().map_or("?", NamespaceName::as_str).to_owned())
         }
         DeviceState::Header(header) if header.random != noted.random => Answer::Random(header.random),
-        DeviceState::Header(_) if !device.is_trusted() => Answer::NotTrusted,
+        // Another namespace's that was not trusted when it was noted says the same by its random alone.
+        DeviceState::Header(_) if !device.is_trusted() && (noted.is_trusted || noted.namespace.is_none()) => Answer::NotTrusted,
         DeviceState::Header(_) => Answer::Same,
     }
 }

@@ -1,9 +1,9 @@
 //! Witnesses that are not storage devices: the host, marks of use, files that a server writes to, systemd, boots.
 
-use super::{Claim, Judge, SLACK_MS};
+use super::{Claim, Judge, SLACK_MS, manifests_of};
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
-use crate::format::rfc3339;
+use crate::format::{Manifest, Trace, rfc3339};
 use crate::used::{Use, is_used_name_of, used_name};
 
 impl Judge<'_> {
@@ -69,7 +69,21 @@ impl Judge<'_> {
                 continue;
             }
             let here = &self.evidence.host;
-            let is_elsewhere = |used: &&Use| used.has_served || !used.is_in(&here.boot_id, &here.ipc_namespace);
+            // Where a restore made nothing, in the place that this backup comes from, all that can have happened is what it
+            // saw of a server.
+            let is_of_place = |used: &Use| {
+                let manifest = claim.manifest.filter(|_| !is_own && !used.has_made);
+                manifest.is_some_and(|manifest| {
+                    let noted = manifest.noted.ipc_namespace.as_deref();
+                    noted.is_some_and(|ipc_namespace| used.is_in(&manifest.boot_id, ipc_namespace))
+                })
+            };
+            let is_elsewhere = |used: &&Use| {
+                if is_of_place(used) {
+                    return used.has_served && used.served_ms.is_none_or(|at_ms| at_ms > claim.identity.made_ms);
+                }
+                used.has_served || !used.is_in(&here.boot_id, &here.ipc_namespace)
+            };
             if let Some(earlier) = mark.restores.iter().filter(speaks).find(is_elsewhere) {
                 let place = match (earlier.has_served, earlier.boot_id == here.boot_id) {
                     (true, _) => "and segments that a server had made or used were in memory then: it seems to have run since",
@@ -91,6 +105,22 @@ impl Judge<'_> {
         }
     }
 
+    /// Another namespace's backup of a later boot in the same directory: its segments came from a server, or a restore.
+    pub(super) fn check_manifests(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
+        let Some(own) = claim.manifest else { return };
+        let is_of_later_boot = |other: &&&Manifest| other.boot_id != own.boot_id && other.created_ms > own.created_ms;
+        if let Some(later) = manifests_of(self.listing, self.instance).iter().find(is_of_later_boot) {
+            let text = format!(
+                "namespace '{}': the directory has a backup of namespace '{}' of a later boot ({}): the server has run since, or its \
+                 segments were restored",
+                claim.name,
+                later.namespace,
+                rfc3339(later.created_ms)
+            );
+            found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
+        }
+    }
+
     /// What the server writes to: compared with how it was noted, or where nothing was noted by its times.
     pub(super) fn check_traces(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let made = rfc3339(claim.identity.made_ms);
@@ -100,9 +130,11 @@ impl Judge<'_> {
                 let text = format!("{} has changed since the backup of {made}: the server seems to have run", trace.path);
                 found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
             }
-            return;
         }
-        let written = self.evidence.traces.iter().filter_map(|trace| {
+        // A log that the configuration names now, and did not then, can be told by its times alone.
+        let noted = || claim.manifest.into_iter().flat_map(|manifest| &manifest.noted.traces);
+        let is_new = |trace: &&Trace| !noted().any(|noted| noted.path == trace.path);
+        let written = self.evidence.traces.iter().filter(is_new).filter_map(|trace| {
             let state = trace.state.as_ref().filter(|state| state.size > 0)?;
             Some((&trace.path, state.modified_ns / 1_000_000))
         });
