@@ -17,7 +17,7 @@ use crate::kernel;
 use crate::look;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
-use crate::run::RunId;
+use crate::run::{self, RunId};
 use crate::segment::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
 use crate::sysv::{self, SegmentStat};
 use rustix::fs::{FlockOperation, flock};
@@ -76,7 +76,7 @@ impl Runtime {
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
         let ipc_namespace = kernel::namespace("ipc")?;
-        let path = directory.join(format!("ipc-{ipc_namespace}-instance-{instance}.lock"));
+        let path = directory.join(run::lock_name(ipc_namespace, instance));
         // Not blocking: a FIFO in its place would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path);
@@ -136,6 +136,7 @@ impl Runtime {
                 None => false,
             };
             if !is_needed {
+                control.begin_changes()?;
                 fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
             }
         }
@@ -227,6 +228,7 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<bool
             }
             Remains::Taken => note("somebody else has made others beside them"),
             Remains::Leftover => {
+                control.begin_changes()?;
                 own.iter().try_for_each(|segment| remove_unchanged(&segment.stat))?;
                 let text = format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid);
                 control.note("recovered", text);
