@@ -135,7 +135,9 @@ test('work that is done and cannot be reported is said to be done, by a status o
     show(done),
   );
   t.regex(done.stderr, /\nHINT: do not run it again: nothing is missing; asmt verify \S+ shows it\n$/, show(done));
-  await machine.expect(0, ['verify', directory]);
+  t.regex((await machine.expect(0, ['verify', directory])).stdout, /\ninstance 2: a restore here would be /);
+  // Streams that are closed are ones that nobody wants to read.
+  t.is((await led(machine, '"$0" "$@" >&- 2>&-', 'verify', directory)).status, 0);
   await machine.sim('remove');
   // Where standard error is full, too, the status is all there is.
   const restored = await led(machine, '"$0" "$@" > /dev/full 2> /dev/full', 'restore', '--json', '-i2', directory);
