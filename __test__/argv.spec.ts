@@ -1,6 +1,6 @@
 import test from 'ava';
 
-import { looksLikeAsmt, normalise, wantsJson } from '../src/argv.ts';
+import { looksLikeAsmt, normalise, quoted, wantsJson } from '../src/argv.ts';
 import { AsmtError } from '../src/errors.ts';
 import { OPTIONS, VERBS, type OptionSpec } from '../src/options.ts';
 
@@ -34,8 +34,10 @@ test('commands take the same options, before and after the directory', (t) => {
 test('every option of the table is understood by all its names', (t) => {
   const specs: readonly OptionSpec[] = OPTIONS;
   for (const spec of specs.filter(({ name }) => name !== 'help' && name !== 'version')) {
-    const form = spec.selectsVerb ? [] : ['-b'];
-    const expected = [...form.map(() => '--backup'), spec.value ? `--${spec.name}=1` : `--${spec.name}`];
+    // With a directory: what stands last could be one that an option took.
+    const form = spec.selectsVerb ? [] : spec.name === 'path' ? ['-b'] : ['-b', '-pd'];
+    const before = ['--backup', '--path=d'].slice(0, form.length);
+    const expected = [...before, spec.value ? `--${spec.name}=1` : `--${spec.name}`];
     for (const name of [spec.name, ...(spec.aliases ?? [])]) {
       t.deepEqual(run(...form, spec.value ? `--${name}=1` : `--${name}`), asmt(...expected), name);
       if (spec.value) t.deepEqual(run(...form, `--${name}`, '1'), asmt(...expected), name);
@@ -53,6 +55,7 @@ test('help and version', (t) => {
   t.deepEqual(run('--help'), { kind: 'help', verb: null });
   t.deepEqual(run('-h'), { kind: 'help', verb: null });
   t.deepEqual(run('help'), { kind: 'help', verb: null });
+  t.deepEqual(run('help', 'help'), { kind: 'help', verb: null });
   t.deepEqual(run('-b', '-h'), { kind: 'help', verb: null });
   for (const verb of VERBS) {
     t.deepEqual(run(verb, '--help'), { kind: 'help', verb });
@@ -66,7 +69,16 @@ const refused: [string[], RegExp, RegExp][] = [
   [['-bxz', '-p', 'd'], /no option -x/, /asmt --help/],
   [['backup', '--compres', 'd'], /no option --compres/, /--compress/],
   [['backup', '--n', 'd'], /no option --n/, /asmt --help/],
+  [['backup', '--ver', 'd'], /no option --ver/, /^did you mean --verbose or --version\?$/],
   [['bakup', 'd'], /no command "bakup"/, /asmt backup/],
+  [['rest', 'd'], /no command "rest"/, /^did you mean asmt restore\?$/],
+  [['re', 'd'], /no command "re"/, /^did you mean asmt restore or asmt retire\?$/],
+  [['lsit'], /no command "lsit"/, /^did you mean asmt list\?$/],
+  [['Verify', 'd'], /no command "Verify"/, /^did you mean asmt verify\?$/],
+  [['test'], /no command "test"/, /the commands are/],
+  [['help', 'nosuch'], /no command "nosuch"/, /the commands are list, /],
+  [['help', 'rest'], /no command "rest"/, /^did you mean asmt restore\?$/],
+  [['nosuch', '--help'], /no command "nosuch"/, /the commands are list, /],
   [['frobnicate'], /no command "frobnicate"/, /list, backup, restore, verify or retire/],
   [['-p', 'd'], /no command is given/, /-b or -r/],
   [['-b', '-p', 'd', '-n'], /-n needs a value/, /-n NAME/],
@@ -77,6 +89,29 @@ const refused: [string[], RegExp, RegExp][] = [
   [['-b', '-p', 'd', '-na', '-nb'], /--namespace is given twice/, /commas/],
   [['-b', '-p', 'd', 'extra'], /what is "extra" for/, /-p DIR/],
   [['backup', '-b', 'd'], /two forms/, /one of them/],
+  [['-b', '-n', 'test', '/d'], /what is "\/d" for/, /: asmt -b -n test -p \/d$/],
+  // Several values behind an option that takes a list: none of them is a directory.
+  [['backup', '-n', 'a', 'b', '/d'], /-n takes one word, but "a" is followed by "b"/, /: asmt backup -n a,b \/d$/],
+  [['backup', '/d', '-n', 'a', 'b'], /"a" is followed by "b"$/, /: asmt backup \/d -n a,b$/],
+  [['backup', '-zna', 'b', 'c', '/d', '-v'], /followed by "b" and "c"/, /: asmt backup -zna,b,c \/d -v$/],
+  [['backup', '-zn', 'a', 'b', '-p', '/d'], /followed by "b"/, /: asmt backup -zn a,b -p \/d$/],
+  [['list', '--namespace', 'a', 'b'], /--namespace takes one word/, /: asmt list --namespace a,b$/],
+  [
+    ['restore', '--device', '/dev/a', '/dev/b', "/it's"],
+    /--device takes one word/,
+    /: asmt restore --device \/dev\/a,\/dev\/b '/,
+  ],
+  [['verify', '--device=/a', '/b', '/d'], /--device takes one word/, /: asmt verify --device=\/a,\/b \/d$/],
+  [['-b', '-n', 'a', 'b', '-p', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
+  [['-b', '-n', 'a', 'b', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
+  // An option whose value was forgotten, and that took the directory.
+  [['backup', '-n', '/d'], /needs a directory: "\/d" was read as the value of -n/, /^write asmt backup -n NAME,\.\.\. \/d$/],
+  [['backup', '-a', '-n', '/d'], /"\/d" was read as the value of -n/, /^write asmt backup -a -n NAME,\.\.\. \/d$/],
+  [['backup', '-n/d'], /"\/d" was read as the value of -n/, /^write asmt backup -nNAME,\.\.\. \/d$/],
+  [['backup', '-t', '/d'], /"\/d" was read as the value of -t/, /^write asmt backup -t N \/d$/],
+  [['-bn', '/d'], /"\/d" was read as the value of -n/, /^write asmt -bn NAME,\.\.\. -p \/d$/],
+  [['-rn', 'd'], /"d" was read as the value of -n/, /^write asmt -rn d -p DIR, or .*: asmt -rn NAME,\.\.\. -p d$/],
+  [['restore', '--config', '/d'], /"\/d" was read as the value of --config/, /^write asmt restore --config \/d DIR, or/],
 ];
 
 for (const [args, message, hint] of refused) {
@@ -87,6 +122,21 @@ for (const [args, message, hint] of refused) {
     t.regex(error.hint, hint);
   });
 }
+
+test('what only looks like several values is read as it stands', (t) => {
+  t.deepEqual(run('backup', '-n', 'a', '/d'), command('backup', '--namespace=a', '--', '/d'));
+  t.deepEqual(run('-n', 'a', 'backup', '/d'), command('backup', '--namespace=a', '--', '/d'));
+  t.deepEqual(run('backup', '-n', 'a', '-v', '/d'), command('backup', '--namespace=a', '--verbose', '--', '/d'));
+  t.deepEqual(run('-a', '-b', '-n', 'test'), asmt('--analyze', '--backup', '--namespace=test'));
+  t.deepEqual(run('-b', '-a', '-n', 'test'), asmt('--backup', '--analyze', '--namespace=test'));
+  // Two directories are two directories: `policy.ts` says so.
+  t.deepEqual(run('backup', '-n', 'a', '/d', '/e'), command('backup', '--namespace=a', '--', '/d', '/e'));
+});
+
+test('a word is quoted for a shell where it needs that', (t) => {
+  t.is(quoted('/a/b,c'), '/a/b,c');
+  t.is(quoted("it's $x"), String.raw`'it'\''s $x'`);
+});
 
 test('the same value twice is no contradiction', (t) => {
   t.deepEqual(run('-b', '-v', '-v', '-i2', '-i', '2', '-pd'), asmt('--backup', '--verbose', '--instance=2', '--path=d'));

@@ -2,7 +2,7 @@
 
 import test from 'ava';
 
-import { Machine, show } from './helpers.ts';
+import { Machine, show, testTraced, until } from './helpers.ts';
 
 test('nothing there is a success, said on standard error', async (t) => {
   const machine = await Machine.start(t);
@@ -54,6 +54,63 @@ test('namespaces of all instances, by name, with what is resident', async (t) =>
   t.regex(text.stdout, /\n0xad305007 +\d+ +root +root +0666 +0 +1048576 +3 +5 +bar +data-stage +7 +-\n/, show(text));
   t.notRegex(text.stdout, /cache/, show(text));
   t.regex((await machine.expect(0, ['list', '-n', 'cache'])).stdout, /cache/);
+});
+
+test('what was asked for and is not there: a status of its own, and what there is', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.expect(7, ['list', '-i', '0']);
+  await machine.sim('make', '--instance', '3');
+  await machine.sim('make', '--name', 'bar', '--nsid', '2', '--instance', '3');
+  const holds = /this IPC namespace holds 'test' of instance 3, 'bar' of instance 3\nHINT: asmt list shows everything/;
+  for (const [args, found] of [
+    [['-n', 'nope'], /error: found no namespace 'nope' in shared memory; /],
+    [['-i', '0'], /error: found no Aerospike segments of instance 0 in shared memory; /],
+    [['-i', '0', '-n', 'test'], /error: found no namespace 'test' of instance 0 in shared memory; /],
+  ] as const) {
+    const done = await machine.expect(7, ['list', ...args]);
+    t.is(done.stdout, '');
+    t.regex(done.stderr, found, show(done));
+    t.regex(done.stderr, holds, show(done));
+  }
+  // What is there is shown all the same.
+  const part = await machine.expect(7, ['list', '-n', 'nope,bar']);
+  t.regex(part.stdout, /\n +3 +bar /, show(part));
+  t.regex(part.stderr, /found no namespace 'nope' in/, show(part));
+  const { ok, error, report } = await machine.json(7, ['list', '-n', 'nope,bar']);
+  t.deepEqual([ok, error?.kind, error?.code, report?.namespaces.length], [false, 'nothing-to-do', 'nothing-found', 1]);
+  await machine.expect(0, ['list', '-i', '3', '-n', 'bar']);
+});
+
+testTraced('what another asmt is at work on is not called running', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stage-size', '32MiB', '--fill', '1');
+  const directory = machine.path('b');
+  const states = async (): Promise<unknown> => (await machine.json(0, ['list'])).report?.namespaces.map(({ state }) => state);
+  /** Runs it stopped in its middle, and looks. */
+  const during = async (call: string, word: string, args: string[], expected: string[], look = states) => {
+    const done = await machine.traced([`${call}:delay_enter=300000`], [...args, '-v', '-t1', directory], {
+      during: async (child, output) => {
+        await until(word, () => output().includes(word));
+        child.kill('SIGSTOP');
+        t.deepEqual(await look(), expected);
+        child.kill('SIGCONT');
+      },
+    });
+    t.is(done.status, 0, show(done));
+  };
+  await during('pwrite64', 'asmt: wrote', ['backup'], ['asmt-at-work']);
+  await machine.sim('remove');
+  await during('pread64', 'asmt: filled', ['restore'], ['asmt-at-work']);
+  await machine.sim('remove');
+  await during('pread64', 'asmt: filled', ['restore'], ['busy'], async () => {
+    const { stdout } = await machine.expect(0, ['list']);
+    return /busy: another asmt is at work on it/.test(stdout) ? ['busy'] : [stdout];
+  });
+  t.deepEqual(await states(), ['clean']);
+  // A server beside it counts more.
+  const holder = await machine.hold();
+  t.deepEqual(await states(), ['running']);
+  await holder.end();
 });
 
 test('states: running, torn, not cleanly shut down, incomplete, unknown version', async (t) => {

@@ -1,8 +1,9 @@
 import test from 'ava';
 
 import { AsmtError } from '../src/errors.ts';
+import type { NamespaceReport } from '../src/native.ts';
 import { VERBS, type Verb } from '../src/options.ts';
-import { meaning, verbOfAsmtForm, type Values } from '../src/policy.ts';
+import { meaning, notFound, verbOfAsmtForm, type Values } from '../src/policy.ts';
 
 test('defaults', (t) => {
   const base = {
@@ -97,6 +98,10 @@ test('values at and past their limits', (t) => {
   t.deepEqual(meaning('list', { namespace: longest }, []).request.namespaces, [longest]);
   t.throws(() => meaning('list', { namespace: `${longest}n` }, []), { message: /32 bytes, and at most 31/ });
   t.throws(() => meaning('list', { namespace: 'ü'.repeat(16) }, []), { message: /32 bytes/ });
+  for (const value of ['a\n', 'a\u007f', 'a,\u009bb', 'bad\uFFFDname']) {
+    t.throws(() => meaning('list', { namespace: value }, []), { message: /holds a character that no name has/ }, value);
+  }
+  t.deepEqual(meaning('list', { namespace: 'a\u202eb' }, []).request.namespaces, ['a\u202eb']);
   for (const value of ['a,,b', ',a', 'a,', ''])
     t.throws(() => meaning('list', { namespace: value }, []), { message: /empty/ }, value);
 });
@@ -133,6 +138,31 @@ for (const [verb, values, operands, message] of refused) {
     t.not(error.hint, '');
   });
 }
+
+test('an analysis of a backup needs no directory, and says what it did not check', (t) => {
+  const { request, remarks } = meaning('backup', { analyze: true, namespace: 'test' }, []);
+  t.deepEqual([request.directory, request.analyze], [null, true]);
+  t.regex(remarks[0]?.message ?? '', /no directory is given: .* is not checked/);
+  t.deepEqual(meaning('backup', { analyze: true }, ['d']).remarks, []);
+  t.throws(() => meaning('restore', { analyze: true }, []), { message: /restore needs a directory/ });
+});
+
+test('a list that was asked for something says what it did not find, and what there is', (t) => {
+  const namespace = (name: string | null, instance: number) => ({ name, instance, nsid: 7, data_nsid: null }) as NamespaceReport;
+  const [test0, bar3, nameless] = [namespace('test', 0), namespace('bar', 3), namespace(null, 1)];
+  const all = [test0, nameless, bar3];
+  const said = (namespaces: string[] | null, instance: number | null, found: NamespaceReport[], there = all) =>
+    notFound({ namespaces, instance }, found, there)?.message ?? null;
+  const holds =
+    "in shared memory; this IPC namespace holds 'test' of instance 0, nsid 7 (no name) of instance 1, 'bar' of instance 3";
+  t.is(said(null, null, []), null);
+  t.is(said(null, 3, [bar3]), null);
+  t.is(said(['test'], null, [test0]), null);
+  t.is(said(['nope'], null, []), `found no namespace 'nope' ${holds}`);
+  t.is(said(['test', 'nope'], 0, [test0]), `found no namespace 'nope' of instance 0 ${holds}`);
+  t.is(said(null, 2, []), `found no Aerospike segments of instance 2 ${holds}`);
+  t.regex(said(null, 2, [], []) ?? '', /holds none of any instance$/);
+});
 
 test('options that every command takes', (t) => {
   for (const verb of VERBS) {

@@ -77,7 +77,7 @@ test('-z with a restore is remarked on; nothing else but that there is no proof 
   const done = await machine.expect(0, ['-rzp', directory]);
   t.regex(
     done.stderr,
-    /^asmt: note: .*there is no proof that the server has not run .*\nasmt: note: -z says nothing to a restore: compressed files are recognised by themselves\n$/,
+    /^asmt: note: -z says nothing to a restore: compressed files are recognised by themselves\nasmt: note: .*there is no proof that the server has not run .*\n$/,
     show(done),
   );
 });

@@ -61,7 +61,8 @@ export function violations() {
     ['src/main.ts', ...typescript.filter((file) => file.startsWith('src/commands/'))],
     'use clipanion',
   );
-  only(/process\.exit\b/, [], 'end the process');
+  // Where the engine's thread waits for a system that does not answer.
+  only(/process\.exit\b/, ['src/native.ts'], 'end the process');
   only(/console\./, [], 'print by console');
 
   for (const file of engine) {

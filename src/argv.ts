@@ -23,29 +23,124 @@ const SPECS: readonly OptionSpec[] = OPTIONS;
 export function normalise(args: readonly string[]): Typed {
   const { options, operands } = read(args);
   const has = (name: string) => options.some((option) => option.spec.name === name);
-  const [word, ...rest] = operands;
+  const [word, ...rest] = operands.map(({ text }) => text);
   const verb = VERBS.find((candidate) => candidate === word) ?? null;
-  if (has('help') || word === 'help') {
-    return { kind: 'help', verb: word === 'help' ? (VERBS.find((candidate) => candidate === rest[0]) ?? null) : verb };
-  }
+  if (word === 'help') return { kind: 'help', verb: rest[0] === undefined || rest[0] === 'help' ? null : verbNamed(rest[0]) };
+  if (has('help')) return { kind: 'help', verb: word === undefined ? null : verbNamed(word) };
   if (has('version')) return { kind: 'version' };
   if (has('backup') || has('restore')) {
-    if (verb !== null) {
-      throw AsmtError.usage(`${word} and ${has('backup') ? '-b' : '-r'} are two forms of saying what to do`, 'use one of them');
-    }
+    const typed = has('backup') ? '-b' : '-r';
+    if (verb !== null) throw AsmtError.usage(`${word} and ${typed} are two forms of saying what to do`, 'use one of them');
+    refuseSeveralValues(args, options, operands, 'asmt');
     if (word !== undefined) {
-      throw AsmtError.usage(`what is "${word}" for?`, 'give the directory by -p DIR, and namespaces by -n a,b');
+      const hint =
+        operands.length === 1 && !has('path')
+          ? `give the directory by -p: ${corrected(args, new Map([[operands[0]?.index ?? 0, ['-p', word]]]))}`
+          : 'give the directory by -p DIR, and namespaces by -n a,b';
+      throw AsmtError.usage(`what is "${word}" for?`, hint);
     }
+    refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', ['-p']);
     return { kind: 'run', form: 'asmt', argv: options.map(canonical) };
   }
   if (verb === null) {
-    const commands = `${VERBS.slice(0, -1).join(', ')} or ${VERBS.at(-1)}`;
     if (word === undefined)
-      throw AsmtError.usage('no command is given', `say ${commands}, or use ASMT's form with -b or -r; see asmt --help`);
-    const near = nearest(word, VERBS);
-    throw AsmtError.usage(`there is no command "${word}"`, near ? `did you mean asmt ${near}?` : `the commands are ${commands}`);
+      throw AsmtError.usage('no command is given', `say ${COMMANDS}, or use ASMT's form with -b or -r; see asmt --help`);
+    return { kind: 'run', form: 'commands', argv: [verbNamed(word)] };
   }
+  refuseSeveralValues(args, options, operands.slice(1), verb);
+  if (rest.length === 0) refuseSwallowed(args, options, verb, []);
   return { kind: 'run', form: 'commands', argv: [verb, ...options.map(canonical), ...(rest.length > 0 ? ['--', ...rest] : [])] };
+}
+
+const COMMANDS = `${VERBS.slice(0, -1).join(', ')} or ${VERBS.at(-1)}`;
+
+/** The command of that name. Throws a usage error that names those that look like it. */
+function verbNamed(word: string): Verb {
+  const verb = VERBS.find((candidate) => candidate === word);
+  if (verb !== undefined) return verb;
+  const near = similar(word, VERBS).map((candidate) => `asmt ${candidate}`);
+  const hint = near.length > 0 ? `did you mean ${near.join(' or ')}?` : `the commands are ${COMMANDS}`;
+  throw AsmtError.usage(`there is no command "${word}"`, hint);
+}
+
+/** The command line with words in the place of others (by their index); for a shell. */
+function corrected(args: readonly string[], changes: ReadonlyMap<number, readonly string[]>): string {
+  return ['asmt', ...args.flatMap((arg, index) => changes.get(index) ?? [arg])].map(quoted).join(' ');
+}
+
+/** A word as a shell wants it. */
+export function quoted(word: string): string {
+  return /^[\w./,:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+}
+
+/**
+ * Refuses `-n a b DIR` and `--device d1 d2 DIR`: of what follows such an option, only the first word is its value, and the
+ * rest must not pass for a directory. `operands` are without the command word.
+ */
+function refuseSeveralValues(
+  args: readonly string[],
+  options: readonly Option[],
+  operands: readonly Operand[],
+  place: Verb | 'asmt',
+): void {
+  const hasPath = options.some(({ spec }) => spec.name === 'path');
+  for (const { spec, typed, words } of options.filter((option) => option.spec.value?.endsWith(',...'))) {
+    for (const { value, index, isAttached } of words) {
+      const behind = index + (isAttached ? 1 : 2);
+      const run = operandsFrom(operands, behind);
+      const hasDirectory = place === 'list' || hasPath || operands.length > run.length;
+      const values = hasDirectory ? run : run.slice(0, -1);
+      const isPath = spec.name === 'namespace' && values.some(({ text }) => text.includes('/'));
+      if (values.length === 0 || isPath) continue;
+      const changes = new Map<number, string[]>(values.map((operand) => [operand.index, []]));
+      const all = [value, ...values.map(({ text }) => text)].join(',');
+      const last = isAttached ? index : index + 1;
+      const word = args[last] ?? '';
+      changes.set(last, [isAttached ? word.slice(0, word.length - value.length) + all : all]);
+      const directory = run.at(-1);
+      if (place === 'asmt' && !hasPath && directory !== undefined && !values.includes(directory)) {
+        changes.set(directory.index, ['-p', directory.text]);
+      }
+      const found = values.map(({ text }) => `"${text}"`).join(' and ');
+      throw AsmtError.usage(
+        `${typed} takes one word, but "${value}" is followed by ${found}`,
+        `separate the values by commas: ${corrected(args, changes)}`,
+      );
+    }
+  }
+}
+
+/** Operands that stand one after the other from a place on. */
+function operandsFrom(operands: readonly Operand[], index: number): Operand[] {
+  const run: Operand[] = [];
+  for (const operand of operands) {
+    if (operand.index === index + run.length) run.push(operand);
+  }
+  return run;
+}
+
+/** Refuses an option that took the directory for its value, as in `backup -n /srv/b`: the directory is what is missing then. */
+function refuseSwallowed(args: readonly string[], options: readonly Option[], verb: Verb, before: readonly string[]): void {
+  const has = (name: string) => options.some(({ spec }) => spec.name === name);
+  if (verb === 'list' || has('path')) return;
+  const isOptional = verb === 'backup' && has('analyze');
+  for (const { spec, typed, words } of options) {
+    for (const { value, index, isAttached } of words) {
+      const isLast = !isAttached && index + 2 === args.length;
+      const isOddPath = ['namespace', 'instance', 'threads'].includes(spec.name) && value.includes('/');
+      if (!isOddPath && (!isLast || isOptional)) continue;
+      const isDirectory = new Map<number, string[]>();
+      const at = isAttached ? index : index + 1;
+      const word = args[at] ?? '';
+      const replaced = isAttached ? word.slice(0, word.length - value.length) + spec.value : spec.value;
+      isDirectory.set(at, [replaced ?? '', ...before, value]);
+      const isValue = `write ${corrected([...args, ...before, 'DIR'], new Map())}, or if "${value}" is the directory: `;
+      throw AsmtError.usage(
+        `${verb} needs a directory: "${value}" was read as the value of ${typed}`,
+        `${isOddPath ? 'write ' : isValue}${corrected(args, isDirectory)}`,
+      );
+    }
+  }
 }
 
 /** Whether JSON was asked for, even if the rest makes no sense. */
@@ -61,10 +156,19 @@ export function looksLikeAsmt(args: readonly string[]): boolean {
 
 interface Option {
   spec: OptionSpec;
+  /** As it was typed, `-n` or `--namespace`. */
+  typed: string;
   value: string | undefined;
+  /** Each value that was typed, where its option's word is, and whether it is in that word. */
+  words: { value: string; index: number; isAttached: boolean }[];
 }
 
-function read(args: readonly string[]): { options: Option[]; operands: string[] } {
+interface Operand {
+  text: string;
+  index: number;
+}
+
+function read(args: readonly string[]): { options: Option[]; operands: Operand[] } {
   const config = Object.fromEntries(
     SPECS.flatMap((spec) =>
       [spec.name, ...(spec.aliases ?? [])].map((name) => [
@@ -78,19 +182,26 @@ function read(args: readonly string[]): { options: Option[]; operands: string[] 
   );
   const { tokens } = parseArgs({ args: [...args], options: config, strict: false, allowPositionals: true, tokens: true });
   const options: Option[] = [];
-  const operands: string[] = [];
+  const operands: Operand[] = [];
   for (const token of tokens) {
-    if (token.kind === 'positional') operands.push(token.value);
+    if (token.kind === 'positional') operands.push({ text: token.value, index: token.index });
     if (token.kind !== 'option') continue;
     const letter = token.rawName.startsWith('--') ? undefined : token.rawName[1];
     const spec = letter === undefined ? optionNamed(token.name) : SPECS.find((candidate) => candidate.short === letter);
     if (spec === undefined) throw unknownOption(token.rawName);
-    add(options, spec, token.rawName, token.value, token.inlineValue === true);
+    add(options, spec, token.rawName, token.value, token.inlineValue === true, token.index);
   }
   return { options, operands };
 }
 
-function add(options: Option[], spec: OptionSpec, typed: string, value: string | undefined, isAttached: boolean): void {
+function add(
+  options: Option[],
+  spec: OptionSpec,
+  typed: string,
+  value: string | undefined,
+  isAttached: boolean,
+  index: number,
+): void {
   if (spec.value === undefined) {
     if (value !== undefined) throw AsmtError.usage(`${typed} takes no value, but "${value}" is given`, `write ${typed} alone`);
   } else if (value === undefined || value === '') {
@@ -99,14 +210,18 @@ function add(options: Option[], spec: OptionSpec, typed: string, value: string |
     // getopt would take what follows, whatever it is: a forgotten value would swallow an option in silence.
     throw AsmtError.usage(`${typed} needs a value, but "${value}" follows`, `write ${typed} ${spec.value}`);
   }
+  const words = value === undefined ? [] : [{ value, index, isAttached }];
   const twin = options.find((option) => option.spec === spec);
   if (twin === undefined) {
-    options.push({ spec, value });
+    options.push({ spec, typed, value, words });
   } else if (spec.repeats) {
     twin.value = `${twin.value},${value}`;
+    twin.words.push(...words);
   } else if (twin.value !== value) {
     const hint = spec.name === 'namespace' ? 'give all names at once, separated by commas' : 'give it once';
     throw AsmtError.usage(`--${spec.name} is given twice, as "${twin.value}" and as "${value}"`, hint);
+  } else {
+    twin.words.push(...words);
   }
 }
 
@@ -115,32 +230,39 @@ function canonical({ spec, value }: Option): string {
 }
 
 function unknownOption(typed: string): AsmtError {
-  const near = typed.startsWith('--')
-    ? nearest(
-        typed.slice(2),
-        SPECS.flatMap((spec) => [spec.name, ...(spec.aliases ?? [])]),
-      )
-    : undefined;
-  return AsmtError.usage(`there is no option ${typed}`, near ? `did you mean --${near}?` : 'see asmt --help');
+  const names = SPECS.flatMap((spec) => [spec.name, ...(spec.aliases ?? [])]);
+  const near = typed.startsWith('--') ? similar(typed.slice(2), names).map((name) => `--${name}`) : [];
+  return AsmtError.usage(
+    `there is no option ${typed}`,
+    near.length > 0 ? `did you mean ${near.join(' or ')}?` : 'see asmt --help',
+  );
 }
 
-/** The candidate that is at most two letters away, or begins with the word. */
-function nearest(word: string, candidates: readonly string[]): string | undefined {
-  const ranked = candidates.map((candidate) => ({ candidate, distance: distance(word, candidate) }));
-  const best = ranked.toSorted((a, b) => a.distance - b.distance)[0];
-  if (best !== undefined && best.distance <= Math.min(2, word.length - 1)) return best.candidate;
-  return word.length > 1 ? candidates.find((candidate) => candidate.startsWith(word)) : undefined;
+/** The candidates that begin with the word; without such, those that are fewest letters away, and not too many. */
+function similar(typed: string, candidates: readonly string[]): string[] {
+  const word = typed.toLowerCase();
+  const begun = word.length > 1 ? candidates.filter((candidate) => candidate.startsWith(word)) : [];
+  if (begun.length > 0) return begun;
+  // "test" is no "list": of a short word, one letter may be wrong.
+  const most = word.length < 3 ? 0 : word.length < 6 ? 1 : 2;
+  const distances = candidates.map((candidate) => distance(word, candidate));
+  const least = Math.min(...distances);
+  return least > most ? [] : candidates.filter((_, index) => distances[index] === least);
 }
 
-/** Levenshtein's. */
+/** How many letters are missing, too many, wrong, or swapped with the next one (Levenshtein, Damerau). */
 function distance(a: string, b: string): number {
+  let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (const [i, letter] of Array.from(a).entries()) {
+  for (let i = 0; i < a.length; i += 1) {
     const next = [i + 1];
-    for (const [j, other] of Array.from(b).entries()) {
-      next.push(Math.min((row[j] ?? 0) + (letter === other ? 0 : 1), (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
+    for (let j = 0; j < b.length; j += 1) {
+      const changed = (row[j] ?? 0) + (a[i] === b[j] ? 0 : 1);
+      const isSwapped = i > 0 && j > 0 && a[i] === b[j - 1] && a[i - 1] === b[j];
+      const swapped = isSwapped ? (before[j - 1] ?? 0) + 1 : Number.POSITIVE_INFINITY;
+      next.push(Math.min(changed, swapped, (row[j + 1] ?? 0) + 1, (next[j] ?? 0) + 1));
     }
-    row = next;
+    [before, row] = [row, next];
   }
   return row[b.length] ?? 0;
 }

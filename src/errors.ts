@@ -5,8 +5,21 @@
  * one way to show them. Must never: print, or end the process.
  */
 
-/** What kind of failure; the engine's kinds, in the engine's words. */
-export type Kind = 'failed' | 'usage' | 'refused' | 'stale' | 'damaged' | 'no-room' | 'nothing-to-do' | 'bug' | 'interrupted';
+/**
+ * What kind of failure: the engine's kinds, in the engine's words, and `not-reported`, of the command line alone: the work
+ * is done, and its report was lost.
+ */
+export type Kind =
+  | 'failed'
+  | 'usage'
+  | 'refused'
+  | 'stale'
+  | 'damaged'
+  | 'no-room'
+  | 'nothing-to-do'
+  | 'not-reported'
+  | 'bug'
+  | 'interrupted';
 
 /** One thing that is wrong. */
 export interface Problem {
@@ -39,13 +52,14 @@ export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly st
   { kind: 'stale', status: 4, help: 'refused, the backup is stale, used, foreign or of an unknown form' },
   { kind: 'damaged', status: 5, help: 'the backup is damaged or incomplete' },
   { kind: 'no-room', status: 6, help: 'no room: disk, memory or a system limit' },
-  { kind: 'nothing-to-do', status: 7, help: 'nothing to do' },
+  { kind: 'nothing-to-do', status: 7, help: 'nothing to do; list: what was asked for is not there' },
+  { kind: 'not-reported', status: 8, help: 'done, but the report could not be written to standard output' },
   { kind: 'bug', status: 70, help: 'a bug of asmt' },
-  { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP)' },
+  { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT)' },
 ];
 
 /** Status of an interruption, by the signal that asked for it. */
-const STATUS_OF_SIGNAL: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 };
+const STATUS_OF_SIGNAL: Readonly<Record<string, number>> = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129, SIGQUIT: 131 };
 
 /** How it was called: by a command, or in ASMT's own form, whose exit status is 0 or 1. */
 export type Form = 'commands' | 'asmt';
@@ -54,7 +68,8 @@ export type Form = 'commands' | 'asmt';
 export function exitStatus(kind: Kind | null, form: Form, signal: NodeJS.Signals | null = null): number {
   const wanted = kind ?? 'done';
   const status = EXIT_STATUSES.find((entry) => entry.kind === wanted)?.status ?? 70;
-  if (form === 'asmt') return Math.min(status, 1);
+  // Whoever calls ASMT takes 1 for a failure, and starts the server without its index or throws the backup away.
+  if (form === 'asmt') return wanted === 'not-reported' ? 0 : Math.min(status, 1);
   return kind === 'interrupted' && signal !== null ? (STATUS_OF_SIGNAL[signal] ?? status) : status;
 }
 

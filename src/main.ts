@@ -12,18 +12,13 @@ import { createRequire } from 'node:module';
 import { looksLikeAsmt, normalise, wantsJson } from './argv.ts';
 import type { AsmtCommand } from './commands/base.ts';
 import { AsmtError, exitStatus, type Form } from './errors.ts';
+import { writeOut } from './output.ts';
+import { takeHarmlessSignals } from './signals.ts';
 
+takeHarmlessSignals();
 const args = process.argv.slice(2);
 
-/** A reader that went away must neither stop nor undo the work; anything else means that the result is lost. */
-function onOutputError(error: NodeJS.ErrnoException): void {
-  if (error.code === 'EPIPE') return;
-  process.exitCode ||= 1;
-  process.stderr.write(`asmt: error: the result could not be written to standard output: ${error.message}\n`);
-}
-
-process.stdout.on('error', onOutputError);
-// There is no other place to say it.
+// There is no other place to say that it cannot be written.
 process.stderr.on('error', () => {});
 
 let form: Form = looksLikeAsmt(args) ? 'asmt' : 'commands';
@@ -43,18 +38,24 @@ async function main(): Promise<number> {
   const typed = normalise(args);
   if (typed.kind === 'help') {
     const { help } = await import('./help.ts');
-    process.stdout.write(help(typed.verb));
-    return 0;
+    return printed(help(typed.verb));
   }
   if (typed.kind === 'version') {
     const { engineVersion } = await import('./native.ts');
     const { version } = createRequire(import.meta.url)('../package.json') as { version: string };
-    process.stdout.write(`asmt ${version} (engine ${engineVersion()})\n`);
-    return 0;
+    return printed(`asmt ${version} (engine ${engineVersion()})\n`);
   }
   form = typed.form;
   const command = await commandOf(typed.argv);
   return command.execute();
+}
+
+/** Writes what was asked for, and gives the exit status. */
+function printed(text: string): number {
+  const lost = writeOut(text);
+  if (lost === null) return 0;
+  const hint = 'make room where standard output goes, then run it again';
+  throw new AsmtError('failed', 'result-lost', `the result could not be written to standard output: ${lost}`, hint);
 }
 
 async function commandOf(argv: string[]): Promise<AsmtCommand> {

@@ -2,7 +2,7 @@
  * The border to the engine: the only file that loads the addon, and the only one that believes its JSON.
  *
  * The shapes are those of `Request`, `Report`, `Problem` and `Snapshot` in `crates/asmt-engine`; sizes are bytes, times
- * milliseconds, and all numbers stay below 2^53. Must never: decide, print, or be imported for types only at a cost
+ * milliseconds. A number beyond 2^53, as only a lie in a manifest is, comes rounded. Must never: decide, print, or be imported for types only at a cost
  * (the addon is loaded when a job begins, so that `--help` stays quick).
  */
 
@@ -32,6 +32,7 @@ export interface Request {
   force_host: boolean;
   /** Backup: go to a file system in memory, too. */
   allow_volatile: boolean;
+  /** Restore: make segments where they seem to end with this process, too. */
   allow_private_ipc: boolean;
   /** Restore and verify: refuse where no storage device proves that the server has not run since the backup. */
   require_proof: boolean;
@@ -49,7 +50,17 @@ export interface NamespaceReport {
   data_nsid: number | null;
   base_version: number | null;
   /** List only. */
-  state: 'clean' | 'running' | 'unclean' | 'incomplete' | 'torn' | 'unreadable' | 'unknown-version' | 'data-only' | null;
+  state:
+    | 'clean'
+    | 'running'
+    | 'asmt-at-work'
+    | 'unclean'
+    | 'incomplete'
+    | 'torn'
+    | 'unreadable'
+    | 'unknown-version'
+    | 'data-only'
+    | null;
   segment_count: number;
   size_bytes: number;
   resident_bytes: number | null;
@@ -99,8 +110,9 @@ export interface Report {
   data_bytes: number | null;
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
-  /** Verify only: one entry for each instance. */
+  /** Namespaces that could be dealt with if the refused ones were left out. */
   possible: string[];
+  /** Verify only: one entry for each instance. */
   restorability: Restorability[];
   elapsed_ms: number;
 }
@@ -121,6 +133,12 @@ export interface Outcome {
   error: ErrorText | null;
 }
 
+/** Something that happened. */
+export interface Event extends Remark {
+  /** It is for everybody, and not only with `-v`. */
+  is_remark: boolean;
+}
+
 export interface Progress {
   phase: 'plan' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
   done_bytes: number;
@@ -129,39 +147,70 @@ export interface Progress {
   /** Since the phase began. */
   elapsed_ms: number;
   /** What happened since the last look. */
-  events: Remark[];
+  events: Event[];
 }
 
 interface Addon {
-  Job: new (request: string) => { run(): Promise<string>; poll(): string; stop(): void };
+  Job: new (request: string) => { run(): Promise<string>; poll(): string; stop(): void; abandon(): boolean };
   engineVersion(): string;
 }
 
 /** How often progress is looked at. */
 const POLL_MS = 125;
+/** How long a stop waits for an engine that has changed nothing yet. */
+const GRACE_MS = 2_000;
 
 /** The engine's version. */
 export function engineVersion(): string {
   return load().engineVersion();
 }
 
-/** Runs one operation to its end. Rejects only if the engine cannot be loaded. */
+/**
+ * Runs one operation to its end. Rejects only if the engine cannot be loaded.
+ *
+ * The result is null where the engine was asked to stop, did not come back (a device or a file system does not answer), and
+ * had changed nothing: it never will. Its thread may still be there, so that the process ends by {@link endProcess} only.
+ */
 export async function runJob(
   request: Request,
   onProgress: (progress: Progress) => void,
   onStoppable: (stop: () => void) => void,
-): Promise<Outcome> {
+): Promise<Outcome | null> {
   const job = new (load().Job)(JSON.stringify(request));
-  onStoppable(() => job.stop());
-  const look = () => onProgress(JSON.parse(job.poll()) as Progress);
+  let grace: NodeJS.Timeout | undefined;
+  const abandoned = new Promise<null>((resolve) => {
+    onStoppable(() => {
+      job.stop();
+      grace ??= setTimeout(() => {
+        if (job.abandon()) resolve(null);
+      }, GRACE_MS);
+    });
+  });
+  let isShown = true;
+  const look = () => {
+    if (!isShown) return;
+    try {
+      onProgress(JSON.parse(job.poll()) as Progress);
+    } catch {
+      // Whatever is wrong with showing how far it is, it must not end the work.
+      isShown = false;
+    }
+  };
   const timer = setInterval(look, POLL_MS);
   try {
-    const outcome = JSON.parse(await job.run()) as Outcome;
+    const text = await Promise.race([job.run(), abandoned]);
+    if (text === null) return null;
     look();
-    return outcome;
+    return JSON.parse(text) as Outcome;
   } finally {
     clearInterval(timer);
+    clearTimeout(grace);
   }
+}
+
+/** Ends the process although the engine's thread waits for the system. */
+export function endProcess(status: number): never {
+  process.exit(status);
 }
 
 function load(): Addon {

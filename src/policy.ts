@@ -5,7 +5,7 @@
  */
 
 import { AsmtError } from './errors.ts';
-import type { Remark, Request } from './native.ts';
+import type { NamespaceReport, Remark, Request } from './native.ts';
 import { OPTIONS, optionNamed, type OptionName, type OptionSpec, type Verb } from './options.ts';
 
 /** Longest name of a namespace, in bytes. */
@@ -34,8 +34,12 @@ export function verbOfAsmtForm(values: Values): Verb {
 /** What is meant by `verb` with these values and, behind the command, `operands`. */
 export function meaning(verb: Verb, values: Values, operands: readonly string[]): Meant {
   refuseForeignOptions(verb, values);
-  const directory = directoryOf(verb, text(values.path), operands);
   const remarks: Remark[] = [];
+  const directory = directoryOf(verb, text(values.path), operands, values.analyze === true);
+  if (verb === 'backup' && directory === null) {
+    const message = 'no directory is given: whether the backup fits there, and may be written there, is not checked';
+    remarks.push({ code: 'no-directory', message });
+  }
   if (verb === 'restore' && values.compress) {
     remarks.push({
       code: 'compress-ignored',
@@ -88,19 +92,24 @@ function text(value: string | boolean | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 
-function directoryOf(verb: Verb, path: string | undefined, operands: readonly string[]): string | null {
+function directoryOf(verb: Verb, path: string | undefined, operands: readonly string[], isAnalysis: boolean): string | null {
   const [operand, ...more] = operands;
   if (verb === 'list') {
     if (operand !== undefined)
       throw AsmtError.usage(`what is "${operand}" for?`, 'list takes no directory; asmt verify DIR looks at a backup');
     return null;
   }
-  if (more.length > 0)
-    throw AsmtError.usage(`${verb} takes one directory, but ${operands.length} are given`, `run asmt ${verb} once for each`);
+  if (more.length > 0) {
+    const words = operands.map((word) => `"${word}"`).join(', ');
+    const message = `${verb} takes one directory, but ${operands.length} are given: ${words}`;
+    throw AsmtError.usage(message, 'give one of them; put a path with a space in it in quotes');
+  }
   if (path !== undefined && operand !== undefined && path !== operand) {
     throw AsmtError.usage(`two directories are given, "${operand}" and "${path}"`, 'give one of them');
   }
   const directory = path ?? operand;
+  // As in the documentation of ASMT: asmt -a -b -n test. What is in memory can be checked without a directory.
+  if (directory === undefined && verb === 'backup' && isAnalysis) return null;
   if (directory === undefined) throw AsmtError.usage(`${verb} needs a directory`, `write asmt ${verb} DIR, or -p DIR`);
   refuseOddPath('the directory', directory);
   return directory;
@@ -132,6 +141,10 @@ function namesOf(typed: string | undefined): string[] | null {
   const names = typed.split(',');
   for (const name of names) {
     if (name === '') throw AsmtError.usage(`a name in --namespace "${typed}" is empty`, 'separate names by one comma: -n a,b');
+    // oxlint-disable-next-line no-control-regex -- they are what this is about
+    if (/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(name)) {
+      throw AsmtError.usage(`namespace "${name}" holds a character that no name has`, 'asmt list shows the names');
+    }
     const bytes = Buffer.byteLength(name);
     if (bytes > MAX_NAME_BYTES) {
       throw AsmtError.usage(
@@ -154,4 +167,30 @@ function integer(option: string, typed: string | undefined, least: number, most:
     );
   }
   return value;
+}
+
+/**
+ * What a list was asked for and did not find, as a failure; null if it found everything. `all` is what there is, whatever
+ * was asked for.
+ */
+export function notFound(
+  { namespaces, instance }: Pick<Request, 'namespaces' | 'instance'>,
+  found: readonly NamespaceReport[],
+  all: readonly NamespaceReport[],
+): AsmtError | null {
+  const missing = (namespaces ?? []).filter((name) => !found.some((namespace) => namespace.name === name));
+  if (missing.length === 0 && (found.length > 0 || (namespaces === null && instance === null))) return null;
+  const names = missing.map((name) => `'${name}'`).join(', ');
+  const what = missing.length > 0 ? `namespace ${names}` : 'Aerospike segments';
+  const place = instance === null ? '' : ` of instance ${instance}`;
+  const others = all.map(({ name, nsid, data_nsid: dataNsid, instance: other }) => {
+    return `${name === null ? `nsid ${nsid ?? dataNsid} (no name)` : `'${name}'`} of instance ${other}`;
+  });
+  const there = others.length > 0 ? others.join(', ') : 'none of any instance';
+  return new AsmtError(
+    'nothing-to-do',
+    'nothing-found',
+    `found no ${what}${place} in shared memory; this IPC namespace holds ${there}`,
+    'asmt list shows everything that is there; if the server is in a container, run asmt in it',
+  );
 }

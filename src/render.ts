@@ -28,12 +28,23 @@ const PHASES: Readonly<Record<Progress['phase'], string>> = {
   verify: 'reading',
 };
 
-/** Makes control characters (also those of Unicode that turn the writing round) visible. */
-export function visible(text: string): string {
+/**
+ * Characters that must not reach a terminal or a log as they are: controls, those that turn the direction of the writing
+ * round, line ends, and those that cannot be seen.
+ */
+const INVISIBLE =
   // oxlint-disable-next-line no-control-regex -- they are what this is about
-  return text.replace(/[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g, (character) => {
-    return `\\u{${character.codePointAt(0)?.toString(16)}}`;
-  });
+  /[\u0000-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}]/gu;
+
+/** Makes such characters visible. */
+export function visible(text: string): string {
+  return text.replace(INVISIBLE, (character) => `\\u{${character.codePointAt(0)?.toString(16)}}`);
+}
+
+/** One line of JSON with such characters escaped: the same value, and safe to look at. */
+export function json(value: unknown): string {
+  const escaped = (unit: string) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return `${JSON.stringify(value).replace(INVISIBLE, (character) => character.split('').map(escaped).join(''))}\n`;
 }
 
 /** `1.5 GiB`; three digits, units of 1,024. */
@@ -95,6 +106,7 @@ function nameOf(namespace: NamespaceReport): string {
 const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = {
   clean: 'clean: can be backed up',
   running: 'running: a process has it attached',
+  'asmt-at-work': 'busy: another asmt is at work on it',
   unclean: 'not cleanly shut down',
   incomplete: 'incomplete',
   torn: 'its data stripes are no whole set',
@@ -232,7 +244,8 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
   if (report.analyze) {
     const reserve = report.reserve_bytes === null ? '' : `; needs ${size(report.reserve_bytes)} of room`;
     const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
-    lines.push(`${verb}, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}${reserve}; nothing was done`);
+    const place = report.directory === null ? '' : `, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}`;
+    lines.push(`${verb}${place}${reserve}; nothing was done`);
     if (command !== null) lines.push(`to do it: ${command}`);
   } else if (report.verb === 'retire') {
     lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes it again`);
@@ -245,6 +258,13 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
     lines.push(`${chalk.green(PAST[report.verb])} ${count} ${place}: ${size(report.total_bytes)}${holes} in ${speed}`);
   }
   return lines.map((line) => `${line}\n`).join('');
+}
+
+/** What was done, in one sentence that cannot fail: where the report is lost or cannot be shown. */
+export function plainly(report: Report): string {
+  const names = report.namespaces.map(({ name, instance }) => `'${name}' of instance ${instance}`).join(', ');
+  const preposition = report.verb === 'backup' ? 'to' : report.verb === 'restore' ? 'from' : 'in';
+  return visible(`${PAST[report.verb]} namespace ${names} ${preposition} ${report.directory}`);
 }
 
 /** A remark, on standard error. */

@@ -2,16 +2,19 @@
  * What all commands share: options of the one table, and the run of a job with progress, signals and output.
  *
  * Promise: results go to standard output, everything else to standard error; the exit status is decided by `exitStatus`
- * alone. A reader that goes away (EPIPE) neither stops nor undoes the work.
+ * alone. A reader that goes away (EPIPE) neither stops nor undoes the work. Work that is done is never reported as failed,
+ * whatever becomes of its report.
  */
 
 import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from 'chalk';
 import { Command, Option } from 'clipanion';
 
-import { AsmtError, exitStatus, type ErrorText, type Form } from '../errors.ts';
-import { runJob, type Outcome, type Remark, type Report } from '../native.ts';
+import { quoted } from '../argv.ts';
+import { AsmtError, exitStatus, type ErrorText, type Form, type Kind } from '../errors.ts';
+import { endProcess, runJob, type Outcome, type Remark, type Report } from '../native.ts';
 import { OPTIONS, optionUsage, type OptionName, type OptionSpec, type Verb } from '../options.ts';
-import { meaning, type Meant, type Values } from '../policy.ts';
+import { writeOut } from '../output.ts';
+import { meaning, notFound, type Meant, type Values } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
@@ -98,65 +101,121 @@ export abstract class AsmtCommand extends Command {
     if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
     if (request.threads !== null) words.push('-t', String(request.threads));
     if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));
-    words.push(...(this.form === 'asmt' ? ['-p'] : []), quoted(request.directory ?? ''));
+    words.push(...(this.form === 'asmt' ? ['-p'] : []), request.directory === null ? 'DIR' : quoted(request.directory));
     return render.visible(words.join(' '));
   }
 
   async execute(): Promise<number> {
     const meant = meaning(this.verb(), this.values(), this.operands);
     const { outcome, signal, shown } = await run(meant);
-    const remarks = [...meant.remarks, ...(outcome.report?.remarks ?? [])];
-    const status = exitStatus(outcome.ok ? null : (outcome.error?.kind ?? 'bug'), this.form, signal);
-    if (outcome.report !== null) outcome.report.remarks = remarks;
-    const unsaid = remarks.filter((remark) => !shown.has(remark.message));
-    for (const remark of unsaid) process.stderr.write(render.remark(chalks.err, remark));
-    if (meant.json) {
-      writeJson(outcome, status);
-    } else if (outcome.report !== null) {
-      process.stdout.write(this.#text(meant, outcome.report, outcome.ok));
+    if (outcome === null) endProcess(this.#show(meant, abandoned(meant, signal), signal, shown));
+    if (meant.request.verb === 'list' && outcome.ok) {
+      const error = await missing(meant, outcome.report);
+      if (error !== null) Object.assign(outcome, { ok: false, error: error.toText() });
     }
-    if (outcome.error !== null) process.stderr.write(render.failure(chalks.err, outcome.error));
-    const possible = outcome.report?.possible ?? [];
+    return this.#show(meant, outcome, signal, shown);
+  }
+
+  /** Shows what came of it. Returns the exit status. */
+  #show(meant: Meant, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
+    const { report, error } = outcome;
+    const done = outcome.ok && report !== null && isWork(report) ? report : null;
+    const statusOf = (kind: Kind | null) => exitStatus(kind, this.form, signal);
+    const kind = outcome.ok ? null : (error?.kind ?? 'bug');
+    let text = '';
+    try {
+      if (report !== null) report.remarks = [...meant.remarks, ...report.remarks];
+      for (const remark of report?.remarks ?? meant.remarks) {
+        if (!shown.has(remark.message)) process.stderr.write(render.remark(chalks.err, remark));
+        shown.add(remark.message);
+      }
+      if (meant.json) text = jsonOf(outcome, statusOf(kind));
+      else if (report !== null) text = this.#text(meant, report, outcome.ok);
+    } catch (thrown) {
+      if (done === null) throw thrown;
+      const message = `its report cannot be shown in full, which is a bug of asmt: ${String(thrown)}`;
+      process.stderr.write(render.remark(chalks.err, { code: 'not-shown', message }));
+      text = meant.json ? jsonOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
+    }
+    const lost = writeOut(text);
+    if (error !== null) process.stderr.write(render.failure(chalks.err, error));
+    const possible = report?.possible ?? [];
     if (possible.length > 0) {
       const alone = { ...meant, request: { ...meant.request, namespaces: possible } };
       process.stderr.write(render.alternative(chalks.err, meant.request.verb, possible, this.#commandToRun(alone)));
     }
-    return status;
+    if (lost === null) return statusOf(kind);
+    const unreported = notReported(done, lost);
+    process.stderr.write(render.failure(chalks.err, unreported.toText()));
+    return statusOf(kind ?? unreported.kind);
   }
 
   #text(meant: Meant, report: Report, isDone: boolean): string {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked for.
-    if (!isDone && !report.analyze && report.verb !== 'verify') return '';
+    if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
     const segments = meant.verbose ? render.segmentTable(chalks.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
-      if (report.namespaces.length === 0) process.stderr.write('asmt: no Aerospike segments in this IPC namespace\n');
+      if (isDone && report.namespaces.length === 0) process.stderr.write('asmt: no Aerospike segments in this IPC namespace\n');
       return report.namespaces.length === 0 ? '' : render.namespaceTable(chalks.out, report) + (segments && `\n${segments}`);
     }
     const plan = report.analyze && report.segments.length > 0 ? render.planTable(chalks.out, report) : '';
     const summary = isDone ? render.summary(chalks.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
     const verdicts = report.restorability.map(({ instance, ...verdict }) => {
-      const place = report.restorability.length > 1 ? `instance ${instance}: ` : '';
+      const place = report.restorability.length > 1 || instance > 0 ? `instance ${instance}: ` : '';
       return render.restorability(chalks.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
     });
     return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
   }
 }
 
-/** For a shell, if it needs that. */
-function quoted(word: string): string {
-  return /^[\w./,:@%+=-]+$/.test(word) ? word : `'${word.replaceAll("'", String.raw`'\''`)}'`;
+/** Whether it changed something: then it is done, and what else goes wrong does not undo it. */
+function isWork({ verb, analyze }: Report): boolean {
+  return !analyze && verb !== 'list' && verb !== 'verify';
 }
 
-/** Code of the one remark that must be read before anything is copied. */
-const NOT_PROVEN = 'not-proven';
+/** The report is lost: of work that is done, or of a question whose answer it was. */
+function notReported(done: Report | null, reason: string): AsmtError {
+  const lost = `could not be written to standard output: ${reason}`;
+  if (done === null) {
+    const hint = 'make room where standard output goes, then run it again';
+    return new AsmtError('failed', 'result-lost', `the result ${lost}`, hint);
+  }
+  const look = done.verb === 'restore' ? 'asmt list shows the segments' : `asmt verify ${quoted(done.directory ?? '')} shows it`;
+  const message = `the ${done.verb} is done (${render.plainly(done)}), but its report ${lost}`;
+  return new AsmtError('not-reported', 'not-reported', message, `do not run it again: nothing is missing; ${look}`);
+}
 
-/** Runs the job; `shown` are the remarks that were printed on the way. */
-async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Signals | null; shown: Set<string> }> {
+/** What a stop comes to that did not wait for the engine. */
+function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
+  const message = `${signal}: the system does not answer (a device, a file system), so asmt ended without it; nothing was changed`;
+  const look = 'find out what does not answer (dmesg, findmnt), then run it again';
+  const used = `if the server starts without this restore, run asmt retire ${quoted(request.directory ?? '')}`;
+  const hint = request.verb === 'restore' && !request.analyze ? `${look}; ${used}` : look;
+  return { ok: false, report: null, error: new AsmtError('interrupted', 'interrupted', message, hint).toText() };
+}
+
+/** What a list was asked for and has not found. */
+async function missing({ request }: Meant, report: Report | null): Promise<AsmtError | null> {
+  const found = report?.namespaces ?? [];
+  if (notFound(request, found, found) === null) return null;
+  const all = await runJob({ ...request, namespaces: null, instance: null }, ignore, ignore);
+  return notFound(request, found, all?.report?.namespaces ?? []);
+}
+
+function ignore(): void {}
+
+/** Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was abandoned. */
+async function run(meant: Meant): Promise<{ outcome: Outcome | null; signal: NodeJS.Signals | null; shown: Set<string> }> {
   const shown = new Set<string>();
   const display = new ProgressDisplay(process.stderr);
   const say = (text: string) => {
     display.clear();
     process.stderr.write(text);
+  };
+  const remark = (remark: Remark) => {
+    if (shown.has(remark.message)) return;
+    shown.add(remark.message);
+    say(render.remark(chalks.err, remark));
   };
   let stop: (() => void) | null = null;
   const signals = watchSignals(
@@ -166,15 +225,13 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
     },
     (signal) => say(render.event({ code: 'stopping', message: `${signal} again: still cleaning up` })),
   );
+  meant.remarks.forEach(remark);
   try {
     const outcome = await runJob(
       meant.request,
       (progress) => {
-        for (const remark of progress.events.filter(({ code }) => code === NOT_PROVEN)) {
-          shown.add(remark.message);
-          say(render.remark(chalks.err, remark));
-        }
-        const events: Remark[] = meant.verbose ? progress.events.filter(({ code }) => code !== NOT_PROVEN) : [];
+        progress.events.filter((event) => event.is_remark).forEach(remark);
+        const events = meant.verbose ? progress.events.filter((event) => !event.is_remark) : [];
         if (events.length > 0) say(events.map(render.event).join(''));
         if (meant.request.verb !== 'list' && !meant.request.analyze) display.show(progress);
       },
@@ -190,10 +247,8 @@ async function run(meant: Meant): Promise<{ outcome: Outcome; signal: NodeJS.Sig
   }
 }
 
-function writeJson(outcome: Outcome, status: number): void {
-  process.stdout.write(
-    `${JSON.stringify({ ok: outcome.ok, exit_status: status, report: outcome.report, error: outcome.error })}\n`,
-  );
+function jsonOf(outcome: Outcome, status: number): string {
+  return render.json({ ok: outcome.ok, exit_status: status, report: outcome.report, error: outcome.error });
 }
 
 /** A failure that no engine was asked about, shown like one. Returns the exit status. */
@@ -201,7 +256,7 @@ export function fail(error: unknown, form: Form, json: boolean): number {
   const ours = AsmtError.of(error);
   const text: ErrorText = ours.toText();
   const status = exitStatus(ours.kind, form);
-  if (json) writeJson({ ok: false, report: null, error: text }, status);
+  if (json) writeOut(jsonOf({ ok: false, report: null, error: text }, status));
   process.stderr.write(render.failure(chalks.err, text));
   return status;
 }

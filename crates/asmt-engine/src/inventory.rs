@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::kernel::{self, Process};
 use crate::memory::{self, Memory};
+use crate::run;
 use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -80,6 +81,9 @@ pub struct Inventory {
     pub foreign_count: u64,
     /// Who is attached, by segment id; only of attached segments, and only as far as `/proc` shows.
     pub attachers: HashMap<i32, Vec<Attacher>>,
+    /// Of those who have made or attached segments of an instance, the ones that are asmt at work on it: instance and
+    /// process id.
+    pub asmts: HashSet<(u8, u32)>,
     /// Limits of the IPC namespace.
     pub limits: Option<Limits>,
     /// Memory that can be had.
@@ -197,7 +201,30 @@ pub fn take() -> Result<Inventory> {
     if !attached.is_empty() {
         inventory.attachers = attachers(&attached);
     }
+    inventory.asmts = asmts(&inventory)?;
     Ok(inventory)
+}
+
+/// Looks which of the processes that are seen with segments are asmt.
+fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
+    let mut found = HashSet::new();
+    let mut seen = HashSet::new();
+    for segment in inventory.segments.values() {
+        for pid in pids_with(inventory, segment) {
+            let instance = segment.address.instance;
+            if seen.insert((instance, pid)) && run::is_at_work(pid, instance)? {
+                found.insert((instance, pid));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Processes that are seen to have a segment attached, or to have made it and not ended yet.
+fn pids_with(inventory: &Inventory, segment: &Segment) -> impl Iterator<Item = u32> {
+    let attachers = inventory.attachers.get(&segment.stat.shmid).into_iter().flatten().map(|attacher| attacher.pid);
+    let creator = if let Creator::Alive { pid, .. } = segment.creator { Some(pid) } else { None };
+    attachers.chain(creator)
 }
 
 /// Looks for the process that made a segment.
@@ -332,8 +359,18 @@ fn shmid_of_mapping(line: &str) -> Option<i32> {
 /// How base says the namespace was left, as listings show it.
 pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
     let segments: Vec<&Segment> = group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect();
-    if segments.iter().any(|segment| segment.stat.attached_count > 0) {
+    let is_asmt = |pid: u32| inventory.asmts.contains(&(group.instance, pid));
+    // Whoever is attached and not seen to be asmt may be the server.
+    let is_held = |segment: &&Segment| {
+        let attachers = inventory.attachers.get(&segment.stat.shmid).map_or(&[][..], Vec::as_slice);
+        let asmt_count = attachers.iter().filter(|attacher| is_asmt(attacher.pid)).count();
+        segment.stat.attached_count > asmt_count as u64
+    };
+    if segments.iter().any(is_held) {
         return "running";
+    }
+    if segments.iter().any(|segment| pids_with(inventory, segment).any(is_asmt)) {
+        return "asmt-at-work";
     }
     if segments.iter().any(|segment| segment.is_denied) {
         return "unreadable";

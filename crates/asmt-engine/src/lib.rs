@@ -66,7 +66,7 @@ use used::{Target, Use};
 pub struct Request {
     /// Which operation.
     pub verb: Verb,
-    /// Directory; not for a list.
+    /// Directory; not for a list, and none may be named where a backup is only analyzed.
     pub directory: Option<PathBuf>,
     /// Instance; none means every one for a list, and 0 else.
     pub instance: Option<u8>,
@@ -217,12 +217,7 @@ impl<'r> Operation<'r> {
     }
 
     fn is_backup_possible(&self, request: &plan::Request) -> Result<bool> {
-        let path = self.directory()?;
-        let listing = match Store::open(&path) {
-            Ok(store) => store.list()?,
-            Err(_) => Store::look(&path)?,
-        };
-        self.plan_backup(&listing, request).map(|(plan, _)| plan.check().is_ok())
+        self.plan_backup(&self.listing_to_analyze()?, request).map(|(plan, _)| plan.check().is_ok())
     }
 
     fn is_restore_possible(&self, request: &plan::Request) -> Result<bool> {
@@ -232,31 +227,28 @@ impl<'r> Operation<'r> {
     }
 
     fn backup_all(&self) -> std::result::Result<Report, Failure> {
-        let path = self.directory()?;
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
         if self.request.analyze {
-            let listing = match Store::open(&path) {
-                Ok(store) => store.list()?,
-                // A backup would make it.
-                Err(error) if error.first().code == Code::DirectoryMissing => Store::look(&path)?,
-                Err(error) => return Err(error.into()),
-            };
+            let listing = self.listing_to_analyze()?;
             let (plan, _) = self.plan_backup(&listing, &request)?;
             let report = self.new_report().with_backup_plan(&plan.namespaces);
             return checked(&plan, report);
         }
+        let path = self.directory()?;
         // First, or another asmt's attachments would be taken for a server's.
         let _runtime = Runtime::lock(request.instance)?;
         // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
         let (before, _) = self.plan_backup(&Store::look(&path)?, &request)?;
         checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
-        let store = Store::open_or_create(&path)?;
+        let store = Store::open_or_create(&path, self.control)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
         let (plan, evidence) = self.plan_backup(&listing, &request)?;
         let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
+        self.control.remark(&plan.remarks);
+        self.control.begin_changes()?;
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
         let old_journals = store.sweep(&listing.leftovers, takes_places)?;
         if !listing.leftovers.sweep.is_empty() {
@@ -276,6 +268,17 @@ impl<'r> Operation<'r> {
         report.reserve_bytes = Some(staged.reserved_bytes);
         commit::publish(staged, &old_journals, self.control)?;
         Ok(report)
+    }
+
+    /// What a backup would find in its directory; nothing where none is named.
+    fn listing_to_analyze(&self) -> Result<store::Listing> {
+        let Some(path) = &self.request.directory else { return Ok(store::Listing::default()) };
+        match Store::open(path) {
+            Ok(store) => store.list(),
+            // A backup would make it.
+            Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
+            Err(error) => Err(error),
+        }
     }
 
     fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
@@ -356,10 +359,8 @@ impl<'r> Operation<'r> {
         self.mark_beginning(&store, &mut listing, &mut judged)?;
         let plan = judged.combined();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
-        // Before the first byte is copied, and not only in the report.
-        for remark in plan.remarks.iter().filter(|remark| remark.code == NOT_PROVEN) {
-            self.control.note(NOT_PROVEN, remark.message.clone());
-        }
+        self.control.remark(&plan.remarks);
+        self.control.begin_changes()?;
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
         let filled = fill::fill(&store, &plan.namespaces, &mut journal, self.options, self.control)?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
@@ -425,6 +426,7 @@ impl<'r> Operation<'r> {
                 return Ok(());
             }
             let now = use_of(&host)?;
+            self.control.begin_changes()?;
             let _lock = store.lock_marks()?;
             let marks = store.marks()?;
             targets(&plan, listing).iter().try_for_each(|target| target.begin_restore(store, &marks, &now))
@@ -456,6 +458,7 @@ impl<'r> Operation<'r> {
         }
         let now = use_of(&judged.evidence.host)?;
         let has_run = judged.verdict.has_run;
+        self.control.begin_changes()?;
         for (target, namespace) in targets.iter().zip(judged.plan.namespaces.clone()) {
             if judged.is_kept(&namespace, listing) {
                 continue;
@@ -491,6 +494,7 @@ impl<'r> Operation<'r> {
         let now = use_of(&look::server::host()?)?;
         let _lock = store.lock_marks()?;
         let marks = store.marks()?;
+        self.control.begin_changes()?;
         for target in targets(&plan, &listing) {
             target.retire(&store, &marks, &now)?;
         }
@@ -536,6 +540,7 @@ impl<'r> Operation<'r> {
         if plan.refusals.iter().any(is_fatal) {
             return checked(&plan, report);
         }
+        self.control.remark(&plan.remarks);
         // Files that the plan refuses are not among these.
         let sources: Vec<Source> = plan.namespaces.iter().flat_map(|namespace| &namespace.sources).cloned().collect();
         self.control.begin(Phase::Verify, sources.iter().map(|source| source.size_bytes).sum());

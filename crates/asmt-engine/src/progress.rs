@@ -2,9 +2,9 @@
 //!
 //! Promise: cheap to read at any time from any thread. Must never: block the work, or hold events without bound.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Remark, Result};
 use serde::Serialize;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -36,6 +36,8 @@ pub struct Event {
     pub code: &'static str,
     /// What happened.
     pub message: String,
+    /// A remark of the plan: it is for everybody who runs asmt, and not only with `-v`.
+    pub is_remark: bool,
 }
 
 /// State of an operation at one moment.
@@ -60,9 +62,18 @@ struct PhaseState {
     events: Vec<Event>,
 }
 
+/// The operation has changed nothing yet, and may still be abandoned.
+const LOOKING: u8 = 0;
+/// The operation has begun to change something: whoever waits for it waits for its end.
+const CHANGING: u8 = 1;
+/// Nobody waits for the operation any more: it must not change anything.
+const ABANDONED: u8 = 2;
+
 /// Shared between an operation and whoever watches or stops it.
 pub struct Control {
     stop: AtomicBool,
+    /// [`LOOKING`] at first; the first of [`Control::begin_changes`] and [`Control::abandon`] decides for good.
+    changes: AtomicU8,
     done_bytes: AtomicU64,
     state: Mutex<PhaseState>,
 }
@@ -70,7 +81,12 @@ pub struct Control {
 impl Default for Control {
     fn default() -> Self {
         let state = PhaseState { phase: Phase::Plan, since: Instant::now(), total_bytes: 0, events: Vec::new() };
-        Self { stop: AtomicBool::new(false), done_bytes: AtomicU64::new(0), state: Mutex::new(state) }
+        Self {
+            stop: AtomicBool::new(false),
+            changes: AtomicU8::new(LOOKING),
+            done_bytes: AtomicU64::new(0),
+            state: Mutex::new(state),
+        }
     }
 }
 
@@ -83,6 +99,28 @@ impl Control {
     /// Fails if a stop was asked for.
     pub fn check_stop(&self) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+    }
+
+    /// Must be called before anything is changed that outlives this process: a directory, a file, a mark, a segment, a
+    /// leftover. Locks do not count. May be called again. A stop alone does not make it fail: a restore that was stopped
+    /// still notes in the directory that it was begun.
+    ///
+    /// Errors: `interrupted` if the operation was abandoned.
+    pub fn begin_changes(&self) -> Result<()> {
+        match self.changes.compare_exchange(LOOKING, CHANGING, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) | Err(CHANGING) => Ok(()),
+            Err(_) => Err(Error::interrupted()),
+        }
+    }
+
+    /// Gives the operation up, where a system call does not come back: returns true if it has changed nothing, and from
+    /// then on it never will, so that the process may end. Returns false if it has begun to change something.
+    pub fn abandon(&self) -> bool {
+        self.stop();
+        match self.changes.compare_exchange(LOOKING, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) | Err(ABANDONED) => true,
+            Err(_) => false,
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, PhaseState> {
@@ -106,11 +144,22 @@ impl Control {
 
     /// Notes something that happened.
     pub fn note(&self, code: &'static str, message: impl Into<String>) {
+        self.push(Event { code, message: message.into(), is_remark: false });
+    }
+
+    /// Notes remarks of a plan that is about to be executed: they must be seen before that, and not only in the report.
+    pub fn remark(&self, remarks: &[Remark]) {
+        for Remark { code, message } in remarks {
+            self.push(Event { code, message: message.clone(), is_remark: true });
+        }
+    }
+
+    fn push(&self, event: Event) {
         let mut state = self.state();
         if state.events.len() >= MAX_EVENTS {
             state.events.drain(..MAX_EVENTS / 2);
         }
-        state.events.push(Event { code, message: message.into() });
+        state.events.push(event);
     }
 
     /// The state now; hands over the events.
@@ -122,6 +171,41 @@ impl Control {
             total_bytes: state.total_bytes,
             elapsed_ms: u64::try_from(state.since.elapsed().as_millis()).unwrap_or(u64::MAX),
             events: std::mem::take(&mut state.events),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    #[test]
+    fn what_is_abandoned_never_begins_to_change_anything() {
+        let control = Control::default();
+        assert!(control.abandon() && control.abandon());
+        assert_eq!(control.begin_changes().expect_err("abandoned").first().code, Code::Interrupted);
+    }
+
+    #[test]
+    fn what_has_begun_to_change_something_is_not_abandoned() {
+        let control = Control::default();
+        control.begin_changes().expect("nobody has stopped it");
+        control.begin_changes().expect("it has begun already");
+        assert!(!control.abandon());
+        control.begin_changes().expect("it goes on to its end");
+        assert_eq!(control.check_stop().expect_err("stopped").first().code, Code::Interrupted);
+    }
+
+    #[test]
+    fn of_a_change_and_an_abandoning_at_once_one_wins() {
+        for _ in 0..2000 {
+            let control = Control::default();
+            let (has_begun, is_abandoned) = std::thread::scope(|scope| {
+                let begins = scope.spawn(|| control.begin_changes().is_ok());
+                (control.abandon(), begins.join().expect("no panic"))
+            });
+            assert!(has_begun != is_abandoned);
         }
     }
 }

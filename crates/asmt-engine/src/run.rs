@@ -90,6 +90,23 @@ fn unreadable(path: &str) -> Error {
     Error::io("read", path, std::io::Error::from(ErrorKind::InvalidData))
 }
 
+/// The name of an instance's lock, in whatever directory it is.
+pub fn lock_name(ipc_namespace: u64, instance: u8) -> String {
+    format!("ipc-{ipc_namespace}-instance-{instance}.lock")
+}
+
+/// Whether a process of this IPC namespace is an asmt at work on an instance, as far as this user may see: it has the lock
+/// of that instance open, or is about to find that another asmt has it.
+///
+/// Errors: failed calls.
+pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
+    let name = lock_name(kernel::namespace("ipc")?, instance);
+    // A process that has ended, or that may not be looked into, holds nothing that can be seen.
+    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Ok(false) };
+    let mut open = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    Ok(open.any(|path| path.file_name().is_some_and(|found| found == name.as_str())))
+}
+
 /// Who runs it, and what he may do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {

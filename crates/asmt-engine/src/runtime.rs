@@ -17,7 +17,7 @@ use crate::kernel;
 use crate::look;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
-use crate::run::RunId;
+use crate::run::{self, RunId};
 use crate::segment::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
 use crate::sysv::{self, SegmentStat};
 use rustix::fs::{FlockOperation, flock};
@@ -76,7 +76,7 @@ impl Runtime {
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
         let ipc_namespace = kernel::namespace("ipc")?;
-        let path = directory.join(format!("ipc-{ipc_namespace}-instance-{instance}.lock"));
+        let path = directory.join(run::lock_name(ipc_namespace, instance));
         // Not blocking: a FIFO in its place would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path);
@@ -137,8 +137,14 @@ impl Runtime {
             };
             match fate {
                 Fate::Needed => {}
-                Fate::Kept => keep(&path)?,
-                Fate::Over => fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?,
+                Fate::Kept => {
+                    control.begin_changes()?;
+                    keep(&path)?;
+                }
+                Fate::Over => {
+                    control.begin_changes()?;
+                    fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
+                }
             }
         }
         self.forget_earlier_boots(&own)
@@ -291,6 +297,7 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate
                 note("somebody else has made others beside them");
             }
             Remains::Leftover => {
+                control.begin_changes()?;
                 own.iter().try_for_each(|segment| remove_unchanged(&segment.stat))?;
                 let text = format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid);
                 control.note("recovered", text);

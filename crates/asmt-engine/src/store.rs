@@ -16,6 +16,7 @@ use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name,
     is_manifest_name, manifest_name,
 };
+use crate::progress::Control;
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
 use crate::sysv::DataFinder;
@@ -267,7 +268,28 @@ impl Store {
     }
 
     /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
-    pub fn open_or_create(path: &Path) -> Result<Self> {
+    pub fn open_or_create(path: &Path, control: &Control) -> Result<Self> {
+        let store = match Self::open(path) {
+            Ok(store) => store,
+            Err(_) => {
+                control.begin_changes()?;
+                Self::make_directory(path)?
+            }
+        };
+        store.sync_parent()?;
+        match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Err(Errno::ACCESS) => Err(Error::new(
+                Code::PermissionDenied,
+                format!("no permission to write in directory {}", path.display()),
+                "run it as root, or as the directory's owner",
+            )),
+            // Whatever else it is, the first file will say so.
+            _ => Ok(store),
+        }
+    }
+
+    /// Makes a directory and opens it; opens it, too, if somebody else was faster.
+    fn make_directory(path: &Path) -> Result<Self> {
         // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
         let mut more = OFlags::NOFOLLOW;
         match fs::mkdir(path, Mode::RWXU) {
@@ -296,17 +318,7 @@ impl Store {
             }
             Err(error) => return Err(Error::io("mkdir", path.display(), error)),
         }
-        let store = Self::open_as(path, more)?;
-        store.sync_parent()?;
-        match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
-            Err(Errno::ACCESS) => Err(Error::new(
-                Code::PermissionDenied,
-                format!("no permission to write in directory {}", path.display()),
-                "run it as root, or as the directory's owner",
-            )),
-            // Whatever else it is, the first file will say so.
-            _ => Ok(store),
-        }
+        Self::open_as(path, more)
     }
 
     /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.

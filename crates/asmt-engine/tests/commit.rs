@@ -212,7 +212,7 @@ fn a_name_taken_meanwhile_is_left_alone_and_nothing_is_left_beside_it() {
         let taken = [&*journal, "ae001001.dat", "a2001000.dat", "ad002000.dat", &*manifest, "ae001000.dat"];
         for (number, name) in taken.into_iter().enumerate() {
             let directory = root.join(number.to_string());
-            let store = Store::open_or_create(&directory).expect("a directory");
+            let store = Store::open_or_create(&directory, &Control::default()).expect("a directory");
             let staged = stage(&store, false);
             fs::write(directory.join(name), "somebody else's").expect("a file");
             let error = commit::publish(staged, &[], &Control::default()).expect_err(name);
@@ -233,7 +233,7 @@ fn nothing_is_published_after_a_stop_or_into_a_directory_that_has_moved() {
             [("stopped", stop, Code::Interrupted, root.join("stopped")), ("moved", rename, Code::DirectoryMoved, away.clone())]
         {
             let directory = root.join(name);
-            let store = Store::open_or_create(&directory).expect("a directory");
+            let store = Store::open_or_create(&directory, &Control::default()).expect("a directory");
             let (staged, control) = (stage(&store, false), Control::default());
             disturb(&directory, &away, &control);
             let error = commit::publish(staged, &[], &control).expect_err(name);

@@ -121,6 +121,32 @@ fn a_stop_before_the_commit_leaves_nothing() {
     });
 }
 
+#[test]
+fn what_is_abandoned_changes_nothing() {
+    on_own_machine(|machine| {
+        machine.sim("make --stages 2 --stripes 2");
+        machine.run(&request(Verb::Backup, &machine.path("b"))).expect("a backup");
+        let (segments, names) = (machine.sim("sum"), machine.names("b"));
+        let unchanged = |verb: Verb, directory: &str| {
+            let control = Control::default();
+            assert!(control.abandon(), "nothing has begun");
+            let outcome = perform(&request(verb, &machine.path(directory)), "asmt test", &control);
+            assert_eq!(code_of(outcome), Code::Interrupted, "{verb:?} {directory}");
+        };
+        std::fs::create_dir(machine.path("empty")).expect("a directory");
+        unchanged(Verb::Backup, "new");
+        unchanged(Verb::Backup, "empty");
+        unchanged(Verb::Retire, "b");
+        assert!(!machine.path("new").exists());
+        assert_eq!((machine.names("empty"), machine.names("b")), (Vec::new(), names.clone()));
+        machine.sim("remove");
+        unchanged(Verb::Restore, "b");
+        assert_eq!((machine.sim("sum"), machine.names("b")), (String::new(), names));
+        machine.run(&request(Verb::Restore, &machine.path("b"))).expect("a restore");
+        assert_eq!(machine.sim("sum"), segments);
+    });
+}
+
 /// Performs a request that is stopped when an event of that code is seen.
 fn stopped_at(event: &str, control: &Arc<Control>, request: &Request) -> Result<Report, Failure> {
     if event.is_empty() {

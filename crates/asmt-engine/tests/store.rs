@@ -6,6 +6,7 @@
 
 use asmt_engine::error::{Code, Problem};
 use asmt_engine::format::{AsmtHeader, Chunk, GZIP_HEADER, Manifest, ManifestError, ManifestSegment, Surroundings};
+use asmt_engine::progress::Control;
 use asmt_engine::run::RunId;
 use asmt_engine::segment::{Encoding, Header, Key, NamespaceName};
 use asmt_engine::store::{
@@ -553,7 +554,7 @@ fn a_directory_is_opened_or_made_or_it_is_said_why_not() {
     for (name, opened, made) in cases {
         without_capabilities(|| {
             assert_eq!(code_of(Store::open(&at(name))), opened, "{name}");
-            assert_eq!(code_of(Store::open_or_create(&at(name))), made, "{name}");
+            assert_eq!(code_of(Store::open_or_create(&at(name), &Control::default())), made, "{name}");
         });
     }
     assert_eq!(fs::metadata(at("missing")).expect("made").mode() & 0o7777, 0o700);
@@ -586,7 +587,7 @@ fn writers_are_alone_and_readers_are_not() {
 fn a_directory_that_was_moved_is_not_taken_for_the_one_at_its_path() {
     let root = Root::new();
     let (path, away) = (root.path("b"), root.path("away"));
-    let store = Store::open_or_create(&path).expect("a directory");
+    let store = Store::open_or_create(&path, &Control::default()).expect("a directory");
     store.check_place().expect("where it was");
     fs::rename(&path, &away).expect("moved");
     assert_eq!(code_of(store.check_place()), Some(Code::DirectoryMoved));

@@ -104,6 +104,12 @@ impl Job {
     pub fn stop(&self) {
         self.control.stop();
     }
+
+    /// Gives it up if it has changed nothing yet: then it never will, and the process may end without it. Returns whether.
+    #[napi]
+    pub fn abandon(&self) -> bool {
+        self.control.abandon()
+    }
 }
 
 /// Version of the engine.
