@@ -5,7 +5,6 @@ import {
   chmodSync,
   chownSync,
   existsSync,
-  linkSync,
   lstatSync,
   mkdirSync,
   readFileSync,
@@ -32,7 +31,27 @@ async function rebooted(t: ExecutionContext) {
 
 const READERS = ['restore', 'verify'] as const;
 
-for (const mode of [0o770, 0o720, 0o702, 0o777, 0o1777]) {
+test('a directory that many write to is never to be closed to them', async (t) => {
+  const { machine, directory } = await rebooted(t);
+  chmodSync(directory, 0o1777);
+  writeFileSync(machine.path('else'), '');
+  for (const args of [
+    ['restore', directory],
+    ['verify', directory],
+    ['retire', directory],
+  ]) {
+    const { error } = await machine.json(3, args);
+    t.is(error?.code, 'writable-by-others');
+    t.regex(error?.hint ?? '', /copy the files of the backup, and no others, into a new directory of root's/);
+    t.notRegex(error?.hint ?? '', /chmod|chown/);
+  }
+  // The next step that the hint names is one.
+  const [, command = ''] = /use that one: (.*)$/.exec((await machine.json(3, ['restore', directory])).error?.hint ?? '') ?? [];
+  execFileSync('sh', ['-c', command.replaceAll('NEW', machine.path('new'))]);
+  await machine.expect(0, ['restore', machine.path('new')]);
+});
+
+for (const mode of [0o770, 0o720, 0o702, 0o777]) {
   test(`a directory of mode ${mode.toString(8)} is refused, by whomever it is read or written`, async (t) => {
     const { machine, before, directory } = await rebooted(t);
     chmodSync(directory, mode);
@@ -50,7 +69,9 @@ for (const mode of [0o770, 0o720, 0o702, 0o777, 0o1777]) {
       ['backup', machine.path('new')],
       ['backup', '-a', machine.path('new')],
     ]) {
-      t.is((await machine.json(3, args)).error?.code, 'writable-by-others');
+      const { error } = await machine.json(3, args);
+      t.is(error?.code, 'writable-by-others');
+      t.is(error?.hint, 'choose another directory: asmt makes it, with mode 0700');
       t.deepEqual(machine.names(machine.path('new')), []);
     }
     await machine.sim('remove');
@@ -147,7 +168,6 @@ const plants: Readonly<Record<string, (path: string) => void>> = {
     unlinkSync(path);
     symlinkSync('/dev/zero', path);
   },
-  'a second link to the file': (path) => linkSync(path, `${path}.other`),
   'a FIFO': (path) => {
     unlinkSync(path);
     execFileSync('mkfifo', [path]);

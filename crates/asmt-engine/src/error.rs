@@ -105,6 +105,14 @@ codes! {
     DeviceSetTorn = "device-set-torn", Refused;
     /// The directory, or a file in it, may be written by others than root and the caller.
     WritableByOthers = "writable-by-others", Refused;
+    /// Somebody else may exchange a directory or link by which the directory is reached.
+    PathWritableByOthers = "path-writable-by-others", Refused;
+    /// Segments of another user stand where a namespace's are, or are to be.
+    ForeignSegments = "foreign-segments", Refused;
+    /// The file system does not keep the mode or owner of a file, so that others could read it.
+    ModesNotKept = "modes-not-kept", Refused;
+    /// The file system has no way to name a file without replacing another.
+    NamesNotSafe = "names-not-safe", Refused;
     /// The directory is on a file system that a reboot empties.
     VolatileDirectory = "volatile-directory", Refused;
     /// The IPC namespace, and all segments in it, end with this process.
@@ -143,7 +151,7 @@ codes! {
     WrongSize = "wrong-size", Damaged;
     /// A file's contents do not match their checksum, or cannot be decoded.
     ContentDamaged = "content-damaged", Damaged;
-    /// A file of a backup is no regular file, or has several links.
+    /// A file of a backup is no regular file.
     UnsafeFile = "unsafe-file", Damaged;
     /// The file system has no room.
     DiskFull = "disk-full", NoRoom;
@@ -164,14 +172,15 @@ codes! {
 impl Code {
     /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
     pub fn is_about_restoring(self) -> bool {
-        matches!(
-            self,
-            Self::WritableByOthers
-                | Self::DeviceUnreadable
-                | Self::DeviceNotTrusted
-                | Self::CannotMarkUsed
-                | Self::ConfigUnreadable
-        )
+        self.is_about_access()
+            || matches!(self, Self::DeviceUnreadable | Self::DeviceNotTrusted | Self::CannotMarkUsed | Self::ConfigUnreadable)
+    }
+}
+
+impl Code {
+    /// Whether it says who may change a backup, and nothing of what is in it.
+    pub fn is_about_access(self) -> bool {
+        matches!(self, Self::WritableByOthers | Self::PathWritableByOthers)
     }
 }
 
@@ -330,6 +339,12 @@ impl Error {
     /// All problems, the weightiest first; at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
+    }
+
+    /// Says that what failed was a removal, so that something is left.
+    pub fn leaving_something(mut self) -> Self {
+        self.problems.iter_mut().for_each(|problem| SOMETHING_LEFT.clone_into(&mut problem.hint));
+        self
     }
 
     /// Adds what went wrong while cleaning up after this error.

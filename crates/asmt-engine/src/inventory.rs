@@ -11,7 +11,8 @@ use crate::memory::{self, Memory};
 use crate::run;
 use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
@@ -60,6 +61,34 @@ impl Segment {
     /// Its key.
     pub fn key(&self) -> Key {
         self.stat.key
+    }
+
+    /// Who has made it and whose it is. Both count: who makes a segment may give it to anybody.
+    pub fn makers(&self) -> Makers {
+        Makers([self.stat.creator_uid, self.stat.uid].into_iter().filter(|uid| *uid != 0).collect())
+    }
+}
+
+/// The users who have made a segment or own it, apart from root: none for root's own.
+///
+/// What a restore by root has made and given away, and what its owner makes later, is the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Makers(BTreeSet<u32>);
+
+impl Makers {
+    /// Their user ids.
+    pub fn uids(&self) -> &BTreeSet<u32> {
+        &self.0
+    }
+}
+
+impl fmt::Display for Makers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return f.write_str("root");
+        }
+        let uids: Vec<String> = self.0.iter().map(|uid| format!("uid {uid}")).collect();
+        f.write_str(&uids.join(" and "))
     }
 }
 
@@ -110,10 +139,17 @@ pub struct Group {
 }
 
 impl Inventory {
-    /// Groups segments by instance and namespace name. Stripes are matched by the name in them, whatever their nsid;
-    /// index segments by their base. What has no readable name stands in a group of its own.
+    /// Groups segments by instance, namespace name and who has made them. Stripes are matched by the name in them,
+    /// whatever their nsid; index segments by their base. What has no readable name stands in a group of its own.
     pub fn groups(&self) -> Vec<Group> {
-        group(self.segments.values().map(|segment| (segment.key(), segment.address, segment.header.name())))
+        let makers: BTreeSet<Makers> = self.segments.values().map(Segment::makers).collect();
+        let of = |makers: &Makers| {
+            let own = self.segments.values().filter(|segment| segment.makers() == *makers);
+            group(own.map(|segment| (segment.key(), segment.address, segment.header.name())))
+        };
+        let mut groups: Vec<Group> = makers.iter().flat_map(of).collect();
+        groups.sort_by_key(|group| (group.instance, group.keys[0]));
+        groups
     }
 }
 

@@ -382,6 +382,8 @@ impl<'r> Operation<'r> {
         let mut inventory = inventory::take()?;
         inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
         let mut plan = plan::restore(listing, &inventory, request);
+        // Nobody's segments but the server's and asmt's own tell anything of the server.
+        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
         if request.namespaces.is_none() {
             let names = plan::names_in_backup(listing);

@@ -12,12 +12,17 @@ use crate::segment::{
     Address, Encoding, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName,
     SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
 };
-use crate::store::{DirectoryRecord, FileRecord, Interrupted, Listing, Owner, Volatile, published_name};
+use crate::store::{FileRecord, Interrupted, Listing, Volatile, published_name};
 use crate::used::{is_used_name, is_used_name_of};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod access;
 pub mod left_out;
 pub mod staleness;
+mod strangers;
+
+use access::{FileAccess, Use, check_directory, check_files};
+pub use strangers::is_strangers;
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -219,7 +224,7 @@ pub fn possible_alone(
 /// Plans a backup of what is in memory into a directory.
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
-    check_directory(listing, &request.caller, &mut plan.refusals);
+    check_directory(listing, &request.caller, Use::Write, &mut plan.refusals);
     check_durable(listing, request, &mut plan);
     // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
     plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
@@ -241,8 +246,9 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
         .filter(|group| group.instance == request.instance)
         .any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
     let place = if inventory.outlives_caller == Some(false) { Place::PrivateMemory } else { Place::Memory };
-    for group in choose(groups, request, is_denied, &place, &mut plan) {
-        plan_group_backup(inventory, listing, request, &group, &mut plan);
+    let chosen = choose(groups.clone(), request, is_denied, &place, &mut plan);
+    for (group, is_outranked) in strangers::set_aside(inventory, &groups, chosen, request, &mut plan) {
+        strangers::plan_group(inventory, listing, request, &group, is_outranked, &mut plan);
     }
     plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
     plan
@@ -286,70 +292,6 @@ fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) ->
     );
     let is_unseen = inventory.finds_all_holes == Some(false) && !swapped.is_empty();
     is_unseen.then(|| Remark::new("holes-unseen", text))
-}
-
-/// Refuses a directory that others may write: they can put there, or take away, what they like.
-fn check_directory(listing: &Listing, caller: &Caller, refusals: &mut Vec<Problem>) {
-    let Some((directory, owner)) = listing.directory.as_ref().and_then(|found| Some((found, found.owner?))) else { return };
-    let path = &directory.path;
-    if !is_trusted(owner.uid, caller, None) {
-        refusals.push(Problem::new(
-            Code::WritableByOthers,
-            format!("{path} belongs to uid {}, who can put there what he likes; expected root or uid {}", owner.uid, caller.uid),
-            format!("see what is in it; then give it to root (chown root {path}), or run asmt as its owner"),
-        ));
-    }
-    if owner.mode & WRITABLE_BY_OTHERS != 0 {
-        refusals.push(Problem::new(
-            Code::WritableByOthers,
-            format!("{path} has mode {:04o}: others than its owner may write there; expected 0700", owner.mode),
-            format!("see what is in it, and who could have put it there; then: chmod go-w {path}"),
-        ));
-    }
-}
-
-/// Permission bits of group and others: to write a file or directory, and to enter a directory.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
-const ENTERABLE_BY_OTHERS: u32 = 0o011;
-
-/// Whether this user may write a backup: root, the caller, and the owner of the segment that it is of.
-fn is_trusted(uid: u32, caller: &Caller, segment_uid: Option<u32>) -> bool {
-    uid == 0 || uid == caller.uid || segment_uid == Some(uid)
-}
-
-/// Refuses files that others can get at and may write. In a directory that nobody else may enter any mode will do: ASMT
-/// gives its files the mode of the segments.
-fn check_files<'f>(
-    directory: Option<&DirectoryRecord>,
-    title: &str,
-    caller: &Caller,
-    files: impl Iterator<Item = (&'f str, Owner, Option<u32>)>,
-    refusals: &mut Vec<Problem>,
-) {
-    let Some((directory, _)) =
-        directory.and_then(|found| Some((found, found.owner?))).filter(|(_, owner)| owner.mode & ENTERABLE_BY_OTHERS != 0)
-    else {
-        return;
-    };
-    let open: Vec<_> = files
-        .filter(|(_, owner, segment_uid)| owner.mode & WRITABLE_BY_OTHERS != 0 || !is_trusted(owner.uid, caller, *segment_uid))
-        .collect();
-    if let Some((name, owner, _)) = open.first() {
-        refusals.push(
-            Problem::new(
-                Code::WritableByOthers,
-                format!(
-                    "{title}: others may have written to {} of its files, the first is {name} (uid {}, mode {:04o}), for they may \
-                     enter the directory",
-                    open.len(),
-                    owner.uid,
-                    owner.mode
-                ),
-                format!("if nobody has: chmod 0700 {}", directory.path),
-            )
-            .in_file(name),
-        );
-    }
 }
 
 /// Refuses a directory that the reboot empties, unless that is what is wanted.
@@ -885,7 +827,7 @@ pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> P
     plan.refusals.extend(inventory.is_rmid_forced.then(not_kept));
     check_outlives(inventory, request, &mut plan);
     for namespace in plan.namespaces.clone() {
-        check_nothing_in_memory(inventory, &namespace, &mut plan.refusals);
+        check_nothing_in_memory(inventory, &namespace, &request.caller, &mut plan.refusals);
     }
     check_room(inventory, &plan.namespaces, request.page_bytes, &mut plan.refusals);
     plan
@@ -913,7 +855,7 @@ const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends with i
 /// Plans the reading of a backup: what is there must be whole, committed and consistent.
 pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
     let mut plan = Plan::new();
-    check_directory(listing, &request.caller, &mut plan.refusals);
+    check_directory(listing, &request.caller, Use::Read, &mut plan.refusals);
     let in_instance = |file: &&FileRecord| file.address.instance == request.instance;
     let records: BTreeMap<Key, &FileRecord> = listing.files.iter().filter(in_instance).map(|file| (file.key, file)).collect();
     let manifests: Vec<&Manifest> = listing
@@ -950,7 +892,7 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
     check_interrupted(listing, request, &groups, &mut plan);
     let others = listing.files.iter().filter(|file| file.address.instance != request.instance);
     groups.extend(group(others.map(|file| (file.key, file.address, file.header.name()))));
-    let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
+    let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
     if !has_refused || !groups.is_empty() {
         for group in choose(groups, request, false, &Place::Backup, &mut plan) {
             let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
@@ -992,7 +934,7 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
             "it cannot be used; name the other namespaces with -n, or let the node cold-start, which empties a namespace that is in memory only",
         );
     }
-    let has_refused = plan.refusals.iter().any(|problem| problem.code != Code::WritableByOthers);
+    let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
     let is_of_backup = |name: &&String| !is_used_name(published_name(name));
     let left: Vec<&String> = listing.leftovers.sweep.iter().filter(is_of_backup).collect();
     if let Some(first) = left.first().filter(|_| groups.is_empty() && !has_refused) {
@@ -1058,10 +1000,10 @@ fn plan_from_manifest(
     let own = listing.manifests.iter().filter(|record| record.manifest.as_ref() == Ok(manifest));
     let files = manifest.segments.iter().filter_map(|segment| {
         let record = records.get(&segment.key)?;
-        Some((record.name.as_str(), Owner { uid: record.uid, mode: record.mode }, Some(segment.uid)))
+        Some(FileAccess::of_file(record, segment.uid))
     });
-    let all = own.map(|record| (record.name.as_str(), record.owner, None)).chain(files);
-    check_files(listing.directory.as_ref(), &title, &request.caller, all, &mut plan.refusals);
+    let all = own.map(FileAccess::of_manifest).chain(files);
+    check_files(listing, &title, &request.caller, all, &mut plan.refusals);
     // What is there and cannot be read is refused for that.
     let unreadable: BTreeSet<Key> =
         listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
@@ -1161,8 +1103,8 @@ fn plan_without_manifest(
     let title = title_of(group);
     let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
     // A file's owner is the segment's here, and may write to it.
-    let owned = files.iter().map(|file| (file.name.as_str(), Owner { uid: file.uid, mode: file.mode }, Some(file.uid)));
-    check_files(listing.directory.as_ref(), &title, &request.caller, owned, &mut plan.refusals);
+    let owned = files.iter().map(|file| FileAccess::of_file(file, file.uid));
+    check_files(listing, &title, &request.caller, owned, &mut plan.refusals);
     if request.require_manifest && is_asmts {
         plan.refuse(
             Code::ManifestRequired,
@@ -1253,7 +1195,7 @@ fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
 }
 
 /// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
-fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, refusals: &mut Vec<Problem>) {
+fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, caller: &Caller, refusals: &mut Vec<Problem>) {
     let wanted: BTreeSet<(bool, u8)> =
         namespace.sources.iter().map(|source| (source.address.segment_type.is_index(), source.address.nsid)).collect();
     let named: BTreeSet<Key> = inventory
@@ -1270,8 +1212,11 @@ fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, 
             wanted.contains(&(segment.address.segment_type.is_index(), segment.address.nsid)) || named.contains(&segment.key())
         })
         .collect();
-    let Some(first) = in_the_way.first() else { return };
     let title = format!("namespace '{}'", namespace.name);
+    let (strangers, in_the_way): (Vec<&Segment>, Vec<&Segment>) =
+        in_the_way.into_iter().partition(|segment| is_strangers(segment, std::slice::from_ref(namespace), caller));
+    refusals.extend(strangers::in_the_way(inventory, &title, namespace, &strangers));
+    let Some(first) = in_the_way.first() else { return };
     if let Some(attached) = in_the_way.iter().find(|segment| segment.stat.attached_count > 0) {
         refusals.push(attached_problem(inventory, &title, &in_the_way, attached));
         return;

@@ -116,6 +116,9 @@ pub struct Caller {
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit each.
     pub capabilities: u64,
+    /// The user id that stands for all who are not in this user namespace, root of the machine among them; `None` where
+    /// it may be that of somebody who is.
+    pub unmapped_uid: Option<u32>,
 }
 
 /// What lets a process give files away.
@@ -130,13 +133,32 @@ impl Caller {
         let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
         let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
         // Without /proc: what a user commonly has.
-        Self { uid, groups, capabilities: bits.unwrap_or(if uid == 0 { u64::MAX } else { 0 }) }
+        Self { uid, groups, capabilities: bits.unwrap_or(if uid == 0 { u64::MAX } else { 0 }), unmapped_uid: unmapped_uid() }
     }
 
     /// Whether a file of his can get this owner and group.
     pub fn can_give_to(&self, uid: u32, gid: u32) -> bool {
         self.capabilities & 1 << CAP_CHOWN != 0 || uid == self.uid && self.groups.contains(&gid)
     }
+}
+
+/// See [`Caller::unmapped_uid`].
+fn unmapped_uid() -> Option<u32> {
+    let map = fs::read_to_string("/proc/thread-self/uid_map").ok()?;
+    let overflow = fs::read_to_string("/proc/sys/kernel/overflowuid").ok()?.trim().parse().ok()?;
+    (!is_mapped(overflow, &map)?).then_some(overflow)
+}
+
+/// Whether a user id is in a map of a user namespace: first id inside, first one outside, how many, on each line.
+fn is_mapped(uid: u32, map: &str) -> Option<bool> {
+    for line in map.lines() {
+        let mut fields = line.split_whitespace().map(str::parse::<u64>);
+        let (first, _, count) = (fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?);
+        if (first..first.saturating_add(count)).contains(&u64::from(uid)) {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 #[cfg(test)]
@@ -186,10 +208,28 @@ mod tests {
 
     #[test]
     fn who_may_give_files_away() {
-        let user = Caller { uid: 7, groups: vec![8, 9], capabilities: 0 };
+        let user = Caller { uid: 7, groups: vec![8, 9], capabilities: 0, unmapped_uid: None };
         assert!(user.can_give_to(7, 9) && !user.can_give_to(7, 10) && !user.can_give_to(0, 8));
-        assert!(Caller { capabilities: 1, ..user }.can_give_to(0, 0));
-        assert!(!Caller { uid: 0, groups: vec![0], capabilities: 0 }.can_give_to(7, 0), "root, where it was taken away");
+        assert!(Caller { capabilities: 1, ..user.clone() }.can_give_to(0, 0));
+        assert!(!Caller { uid: 0, groups: vec![0], ..user.clone() }.can_give_to(7, 0), "root, where it was taken away");
         assert!(Caller::own().groups.contains(&rustix::process::getegid().as_raw()));
+    }
+
+    #[test]
+    fn who_is_not_in_a_user_namespace_is_told_from_who_is() {
+        let whole = "         0          0 4294967295\n";
+        let own = "         0       1000          1\n";
+        let with_range = "0 1000 1\n1 100000 65536\n";
+        for (uid, map, expected) in [
+            (65534, whole, Some(true)),
+            (65534, own, Some(false)),
+            (0, own, Some(true)),
+            (65534, with_range, Some(true)),
+            (65537, with_range, Some(false)),
+            (65534, "", Some(false)),
+            (65534, "no map", None),
+        ] {
+            assert_eq!(is_mapped(uid, map), expected, "{uid} {map}");
+        }
     }
 }

@@ -272,8 +272,14 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate
     let is_own = |segment: &&Segment| is_listed(segment, run, journal, place) || unlisted == [segment.stat.shmid];
     let (mut is_needed, mut is_kept) = (false, false);
     for keys in &head.namespaces {
-        let there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
+        let mut there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
         let own: Vec<&Segment> = there.iter().copied().filter(is_own).collect();
+        // Who is neither root, nor this user, nor the segments' owner is no server of theirs.
+        let caller = rustix::process::geteuid().as_raw();
+        there.retain(|segment| {
+            let maker = segment.stat.creator_uid;
+            maker == 0 || maker == caller || own.iter().any(|own| own.stat.uid == maker)
+        });
         let note = |what: &str| {
             let text = format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len());
             control.note("recovered", text);

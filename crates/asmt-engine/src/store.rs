@@ -1,17 +1,18 @@
 //! A backup directory: what is in it, reading from it, and staging files in it.
 //!
-//! Promise: the directory is opened once and everything is done relative to it; only regular files with one link are
-//! read, and no symbolic link is followed; files are 0600 from their creation; nothing is called part of a backup
-//! while it is staged. Must never: remove the directory, or a file that asmt did not make.
+//! Promise: the directory is opened once and everything is done relative to it; only regular files are read, and no
+//! symbolic link is followed; files are 0600 from their creation; nothing is called part of a backup while it is
+//! staged. Must never: remove the directory, or a file that asmt did not make.
 //!
 //! Names in the directory: `<key>.dat[.gz]` (ASMT's, and ours), `asmt-manifest-<instance>-<namespace>.json`,
-//! `.asmt-tmp.<run>.<name>` (staged by a run) and `.asmt-run.<run>` (its journal while it publishes). Neither ASMT
-//! 2.2.1 nor we take the last two for a backup. `<run>` names boot, process and its start, so that the leftovers of a
+//! `.asmt-tmp.<run>.<name>` (staged by a run), `.asmt-run.<run>` (its journal while it publishes) and the locks of
+//! `store/lock.rs`. Neither ASMT 2.2.1 nor we take any of the last three for a backup. `<run>` names boot, process and its start, so that the leftovers of a
 //! dead run are told from the work of a live one.
 
 use crate::codec::MemberDecoder;
 use crate::durable;
 use crate::error::{Code, Error, Problem, Result};
+use crate::facts::directory::PathStep;
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name,
     is_manifest_name, manifest_name,
@@ -22,7 +23,7 @@ use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_na
 use crate::sysv::DataFinder;
 use crate::tmpfiles;
 use crate::used::{Used, is_used_name};
-use rustix::fs::{self, AtFlags, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RawDir, RenameFlags};
+use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,14 @@ use std::ffi::OsStr;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+mod abilities;
+mod above;
+mod lock;
+
+pub use lock::{LOCK_NAME, MARKS_LOCK_NAME, MarksLock};
 
 /// Alignment of buffers, offsets and lengths for direct I/O. A device that asks for more gets buffered I/O.
 const ALIGNMENT: usize = SECTOR_BYTES as usize;
@@ -55,6 +63,19 @@ pub struct Store {
     path: PathBuf,
     /// Whether its lock is held, and the file system keeps it.
     is_locked: AtomicBool,
+    /// The file that is locked, where the directory itself will not do.
+    lock_file: Mutex<Option<lock::LockFile>>,
+    /// How files get their names here: an [`abilities::Naming`].
+    naming: AtomicU8,
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let held = std::mem::take(self.lock_file.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        if let Some(held) = held {
+            self.remove_lock(&held);
+        }
+    }
 }
 
 /// The directory itself: who may write in it, and whether it outlives a reboot.
@@ -64,8 +85,12 @@ pub struct DirectoryRecord {
     pub path: String,
     /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
     pub owner: Option<Owner>,
+    /// Whether it has the sticky bit: many users write there.
+    pub is_sticky: bool,
     /// Why it is empty after a reboot, if it is.
     pub volatile: Option<Volatile>,
+    /// The directories by which its path is reached, as far as others than root may change them.
+    pub above: Vec<PathStep>,
 }
 
 /// Why a directory is empty after a reboot.
@@ -111,6 +136,8 @@ pub struct FileRecord {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
+    /// How many names it has, here and elsewhere.
+    pub link_count: u64,
     /// When it was last written, milliseconds since 1970.
     pub modified_ms: u64,
     /// What the segment's first bytes say.
@@ -124,6 +151,8 @@ pub struct ManifestRecord {
     pub name: String,
     /// Whose it is.
     pub owner: Owner,
+    /// How many names it has, here and elsewhere.
+    pub link_count: u64,
     /// What it says.
     pub manifest: std::result::Result<Manifest, ManifestError>,
 }
@@ -143,6 +172,8 @@ pub struct Listing {
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
     pub leftovers: Leftovers,
+    /// Whether something is in the directory that bears no name of asmt's or ASMT's.
+    pub has_other_names: bool,
 }
 
 /// What dead runs of asmt left in a directory.
@@ -206,11 +237,6 @@ pub fn published_name(name: &str) -> &str {
 /// A mark of use: its name, and what it says or why it cannot be read.
 pub type MarkRecord = (String, std::result::Result<Used, String>);
 
-/// The lock of the marks; released when dropped.
-pub struct MarksLock {
-    _file: Option<OwnedFd>,
-}
-
 /// How a directory is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
@@ -231,7 +257,13 @@ impl Store {
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => Ok(Self { directory, path: path.to_owned(), is_locked: AtomicBool::new(false) }),
+            Ok(directory) => Ok(Self {
+                directory,
+                path: path.to_owned(),
+                is_locked: AtomicBool::new(false),
+                lock_file: Mutex::new(None),
+                naming: AtomicU8::new(0),
+            }),
             Err(Errno::NOENT) => Err(Error::new(
                 Code::DirectoryMissing,
                 format!("no such directory: {}", path.display()),
@@ -260,7 +292,8 @@ impl Store {
             Err(error) if error.first().code == Code::DirectoryMissing => {
                 // Without a directory above it there is nothing to see: the backup says so when it makes it.
                 let parent = Self::open(parent_of(path)).and_then(|store| store.record_of(path.file_name())).ok();
-                parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, ..parent })
+                let above = if parent.is_some() { above::steps(None, path)? } else { Vec::new() };
+                parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, above, ..parent })
             }
             Err(error) => return Err(error),
         };
@@ -346,6 +379,7 @@ impl Store {
         Ok(DirectoryRecord {
             path: self.path.display().to_string(),
             owner: Some(owner_of(&stat)),
+            is_sticky: stat.st_mode & 0o1000 != 0,
             volatile: match VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind) {
                 Some((_, name)) => Some(Volatile::InMemory(name)),
                 None => {
@@ -353,6 +387,7 @@ impl Store {
                     tmpfiles::emptied_by(&name.map_or(place.clone(), |name| place.join(name)))?.map(Volatile::EmptiedAtBoot)
                 }
             },
+            above: above::steps(Some(&self.directory), &self.path)?,
         })
     }
 
@@ -369,30 +404,6 @@ impl Store {
 
     fn shown(&self, name: &str) -> String {
         self.path.join(name).display().to_string()
-    }
-
-    /// Locks the directory until the store is dropped.
-    ///
-    /// Errors: `another-asmt` if it is locked the other way.
-    pub fn lock(&self, lock: Lock) -> Result<()> {
-        let operation = match lock {
-            Lock::Shared => FlockOperation::NonBlockingLockShared,
-            Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
-        };
-        match fs::flock(&self.directory, operation) {
-            Ok(()) => {
-                self.is_locked.store(true, Ordering::Relaxed);
-                Ok(())
-            }
-            Err(Errno::WOULDBLOCK) => Err(Error::new(
-                Code::AnotherAsmt,
-                format!("another asmt is at work in {}", self.path.display()),
-                "wait for it to end, or use another directory",
-            )),
-            // Some network file systems have no locks; a run's names still tell live from dead, where its process can be seen.
-            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(()),
-            Err(error) => Err(Error::io("flock", self.path.display(), error)),
-        }
     }
 
     /// Names in the directory, as of [`names_of`].
@@ -429,6 +440,8 @@ impl Store {
                     Ok(manifest) => listing.manifests.push(manifest),
                     Err(problem) => listing.problems.push((name.clone(), problem)),
                 }
+            } else if !is_own_name(name) {
+                listing.has_other_names = true;
             }
         }
         listing.marks = self.marks_among(&names)?;
@@ -447,7 +460,8 @@ impl Store {
         let mut marks = Vec::new();
         for name in names.iter().filter(|name| is_used_name(name)) {
             let mark = match self.read_text(name, MAX_MARK_BYTES) {
-                Ok(Ok(text)) => text.0.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                Ok(Ok(found)) if found.is_open_elsewhere() => Err(found.why_open()),
+                Ok(Ok(found)) => found.text.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
                 Ok(Err(problem)) => Err(problem.message),
                 // It was listed, and is gone: what it said is not known.
                 Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it went away".to_owned()),
@@ -456,46 +470,6 @@ impl Store {
             marks.push((name.clone(), mark));
         }
         Ok(marks)
-    }
-
-    /// Locks the marks of the directory for this run alone, while they are read and written: for milliseconds, and
-    /// beside the shared lock that a restore or verification holds for as long as it takes.
-    ///
-    /// The lock is on the first manifest, or without one on the first segment file, that may be read at all: it stays
-    /// while a run holds the directory's own lock, and every run chooses the same one.
-    ///
-    /// Errors: `another-asmt` if another run does not let go of it; failed calls.
-    pub fn lock_marks(&self) -> Result<MarksLock> {
-        let names = self.names()?;
-        let manifests = names.iter().filter(|name| is_manifest_name(name));
-        let mut chosen = None;
-        for name in manifests.chain(names.iter().filter(|name| parse_file_name(name).is_some())) {
-            if let Ok(file) = self.open_file(name)? {
-                chosen = Some((name, file));
-                break;
-            }
-        }
-        let Some((name, file)) = chosen else { return Ok(MarksLock { _file: None }) };
-        let since = std::time::Instant::now();
-        loop {
-            match fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(MarksLock { _file: Some(file) }),
-                Err(Errno::WOULDBLOCK) if since.elapsed() < MARKS_PATIENCE => {
-                    std::thread::sleep(std::time::Duration::from_millis(20));
-                }
-                Err(Errno::WOULDBLOCK) => {
-                    return Err(Error::new(
-                        Code::AnotherAsmt,
-                        format!("another asmt holds the marks in {}", self.path.display()),
-                        "wait for it to end, then run it again",
-                    ));
-                }
-                Err(Errno::INTR) => {}
-                // As for the directory's own lock: some network file systems have none.
-                Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => return Ok(MarksLock { _file: None }),
-                Err(error) => return Err(Error::io("flock", self.shown(name), error)),
-            }
-        }
     }
 
     fn file_record(
@@ -524,6 +498,7 @@ impl Store {
             uid: stat.st_uid,
             gid: stat.st_gid,
             mode: stat.st_mode & 0o777,
+            link_count: link_count(&stat),
             modified_ms: modified_ms(&stat),
             header: Header::None,
         };
@@ -562,11 +537,14 @@ impl Store {
     }
 
     fn unsafe_file(&self, name: &str, what: &str) -> Problem {
-        let message = format!("{} is {what}, expected a regular file with one link", self.shown(name));
+        let message = format!("{} is {what}, expected a regular file", self.shown(name));
         Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name)
     }
 
-    /// Opens a file for reading if it is a regular file with one link. The inner error says what it is instead.
+    /// Opens a file for reading if it is a regular file. The inner error says what it is instead.
+    ///
+    /// It may have other names, in directories that others may enter, as hard-linked generations of a backup have:
+    /// what can be done by another name is decided by the file's own owner and mode, which the plan judges.
     fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
         let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
         // Not blocking: opening a FIFO would wait for its writer.
@@ -579,8 +557,7 @@ impl Store {
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         match FileType::from_raw_mode(stat.st_mode) {
-            FileType::RegularFile if stat.st_nlink == 1 => Ok(Ok(file)),
-            FileType::RegularFile => unsafe_file(&format!("a file with {} links", stat.st_nlink)),
+            FileType::RegularFile => Ok(Ok(file)),
             FileType::Directory => unsafe_file("a directory"),
             _ => unsafe_file("a FIFO or device"),
         }
@@ -588,7 +565,7 @@ impl Store {
 
     /// The inner error says why a file that bears a manifest's name must not be read.
     fn read_manifest(&self, name: &str) -> Result<std::result::Result<ManifestRecord, Problem>> {
-        let (text, owner) = match self.read_text(name, MAX_MANIFEST_BYTES)? {
+        let Text { text, owner, link_count } = match self.read_text(name, MAX_MANIFEST_BYTES)? {
             Ok(found) => found,
             Err(problem) => return Ok(Err(problem)),
         };
@@ -601,28 +578,28 @@ impl Store {
             let own_name = manifest_name(manifest.instance, &manifest.namespace);
             if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
         });
-        Ok(Ok(ManifestRecord { name: name.to_owned(), owner, manifest }))
+        Ok(Ok(ManifestRecord { name: name.to_owned(), owner, link_count, manifest }))
     }
 
     /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not begin like JSON.
-    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<(Option<String>, Owner), Problem>> {
+    fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Text, Problem>> {
         let file = match self.open_file(name)? {
             Ok(file) => file,
             Err(problem) => return Ok(Err(problem)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
-        let owner = owner_of(&stat);
+        let (owner, link_count) = (owner_of(&stat), link_count(&stat));
         let fail = |error| Error::io("read", self.shown(name), error);
         let mut first = [0];
         let begins = read_at_most(file.as_fd(), 0, &mut first, false).map_err(fail)? == 0 || first == *b"{";
         let length = stat.st_size.cast_unsigned();
         if length > most_bytes || !begins {
-            return Ok(Ok((None, owner)));
+            return Ok(Ok(Text { text: None, owner, link_count }));
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         let read = read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(fail)?;
         bytes.truncate(read);
-        Ok(Ok((String::from_utf8(bytes).ok(), owner)))
+        Ok(Ok(Text { text: String::from_utf8(bytes).ok(), owner, link_count }))
     }
 
     /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
@@ -659,7 +636,8 @@ impl Store {
             }
         }
         for name in &journals {
-            let text = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().and_then(|(text, _)| text);
+            let found = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().filter(|found| !found.is_open_elsewhere());
+            let text = found.and_then(|found| found.text);
             // A journal is renamed into place when it is whole; one that cannot be read is not ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
             self.judge_journal(&journal, &mut leftovers)?;
@@ -764,26 +742,6 @@ impl Store {
             other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
         };
         durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
-    }
-
-    /// Gives a staged file its final name, where nothing may be yet.
-    pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
-        match fs::renameat_with(&self.directory, temporary, &self.directory, name, RenameFlags::NOREPLACE) {
-            Ok(()) => Ok(()),
-            // A file system with no such rename: a link never replaces either.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                fs::linkat(&self.directory, temporary, &self.directory, name, AtFlags::empty())
-                    .map_err(|error| Error::io("link", self.shown(name), error))?;
-                fs::unlinkat(&self.directory, temporary, AtFlags::empty())
-                    .map_err(|error| Error::io("unlink", self.shown(temporary), error))
-            }
-            Err(Errno::EXIST) => Err(Error::new(
-                Code::BackupExists,
-                format!("{} came into being while the backup was made", self.shown(name)),
-                "find out who else writes to this directory",
-            )),
-            Err(error) => Err(Error::io("rename", self.shown(name), error)),
-        }
     }
 
     /// Whether files can be made in it, as far as permissions and the mount say.
@@ -924,6 +882,39 @@ fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<Strin
 /// The directory above a path.
 fn parent_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// What a small file says, and who may write it.
+struct Text {
+    /// `None` where it is none.
+    text: Option<String>,
+    owner: Owner,
+    link_count: u64,
+}
+
+impl Text {
+    /// Whether others may write to it by another name, wherever that is.
+    fn is_open_elsewhere(&self) -> bool {
+        let is_trusted = self.owner.uid == 0 || self.owner.uid == rustix::process::geteuid().as_raw();
+        self.link_count > 1 && !(is_trusted && self.owner.mode & 0o022 == 0)
+    }
+
+    fn why_open(&self) -> String {
+        let Owner { uid, mode } = self.owner;
+        format!("it has {} links, uid {uid} and mode {mode:04o}, so that others may write to it", self.link_count)
+    }
+}
+
+/// The count has another type on some architectures.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+fn link_count(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_nlink).unwrap_or(u64::MAX)
+}
+
+/// Whether a name in a backup directory is asmt's, but of no segment and no manifest.
+fn is_own_name(name: &str) -> bool {
+    let is_of_run = name.starts_with(TEMPORARY_PREFIX) || name.starts_with(JOURNAL_PREFIX);
+    is_of_run || is_used_name(name) || matches!(name, "." | ".." | LOCK_NAME | MARKS_LOCK_NAME)
 }
 
 fn owner_of(stat: &fs::Stat) -> Owner {

@@ -22,7 +22,7 @@ use crate::run::RunId;
 use crate::segment::{Encoding, Header, Key, NamespaceName, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
 use crate::sysv::{self, Access, Attachment, LastHand};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -239,6 +239,8 @@ fn stage_in(
 ) -> Result<(Vec<StagedNamespace>, u64, u64)> {
     let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
+    let owners: BTreeSet<(u32, u32)> = copies.iter().map(|copy| (copy.segment.stat.uid, copy.segment.stat.gid)).collect();
+    store.try_abilities(run, &owners.into_iter().collect::<Vec<_>>())?;
     let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, options, control)?;
     let data_bytes = copy_all(store, &jobs, options, control)?;
     let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;

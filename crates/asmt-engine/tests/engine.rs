@@ -47,7 +47,7 @@ fn plan_request() -> plan::Request {
         require_manifest: false,
         allow_volatile: false,
         allow_private_ipc: false,
-        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
+        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX, unmapped_uid: None },
         page_bytes: 4096,
     }
 }

@@ -4,6 +4,7 @@
 //! Must never: touch a segment, a file or the clock. All that a plan looks at is made up here.
 
 use asmt_engine::error::{Code, Kind, Problem, Remark};
+use asmt_engine::facts::directory::{PathStep, StepKind};
 use asmt_engine::format::{Chunk, Manifest, ManifestSegment, Surroundings, chunk_count, manifest_name};
 use asmt_engine::inventory::{Creator, Inventory, Segment};
 use asmt_engine::plan::{self, Plan, Request};
@@ -113,7 +114,10 @@ fn memory(made: Vec<Made>) -> Inventory {
 /// A directory /b of root's, mode 0700, with nothing in it.
 fn empty() -> Listing {
     let owner = Some(Owner { uid: 0, mode: 0o700 });
-    Listing { directory: Some(DirectoryRecord { path: "/b".to_owned(), owner, volatile: None }), ..Listing::default() }
+    Listing {
+        directory: Some(DirectoryRecord { path: "/b".to_owned(), owner, is_sticky: false, volatile: None, above: Vec::new() }),
+        ..Listing::default()
+    }
 }
 
 /// A directory with a file for each of these segments: base and si-meta plain, the rest compressed to 10,000 bytes.
@@ -136,6 +140,7 @@ fn directory(made: Vec<Made>) -> Listing {
             uid: 0,
             gid: 0,
             mode: 0o600,
+            link_count: 1,
             modified_ms: 0,
             header,
         });
@@ -176,7 +181,12 @@ fn committed(text: &str, instance: u8, made: Vec<Made>) -> Listing {
         segments: segments.collect(),
     };
     let owner = Owner { uid: 0, mode: 0o600 };
-    listing.manifests.push(ManifestRecord { name: manifest_name(instance, &name(text)), owner, manifest: Ok(manifest) });
+    listing.manifests.push(ManifestRecord {
+        name: manifest_name(instance, &name(text)),
+        owner,
+        link_count: 1,
+        manifest: Ok(manifest),
+    });
     listing
 }
 
@@ -196,7 +206,7 @@ fn request() -> Request {
         require_manifest: false,
         allow_volatile: false,
         allow_private_ipc: false,
-        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX },
+        caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX, unmapped_uid: None },
         page_bytes: 4096,
     }
 }
@@ -207,7 +217,7 @@ fn named(names: &[&str]) -> Request {
 
 /// Uid 7, who is in group 7 alone and may do nothing that others may not.
 fn user() -> Request {
-    Request { caller: Caller { uid: 7, groups: vec![7], capabilities: 0 }, ..request() }
+    Request { caller: Caller { uid: 7, groups: vec![7], capabilities: 0, unmapped_uid: None }, ..request() }
 }
 
 fn segment(memory: &mut Inventory, key: u32) -> &mut Segment {
@@ -293,6 +303,94 @@ fn a_refusal_that_two_plans_share_is_said_once() {
         ["of the directory", "a", "b"]
     );
     assert_eq!(joined.remarks.iter().map(|remark| remark.message.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+/// Makes a segment somebody's, who may have got it from somebody else.
+fn give(memory: &mut Inventory, keys: &[u32], maker: u32, uid: u32) {
+    for key in keys {
+        let stat = &mut segment(memory, *key).stat;
+        (stat.creator_uid, stat.uid, stat.gid) = (maker, uid, uid);
+    }
+}
+
+#[test]
+fn the_directories_above_are_judged_as_sshd_judges_them() {
+    let directory = |path: &str, uid, mode| PathStep { path: path.to_owned(), uid, mode, kind: StepKind::Directory };
+    let link = |uid, is_in_shared| PathStep { path: "/x/l".to_owned(), uid, mode: 0o777, kind: StepKind::Link { is_in_shared } };
+    let text = |rest: &str| vec![format!("path-writable-by-others: /b is reached through {rest}")];
+    let foreign = "directory /x, which belongs to uid 8, who can exchange what is in it; expected root or uid 7";
+    let open = |mode: &str| {
+        text(&format!(
+            "directory /x, which has mode {mode}: others than its owner can exchange what is in it; expected 0755, or the sticky bit"
+        ))
+    };
+    let cases = [
+        (directory("/x", 7, 0o755), vec![]),
+        (directory("/tmp", 0, 0o1777), vec![]),
+        (directory("/x", 7, 0o1777), vec![]),
+        (directory("/x", 8, 0o700), text(foreign)),
+        (directory("/x", 8, 0o1777), text(foreign)),
+        (directory("/x", 0, 0o775), open("0775")),
+        (directory("/x", 7, 0o757), open("0757")),
+        (link(8, false), vec![]),
+        (link(0, true), vec![]),
+        (link(7, true), vec![]),
+        (link(8, true), text("the link /x/l, which belongs to uid 8, who can exchange it; expected root or uid 7")),
+        // Root of the machine, seen from within a user namespace.
+        (directory("/x", 9, 0o755), vec![]),
+    ];
+    let caller = Caller { capabilities: 1, unmapped_uid: Some(9), ..user().caller };
+    let request = Request { caller, ..request() };
+    for (step, expected) in cases {
+        let with = |mut listing: Listing| {
+            listing.directory.as_mut().expect("a directory").above = vec![step.clone()];
+            listing
+        };
+        for refusals in [
+            plan::backup(&memory(whole()), &with(empty()), &request).refusals,
+            plan::verify(&with(committed("test", 0, whole())), &request).refusals,
+        ] {
+            let hints: String = refusals.iter().map(|problem| &*problem.hint).collect();
+            assert!(!hints.contains("chmod") && !hints.contains("chown"), "{hints}");
+            let plan = Plan::<u8> { namespaces: vec![], refusals, remarks: vec![] };
+            assert_eq!(refused(&plan), expected, "{step:?}");
+        }
+    }
+    assert!(Code::PathWritableByOthers.is_about_restoring(), "verify goes on to read");
+}
+
+#[test]
+fn a_hint_changes_no_directory_that_may_hold_more_than_the_backup() {
+    type Change = fn(&mut Listing);
+    let hints = |listing: &Listing| {
+        let verified = plan::verify(listing, &request()).refusals;
+        verified.into_iter().map(|problem| problem.hint).collect::<Vec<_>>()
+    };
+    let open = |mode: u32, change: Change| {
+        let mut listing = committed("test", 0, whole());
+        listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 0, mode });
+        file(&mut listing, STAGE).mode = 0o666;
+        change(&mut listing);
+        hints(&listing)
+    };
+    let changes: [(Change, bool); 3] = [
+        (|_| {}, true),
+        (|listing| listing.has_other_names = true, false),
+        (|listing| listing.directory.as_mut().expect("a directory").is_sticky = true, false),
+    ];
+    for (change, is_changed) in changes {
+        for (mode, command) in [(0o775, "chmod go-w /b"), (0o755, "chmod 0700 /b")] {
+            let hints = open(mode, change);
+            assert_eq!(hints[0].contains(command), is_changed, "{hints:?}");
+            assert!(is_changed || hints.iter().all(|hint| !hint.contains("chmod") && hint.contains("mkdir -m 0700 NEW")));
+        }
+    }
+    // A backup can go elsewhere.
+    let mut listing = empty();
+    listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 8, mode: 0o777 });
+    for problem in plan::backup(&memory(whole()), &listing, &request()).refusals {
+        assert!(problem.hint.starts_with("choose another directory"), "{}", problem.hint);
+    }
 }
 
 #[test]

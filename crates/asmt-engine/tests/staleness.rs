@@ -162,6 +162,7 @@ impl Case {
         let record = |manifest: &Manifest| ManifestRecord {
             name: format!("asmt-manifest-0-{}.json", manifest.namespace),
             owner: Owner { uid: 0, mode: 0o600 },
+            link_count: 1,
             manifest: Ok(manifest.clone()),
         };
         let file = |(_, key): &(&str, u32)| FileRecord {
@@ -176,6 +177,7 @@ impl Case {
             uid: 0,
             gid: 0,
             mode: 0o600,
+            link_count: 1,
             modified_ms: MADE_MS,
             header: Header::None,
         };

@@ -10,10 +10,11 @@ use asmt_engine::progress::Control;
 use asmt_engine::run::RunId;
 use asmt_engine::segment::{Encoding, Header, Key, NamespaceName};
 use asmt_engine::store::{
-    Buffer, InFile, Interrupted, Journal, JournalNamespace, Leftovers, Lock, Store, Volatile, names_of, published_name,
+    Buffer, InFile, Interrupted, Journal, JournalNamespace, LOCK_NAME, Leftovers, Lock, MARKS_LOCK_NAME, Store, Volatile,
+    names_of, published_name,
 };
 use asmt_engine::used::{Identity, Used};
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, File, OpenOptions, Permissions};
@@ -262,14 +263,10 @@ fn a_header_that_cannot_be_inflated_is_unreadable() {
 #[test]
 fn what_is_wrong_with_a_file_is_said_of_that_file_alone() {
     type Make = fn(&Path);
-    let cases: [(&str, Code, &str, Make); 7] = [
+    let cases: [(&str, Code, &str, Make); 6] = [
         ("ae001100.dat", Code::UnsafeFile, "is a symbolic link", |path| {
             fs::write(path.with_extension("txt"), "elsewhere").expect("a file");
             symlink(path.with_extension("txt"), path).expect("a link");
-        }),
-        ("ae001100.dat", Code::UnsafeFile, "is a file with 2 links", |path| {
-            fs::write(path, "twice").expect("a file");
-            fs::hard_link(path, path.with_extension("txt")).expect("a link");
         }),
         ("ae001100.dat.gz", Code::UnsafeFile, "is a directory", |path| fs::create_dir(path).expect("a directory")),
         ("asmt-manifest-0-test.json", Code::UnsafeFile, "is a FIFO or device", |path| {
@@ -298,6 +295,41 @@ fn what_is_wrong_with_a_file_is_said_of_that_file_alone() {
         // It is not opened to be read either; whether contents are damaged is for others to say.
         let read = without_capabilities(|| code_of(root.store().read(name, 3, false)));
         assert_eq!(read, Some(code).filter(|code| *code != Code::ContentDamaged), "{text}");
+    }
+}
+
+#[test]
+fn other_names_of_a_file_are_counted_and_not_judged() {
+    let root = Root::new();
+    for (name, bytes) in [("ae001100.dat", noise(SECTOR)), ("asmt-manifest-0-test.json", manifest("test").into_bytes())] {
+        root.write(name, bytes);
+        fs::hard_link(root.path(name), root.path(&format!("{name}.daily"))).expect("a link");
+    }
+    let listing = root.store().list().expect("a listing");
+    assert_eq!((listing.files[0].link_count, listing.manifests[0].link_count, &listing.problems), (2, 2, &vec![]));
+    assert!(listing.has_other_names);
+    root.store().read("ae001100.dat", SECTOR as u64, false).expect("it is read");
+}
+
+#[test]
+fn a_mark_or_journal_that_others_may_write_by_another_name_says_nothing() {
+    let used = serde_json::to_string(&Used::new(&Identity { made_ms: 7, boot_id: None, files: None })).expect("text");
+    let name = "asmt-used-0-test.json";
+    for (mode, link, is_read) in [(0o600, false, true), (0o666, false, true), (0o644, true, true), (0o666, true, false)] {
+        let root = Root::new();
+        root.write(name, &used);
+        let stage = root.write("ae001100.dat", noise(SECTOR));
+        journal(&root, DEAD, &[("half", &[("ae001100.dat", stage), ("ae001000.dat", 1)])]);
+        let journal = format!(".asmt-run.{DEAD}");
+        for name in [name, &journal] {
+            fs::set_permissions(root.path(name), Permissions::from_mode(mode)).expect("a mode");
+            if link {
+                fs::hard_link(root.path(name), root.path(&format!("{name}.other"))).expect("a link");
+            }
+        }
+        let listing = root.store().list().expect("a listing");
+        assert_eq!(listing.marks[0].1.is_ok(), is_read, "{mode:o} {link}: {:?}", listing.marks);
+        assert_eq!(listing.leftovers.sweep.contains(&"ae001100.dat".to_owned()), is_read, "{mode:o} {link}");
     }
 }
 
@@ -583,6 +615,190 @@ fn writers_are_alone_and_readers_are_not() {
     root.store().lock(Exclusive).expect("all are gone with their stores");
 }
 
+/// Runs as a user that is nobody here; only root can.
+fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: u32 = 65_534;
+    let run = || {
+        // SAFETY: plain numbers, and no groups; past the C library it changes this thread alone.
+        let mut outcome = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<u32>()) };
+        // SAFETY: as above.
+        outcome |= unsafe { libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY) };
+        // SAFETY: as above.
+        outcome |= unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+        assert_eq!(outcome, 0, "needs root: {}", std::io::Error::last_os_error());
+        test()
+    };
+    std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Opens a directory or file and holds a lock on it, as anybody can who may open it.
+fn hold(path: &Path, operation: FlockOperation) -> Option<File> {
+    let file = File::open(path).ok()?;
+    flock(&file, operation).ok().map(|()| file)
+}
+
+#[test]
+fn a_lock_that_anybody_can_hold_keeps_nobody_out_and_one_of_asmts_does() {
+    use Lock::{Exclusive, Shared};
+    for mode in [0o755, 0o744, 0o750] {
+        let root = Root::new();
+        fs::set_permissions(&root.0, Permissions::from_mode(mode)).expect("a mode");
+        for lock in [Shared, Exclusive] {
+            for strangers in [FlockOperation::NonBlockingLockShared, FlockOperation::NonBlockingLockExclusive] {
+                let _held = hold(&root.0, strangers).expect("a lock");
+                root.store().lock(lock).expect("nobody keeps it out");
+            }
+        }
+        assert_eq!(root.names()[2..], [] as [&str; 0], "no lock is left behind");
+        for (first, second, is_free) in
+            [(Shared, Shared, true), (Shared, Exclusive, false), (Exclusive, Shared, false), (Exclusive, Exclusive, false)]
+        {
+            let holder = root.store();
+            holder.lock(first).expect("a lock");
+            let file = root.path(LOCK_NAME);
+            assert_eq!(fs::metadata(&file).expect("a lock").mode() & 0o7777, 0o600);
+            assert_eq!(code_of(root.store().lock(second)), (!is_free).then_some(Code::AnotherAsmt), "{first:?} {second:?}");
+            // The mode may change while it is held.
+            fs::set_permissions(&root.0, Permissions::from_mode(0o700)).expect("a mode");
+            assert_eq!(code_of(root.store().lock(second)), (!is_free).then_some(Code::AnotherAsmt), "{first:?} {second:?}");
+            fs::set_permissions(&root.0, Permissions::from_mode(mode)).expect("a mode");
+            assert!(file.exists(), "it is held");
+        }
+        assert_eq!(root.names()[2..], [] as [&str; 0]);
+        // What a killed run has left is used, and then removed.
+        root.write(LOCK_NAME, "");
+        root.store().lock(Exclusive).expect("a lock");
+        assert_eq!(root.names()[2..], [] as [&str; 0]);
+    }
+}
+
+#[test]
+fn who_may_only_read_the_directory_cannot_keep_its_owner_out() {
+    let root = Root::new();
+    // Root's own files are closed to nobody here; only of other users can that be seen.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    fs::set_permissions(&root.0, Permissions::from_mode(0o755)).expect("a mode");
+    let verifier = as_nobody(|| {
+        let store = root.store();
+        store.lock(Lock::Shared).map(|()| store)
+    });
+    let verifier = verifier.expect("he may read it");
+    let owner = root.store();
+    owner.lock(Lock::Exclusive).expect("nobody keeps it out");
+    let denied = as_nobody(|| hold(&root.path(LOCK_NAME), FlockOperation::NonBlockingLockShared).is_none());
+    assert!(denied, "the lock is closed to others");
+    let second = as_nobody(|| code_of(root.store().lock(Lock::Shared)));
+    assert_eq!(second, None, "two readers without the lock share the directory's");
+    drop((verifier, owner));
+    let owner = root.store();
+    owner.lock(Lock::Exclusive).expect("a lock");
+    assert_eq!(as_nobody(|| code_of(root.store().lock(Lock::Shared))), Some(Code::AnotherAsmt), "a backup is at work");
+}
+
+#[test]
+fn what_is_no_file_in_the_place_of_the_lock_is_refused_and_never_waited_for() {
+    let root = Root::new();
+    fs::set_permissions(&root.0, Permissions::from_mode(0o755)).expect("a mode");
+    let plants: [fn(&Path); 3] = [
+        |path| symlink("/etc/passwd", path).expect("a link"),
+        |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR, 0).expect("a FIFO"),
+        |path| fs::create_dir(path).expect("a directory"),
+    ];
+    for plant in plants {
+        plant(&root.path(LOCK_NAME));
+        assert_eq!(code_of(root.store().lock(Lock::Exclusive)), Some(Code::UnsafeFile));
+        let _ = fs::remove_file(root.path(LOCK_NAME)).or_else(|_| fs::remove_dir(root.path(LOCK_NAME)));
+    }
+}
+
+#[test]
+fn a_read_only_file_system_is_read_whoever_holds_the_directory() {
+    let root = Root::new();
+    with_mounted("tmpfs", "mode=0755", &root.0, || {
+        root.write("ae001100.dat", noise(SECTOR));
+        let path = CString::new(root.0.as_os_str().as_bytes()).expect("a path");
+        // SAFETY: text that outlives the call, or null where none is asked for.
+        let outcome = unsafe {
+            libc::mount(std::ptr::null(), path.as_ptr(), std::ptr::null(), libc::MS_REMOUNT | libc::MS_RDONLY, std::ptr::null())
+        };
+        assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
+        let _held = hold(&root.0, FlockOperation::NonBlockingLockExclusive).expect("a lock");
+        root.store().lock(Lock::Shared).expect("nobody can be at work here");
+        drop(root.store().lock_marks().expect("nothing to write, nothing to lock"));
+    });
+}
+
+#[test]
+fn marks_are_locked_by_what_others_cannot_open() {
+    let root = Root::new();
+    fs::set_permissions(&root.0, Permissions::from_mode(0o755)).expect("a mode");
+    root.write("asmt-manifest-0-a.json", manifest("a"));
+    root.write("ae001100.dat", noise(SECTOR));
+    let mode = |name: &str, mode| fs::set_permissions(root.path(name), Permissions::from_mode(mode)).expect("a mode");
+    let is_held = |name: &str| hold(&root.path(name), FlockOperation::NonBlockingLockExclusive).is_none();
+    mode("asmt-manifest-0-a.json", 0o600);
+    mode("ae001100.dat", 0o600);
+    let store = root.store();
+    let held = store.lock_marks().expect("a lock");
+    assert!(is_held("asmt-manifest-0-a.json"));
+    drop(held);
+    // Anybody could hold these for ever.
+    mode("asmt-manifest-0-a.json", 0o644);
+    let held = store.lock_marks().expect("a lock");
+    assert!(is_held("ae001100.dat") && !is_held("asmt-manifest-0-a.json"));
+    drop(held);
+    mode("ae001100.dat", 0o640);
+    let strangers: Vec<_> = ["asmt-manifest-0-a.json", "ae001100.dat"]
+        .map(|name| hold(&root.path(name), FlockOperation::NonBlockingLockExclusive).expect("a lock"))
+        .into();
+    let held = store.lock_marks().expect("a lock");
+    assert!(is_held(MARKS_LOCK_NAME));
+    assert_eq!(fs::metadata(root.path(MARKS_LOCK_NAME)).expect("a lock").mode() & 0o7777, 0o600);
+    drop((held, strangers));
+    assert!(!root.path(MARKS_LOCK_NAME).exists(), "no lock is left behind");
+    // Where nobody else may enter, any file will do.
+    fs::set_permissions(&root.0, Permissions::from_mode(0o700)).expect("a mode");
+    let _held = store.lock_marks().expect("a lock");
+    assert!(is_held("asmt-manifest-0-a.json"));
+}
+
+#[test]
+fn who_can_exchange_a_directory_on_the_path_is_found_as_the_kernel_resolves_it() {
+    let root = Root::new();
+    let (open, sticky, backup) = (root.path("open"), root.path("sticky"), root.path("open/b"));
+    for path in [&open, &sticky, &backup] {
+        fs::create_dir(path).expect("a directory");
+    }
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).expect("a mode");
+    mode(&open, 0o775);
+    mode(&sticky, 0o1777);
+    symlink(&backup, sticky.join("link")).expect("a link");
+    symlink("../sticky/link", root.path("far")).expect("a link");
+    let root_text = root.0.display().to_string();
+    let of = |path: &Path| {
+        let listing = Store::look(path).expect("a look");
+        let above = listing.directory.expect("a directory").above.into_iter();
+        let of_test = above.filter(|step| step.path.starts_with(&format!("{root_text}/")));
+        let mut steps: Vec<(String, u32)> =
+            of_test.map(|step| (step.path[root_text.len()..].to_owned(), step.mode & 0o1777)).collect();
+        steps.sort();
+        steps
+    };
+    let step = |path: &str, mode| (path.to_owned(), mode);
+    assert_eq!(of(&backup), [step("/open", 0o775)]);
+    assert_eq!(of(&open.join("missing")), [step("/open", 0o775)], "where it would be made");
+    assert_eq!(of(&sticky.join("../open/b")), [step("/open", 0o775), step("/sticky", 0o1777)]);
+    let linked = [step("/open", 0o775), step("/sticky", 0o1777), step("/sticky/link", 0o777)];
+    assert_eq!(of(&sticky.join("link")), linked);
+    assert_eq!(of(&root.path("open/../sticky/../sticky/link/.")), linked);
+    mode(&open, 0o755);
+    assert_eq!(of(&backup), []);
+    symlink("loop", root.path("loop")).expect("a link");
+    assert!(Store::look(&root.path("loop")).is_err());
+}
+
 #[test]
 fn a_directory_that_was_moved_is_not_taken_for_the_one_at_its_path() {
     let root = Root::new();
@@ -647,6 +863,23 @@ fn a_staged_file_is_closed_to_others_and_never_replaces_one() {
     assert!(store.check_alive("link").is_err() && store.check_alive("missing").is_err());
     fs::set_permissions(root.path("ae001001.dat"), Permissions::from_mode(0o000)).expect("closed");
     without_capabilities(|| root.store().check_alive("ae001001.dat")).expect("given away: another file will answer");
+}
+
+#[test]
+fn what_a_file_system_can_do_is_tried_and_nothing_is_left() {
+    let root = Root::new();
+    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    store.try_abilities(&run, &[]).expect("it keeps modes and has a rename that replaces nothing");
+    let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    store.try_abilities(&run, &[(uid, gid)]).expect("its own");
+    let given = without_capabilities(|| store.try_abilities(&run, &[(uid, gid), (uid + 1, gid)]));
+    let error = given.expect_err("nobody gives it away");
+    assert_eq!(error.first().code, Code::ModesNotKept, "{error}");
+    assert_eq!(root.names()[2..], [] as [&str; 0]);
+    // A name that is taken stays whose it is.
+    root.write("ae001000.dat", "somebody else's");
+    let file = store.create(&run, "ae001000.dat").expect("a file");
+    assert_eq!(code_of(store.publish(file.temporary(), "ae001000.dat")), Some(Code::BackupExists));
 }
 
 #[test]

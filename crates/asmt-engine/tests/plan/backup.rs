@@ -709,3 +709,128 @@ fn a_segment_that_comes_or_goes_between_two_looks_fails_the_backup() {
         }
     }
 }
+
+#[test]
+fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_be_of() {
+    type Change = fn(&mut Inventory);
+    fn add(found: &mut Inventory, made: Vec<Made>, maker: u32, uid: u32) {
+        let keys: Vec<u32> = made.iter().map(|(key, _)| *key).collect();
+        let mut others = memory(made);
+        others.segments.values_mut().zip(90..).for_each(|(segment, shmid)| segment.stat.shmid = shmid);
+        give(&mut others, &keys, maker, uid);
+        found.segments.extend(others.segments);
+    }
+    let left = |made_by: &str, title: &str| {
+        format!(
+            "foreign-segments: left out, as made by {made_by}; {title} is of no namespace of the server's, which is another user's"
+        )
+    };
+    let nsid_1 = "nsid 1 (no name)";
+    let without_index = || [index("test", 0, 1, 2), data("test", 0, 5, 2)].concat();
+    // The server is root, or uid 7; the stranger is uid 8.
+    /// What is planted; the namespaces that are planned all the same; remarks and refusals.
+    type Planted<'a> = (Change, &'a [&'a str], Vec<String>, Vec<String>);
+    let cases: [Planted<'_>; _] = [
+        (|_| {}, &["test"], vec![], vec![]),
+        // Planted beside the index, and given away to root or to the server.
+        (|found| add(found, vec![(SI_STAGE + 7, Header::None)], 8, 8), &["test"], vec![left("uid 8: a2001107 (shmid 90)", nsid_1)], vec![]),
+        (|found| add(found, vec![(SI_STAGE + 7, Header::None)], 8, 0), &["test"], vec![left("uid 8: a2001107 (shmid 90)", nsid_1)], vec![]),
+        (
+            |found| add(found, vec![(SI_STAGE + 7, Header::None)], 8, 7),
+            &["test"],
+            vec![left("uid 7 and uid 8: a2001107 (shmid 90)", nsid_1)],
+            vec![],
+        ),
+        (
+            |found| add(found, vec![(META, Header::SiMeta(SiMetaHeader { stage_count: 1 })), (SI_STAGE, Header::None)], 8, 8),
+            &["test"],
+            vec![left("uid 8: a2001000 (shmid 90), a2001100 (shmid 91)", nsid_1)],
+            vec![],
+        ),
+        // Alone, attached or not, of any nsid.
+        (
+            |found| {
+                add(found, vec![(0xae00_9100, Header::None)], 8, 8);
+                segment(found, 0xae00_9100).stat.attached_count = 1;
+            },
+            &["test"],
+            vec![left("uid 8: ae009100 (shmid 90)", "nsid 9 (no name)")],
+            vec![],
+        ),
+        // A stripe that bears the server's name, or another one.
+        (|found| add(found, data("test", 0, 9, 1), 8, 8), &["test"], vec![], vec![]),
+        (
+            |found| add(found, data("cache", 0, 9, 2).split_off(1), 8, 8),
+            &["test"],
+            vec![left("uid 8: ad009001 (shmid 90)", "namespace 'cache'")],
+            vec![],
+        ),
+        // What is whole may be a namespace by itself, and so may be what has a base.
+        (|found| add(found, index("other", 0, 9, 1), 8, 8), &["test", "other"], vec![], vec![]),
+        (
+            |found| add(found, index("other", 0, 9, 1).split_off(1), 8, 8),
+            &["test"],
+            vec![left("uid 8: ae009001 (shmid 90), ae009100 (shmid 91)", "nsid 9 (no name)")],
+            vec![],
+        ),
+        (
+            |found| {
+                let base = index("other", 0, 9, 1).into_iter().take(1);
+                add(found, base.collect(), 8, 8);
+            },
+            &["test", "other"],
+            vec![],
+            vec![
+                "segments-incomplete: namespace 'other': treex (pi-treex, low 001) is missing".to_owned(),
+                "segments-incomplete: namespace 'other': 1 of 1 primary stages counted by base missing, the first is stage 0 (low \
+                 100)"
+                    .to_owned(),
+            ],
+        ),
+    ];
+    let two_owners = |own: &str, other: &str| {
+        format!(
+            "foreign-segments: namespace 'test': segments under this name were made by {own}, and others by {other}; expected one \
+             owner"
+        )
+    };
+    for (change, chosen, remarks, refusals) in cases {
+        for server in [0, 7] {
+            let mut found = memory(without_index());
+            let keys: Vec<u32> = found.segments.keys().map(|key| key.0).collect();
+            // Restored by root, given to the server, and base made by the server itself.
+            give(&mut found, &keys, 0, server);
+            give(&mut found, &[BASE, TREEX], server, server);
+            change(&mut found);
+            let plan = plan::backup(&found, &empty(), &request());
+            let names: Vec<&str> = plan.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
+            let has_namesake = found.segments.contains_key(&Key(0xad00_9000));
+            if has_namesake && server == 7 {
+                // Nobody can tell which of them is the server's; and the rest goes on by name.
+                assert_eq!(refused(&plan), [two_owners("uid 7", "uid 8"), two_owners("uid 8", "uid 7")]);
+                continue;
+            }
+            let remarks =
+                if has_namesake { vec![left("uid 8: ad009000 (shmid 90)", "namespace 'test'")] } else { remarks.clone() };
+            assert_eq!((names, remarked(&plan), refused(&plan)), (chosen.to_vec(), remarks, refusals.clone()), "{server}");
+            let named = plan::backup(&found, &empty(), &named(&["test"]));
+            assert_eq!(refused(&named), [] as [&str; 0], "{server}");
+            assert_eq!(named.namespaces[0].copies.len(), 6, "what a stranger has planted is not among them");
+        }
+    }
+}
+
+#[test]
+fn a_base_that_somebody_else_has_made_vouches_for_nothing() {
+    // The server has crashed, so that its base is gone; somebody makes one that fits.
+    for (server, maker, uid) in [(0, 8, 8), (0, 8, 0), (7, 8, 8), (7, 8, 7)] {
+        let mut found = memory(index("test", 0, 1, 2));
+        let keys: Vec<u32> = found.segments.keys().map(|key| key.0).collect();
+        give(&mut found, &keys, server, server);
+        give(&mut found, &[BASE], maker, uid);
+        for request in [request(), named(&["test"])] {
+            let plan = plan::backup(&found, &empty(), &request);
+            assert!(plan.check().is_err(), "{server} {maker} {uid}: {plan:?}");
+        }
+    }
+}

@@ -819,3 +819,82 @@ fn a_source_is_as_many_units_of_work_as_it_has_chunks_and_a_stream_is_one() {
         assert_eq!(plan::work_units(&plain), expected, "{size_bytes}");
     }
 }
+
+#[test]
+fn strangers_segments_in_the_way_are_named_with_their_maker() {
+    let listing = committed("test", 0, whole());
+    let text = |count: u32, first: &str, attached: &str| {
+        format!(
+            "foreign-segments: namespace 'test': {count} segments in its place were made by uid 8, the first is {first}{attached}; \
+             expected none: the backup is of uid 0"
+        )
+    };
+    let plan = |change: fn(&mut Inventory)| {
+        let mut found = memory(vec![(STAGE, Header::None), (STRIPE_1, Header::Unreadable)]);
+        give(&mut found, &[STAGE, STRIPE_1], 8, 0);
+        change(&mut found);
+        let plan = plan::restore(&listing, &found, &request());
+        (refused(&plan), plan.refusals.into_iter().map(|problem| problem.hint).collect::<Vec<_>>())
+    };
+    let remove = "remove exactly these, then run it again: ipcrm -m 1 -m 2";
+    let (found, hints) = plan(|_| {});
+    assert_eq!(found, [text(2, "ad005001 (shmid 1)", "")]);
+    assert_eq!(hints, [format!("if the server does not run as uid 8 by now, {remove}")]);
+    let asked =
+        format!("find out what uid 8 does with them (ipcs -m -p); if it is neither the server nor an asmt at work, {remove}");
+    for creator in [Creator::Unseen, Creator::Alive { pid: 9, command: "asd".to_owned() }] {
+        let mut found = memory(vec![(STAGE, Header::None), (STRIPE_1, Header::Unreadable)]);
+        give(&mut found, &[STAGE, STRIPE_1], 8, 8);
+        segment(&mut found, STAGE).creator = creator;
+        assert_eq!(plan::restore(&listing, &found, &request()).refusals[0].hint, asked);
+    }
+    let (found, hints) = plan(|found| segment(found, STAGE).stat.attached_count = 1);
+    assert_eq!(found, [text(2, "ad005001 (shmid 1)", ", attached by a process that cannot be seen from here")]);
+    assert_eq!(hints, [asked]);
+    // Beside the server's own, each is said, and each with its own.
+    let (found, hints) = plan(|found| give(found, &[STAGE], 0, 0));
+    assert!(
+        found[0] == text(1, "ad005001 (shmid 1)", "") && found[1].starts_with("segments-exist: namespace 'test': 1 segments")
+    );
+    assert!(hints[0].ends_with("ipcrm -m 1") && hints[1].ends_with("ipcrm -m 2"), "{hints:?}");
+    // The caller's own, and those of the backup's owner, are no strangers'.
+    let (found, _) = plan(|found| give(found, &[STAGE, STRIPE_1], 0, 8));
+    assert!(found[0].starts_with("segments-exist"), "{found:?}");
+}
+
+#[test]
+fn another_name_of_a_file_counts_where_others_may_write_by_it() {
+    type Change = fn(&mut Listing);
+    let writable = |file: &str, uid: u32, mode: &str| {
+        format!(
+            "writable-by-others: namespace 'test': others may have written to 1 of its files, the first is {file} (uid {uid}, mode \
+             {mode}), by another name of it: it has 2 links"
+        )
+    };
+    let cases: [(Change, Option<String>); 6] = [
+        (|listing| listing.files.iter_mut().for_each(|file| file.link_count = 3), None),
+        (|listing| listing.manifests[0].link_count = 2, None),
+        (|listing| (file(listing, STAGE).link_count, file(listing, STAGE).mode) = (2, 0o644), None),
+        (
+            |listing| (file(listing, STAGE).link_count, file(listing, STAGE).mode) = (2, 0o620),
+            Some(writable("ae001100.dat.gz", 0, "0620")),
+        ),
+        (
+            |listing| (file(listing, STAGE).link_count, file(listing, STAGE).uid) = (2, 8),
+            Some(writable("ae001100.dat.gz", 8, "0600")),
+        ),
+        (
+            |listing| (listing.manifests[0].link_count, listing.manifests[0].owner.uid) = (2, 8),
+            Some(writable("asmt-manifest-0-test.json", 8, "0600")),
+        ),
+    ];
+    for (change, expected) in cases {
+        let mut listing = committed("test", 0, whole());
+        change(&mut listing);
+        let plan = plan::verify(&listing, &request());
+        assert_eq!(refused(&plan), expected.into_iter().collect::<Vec<_>>());
+        let hint =
+            "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links /b NEW";
+        assert!(plan.refusals.iter().all(|problem| problem.hint == hint), "{:?}", plan.refusals);
+    }
+}

@@ -1,0 +1,191 @@
+//! Who may change a backup: its directory, what leads to it, and its files.
+//!
+//! Promise: a backup that anybody but root, the caller and (of a file) the segment's owner could
+//! have written, or could exchange, is refused; no hint changes a directory that may hold anything
+//! but the backup. Must never: call the system.
+
+use crate::error::{Code, Problem};
+use crate::facts::directory::{PathStep, StepKind};
+use crate::run::Caller;
+use crate::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
+
+/// What a directory is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// A backup: another directory would do as well.
+    Write,
+    /// A restore or verification: the backup is in this one.
+    Read,
+}
+
+/// Permission bits of group and others: to write a file or directory, and to enter a directory.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const ENTERABLE_BY_OTHERS: u32 = 0o011;
+const STICKY: u32 = 0o1000;
+
+/// A file of a backup, and who may write it.
+pub(super) struct FileAccess<'f> {
+    name: &'f str,
+    owner: Owner,
+    link_count: u64,
+    /// Owner of its segment; none of a manifest.
+    segment_uid: Option<u32>,
+}
+
+impl<'f> FileAccess<'f> {
+    pub(super) fn of_file(record: &'f FileRecord, segment_uid: u32) -> Self {
+        let owner = Owner { uid: record.uid, mode: record.mode };
+        Self { name: &record.name, owner, link_count: record.link_count, segment_uid: Some(segment_uid) }
+    }
+
+    pub(super) fn of_manifest(record: &'f ManifestRecord) -> Self {
+        Self { name: &record.name, owner: record.owner, link_count: record.link_count, segment_uid: None }
+    }
+
+    /// Whether somebody may write it who must not, if he can reach it.
+    fn is_open(&self, caller: &Caller) -> bool {
+        let is_segments = self.segment_uid == Some(self.owner.uid);
+        self.owner.mode & WRITABLE_BY_OTHERS != 0 || !(is_segments || is_trusted(self.owner.uid, caller))
+    }
+}
+
+/// Whether this user may write a backup: root and the caller.
+fn is_trusted(uid: u32, caller: &Caller) -> bool {
+    uid == 0 || uid == caller.uid
+}
+
+/// Refuses a directory that others may write, or exchange for another one.
+pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Use, refusals: &mut Vec<Problem>) {
+    let Some(directory) = &listing.directory else { return };
+    if let Some(owner) = directory.owner {
+        check_owner(directory, owner, listing, caller, purpose, refusals);
+    }
+    let wrong = directory.above.iter().filter_map(|step| wrong_with(step, caller));
+    refusals.extend(wrong.map(|wrong| {
+        Problem::new(Code::PathWritableByOthers, format!("{} is reached through {wrong}", directory.path), path_hint(purpose))
+    }));
+}
+
+fn check_owner(
+    directory: &DirectoryRecord,
+    owner: Owner,
+    listing: &Listing,
+    caller: &Caller,
+    purpose: Use,
+    refusals: &mut Vec<Problem>,
+) {
+    let path = &directory.path;
+    if !is_trusted(owner.uid, caller) {
+        refusals.push(Problem::new(
+            Code::WritableByOthers,
+            format!("{path} belongs to uid {}, who can put there what he likes; expected root or uid {}", owner.uid, caller.uid),
+            match purpose {
+                Use::Write => format!("choose another directory (asmt makes it), or run asmt as uid {}", owner.uid),
+                Use::Read => {
+                    format!("run asmt as uid {}; or see that what is in it is yours, and {}", owner.uid, copy_hint(path))
+                }
+            },
+        ));
+    }
+    if owner.mode & WRITABLE_BY_OTHERS != 0 {
+        refusals.push(Problem::new(
+            Code::WritableByOthers,
+            format!("{path} has mode {:04o}: others than its owner may write there; expected 0700", owner.mode),
+            match purpose {
+                Use::Write => "choose another directory: asmt makes it, with mode 0700".to_owned(),
+                Use::Read if is_of_its_own(directory, listing) => {
+                    format!("see what is in it, and who could have put it there; then: chmod go-w {path}")
+                }
+                Use::Read => format!("see what is in it, and who could have put it there; then {}", copy_hint(path)),
+            },
+        ));
+    }
+}
+
+/// Whether a directory holds a backup and nothing else, so that its mode may be changed. What many
+/// users write to is sticky.
+fn is_of_its_own(directory: &DirectoryRecord, listing: &Listing) -> bool {
+    !directory.is_sticky && !listing.has_other_names && !listing.files.is_empty()
+}
+
+/// How a backup gets into a directory that nobody else can write, with owners and times.
+fn copy_hint(path: &str) -> String {
+    format!(
+        "copy the files of the backup, and no others, into a new directory of root's, and use that one: mkdir -m 0700 NEW; \
+         cp -a {path}/a*.dat* {path}/asmt-* NEW"
+    )
+}
+
+fn path_hint(purpose: Use) -> &'static str {
+    match purpose {
+        Use::Write => {
+            "choose a directory that is reached through directories of root's (or your own) alone, in which nobody else may \
+             write, such as one below /var/lib; leave system directories as they are"
+        }
+        Use::Read => {
+            "see that the backup is yours and the latest one; then move its directory to where it is reached through \
+             directories of root's (or your own) alone, such as below /var/lib; leave system directories as they are"
+        }
+    }
+}
+
+/// Why a step of the path cannot be trusted, as sshd judges it: whoever may rename what is in a
+/// directory can put an older backup, or a forged one, in the place of this one.
+fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
+    // In a user namespace, who is not in it may be root of the machine, as of its root directory.
+    let is_trusted = is_trusted(step.uid, caller) || Some(step.uid) == caller.unmapped_uid;
+    let (path, uid) = (&step.path, step.uid);
+    let expected = format!("expected root or uid {}", caller.uid);
+    match step.kind {
+        StepKind::Directory if !is_trusted => {
+            Some(format!("directory {path}, which belongs to uid {uid}, who can exchange what is in it; {expected}"))
+        }
+        StepKind::Directory if step.mode & WRITABLE_BY_OTHERS != 0 && step.mode & STICKY == 0 => Some(format!(
+            "directory {path}, which has mode {:04o}: others than its owner can exchange what is in it; expected 0755, or the \
+             sticky bit",
+            step.mode
+        )),
+        StepKind::Link { is_in_shared: true } if !is_trusted => {
+            Some(format!("the link {path}, which belongs to uid {uid}, who can exchange it; {expected}"))
+        }
+        _ => None,
+    }
+}
+
+/// Refuses files that others can get at and may write. In a directory that nobody else may enter any
+/// mode will do for a file that has no other name: ASMT gives its files the mode of the segments.
+pub(super) fn check_files<'f>(
+    listing: &Listing,
+    title: &str,
+    caller: &Caller,
+    files: impl Iterator<Item = FileAccess<'f>>,
+    refusals: &mut Vec<Problem>,
+) {
+    let Some((directory, owner)) = listing.directory.as_ref().and_then(|found| Some((found, found.owner?))) else { return };
+    let is_entered = owner.mode & ENTERABLE_BY_OTHERS != 0;
+    let open: Vec<FileAccess<'_>> = files.filter(|file| file.is_open(caller) && (is_entered || file.link_count > 1)).collect();
+    let Some(first) = open.first() else { return };
+    let path = &directory.path;
+    let Owner { uid, mode } = first.owner;
+    let (why, hint) = if is_entered {
+        let hint = match is_of_its_own(directory, listing) {
+            true => format!("if nobody has: chmod 0700 {path}"),
+            false => format!("if nobody has, {}", copy_hint(path)),
+        };
+        ("for they may enter the directory".to_owned(), hint)
+    } else {
+        let why = format!("by another name of it: it has {} links", first.link_count);
+        (
+            why,
+            format!(
+                "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links {path} NEW"
+            ),
+        )
+    };
+    let message = format!(
+        "{title}: others may have written to {} of its files, the first is {} (uid {uid}, mode {mode:04o}), {why}",
+        open.len(),
+        first.name
+    );
+    refusals.push(Problem::new(Code::WritableByOthers, message, hint).in_file(first.name));
+}

@@ -1,0 +1,288 @@
+//! Locks of a backup directory: who may work on it, and who may write its marks.
+//!
+//! Promise: a backup excludes every other run, and readers share; what keeps a run out is held by
+//! root or the directory's owner, for nobody else can open what is locked. Must never: wait for a
+//! lock that a stranger can hold, or leave a lock behind whose holder has ended well.
+//!
+//! What is locked: where only its owner may open the directory (mode 0700, as asmt makes it), the
+//! directory itself. Anybody who may open a file can lock it, and hold that lock for ever; so where
+//! others may open the directory, the lock is on a file of asmt's own in it, `.asmt-lock`, 0600,
+//! and a lock on the directory itself keeps nobody out. The last holder removes the file.
+//! Where the file cannot be made because the file system is read-only, nobody is at work on a
+//! backup. Who may not open it, or may not make it, is not the owner, and goes by the lock of the
+//! directory. A file system that has no locks has none of these either.
+
+use super::{Lock, MARKS_PATIENCE, Store, owner_of};
+use crate::error::{Code, Error, Problem, Result};
+use crate::format::is_manifest_name;
+use crate::segment::parse_file_name;
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// Name of the lock of a directory that others may open.
+pub const LOCK_NAME: &str = ".asmt-lock";
+/// Name of the lock of its marks, where no file of the backup will do.
+pub const MARKS_LOCK_NAME: &str = ".asmt-lock-marks";
+
+/// Permission bits that let others open a directory or file.
+const READABLE_BY_OTHERS: u32 = 0o044;
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+const ENTERABLE_BY_OTHERS: u32 = 0o011;
+
+/// How often a lock file is opened anew because its last holder has removed it meanwhile.
+const MOST_ATTEMPTS: usize = 100;
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// A lock file that is locked: see [`Store::lock`].
+pub(super) struct LockFile {
+    file: OwnedFd,
+    name: &'static str,
+}
+
+/// The lock of the marks; released when dropped.
+pub struct MarksLock<'s> {
+    store: &'s Store,
+    held: Held,
+}
+
+enum Held {
+    /// The file system has no locks, or there is nothing to lock and nobody to make it.
+    Nothing,
+    /// A file of the backup.
+    File { _file: OwnedFd },
+    /// A file of its own.
+    Own(LockFile),
+}
+
+impl Drop for MarksLock<'_> {
+    fn drop(&mut self) {
+        if let Held::Own(lock) = &self.held {
+            self.store.remove_lock(lock);
+        }
+    }
+}
+
+/// What comes of one attempt to lock.
+enum Attempt<T> {
+    Locked(T),
+    /// Somebody holds it the other way.
+    Busy,
+    /// The file system has no locks.
+    NoLocks,
+}
+
+/// What comes of the look for a lock file.
+enum Opened {
+    File(OwnedFd),
+    /// It is not there, and is not made here.
+    Missing,
+    /// It cannot be opened or made: for want of permission, or because the file system is read-only.
+    Denied {
+        is_read_only: bool,
+    },
+}
+
+impl Store {
+    /// Locks the directory until the store is dropped.
+    ///
+    /// Errors: `another-asmt` if it is locked the other way; `unsafe-file` if what bears the name of
+    /// the lock is none of asmt's.
+    pub fn lock(&self, lock: Lock) -> Result<()> {
+        let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        let mode = stat.st_mode;
+        let is_open = mode & READABLE_BY_OTHERS != 0;
+        // In a directory where others may write, a file of that name may be anybody's: such a
+        // directory is refused anyway, but for a verification.
+        let has_file = mode & WRITABLE_BY_OTHERS == 0;
+        let opened = if has_file { self.lock_file(LOCK_NAME, lock, is_open)? } else { None };
+        let of_directory = try_lock(&self.directory, lock).map_err(|error| Error::io("flock", self.path.display(), error))?;
+        let (is_locked, is_free) = match (opened, of_directory) {
+            (Some(Attempt::Busy), _) => (false, false),
+            (Some(Attempt::Locked(file)), of_directory) => {
+                *self.lock_file.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
+                (true, is_open || !matches!(of_directory, Attempt::Busy))
+            }
+            (Some(Attempt::NoLocks), _) | (None, Attempt::NoLocks) => (false, true),
+            (None, Attempt::Locked(())) => (true, true),
+            (None, Attempt::Busy) => (false, false),
+        };
+        self.is_locked.store(is_locked, Ordering::Relaxed);
+        if is_free { Ok(()) } else { Err(self.another_asmt("is at work in")) }
+    }
+
+    fn another_asmt(&self, what: &str) -> Error {
+        Error::new(
+            Code::AnotherAsmt,
+            format!("another asmt {what} {}", self.path.display()),
+            "wait for it to end, or use another directory",
+        )
+    }
+
+    /// Locks a lock file; makes it where `is_made` says so. `None` where there is none, so that the
+    /// directory's own lock decides.
+    fn lock_file(&self, name: &'static str, lock: Lock, is_made: bool) -> Result<Option<Attempt<LockFile>>> {
+        for _ in 0..MOST_ATTEMPTS {
+            let file = match self.open_lock(name, is_made)? {
+                Opened::File(file) => file,
+                Opened::Missing => return Ok(None),
+                // Without a lock file nobody is at work on such a directory, and none can be made now.
+                Opened::Denied { is_read_only: true } => return Ok(Some(Attempt::NoLocks)),
+                Opened::Denied { is_read_only: false } => return Ok(None),
+            };
+            match try_lock(&file, lock).map_err(|error| Error::io("flock", self.shown(name), error))? {
+                // Its last holder removes it: then it keeps nobody out, and another one is made.
+                Attempt::Locked(()) if !self.is_at(&file, name)? => {}
+                Attempt::Locked(()) => return Ok(Some(Attempt::Locked(LockFile { file, name }))),
+                Attempt::Busy => return Ok(Some(Attempt::Busy)),
+                Attempt::NoLocks => {
+                    self.remove_lock(&LockFile { file, name });
+                    return Ok(Some(Attempt::NoLocks));
+                }
+            }
+        }
+        Ok(Some(Attempt::Busy))
+    }
+
+    fn open_lock(&self, name: &str, is_made: bool) -> Result<Opened> {
+        // Not blocking: a FIFO in its place would wait.
+        let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let open = |flags| fs::openat(&self.directory, name, common | flags, Mode::RUSR | Mode::WUSR);
+        // For writing: network file systems lock nothing exclusively that is open for reading alone.
+        let made = if is_made { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
+        let file = match open(made) {
+            // It may be there: a reader's lock needs no more than to read it.
+            Err(Errno::ROFS) => match open(OFlags::RDONLY) {
+                Err(Errno::NOENT) => return Ok(if is_made { Opened::Denied { is_read_only: true } } else { Opened::Missing }),
+                other => other,
+            },
+            other => other,
+        };
+        let file = match file {
+            Ok(file) => file,
+            Err(Errno::NOENT) => return Ok(Opened::Missing),
+            Err(Errno::ACCESS | Errno::PERM) => return Ok(Opened::Denied { is_read_only: false }),
+            Err(Errno::LOOP) => return Err(self.not_a_lock(name, "a symbolic link")),
+            Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => return Err(self.not_a_lock(name, "no regular file")),
+            Err(error) => return Err(Error::io("open", self.shown(name), error)),
+        };
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(self.not_a_lock(name, "no regular file"));
+        }
+        if is_made && stat.st_uid == rustix::process::geteuid().as_raw() {
+            self.give_to_owner(&file, &stat)?;
+        }
+        Ok(Opened::File(file))
+    }
+
+    /// Gives a lock to the directory's owner, who may work here as root may, and must be able to open
+    /// it. Where that is not possible he goes by the lock of the directory.
+    fn give_to_owner(&self, file: &OwnedFd, stat: &fs::Stat) -> Result<()> {
+        let directory = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        if directory.st_uid != stat.st_uid {
+            let _ = fs::fchown(file, Some(rustix::process::Uid::from_raw(directory.st_uid)), None);
+        }
+        Ok(())
+    }
+
+    fn not_a_lock(&self, name: &str, what: &str) -> Error {
+        let message = format!("{} is {what}, expected the lock of asmt, a regular file", self.shown(name));
+        Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name).into()
+    }
+
+    /// Whether an open file still has this name.
+    fn is_at(&self, file: &OwnedFd, name: &str) -> Result<bool> {
+        let own = fs::fstat(file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(there) => Ok((there.st_dev, there.st_ino) == (own.st_dev, own.st_ino)),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(Error::io("stat", self.shown(name), error)),
+        }
+    }
+
+    /// Removes a lock file, if nobody else holds it. What stays is no harm: the next run uses it.
+    pub(super) fn remove_lock(&self, lock: &LockFile) {
+        let is_last = matches!(try_lock(&lock.file, Lock::Exclusive), Ok(Attempt::Locked(()) | Attempt::NoLocks));
+        if is_last && matches!(self.is_at(&lock.file, lock.name), Ok(true)) {
+            let _ = fs::unlinkat(&self.directory, lock.name, AtFlags::empty());
+        }
+    }
+
+    /// Locks the marks of the directory for this run alone, while they are read and written: for
+    /// milliseconds, and beside the shared lock that a restore or verification holds for as long as
+    /// it takes.
+    ///
+    /// The lock is on the first manifest, or without one on the first segment file, that others
+    /// cannot open: it stays while a run holds the directory's own lock, and every run chooses the
+    /// same one. Without such a file it is on one of its own.
+    ///
+    /// Errors: `another-asmt` if another run does not let go of it; failed calls.
+    pub fn lock_marks(&self) -> Result<MarksLock<'_>> {
+        let since = Instant::now();
+        loop {
+            match self.try_lock_marks()? {
+                Attempt::Locked(held) => return Ok(MarksLock { store: self, held }),
+                Attempt::NoLocks => return Ok(MarksLock { store: self, held: Held::Nothing }),
+                Attempt::Busy if since.elapsed() < MARKS_PATIENCE => std::thread::sleep(PAUSE),
+                Attempt::Busy => return Err(self.another_asmt("holds the marks in")),
+            }
+        }
+    }
+
+    fn try_lock_marks(&self) -> Result<Attempt<Held>> {
+        if let Some((name, file)) = self.file_for_marks()? {
+            let attempt = try_lock(&file, Lock::Exclusive).map_err(|error| Error::io("flock", self.shown(&name), error))?;
+            return Ok(match attempt {
+                Attempt::Locked(()) => Attempt::Locked(Held::File { _file: file }),
+                Attempt::Busy => Attempt::Busy,
+                Attempt::NoLocks => Attempt::NoLocks,
+            });
+        }
+        Ok(match self.lock_file(MARKS_LOCK_NAME, Lock::Exclusive, true)? {
+            Some(Attempt::Locked(lock)) => Attempt::Locked(Held::Own(lock)),
+            Some(Attempt::Busy) => Attempt::Busy,
+            // Where no file can be made, no mark can be written either.
+            Some(Attempt::NoLocks) | None => Attempt::NoLocks,
+        })
+    }
+
+    /// The file of the backup that stands for its marks: the first one that only its owner, who is
+    /// root or the directory's, can open.
+    fn file_for_marks(&self) -> Result<Option<(String, OwnedFd)>> {
+        let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        let directory = owner_of(&stat);
+        let is_entered = directory.mode & ENTERABLE_BY_OTHERS != 0;
+        let names = self.names()?;
+        let manifests = names.iter().filter(|name| is_manifest_name(name));
+        for name in manifests.chain(names.iter().filter(|name| parse_file_name(name).is_some())) {
+            let Ok(file) = self.open_file(name)? else { continue };
+            let owner = owner_of(&fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?);
+            let is_closed = owner.mode & (READABLE_BY_OTHERS | WRITABLE_BY_OTHERS) == 0;
+            if !is_entered || is_closed && (owner.uid == 0 || owner.uid == directory.uid) {
+                return Ok(Some((name.clone(), file)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn try_lock(file: impl AsFd, lock: Lock) -> std::result::Result<Attempt<()>, Errno> {
+    let operation = match lock {
+        Lock::Shared => FlockOperation::NonBlockingLockShared,
+        Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
+    };
+    loop {
+        return match fs::flock(&file, operation) {
+            Ok(()) => Ok(Attempt::Locked(())),
+            Err(Errno::WOULDBLOCK) => Ok(Attempt::Busy),
+            Err(Errno::INTR) => continue,
+            // Some network file systems have no locks; a run's names still tell live from dead,
+            // where its process can be seen.
+            Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(Attempt::NoLocks),
+            Err(error) => Err(error),
+        };
+    }
+}
