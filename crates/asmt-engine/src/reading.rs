@@ -158,6 +158,9 @@ pub fn bytes_of(source: &Source, span: &Span) -> Range<u64> {
 /// knowing of holes makes zeros of them. Where they are not, what is read must not all be stored.
 pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
     let Contents::Chunks(segment) = &source.contents else { return Ok(false) };
+    if segment.encoding == Encoding::Gzip {
+        return Ok(false);
+    }
     let Some(most) = segment.most_data_bytes() else {
         // Not noted: then the first chunk of zeros stands for all holes.
         let first = segment.zero_chunks.first().map(|(first, _)| chunk_range(segment.size_bytes, segment.chunk_bytes, *first));
