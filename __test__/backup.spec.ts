@@ -96,7 +96,7 @@ test('-z: base and si-meta plain, the rest one gzip member behind 24 bytes', asy
 
 test('-t: the files do not depend on the number of threads', async (t) => {
   const machine = await Machine.start(t);
-  await machine.sim('make', '--stage-size', '8MiB', '--si-stages', '2');
+  await machine.sim('make', '--stage-size', '8MiB', '--si-stages', '2', '--si-fill', '0.9');
   writeFileSync(machine.config, 'namespace test {\n}\n');
   const hash = (directory: string) =>
     machine

@@ -1,12 +1,24 @@
 /** What a restore knows before it makes the first segment: memory, this cgroup's limits, and what the kernel is set to. */
 
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { randomUUID } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { crc32, gzipSync } from 'node:zlib';
 
-import test from 'ava';
+import test, { type ExecutionContext } from 'ava';
 
-import { MAIN, Machine, run, show, testAsRoot, testIf } from './helpers.ts';
+import { MAIN, MANIFEST, Machine, run, show, testAsRoot, testIf } from './helpers.ts';
+
+/** A segment as ASMT compresses it: its header, and one gzip member. */
+function stream(bytes: Buffer): Buffer {
+  const header = Buffer.alloc(24);
+  header.write('ASMT');
+  header.writeUInt32LE(1, 4);
+  header.writeBigUInt64LE(BigInt(bytes.length), 8);
+  header.writeBigUInt64LE(BigInt(crc32(bytes)), 16);
+  return Buffer.concat([header, gzipSync(bytes, { level: 1 })]);
+}
 
 /** Where a cgroup with a memory limit of its own can be made; null where none can. */
 function cgroupParent(): { directory: string; limit: string } | null {
@@ -29,44 +41,92 @@ function cgroupParent(): { directory: string; limit: string } | null {
 
 const parent = cgroupParent();
 
-testIf(parent !== null, 'no cgroup with a memory limit can be made here')(
-  'the limit of the cgroup is known before the first segment is made',
-  async (t) => {
-    const machine = await Machine.start(t);
-    await machine.sim('make', '--stages', '1', '--stage-size', '160MiB', '--fill', '1');
-    const before = await machine.memory();
-    await machine.expect(0, ['backup', machine.path('b')]);
-    await machine.sim('remove');
-    const { directory, limit } = parent ?? { directory: '', limit: '' };
-    const [outer, inner] = [join(directory, `asmt-test-${process.pid}`), join(directory, `asmt-test-${process.pid}`, 'inner')];
-    mkdirSync(outer);
-    t.teardown(() => rmdirSync(outer));
-    if (limit === 'memory.max') writeFileSync(join(outer, 'cgroup.subtree_control'), '+memory');
-    mkdirSync(inner);
-    t.teardown(() => rmdirSync(inner));
-    const inside = (args: readonly string[]) =>
-      machine.exec('sh', ['-c', `echo $$ > ${inner}/cgroup.procs && exec "$@"`, 'sh', process.execPath, MAIN, ...args]);
-    const set = (level: string, bytes: number | string) => writeFileSync(join(level, limit), String(bytes));
-    // The own one's, and one of a cgroup above it.
-    for (const level of [inner, outer]) {
-      set(level, 160 * 2 ** 20);
-      for (const args of [['restore'], ['restore', '-a']]) {
-        const done = await inside([...args, machine.path('b')]);
-        t.is(done.status, 6, show(done));
-        t.true(done.stderr.includes(`${join(level, limit)} is 167772160, of which `), show(done));
-        t.regex(done.stderr, /are left; expected at least \d+: segments count where they are filled\nHINT: raise that limit/);
-        t.is(await machine.memory(), '');
-      }
-      set(level, limit === 'memory.max' ? 'max' : -1);
+/** A cgroup within another one, and what runs something in it and sets their limits. */
+function cgroups(t: ExecutionContext, machine: Machine) {
+  const { directory, limit } = parent ?? { directory: '', limit: '' };
+  const outer = join(directory, `asmt-test-${process.pid}-${randomUUID()}`);
+  const inner = join(outer, 'inner');
+  mkdirSync(outer);
+  t.teardown(() => rmdirSync(outer));
+  if (limit === 'memory.max') writeFileSync(join(outer, 'cgroup.subtree_control'), '+memory');
+  mkdirSync(inner);
+  t.teardown(() => rmdirSync(inner));
+  const inside = (args: readonly string[]) =>
+    machine.exec('sh', ['-c', `echo $$ > ${inner}/cgroup.procs && exec "$@"`, 'sh', process.execPath, MAIN, ...args]);
+  const set = (level: string, bytes: number | string) => writeFileSync(join(level, limit), String(bytes));
+  return { outer, inner, limit, inside, set };
+}
+
+const testCgroup = testIf(parent !== null, 'no cgroup with a memory limit can be made here');
+
+testCgroup('the limit of the cgroup is known before the first segment is made', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stages', '1', '--stage-size', '160MiB', '--fill', '1');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  const { outer, inner, limit, inside, set } = cgroups(t, machine);
+  // The own one's, and one of a cgroup above it.
+  for (const level of [inner, outer]) {
+    set(level, 160 * 2 ** 20);
+    for (const args of [['restore'], ['restore', '-a']]) {
+      const done = await inside([...args, machine.path('b')]);
+      t.is(done.status, 6, show(done));
+      t.true(done.stderr.includes(`${join(level, limit)} is 167772160, of which `), show(done));
+      t.regex(done.stderr, /are left; expected at least \d+: segments count where they are filled\nHINT: raise that limit/);
+      t.is(await machine.memory(), '');
     }
-    set(inner, 800 * 2 ** 20);
-    const done = await inside(['restore', machine.path('b')]);
-    t.is(done.status, 0, show(done));
-    t.is(await machine.memory(), before);
-    // What is charged to a cgroup keeps it from going.
+    set(level, limit === 'memory.max' ? 'max' : -1);
+  }
+  set(inner, 800 * 2 ** 20);
+  const done = await inside(['restore', machine.path('b')]);
+  t.is(done.status, 0, show(done));
+  t.is(await machine.memory(), before);
+  // What is charged to a cgroup keeps it from going.
+  await machine.sim('remove');
+});
+
+testCgroup('where memory is short, files that may hold zeros are read to see what they fill', async (t) => {
+  const machine = await Machine.start(t);
+  const { inner, inside, set } = cgroups(t, machine);
+  // 8 MiB of data in 256 MiB; and 256 MiB of data that nothing makes smaller.
+  for (const [name, fill] of [
+    ['sparse', '0.03'],
+    ['full', '1'],
+  ] as const) {
+    await machine.sim('make', '--stages', '2', '--stage-size', '128MiB', '--fill', fill);
+    const before = await machine.sim('sum', '--sparse', '--resident');
+    await machine.expect(0, ['backup', machine.path(name)]);
     await machine.sim('remove');
-  },
-);
+    // As ASMT's: no manifest, and no hole.
+    const foreign = machine.path(`${name}-foreign`);
+    const copied = await run('cp', ['-a', '--sparse=never', machine.path(name), foreign]);
+    t.is(copied.status, 0, show(copied));
+    unlinkSync(join(foreign, MANIFEST));
+    // The same as one stream each, whose files are small where they hold zeros.
+    const streams = machine.path(`${name}-streams`);
+    mkdirSync(streams, { mode: 0o700 });
+    for (const file of machine.names(foreign)) {
+      const bytes = readFileSync(join(foreign, file));
+      // Only stages: what has a header is plain.
+      if (file.startsWith('ae00110')) writeFileSync(join(streams, `${file}.gz`), stream(bytes), { mode: 0o600 });
+      else writeFileSync(join(streams, file), bytes, { mode: 0o600 });
+    }
+    set(inner, 160 * 2 ** 20);
+    const isFull = name === 'full';
+    for (const directory of [foreign, streams]) {
+      for (const args of [['restore', '-a'], ['restore']]) {
+        const done = await inside([...args, '--force-stale', directory]);
+        t.is(done.status, isFull ? 6 : 0, show(done));
+        if (isFull)
+          t.regex(done.stderr, /is 167772160, of which \d+ are left; expected at least \d+: segments count/, show(done));
+      }
+      const after = await machine.sim('sum', '--sparse', '--resident');
+      t.is(after, isFull ? '' : before.replaceAll(/ 666 0 /g, ' 600 0 '));
+      await machine.sim('remove');
+    }
+  }
+});
 
 const setForced = (machine: Machine, value: string) =>
   machine.exec('sh', ['-c', `echo ${value} > /proc/sys/kernel/shm_rmid_forced`]);

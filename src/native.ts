@@ -65,7 +65,10 @@ export interface NamespaceReport {
   size_bytes: number;
   resident_bytes: number | null;
   swapped_bytes: number | null;
+  /** Size of all files, holes included. */
   file_bytes: number | null;
+  /** What all files occupy on the disk: their allocated blocks. */
+  allocated_bytes: number | null;
   has_manifest: boolean | null;
   created_ms: number | null;
 }
@@ -88,7 +91,10 @@ export interface SegmentReport {
   stage: number | null;
   file: string | null;
   encoding: 'raw' | 'gzip' | null;
+  /** Size of the file, holes included. */
   file_bytes: number | null;
+  /** What the file occupies on the disk: its allocated blocks. */
+  allocated_bytes: number | null;
   crc32: string | null;
 }
 
@@ -106,7 +112,7 @@ export interface Report {
   remarks: Remark[];
   /** Size of all segments. */
   total_bytes: number;
-  /** What was really read or written, holes left out. */
+  /** Of this data, whatever form it has in files: holes, and pages of zeros that a restore leaves untouched, left out. */
   data_bytes: number | null;
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
@@ -140,7 +146,7 @@ export interface Event extends Remark {
 }
 
 export interface Progress {
-  phase: 'plan' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
+  phase: 'plan' | 'count' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
   done_bytes: number;
   /** 0 where a phase has no measure. */
   total_bytes: number;

@@ -21,6 +21,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
 
 const PHASES: Readonly<Record<Progress['phase'], string>> = {
   plan: 'looking',
+  count: 'reading',
   reserve: 'reserving',
   copy: 'copying',
   check: 'comparing',
@@ -236,7 +237,7 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
   const directory = visible(report.directory ?? '');
   const lines = report.namespaces.map((namespace) => {
     const what = `namespace ${nameOf(namespace)} of instance ${namespace.instance}: ${plural(namespace.segment_count, 'segment')}, ${size(namespace.size_bytes)}`;
-    const files = namespace.file_bytes === null ? '' : `, ${size(namespace.file_bytes)} in files`;
+    const files = namespace.allocated_bytes === null ? '' : `, ${size(namespace.allocated_bytes)} in files`;
     const made = namespace.created_ms === null ? '' : `, backed up ${date(namespace.created_ms)}`;
     return what + files + (report.verb === 'backup' ? '' : made);
   });
@@ -251,7 +252,7 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
     lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes it again`);
   } else {
     const data = report.data_bytes ?? report.total_bytes;
-    const holes = report.verb !== 'verify' && data < report.total_bytes ? ` (${size(data)} of it data)` : '';
+    const holes = data < report.total_bytes ? ` (${size(data)} of it data)` : '';
     const speed = `${duration(report.elapsed_ms)}, ${rate(report.verb === 'verify' ? data : report.total_bytes, report.elapsed_ms)}`;
     const place =
       report.verb === 'backup' ? `to ${directory}` : report.verb === 'restore' ? `from ${directory}` : `in ${directory}`;

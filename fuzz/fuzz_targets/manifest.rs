@@ -4,7 +4,7 @@
 
 #![no_main]
 
-use asmt_engine::format::{Manifest, chunk_count, chunk_range, instance_of_manifest_name, is_manifest_name, manifest_name};
+use asmt_engine::format::{Manifest, Spans, chunk_count, chunk_range, instance_of_manifest_name, is_manifest_name, manifest_name};
 use asmt_engine::segment::parse_file_name;
 use libfuzzer_sys::fuzz_target;
 
@@ -20,11 +20,15 @@ fn judge(text: &str) {
             let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
             assert!(range.start < range.end && range.end <= segment.size_bytes, "{range:?}");
             assert!(chunk.offset + u64::from(chunk.length) <= segment.file_bytes, "{chunk:?}");
-            segment.is_zero_chunk(index);
         }
-        let zero = segment.zero_chunks.iter().map(|(_, count)| count).sum::<u64>();
-        let told = (0..segment.chunks.len() as u64).filter(|index| segment.is_zero_chunk(*index)).count() as u64;
-        assert_eq!(zero, told, "{:?}", segment.zero_chunks);
+        let spans = Spans::new(segment.chunks.len() as u64, segment.chunk_bytes, &segment.zero_chunks);
+        let mut next = 0;
+        for span in (0..spans.count()).map(|index| spans.get(index)) {
+            assert!(span.chunks.start == next && span.chunks.end > next, "{span:?}");
+            next = span.chunks.end;
+        }
+        assert_eq!(next, segment.chunks.len() as u64, "{:?}", segment.zero_chunks);
+        assert!(segment.data_bytes.is_none_or(|data| data <= segment.size_bytes - segment.zero_bytes()));
     }
 }
 

@@ -82,7 +82,7 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
         file.write(0, text.as_bytes())?;
         let inode = file.finish(text.len() as u64, None)?;
         let mut files = namespace.files.clone();
-        files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode });
+        files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode, allocated_bytes: None });
         file.sync()?;
         files.sort_by_key(|file| rank(file.key.and_then(Key::address)));
         all.push(Ordered { namespace: namespace.plan.name.to_string(), files });

@@ -8,22 +8,20 @@
 
 use crate::checksum::{self, RangeSum};
 use crate::error::{Code, Error, Result, without_number};
-use crate::format::chunk_range;
+use crate::format::{Spans, chunk_range};
+use crate::pages;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
-use crate::reading::{self, Scratch, chunk_bytes_of, unit_bytes, units_of};
+use crate::reading::{self, Scratch, Tally, Way};
 use crate::runtime::RestoreJournal;
 use crate::segment::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
 use crate::store::{InFile, Store};
 use crate::sysv::{self, Access, Attachment, LastHand};
 use crate::transfer::{Options, data_ranges};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
-
-/// A page as the kernel gives it: comparing with it finds what need not be stored.
-static ZERO_PAGE: [u8; 4096] = [0; 4096];
 
 /// How often a segment that somebody has attached is looked at again before it is left where it is: a list that another asmt
 /// makes has one attached for a moment.
@@ -39,24 +37,14 @@ pub struct Made {
     sums: Mutex<Vec<u32>>,
 }
 
-/// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched.
-fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-    // The end of the page in the segment: bytes need not begin at one.
-    let page_end = |at: usize| bytes.len().min(at + ZERO_PAGE.len() - ((offset + at as u64) % ZERO_PAGE.len() as u64) as usize);
-    let has_data = |at: usize| bytes[at..page_end(at)] != ZERO_PAGE[..page_end(at) - at];
-    let mut position = 0;
-    while position < bytes.len() {
-        let start = position;
-        while position < bytes.len() && has_data(position) {
-            position = page_end(position);
-        }
-        if position > start {
-            attachment.store(offset + start as u64, &bytes[start..position])?;
-        } else {
-            position = page_end(position);
-        }
+/// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched. Returns how many were stored.
+fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) -> std::io::Result<u64> {
+    let mut stored = 0;
+    for part in pages::data_in(offset, bytes) {
+        stored += part.len() as u64;
+        attachment.store(offset + part.start as u64, &bytes[part])?;
     }
-    Ok(())
+    Ok(stored)
 }
 
 /// Where the word is that is held back until everything else is in place.
@@ -75,15 +63,19 @@ impl Made {
         Attachment::new(self.shmid, access, 0).map_err(|error| self.gone_or_failed("shmat", error))
     }
 
-    /// Stores bytes where there is something in them, page by page, and keeps back the withheld word.
-    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Stores bytes where there is something in them, page by page, and keeps back the withheld word. Returns how many are
+    /// data.
+    fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) -> Result<u64> {
         let stored = if let Some(at) =
             withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4)
         {
             let (before, rest) = bytes.split_at(at);
             let (word, after) = rest.split_at(4);
             self.withheld_word.store(u32::from_le_bytes([word[0], word[1], word[2], word[3]]), Ordering::Relaxed);
-            store_pages(attachment, 0, before).and_then(|()| store_pages(attachment, at as u64 + 4, after))
+            // The word, which comes later, is data, too.
+            let data_bytes = pages::data_in(0, bytes).map(|part| part.len() as u64).sum();
+            let stored = store_pages(attachment, 0, before).and_then(|_| store_pages(attachment, at as u64 + 4, after));
+            stored.map(|_| data_bytes)
         } else {
             store_pages(attachment, offset, bytes)
         };
@@ -248,24 +240,22 @@ impl Withheld {
 struct Filling<'f> {
     made: &'f Made,
     attachment: &'f Attachment,
-    data_bytes: &'f AtomicU64,
+    keeps_holes: bool,
 }
 
 impl reading::Sink for Filling<'_> {
-    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.made.store(self.attachment, offset, bytes)?;
-        self.placed(bytes.len() as u64);
-        Ok(())
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64> {
+        self.made.store(self.attachment, offset, bytes)
     }
 
-    fn place(&self, chunk: &std::ops::Range<u64>) -> Option<&Attachment> {
+    fn way(&self, chunk: &std::ops::Range<u64>) -> Way<'_> {
         // What is held back is in the first chunk, and must not come into memory with it.
         let has_withheld = chunk.start == 0 && withheld_offset(self.made.source.address.segment_type).is_some();
-        (!has_withheld).then_some(self.attachment)
-    }
-
-    fn placed(&self, bytes: u64) {
-        self.data_bytes.fetch_add(bytes, Ordering::Relaxed);
+        match (has_withheld, self.keeps_holes) {
+            (true, _) => Way::Checked,
+            (false, true) => Way::InPlace(self.attachment),
+            (false, false) => Way::Unchecked,
+        }
     }
 }
 
@@ -273,7 +263,7 @@ impl reading::Sink for Filling<'_> {
 pub struct Filled<'j> {
     made: Vec<Made>,
     journal: Option<&'j mut RestoreJournal>,
-    /// Bytes of data that came in; holes are not counted.
+    /// Bytes of data that came in; holes and pages of zeros that were not stored are not counted.
     pub data_bytes: u64,
 }
 
@@ -294,7 +284,7 @@ impl<'j> Filled<'j> {
     pub fn sums(&self) -> impl Iterator<Item = (crate::segment::Key, i32, u32)> {
         self.made.iter().map(|made| {
             let sums = lock(&made.sums);
-            let crc32 = checksum::combine(made.source.size_bytes, chunk_bytes_of(&made.source), sums.iter().copied());
+            let crc32 = checksum::combine(made.source.size_bytes, made.source.chunk_bytes(), sums.iter().copied());
             (made.source.key, made.shmid, crc32)
         })
     }
@@ -496,6 +486,8 @@ fn cannot_make(source: &Source, error: std::io::Error) -> Error {
 struct Open {
     file: InFile,
     attachment: Attachment,
+    /// What the file has as data is what the segment had: it may be read straight into its place.
+    keeps_holes: bool,
 }
 
 fn fill_made(
@@ -507,19 +499,26 @@ fn fill_made(
 ) -> Result<()> {
     let made = &filled.made[range];
     let sources: Vec<Source> = made.iter().map(|made| made.source.clone()).collect();
-    let units = units_of(&sources);
-    let in_work: Vec<InWork<Open>> = sources.iter().map(|source| InWork::new(crate::plan::work_units(source))).collect();
-    let data_bytes = AtomicU64::new(0);
+    let spans: Vec<Spans> = sources.iter().map(reading::spans_of).collect();
+    let units = Units::new(spans.iter().map(Spans::count));
+    let in_work: Vec<InWork<Open>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
+    let tallies: Vec<Tally> = sources.iter().map(|_| Tally::default()).collect();
     Pool::run(control, options.threads, units.count(), Scratch::default, |_, scratch, unit| {
         let (index, unit) = units.locate(unit);
-        let (source, target) = (&sources[index], &made[index]);
-        let open = in_work[index]
-            .enter(|| Ok(Open { file: reading::open(store, source, false)?, attachment: target.attach(Access::ReadWrite)? }))?;
-        let mut sink = Filling { made: target, attachment: &open.attachment, data_bytes: &data_bytes };
-        let found = reading::read_unit(&open.file, source, unit, scratch, control, &mut sink)
+        let (source, span, target) = (&sources[index], spans[index].get(unit), &made[index]);
+        let open = in_work[index].enter(|| {
+            let file = reading::open(store, source, false)?;
+            let keeps_holes = reading::keeps_holes(&file, source)?;
+            Ok(Open { file, attachment: target.attach(Access::ReadWrite)?, keeps_holes })
+        })?;
+        let mut sink = Filling { made: target, attachment: &open.attachment, keeps_holes: open.keeps_holes };
+        reading::read_span(&open.file, source, &span, scratch, control, &mut sink)
+            .and_then(|found| {
+                reading::put_sums(&target.sums, source, &span, &found.sums);
+                tallies[index].add(&open.file, source, reading::bytes_of(source, &span).start, found.data_bytes)
+            })
             .map_err(|error| target.or_changed(error))?;
-        reading::put_sums(&target.sums, source, unit, &found);
-        control.add_done(unit_bytes(source, unit));
+        control.add_done(reading::done_bytes(source, &span));
         if let Some(open) = in_work[index].leave(open) {
             target.check_untouched()?;
             drop(open);
@@ -527,14 +526,14 @@ fn fill_made(
         }
         Ok(())
     })?;
-    filled.data_bytes += data_bytes.into_inner();
+    filled.data_bytes += tallies.iter().map(Tally::bytes).sum::<u64>();
     Ok(())
 }
 
 /// Reads every segment again and compares it with what came out of the files.
 fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<()> {
     let made = &filled.made;
-    let count = |made: &Made| crate::format::chunk_count(made.source.size_bytes, chunk_bytes_of(&made.source));
+    let count = |made: &Made| crate::format::chunk_count(made.source.size_bytes, made.source.chunk_bytes());
     let units = Units::new(made.iter().map(count));
     let in_work: Vec<InWork<Attachment>> = made.iter().map(|made| InWork::new(count(made))).collect();
     control.begin(Phase::Check, made.iter().map(|made| made.source.size_bytes).sum());
@@ -547,7 +546,7 @@ fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<(
             let (index, chunk_index) = units.locate(unit);
             let target = &made[index];
             let attachment = in_work[index].enter(|| target.attach(Access::ReadOnly))?;
-            let range = chunk_range(target.source.size_bytes, chunk_bytes_of(&target.source), chunk_index);
+            let range = chunk_range(target.source.size_bytes, target.source.chunk_bytes(), chunk_index);
             let found = sum_of(target, &attachment, &range).map_err(|error| Error::io("lseek", target.source.key, error))?;
             let expected = lock(&target.sums)[usize::try_from(chunk_index).unwrap_or(usize::MAX)];
             if found != expected {

@@ -6,9 +6,11 @@
 //! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
 //! the manifest is ours.
 
+use crate::checksum;
 use crate::segment::{Address, Encoding, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType, file_name};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 
 /// Bytes in front of the gzip member of a `.dat.gz`.
 pub const ASMT_HEADER_BYTES: usize = 24;
@@ -199,6 +201,9 @@ pub struct ManifestSegment {
     pub chunks: Vec<Chunk>,
     /// Runs of chunks that hold nothing but zeros: first, count; ascending, apart. In a plain file they are holes.
     pub zero_chunks: Vec<(u64, u64)>,
+    /// Bytes that were data when the segment was copied: its size without its holes. `None` in backups made before this
+    /// was noted.
+    pub data_bytes: Option<u64>,
 }
 
 impl ManifestSegment {
@@ -207,10 +212,80 @@ impl ManifestSegment {
         file_name(self.key, self.encoding)
     }
 
-    /// Whether this chunk is known to hold only zeros.
-    pub fn is_zero_chunk(&self, index: u64) -> bool {
-        let after = self.zero_chunks.partition_point(|&(first, _)| first <= index);
-        after > 0 && index - self.zero_chunks[after - 1].0 < self.zero_chunks[after - 1].1
+    /// Bytes of the segment in chunks that hold nothing but zeros.
+    pub fn zero_bytes(&self) -> u64 {
+        zero_bytes(self.size_bytes, self.chunk_bytes, &self.zero_chunks)
+    }
+
+    /// Most data that a file with the data noted here may hold: a file system keeps holes by the block, and may write out
+    /// the zeros between two pieces of data that are close to each other. `None` where the data was not noted.
+    pub fn most_data_bytes(&self) -> Option<u64> {
+        self.data_bytes.map(|data| data + data / 16 + (64 << 10))
+    }
+}
+
+/// Bytes of a segment in runs of chunks (first, count).
+pub fn zero_bytes(segment_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> u64 {
+    let bytes_of = |&(first, count): &(u64, u64)| {
+        let start = chunk_range(segment_bytes, chunk_bytes, first).start;
+        segment_bytes.min(start + count * u64::from(chunk_bytes)) - start
+    };
+    zero_chunks.iter().map(bytes_of).sum()
+}
+
+/// Bytes of a segment in chunks of zeros that a worker takes at once.
+const SPAN_BYTES: u64 = 1 << 30;
+
+/// What a worker takes of a segment: a chunk, or a run of chunks that hold nothing but zeros. There may be a thousand times
+/// as many of these, and each is small in its file: one by one they would cost more than the data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spans {
+    count: u64,
+    /// The spans of zeros: number of the span, and its chunks.
+    zeros: Vec<(u64, Range<u64>)>,
+}
+
+/// Chunks of a [`Spans`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Their numbers.
+    pub chunks: Range<u64>,
+    /// They are said to hold nothing but zeros.
+    pub is_zero: bool,
+}
+
+impl Spans {
+    /// Of a segment's chunks, with runs of zero chunks (first, count) that ascend and lie apart.
+    pub fn new(chunk_count: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> Self {
+        let most = SPAN_BYTES / u64::from(chunk_bytes);
+        let (mut zeros, mut merged) = (Vec::new(), 0);
+        for &(first, count) in zero_chunks {
+            let end = first + count;
+            let mut start = first;
+            while start < end {
+                let next = end.min(start + most);
+                zeros.push((start - merged, start..next));
+                merged += next - start - 1;
+                start = next;
+            }
+        }
+        Self { count: chunk_count - merged, zeros }
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The span with this number.
+    pub fn get(&self, index: u64) -> Span {
+        let after = self.zeros.partition_point(|(number, _)| *number <= index);
+        let chunk = match self.zeros[..after].last() {
+            Some((number, chunks)) if *number == index => return Span { chunks: chunks.clone(), is_zero: true },
+            Some((number, chunks)) => chunks.end + (index - number - 1),
+            None => index,
+        };
+        Span { chunks: chunk..chunk + 1, is_zero: false }
     }
 }
 
@@ -428,6 +503,8 @@ struct SegmentLine {
     chunks: Vec<Chunk>,
     #[serde(default)]
     zero_chunks: Vec<(u64, u64)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_size: Option<u64>,
 }
 
 /// Last line: the checksum of all bytes before it.
@@ -497,6 +574,7 @@ impl Manifest {
                 chunk_size: segment.chunk_bytes,
                 chunks: segment.chunks.clone(),
                 zero_chunks: segment.zero_chunks.clone(),
+                data_size: segment.data_bytes,
             }));
         }
         let crc32 = format!("{:08x}", crc32fast::hash(text.as_bytes()));
@@ -611,6 +689,7 @@ fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, Manifes
         chunk_bytes: claim.chunk_size,
         chunks: claim.chunks,
         zero_chunks: claim.zero_chunks,
+        data_bytes: claim.data_size,
     };
     check_chunks(&segment).map_err(|text| wrong(&text))?;
     Ok(segment)
@@ -678,11 +757,33 @@ fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
         let end = first.checked_add(count).filter(|end| first >= after && count > 0 && *end <= expected);
         after = end.ok_or_else(|| format!("its run of zero chunks {first}+{count} does not fit"))?;
     }
-    Ok(())
+    check_zeros(segment)
+}
+
+/// Checks what a segment's line says of zeros: they need not be read, and what is data decides how much memory is needed.
+fn check_zeros(segment: &ManifestSegment) -> Result<(), String> {
+    let of_whole = checksum::of_zeros(u64::from(segment.chunk_bytes));
+    for index in segment.zero_chunks.iter().flat_map(|&(first, count)| first..first + count) {
+        let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
+        let bytes = range.end - range.start;
+        let zeros = if bytes == u64::from(segment.chunk_bytes) { of_whole } else { checksum::of_zeros(bytes) };
+        let found = usize::try_from(index).ok().and_then(|index| segment.chunks.get(index)).map(|chunk| chunk.crc32);
+        if found != Some(zeros) {
+            return Err(format!(
+                "chunk {index} is said to hold zeros and has CRC-32 {:08x}, expected {zeros:08x}",
+                found.unwrap_or_default()
+            ));
+        }
+    }
+    let most = segment.size_bytes - segment.zero_bytes();
+    match segment.data_bytes {
+        Some(data) if data > most => Err(format!("{data} bytes of it are said to be data, expected at most {most}")),
+        _ => Ok(()),
+    }
 }
 
 /// The bytes of a segment that a chunk covers.
-pub fn chunk_range(segment_bytes: u64, chunk_bytes: u32, index: u64) -> std::ops::Range<u64> {
+pub fn chunk_range(segment_bytes: u64, chunk_bytes: u32, index: u64) -> Range<u64> {
     let start = index * u64::from(chunk_bytes);
     start..segment_bytes.min(start + u64::from(chunk_bytes))
 }
@@ -713,7 +814,8 @@ mod tests {
         for index in 0..chunk_count(size_bytes, chunk_bytes) {
             let range = chunk_range(size_bytes, chunk_bytes, index);
             let length = if encoding == Encoding::Gzip { 100 } else { (range.end - range.start) as u32 };
-            let chunk = Chunk { offset, length, crc32: 7 + index as u32 };
+            let crc32_of = |index: u64| if index == 0 { checksum::of_zeros(range.end - range.start) } else { 7 + index as u32 };
+            let chunk = Chunk { offset, length, crc32: crc32_of(index) };
             crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, range.end - range.start));
             offset += u64::from(length);
             chunks.push(chunk);
@@ -732,6 +834,7 @@ mod tests {
             chunk_bytes,
             chunks,
             zero_chunks: vec![(0, 1)],
+            data_bytes: Some(0),
         }
     }
 
@@ -876,6 +979,8 @@ mod tests {
             ("sums of chunks that are not the segment's", |lie| lie.segments[2].crc32 ^= 1),
             ("a run of no zero chunks", |lie| lie.segments[2].zero_chunks = vec![(0, 0)]),
             ("zero chunks past the last", |lie| lie.segments[2].zero_chunks = vec![(0, 4)]),
+            ("zero chunks that are something else", |lie| lie.segments[2].zero_chunks = vec![(0, 2)]),
+            ("more data than there is room for", |lie| lie.segments[2].data_bytes = Some(10_000 - 4096 + 1)),
             ("zero chunks before those before", |lie| lie.segments[2].zero_chunks = vec![(1, 1), (0, 1)]),
         ];
         for (what, change) in lies {
@@ -886,6 +991,9 @@ mod tests {
         }
         for (what, segment) in [
             ("the largest growth that is thought of", compressed_to(4096 + 2048 + 4 * 4096)),
+            ("as much data as there may be", {
+                ManifestSegment { data_bytes: Some(10_000 - 4096), ..segment(0xae00_1100, 10_000, Encoding::Gzip) }
+            }),
             ("the smallest chunks", segment(0xae00_1100, 10_000, Encoding::Raw)),
             ("the largest chunks", segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 16 << 20)),
         ] {
@@ -914,6 +1022,14 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_of_before_data_was_noted_is_read_and_written_the_same() {
+        let mut old = manifest();
+        old.segments.iter_mut().for_each(|segment| segment.data_bytes = None);
+        assert!(!old.to_text().contains("data_size"));
+        assert_eq!(Manifest::parse(&old.to_text()), Ok(old));
+    }
+
+    #[test]
     fn a_manifest_of_before_devices_were_noted_is_read() {
         let text = manifest().to_text();
         let from = text.find("\"machine_id\"").expect("the field");
@@ -923,11 +1039,25 @@ mod tests {
     }
 
     #[test]
-    fn zero_chunks_are_found_by_run() {
-        let mut segment = segment(0xae00_1100, 10 * 4096, Encoding::Raw);
-        segment.zero_chunks = vec![(1, 2), (5, 4)];
-        let zero: Vec<u64> = (0..10).filter(|&index| segment.is_zero_chunk(index)).collect();
-        assert_eq!(zero, [1, 2, 5, 6, 7, 8]);
+    fn runs_of_zero_chunks_are_taken_at_once_and_all_others_one_by_one() {
+        let taken = |count, chunk_bytes, zero_chunks: &[(u64, u64)]| {
+            let spans = Spans::new(count, chunk_bytes, zero_chunks);
+            let all: Vec<Span> = (0..spans.count()).map(|index| spans.get(index)).collect();
+            all.into_iter().map(|span| (span.chunks.start, span.chunks.end, span.is_zero)).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(3, 4096, &[]), [(0, 1, false), (1, 2, false), (2, 3, false)]);
+        let expected = [(0, 1, false), (1, 3, true), (3, 4, false), (4, 5, false), (5, 9, true), (9, 10, false)];
+        assert_eq!(taken(10, 4096, &[(1, 2), (5, 4)]), expected);
+        assert_eq!(taken(2, 4096, &[(0, 1)]), [(0, 1, true), (1, 2, false)]);
+        // Not more than a worker should take alone.
+        let expected = [(0, 1, false), (1, 65, true), (65, 129, true), (129, 131, true), (131, 132, false)];
+        assert_eq!(taken(132, 16 << 20, &[(1, 130)]), expected);
+    }
+
+    #[test]
+    fn zeros_are_counted_to_the_end_of_the_segment() {
+        assert_eq!(zero_bytes(10_000, 4096, &[(0, 1), (2, 1)]), 4096 + 1808);
+        assert_eq!(zero_bytes(10_000, 4096, &[]), 0);
     }
 
     #[test]

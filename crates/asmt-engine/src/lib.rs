@@ -23,6 +23,7 @@ pub mod lanes;
 pub mod layout;
 pub mod look;
 pub mod memory;
+pub mod pages;
 pub mod plan;
 pub mod pool;
 pub mod progress;
@@ -262,8 +263,7 @@ impl<'r> Operation<'r> {
         check_unchanged(&evidence, &now, "backed up")?;
         // As late as can be: a server writes its last lines when its segments are complete already.
         staged.note_traces(&now.traces);
-        let manifests: Vec<format::Manifest> = staged.namespaces.iter().map(|namespace| namespace.manifest.clone()).collect();
-        let mut report = report.with_manifests(&manifests);
+        let mut report = report.with_staged(&staged.namespaces);
         report.data_bytes = Some(staged.data_bytes);
         report.reserve_bytes = Some(staged.reserved_bytes);
         commit::publish(staged, &old_journals, self.control)?;
@@ -362,7 +362,9 @@ impl<'r> Operation<'r> {
         self.control.remark(&plan.remarks);
         self.control.begin_changes()?;
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
-        let filled = fill::fill(&store, &plan.namespaces, &mut journal, self.options, self.control)?;
+        let threads = plan::threads_within(&judged.inventory, &plan.namespaces, self.options.threads);
+        let options = Options { threads, ..self.options };
+        let filled = fill::fill(&store, &plan.namespaces, &mut journal, options, self.control)?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
         let manifests = staleness::manifests_of(&listing, request.instance);
@@ -389,10 +391,29 @@ impl<'r> Operation<'r> {
             let names = plan::names_in_backup(listing);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in the directory"));
         }
+        if verdict.refusals.is_empty() {
+            self.count_what_fills(store, &inventory, &mut plan)?;
+        }
         let restored = runtime::restored_ids(request.instance)?;
         let mut judged = Judged { plan, inventory, evidence, verdict, restored, uid: request.caller.uid };
         judged.judge_memory(listing, self.overrides());
         Ok(judged)
+    }
+
+    /// Reads files where nothing less tells whether there is memory for what they fill.
+    fn count_what_fills(&self, store: &Store, inventory: &Inventory, plan: &mut Plan<NamespaceRestore>) -> Result<()> {
+        let Some(room) = plan::undecided_room(inventory, plan) else { return Ok(()) };
+        let message = format!(
+            "memory may not suffice for all {} bytes of {} files: they are read to see what of that is data",
+            room.sources.iter().map(|source| source.size_bytes).sum::<u64>(),
+            room.sources.len()
+        );
+        self.control.note("counting", message);
+        let threads = plan::threads_within(inventory, &plan.namespaces, self.options.threads);
+        let counted = reading::count_data(store, &room.sources, room.most_bytes, threads, self.control)?;
+        plan::decide_room(inventory, plan, &counted);
+        self.control.begin(Phase::Plan, 0);
+        Ok(())
     }
 
     /// Whether a restore of these namespaces of one instance would be accepted, and by what evidence.
@@ -549,7 +570,7 @@ impl<'r> Operation<'r> {
         let findings = reading::read_all(&store, &sources, self.options.threads, self.control, self.request.check)?;
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));
         report.remarks.clone_from(&plan.remarks);
-        report.data_bytes = Some(sources.iter().map(|source| source.file_bytes).sum());
+        report.data_bytes = Some(findings.data_bytes);
         let with_damages =
             |refusals: Vec<Problem>| refusals.into_iter().chain(findings.damages.iter().cloned()).collect::<Vec<_>>();
         report.restorability = Restorability::of(&verdicts, &with_damages(of_backup));
@@ -664,7 +685,7 @@ impl Judged {
             let is_noted = |manifest: &&format::Manifest| manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
             let is_older =
                 |made_ms: u64| u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= made_ms);
-            made_ms.is_some_and(is_older) || manifests.iter().filter(is_same_place).any(|manifest| is_noted(manifest))
+            made_ms.is_some_and(is_older) || manifests.iter().filter(is_same_place).any(is_noted)
         };
         let is_restored = |segment: &&inventory::Segment, name: Option<&NamespaceName>| match &self.restored {
             Some(ids) => ids.contains(&segment.stat.shmid),

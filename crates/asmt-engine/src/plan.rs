@@ -4,7 +4,9 @@
 //! executor gets. Must never: touch a file, a segment or the clock (no file system and no system calls in here).
 
 use crate::error::{Code, Error, Problem, Remark, Result};
-use crate::format::{MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_count, manifest_name};
+use crate::format::{
+    MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_bytes_for, manifest_name,
+};
 use crate::inventory::{Creator, Group, Inventory, Segment, group};
 use crate::layout::sets::{self, Member};
 use crate::run::Caller;
@@ -160,8 +162,23 @@ pub struct Source {
     pub encoding: Encoding,
     /// How it is read and checked.
     pub contents: Contents,
-    /// Memory it needs, bytes: what is known to be holes or zeros does not count.
+    /// Bytes of the file that have blocks; the rest is holes.
+    pub allocated_bytes: u64,
+    /// Memory that it needs at least, bytes: what is known to be holes or zeros, or may be, does not count.
     pub least_memory_bytes: u64,
+    /// Memory that it needs at most, bytes. Where it is more than the least, only reading the file tells: see
+    /// [`undecided_room`].
+    pub most_memory_bytes: u64,
+}
+
+impl Source {
+    /// Bytes of a chunk of it.
+    pub fn chunk_bytes(&self) -> u32 {
+        match &self.contents {
+            Contents::Chunks(segment) => segment.chunk_bytes,
+            Contents::Plain | Contents::Stream { .. } => chunk_bytes_for(self.size_bytes),
+        }
+    }
 }
 
 /// One namespace to restore, or to verify.
@@ -290,7 +307,7 @@ fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) ->
          {bytes} bytes will be read and become resident",
         swapped.len()
     );
-    let is_unseen = inventory.finds_all_holes == Some(false) && !swapped.is_empty();
+    let is_unseen = swapped.iter().any(|segment| has_unseen_holes(inventory, segment));
     is_unseen.then(|| Remark::new("holes-unseen", text))
 }
 
@@ -471,18 +488,57 @@ fn plan_group_backup(
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
     let superseded = check_nothing_in_the_way(listing, group.instance, &nsids, &own_manifest, &title, plan);
-    let copies = segments.iter().map(|&segment| {
-        let compress = request.compress && segment.address.segment_type.may_be_compressed();
-        Copy { segment: segment.clone(), encoding: if compress { Encoding::Gzip } else { Encoding::Raw } }
-    });
+    let copies: Vec<Copy> = segments
+        .iter()
+        .map(|&segment| {
+            let compress = request.compress
+                && segment.address.segment_type.may_be_compressed()
+                && (!zeros_outweigh_data(segment) || has_unseen_holes(inventory, segment));
+            Copy { segment: segment.clone(), encoding: if compress { Encoding::Gzip } else { Encoding::Raw } }
+        })
+        .collect();
+    plan.remarks.extend(request.compress.then(|| plain_remark(&copies, &title)).flatten());
     plan.namespaces.push(NamespaceBackup {
         instance: group.instance,
         name: name.clone(),
         nsid: group.nsid,
         base_version,
-        copies: copies.collect(),
+        copies,
         superseded,
     });
+}
+
+/// How many zeros deflate to one byte.
+const ZEROS_A_BYTE: u64 = 1000;
+/// Compressed zeros may cost one part in so many of the data.
+const DATA_A_ZERO_BYTE: u64 = 20;
+
+/// Whether what a segment never held, which costs nothing in a plain file, would cost more than a twentieth of its data in a
+/// compressed one: then that could be larger than the data, and takes longer to read and write.
+fn zeros_outweigh_data(segment: &Segment) -> bool {
+    let Some(resident_bytes) = segment.resident_bytes else { return false };
+    let data_bytes = resident_bytes.saturating_add(segment.swapped_bytes);
+    segment.stat.size_bytes.saturating_sub(data_bytes) / ZEROS_A_BYTE > data_bytes / DATA_A_ZERO_BYTE
+}
+
+/// Whether all of a segment will be read as data, holes and all.
+fn has_unseen_holes(inventory: &Inventory, segment: &Segment) -> bool {
+    inventory.finds_all_holes == Some(false) && segment.swapped_bytes > 0
+}
+
+/// What is written plain although compressed files were asked for.
+fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
+    let is_plain = |copy: &&Copy| copy.encoding == Encoding::Raw && copy.segment.address.segment_type.may_be_compressed();
+    let plain: Vec<&Copy> = copies.iter().filter(is_plain).collect();
+    let first = plain.first()?;
+    let text = format!(
+        "{title}: {} of {} segments, the first is {}, are written plain: nearly all of each was never used, and would take \
+         more room compressed",
+        plain.len(),
+        copies.len(),
+        first.segment.key()
+    );
+    Some(Remark::new("written-plain", text))
 }
 
 /// What is wrong with the segments of a namespace in memory, but for what base says.
@@ -1055,7 +1111,7 @@ fn plan_from_manifest(
             continue;
         }
         sound.push((segment.address, &record.header));
-        let zero_bytes = segment.zero_chunks.iter().map(|(_, count)| count * u64::from(segment.chunk_bytes)).sum::<u64>();
+        let (least_memory_bytes, most_memory_bytes) = memory_of(segment, record);
         sources.push(Source {
             key: segment.key,
             address: segment.address,
@@ -1067,11 +1123,9 @@ fn plan_from_manifest(
             file_bytes: segment.file_bytes,
             encoding: segment.encoding,
             contents: Contents::Chunks(segment.clone()),
-            // A plain file keeps holes that are smaller than a chunk, too.
-            least_memory_bytes: match segment.encoding {
-                Encoding::Raw => segment.size_bytes.saturating_sub(zero_bytes).min(record.allocated_bytes),
-                Encoding::Gzip => segment.size_bytes.saturating_sub(zero_bytes).min(segment.file_bytes),
-            },
+            allocated_bytes: record.allocated_bytes,
+            least_memory_bytes,
+            most_memory_bytes,
         });
     }
     if headers.len() == manifest.segments.len() {
@@ -1090,6 +1144,25 @@ fn plan_from_manifest(
         created_ms: Some(manifest.created_ms),
         sources,
     });
+}
+
+/// Memory that a segment of a manifest needs, at least and at most.
+fn memory_of(segment: &ManifestSegment, record: &FileRecord) -> (u64, u64) {
+    let without_zeros = segment.size_bytes.saturating_sub(segment.zero_bytes());
+    match (segment.data_bytes, segment.most_data_bytes(), segment.encoding) {
+        // What is read straight into its place is what the file has, if that is not much more than the segment had.
+        (Some(data), Some(most), Encoding::Raw) if record.allocated_bytes <= most => {
+            let needed = data.max(record.allocated_bytes).min(without_zeros);
+            (needed, needed)
+        }
+        (Some(data), ..) => (data.min(without_zeros), data.min(without_zeros)),
+        // Not noted. A plain file keeps holes that are smaller than a chunk, too.
+        (None, _, Encoding::Raw) => {
+            let needed = without_zeros.min(record.allocated_bytes);
+            (needed, needed)
+        }
+        (None, _, Encoding::Gzip) => (without_zeros.min(segment.file_bytes), without_zeros),
+    }
 }
 
 fn plan_without_manifest(
@@ -1169,7 +1242,10 @@ fn plan_without_manifest(
         file_bytes: file.file_bytes,
         encoding: file.encoding,
         contents: file.crc32.map_or(Contents::Plain, |crc32| Contents::Stream { crc32 }),
-        least_memory_bytes: file.size_bytes.min(file.allocated_bytes),
+        allocated_bytes: file.allocated_bytes,
+        // ASMT writes zeros for what a segment never held, which compress to next to nothing.
+        least_memory_bytes: if file.encoding == Encoding::Raw { 0 } else { file.size_bytes.min(file.allocated_bytes) },
+        most_memory_bytes: file.size_bytes,
     });
     plan.namespaces.push(NamespaceRestore {
         instance: group.instance,
@@ -1285,26 +1361,9 @@ fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes
         limit("shmmni", limits.max_segment_count, limits.segment_count + count);
         limit("shmall", limits.max_total_pages, limits.total_pages.saturating_add(pages));
     }
-    let memory = &inventory.memory;
-    let needed = sources().map(|source| source.least_memory_bytes).fold(0, u64::saturating_add);
+    check_memory(inventory, namespaces, refusals);
     let mut no_memory = |message: String, hint: &str| refusals.push(Problem::new(Code::NotEnoughMemory, message, hint));
-    if let Some(available) = memory.available_bytes.filter(|available| *available < needed) {
-        no_memory(
-            format!("{available} bytes of memory are available, expected at least {needed}"),
-            "free memory, or name fewer namespaces with -n",
-        );
-    }
-    if let Some(limit) = memory.cgroup.as_ref().filter(|limit| limit.available_bytes < needed) {
-        no_memory(
-            format!(
-                "{} is {}, of which {} are left; expected at least {needed}: segments count where they are filled",
-                limit.file.display(),
-                limit.limit_bytes,
-                limit.available_bytes
-            ),
-            "raise that limit (in a unit: MemoryMax=, MemoryHigh=; of a container: --memory), or run asmt outside of it",
-        );
-    }
+    let memory = &inventory.memory;
     let promised = sources().map(|source| source.size_bytes.next_multiple_of(page_bytes)).fold(0, u64::saturating_add);
     if let Some(left) = memory.promisable_bytes.filter(|left| *left < promised) {
         no_memory(
@@ -1326,6 +1385,88 @@ fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes
     }
 }
 
+/// Refuses where memory does not suffice for what files fill at least.
+fn check_memory(inventory: &Inventory, namespaces: &[NamespaceRestore], refusals: &mut Vec<Problem>) {
+    let memory = &inventory.memory;
+    let needed = memory_needed(namespaces, |source| source.least_memory_bytes);
+    let mut no_memory = |message: String, hint: &str| refusals.push(Problem::new(Code::NotEnoughMemory, message, hint));
+    if let Some(available) = memory.available_bytes.filter(|available| *available < needed) {
+        no_memory(
+            format!("{available} bytes of memory are available, expected at least {needed}"),
+            "free memory, or name fewer namespaces with -n",
+        );
+    }
+    if let Some(limit) = memory.cgroup.as_ref().filter(|limit| limit.available_bytes < needed) {
+        no_memory(
+            format!(
+                "{} is {}, of which {} are left; expected at least {needed}: segments count where they are filled",
+                limit.file.display(),
+                limit.limit_bytes,
+                limit.available_bytes
+            ),
+            "raise that limit (in a unit: MemoryMax=, MemoryHigh=; of a container: --memory), or run asmt outside of it",
+        );
+    }
+}
+
+fn memory_needed(namespaces: &[NamespaceRestore], of_source: impl Fn(&Source) -> u64) -> u64 {
+    namespaces.iter().flat_map(|namespace| &namespace.sources).map(of_source).fold(0, u64::saturating_add)
+}
+
+/// Memory that can be had here, as far as anything says.
+fn memory_left(inventory: &Inventory) -> Option<u64> {
+    let memory = &inventory.memory;
+    memory.available_bytes.into_iter().chain(memory.cgroup.as_ref().map(|limit| limit.available_bytes)).min()
+}
+
+/// Threads of a restore, of so many that were asked for: fewer where memory is so short that their buffers, beside what the
+/// files fill, could exceed it.
+pub fn threads_within(inventory: &Inventory, namespaces: &[NamespaceRestore], threads: usize) -> usize {
+    let Some(left) = memory_left(inventory) else { return threads };
+    let sources = namespaces.iter().flat_map(|namespace| &namespace.sources);
+    // A chunk as it stands in its file, and decoded.
+    let buffers = sources.map(|source| 2 * source.size_bytes.min(u64::from(source.chunk_bytes()))).max().unwrap_or(0);
+    let left = left.saturating_sub(memory_needed(namespaces, |source| source.least_memory_bytes));
+    let most = left.checked_div(buffers).and_then(|most| usize::try_from(most).ok()).unwrap_or(threads);
+    threads.min(most.max(1))
+}
+
+/// Files of which only reading them tells whether there is memory for what they fill.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UndecidedRoom {
+    /// The files.
+    pub sources: Vec<Source>,
+    /// What they may fill, all together.
+    pub most_bytes: u64,
+}
+
+/// Whether a restore that nothing else speaks against fits into memory only if some of its files hold little enough data:
+/// another tool's may have zeros where the segment had holes, and a stream does not say what it holds.
+pub fn undecided_room(inventory: &Inventory, plan: &Plan<NamespaceRestore>) -> Option<UndecidedRoom> {
+    let left = memory_left(inventory)?;
+    if !plan.refusals.is_empty() || memory_needed(&plan.namespaces, |source| source.most_memory_bytes) <= left {
+        return None;
+    }
+    let (open, known): (Vec<&Source>, Vec<&Source>) = plan
+        .namespaces
+        .iter()
+        .flat_map(|namespace| &namespace.sources)
+        .partition(|source| source.least_memory_bytes < source.most_memory_bytes);
+    let known = known.into_iter().map(|source| source.least_memory_bytes).fold(0, u64::saturating_add);
+    Some(UndecidedRoom { sources: open.into_iter().cloned().collect(), most_bytes: left.saturating_sub(known) })
+}
+
+/// Decides, now that it is known what files fill.
+pub fn decide_room(inventory: &Inventory, plan: &mut Plan<NamespaceRestore>, counted: &BTreeMap<Key, u64>) {
+    for source in plan.namespaces.iter_mut().flat_map(|namespace| &mut namespace.sources) {
+        if let Some(bytes) = counted.get(&source.key) {
+            source.least_memory_bytes = *bytes;
+            source.most_memory_bytes = *bytes;
+        }
+    }
+    check_memory(inventory, &plan.namespaces, &mut plan.refusals);
+}
+
 /// The order in which a namespace's files are published: what ASMT refuses without base first, stripes after it, and
 /// base last of all. (The manifest goes between; with no base it is last.)
 pub fn publishing_rank(address: Address) -> (u8, std::cmp::Reverse<u16>) {
@@ -1338,13 +1479,4 @@ pub fn publishing_rank(address: Address) -> (u8, std::cmp::Reverse<u16>) {
         SegmentType::PiBase => 5,
     };
     (rank, std::cmp::Reverse(address.index))
-}
-
-/// Chunks to transfer for a source: a stream counts as one.
-pub fn work_units(source: &Source) -> u64 {
-    match &source.contents {
-        Contents::Chunks(segment) => segment.chunks.len() as u64,
-        Contents::Plain => chunk_count(source.size_bytes, crate::format::chunk_bytes_for(source.size_bytes)),
-        Contents::Stream { .. } => 1,
-    }
 }

@@ -151,6 +151,15 @@ impl<T> InWork<T> {
     }
 }
 
+/// Whose turn it is when a piece has its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Another piece of the same unit comes next.
+    Kept,
+    /// The next unit's pieces come next.
+    Passed,
+}
+
 /// Places for pieces whose length is known only when they are made: each begins where the one before it ends.
 pub struct Places {
     next: Mutex<(u64, u64)>,
@@ -163,9 +172,9 @@ impl Places {
         Self { next: Mutex::new((0, offset)), moved: Condvar::new() }
     }
 
-    /// Gives piece `index` its place, waiting for those before it. Pieces are taken from the queue in order, so the
-    /// one waited for is always in another worker's hands.
-    pub fn place(&self, pool: &Pool<'_>, index: u64, length: u64) -> Result<u64> {
+    /// Gives a piece of unit `index` its place, waiting for the units before it. Units are taken from the queue in order,
+    /// so the one waited for is always in another worker's hands.
+    pub fn place(&self, pool: &Pool<'_>, index: u64, length: u64, turn: Turn) -> Result<u64> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         while next.0 != index {
             pool.check()?;
@@ -173,7 +182,7 @@ impl Places {
             next = self.moved.wait_timeout(next, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
         }
         let offset = next.1;
-        *next = (index + 1, offset + length);
+        *next = (index + u64::from(turn == Turn::Passed), offset + length);
         self.moved.notify_all();
         Ok(offset)
     }
@@ -249,7 +258,7 @@ mod tests {
                     if unit == at {
                         return Err(Error::new(Code::SystemCall, "the first error", ""));
                     }
-                    places.place(pool, unit, 1).map(|_| ())
+                    places.place(pool, unit, 1, Turn::Passed).map(|_| ())
                 },
             )
         };
@@ -269,8 +278,10 @@ mod tests {
             100,
             || (),
             |pool, (), unit| {
-                let offset = places.place(pool, unit, unit + 1)?;
-                found.lock().expect("a lock").push((unit, offset));
+                // Some in two pieces.
+                let rest = if unit % 3 == 0 { 0 } else { places.place(pool, unit, 1, Turn::Kept)? };
+                let offset = places.place(pool, unit, if rest > 0 { unit } else { unit + 1 }, Turn::Passed)?;
+                found.lock().expect("a lock").push((unit, if rest > 0 { rest } else { offset }));
                 Ok(())
             },
         );

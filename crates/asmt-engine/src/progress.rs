@@ -17,6 +17,8 @@ const MAX_EVENTS: usize = 10_000;
 pub enum Phase {
     /// Looking at what is there.
     Plan,
+    /// Reading files to see how much memory they will fill.
+    Count,
     /// Reserving space.
     Reserve,
     /// Copying.

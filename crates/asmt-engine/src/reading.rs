@@ -8,22 +8,24 @@ use crate::checksum::{self, RangeSum};
 use crate::codec::{ChunkDecoder, MemberDecoder};
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
-    ASMT_HEADER_BYTES, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, chunk_bytes_for, chunk_count, chunk_range,
+    ASMT_HEADER_BYTES, Chunk, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count,
+    chunk_range,
 };
-use crate::plan::{Contents, Source, work_units};
+use crate::pages;
+use crate::plan::{Contents, Source};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::segment::{Encoding, Key};
 use crate::store::{Buffer, InFile, Store, published_name};
 use crate::sysv::Attachment;
 use crate::transfer::{gzip_front, gzip_tail};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes read at once of a stream that has no chunk table.
-const STREAM_READ_BYTES: u64 = 1 << 20;
+/// Bytes read at once of a stream that has no chunk table, of a run of zero chunks, and of a file that has lost its holes.
+const PIECE_BYTES: u64 = 1 << 20;
 
 /// What a worker keeps to itself.
 #[derive(Default)]
@@ -31,29 +33,80 @@ pub struct Scratch {
     file: Buffer,
     decoded: Vec<u8>,
     decoder: ChunkDecoder,
+    zeros: Zeros,
+}
+
+/// The chunk that was found last to hold nothing but zeros.
+#[derive(Default)]
+struct Zeros {
+    length: usize,
+    crc32: u32,
+    /// Its bytes in the file.
+    encoded: Vec<u8>,
+}
+
+/// How a chunk gets into a segment.
+pub enum Way<'s> {
+    /// It is read straight into its place, before it is checked.
+    InPlace(&'s Attachment),
+    /// It is taken piece by piece, before it is checked.
+    Unchecked,
+    /// It is taken when it was checked.
+    Checked,
 }
 
 /// Where the bytes of a segment go, in any order.
 pub trait Sink {
-    /// Takes checked bytes: their offset in the segment, and the bytes.
-    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<()>;
+    /// Takes bytes: their offset in the segment, and the bytes. Returns how many of them are data: not in pages of zeros.
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64>;
 
-    /// The segment itself, if this chunk of it may be read into its place before it is checked: only where nobody trusts
-    /// it yet. Otherwise it is read elsewhere, and then taken.
-    fn place(&self, _chunk: &Range<u64>) -> Option<&Attachment> {
-        None
+    /// How it takes this chunk: unchecked only where nobody trusts the segment yet.
+    fn way(&self, _chunk: &Range<u64>) -> Way<'_> {
+        Way::Checked
     }
-
-    /// So many bytes came into their place.
-    fn placed(&self, _bytes: u64) {}
 }
 
 /// For bytes that are only to be checked.
 struct Nowhere;
 
 impl Sink for Nowhere {
-    fn take(&mut self, _: u64, _: &[u8]) -> Result<()> {
-        Ok(())
+    fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64> {
+        Ok(pages::data_in(offset, bytes).map(|part| part.len() as u64).sum())
+    }
+}
+
+/// What reading brought.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// CRC-32 of each chunk, from the first on.
+    pub sums: Vec<u32>,
+    /// Bytes of data: holes and pages of zeros left out.
+    pub data_bytes: u64,
+}
+
+/// How much data came out of a source's file so far.
+#[derive(Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Adds some that was found at an offset of the segment.
+    ///
+    /// Errors: `content-damaged` where it is more than the manifest says, by which the memory was checked to suffice.
+    pub fn add(&self, file: &InFile, source: &Source, offset: u64, bytes: u64) -> Result<()> {
+        let all = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let Contents::Chunks(segment) = &source.contents else { return Ok(()) };
+        match segment.most_data_bytes().filter(|most| all > *most) {
+            Some(_) => {
+                let said = segment.data_bytes.unwrap_or_default();
+                Err(damaged(file, source, offset, &format!("{all} bytes of data so far, expected {said} in all")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// All of it.
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -63,14 +116,6 @@ fn damaged(file: &InFile, source: &Source, offset: u64, text: &str) -> Error {
     let hint =
         "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
     Problem::new(Code::ContentDamaged, message, hint).in_file(published_name(&source.file)).at(offset).into()
-}
-
-/// Bytes of a chunk of a source.
-pub fn chunk_bytes_of(source: &Source) -> u32 {
-    match &source.contents {
-        Contents::Chunks(segment) => segment.chunk_bytes,
-        Contents::Plain | Contents::Stream { .. } => chunk_bytes_for(source.size_bytes),
-    }
 }
 
 /// Opens a source's file, and checks what is around its chunks.
@@ -91,85 +136,169 @@ pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
     Ok(file)
 }
 
-/// Reads one unit of a source (a chunk; all of a stream), checks it, and hands it on. Gives the CRC-32 of each chunk
-/// read, from the unit's first on.
-pub fn read_unit(
+/// What workers take of a source at once; a stream is taken as a whole.
+pub fn spans_of(source: &Source) -> Spans {
+    match &source.contents {
+        Contents::Chunks(segment) => Spans::new(segment.chunks.len() as u64, segment.chunk_bytes, &segment.zero_chunks),
+        Contents::Plain => {
+            let chunk_bytes = source.chunk_bytes();
+            Spans::new(chunk_count(source.size_bytes, chunk_bytes), chunk_bytes, &[])
+        }
+        Contents::Stream { .. } => Spans::new(1, source.chunk_bytes(), &[]),
+    }
+}
+
+/// The bytes of a segment that a span covers.
+pub fn bytes_of(source: &Source, span: &Span) -> Range<u64> {
+    let range = |chunk| chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
+    range(span.chunks.start).start..range(span.chunks.end - 1).end
+}
+
+/// Whether the holes of a segment are still holes of its plain file, as far as the manifest tells: what copies files without
+/// knowing of holes makes zeros of them. Where they are not, what is read must not all be stored.
+pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
+    let Contents::Chunks(segment) = &source.contents else { return Ok(false) };
+    if segment.encoding == Encoding::Gzip {
+        return Ok(false);
+    }
+    let Some(most) = segment.most_data_bytes() else {
+        // Not noted: then the first chunk of zeros stands for all holes.
+        let first = segment.zero_chunks.first().map(|(first, _)| chunk_range(segment.size_bytes, segment.chunk_bytes, *first));
+        return first.map_or(Ok(true), |first| Ok(file.next_data(first.start, first.end)?.is_none()));
+    };
+    let (mut position, mut found) = (0, 0);
+    while most < segment.size_bytes && found <= most {
+        let Some(data) = file.next_data(position, segment.size_bytes)? else { break };
+        found += data.end - data.start;
+        position = data.end;
+    }
+    Ok(found <= most)
+}
+
+/// Reads a span of a source (all of a stream), checks it, and hands it on.
+pub fn read_span(
     file: &InFile,
     source: &Source,
-    unit: u64,
+    span: &Span,
     scratch: &mut Scratch,
     control: &Control,
     sink: &mut dyn Sink,
-) -> Result<Vec<u32>> {
+) -> Result<Found> {
     match &source.contents {
-        Contents::Chunks(segment) => match segment.encoding {
-            Encoding::Raw => {
-                let expected = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)].crc32;
-                read_plain(file, source, segment.chunk_bytes, unit, Some(expected), scratch, sink).map(|crc32| vec![crc32])
-            }
-            Encoding::Gzip => read_compressed(file, source, segment, unit, scratch, sink).map(|crc32| vec![crc32]),
-        },
-        Contents::Plain => read_plain(file, source, chunk_bytes_of(source), unit, None, scratch, sink).map(|crc32| vec![crc32]),
         Contents::Stream { crc32 } => read_stream(file, source, *crc32, scratch, control, sink),
+        Contents::Chunks(segment) if segment.encoding == Encoding::Gzip && span.is_zero => {
+            read_zeros(file, source, segment, span, scratch, control)
+        }
+        Contents::Chunks(segment) if segment.encoding == Encoding::Gzip => {
+            read_compressed(file, source, segment, span.chunks.start, scratch, sink)
+        }
+        Contents::Chunks(segment) => {
+            let expected = |chunk: u64| segment.chunks.get(usize::try_from(chunk).ok()?).map(|chunk| chunk.crc32);
+            read_plain(file, source, span, &expected, scratch, control, sink)
+        }
+        Contents::Plain => read_plain(file, source, span, &|_| None, scratch, control, sink),
     }
 }
 
 fn read_plain(
     file: &InFile,
     source: &Source,
-    chunk_bytes: u32,
-    unit: u64,
+    span: &Span,
+    expected: &dyn Fn(u64) -> Option<u32>,
+    scratch: &mut Scratch,
+    control: &Control,
+    sink: &mut dyn Sink,
+) -> Result<Found> {
+    let whole = bytes_of(source, span);
+    let are_holes = span.is_zero && file.next_data(whole.start, whole.end)?.is_none();
+    let mut all = Found::default();
+    // The sum of a chunk of holes, by its length.
+    let mut zeros: Option<(u64, u32)> = None;
+    for chunk in span.chunks.clone() {
+        let range = chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
+        let parts = if are_holes { Vec::new() } else { data_ranges(file, &range)? };
+        let crc32 = if parts.is_empty() {
+            // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks are many.
+            let length = range.end - range.start;
+            let known = zeros.filter(|(known, _)| *known == length);
+            let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, checksum::of_zeros(length))));
+            check_crc(file, source, range.start, expected(chunk), crc32)?;
+            crc32
+        } else {
+            control.check_stop()?;
+            let (crc32, data_bytes) = read_parts(file, source, &range, &parts, expected(chunk), scratch, sink)?;
+            if span.is_zero && data_bytes > 0 {
+                return Err(damaged(file, source, range.start, "something else than the zeros that the manifest says are here"));
+            }
+            all.data_bytes += data_bytes;
+            crc32
+        };
+        all.sums.push(crc32);
+    }
+    Ok(all)
+}
+
+/// Reads a chunk of a plain file that has data in these parts. Returns its CRC-32, and how many bytes are data.
+fn read_parts(
+    file: &InFile,
+    source: &Source,
+    range: &Range<u64>,
+    parts: &[Range<u64>],
     expected: Option<u32>,
     scratch: &mut Scratch,
     sink: &mut dyn Sink,
-) -> Result<u32> {
-    let range = chunk_range(source.size_bytes, chunk_bytes, unit);
-    let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-    let whole = std::slice::from_ref(&range);
-    let parts = data_ranges(file, &range)?;
-    // Without anything to check it against the file is another tool's, with zeros for holes, which are to stay holes.
-    if let Some(attachment) = sink.place(&range).filter(|_| expected.is_some()) {
-        let mut sum = RangeSum::new(&range);
-        for part in parts {
-            let mut memory = attachment.exclusive(part.clone());
-            file.read_into(part.start, &mut memory)?;
-            sum.add(part.start, &memory);
-            sink.placed(part.end - part.start);
+) -> Result<(u32, u64)> {
+    let mut sum = RangeSum::new(range);
+    let mut data_bytes = 0;
+    match sink.way(range) {
+        Way::InPlace(attachment) => {
+            for part in parts {
+                let mut memory = attachment.exclusive(part.clone());
+                file.read_into(part.start, &mut memory)?;
+                sum.add(part.start, &memory);
+                data_bytes += part.end - part.start;
+            }
         }
-        let crc32 = sum.finish();
-        check_crc(file, source, range.start, expected, crc32)?;
-        return Ok(crc32);
-    }
-    if parts.is_empty() {
-        // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks are many.
-        let crc32 = RangeSum::new(&range).finish();
-        check_crc(file, source, range.start, expected, crc32)?;
-        return Ok(crc32);
-    }
-    if parts == whole {
-        let bytes = file.read(range.start, length, &mut scratch.file)?;
-        let crc32 = checksum::of(bytes);
-        check_crc(file, source, range.start, expected, crc32)?;
-        sink.take(range.start, bytes)?;
-        return Ok(crc32);
-    }
-    // With holes: gathered first, so that nothing is handed on before all of the chunk is checked.
-    scratch.decoded.clear();
-    scratch.decoded.resize(length, 0);
-    let mut sum = RangeSum::new(&range);
-    for part in &parts {
-        let bytes = file.read(part.start, usize::try_from(part.end - part.start).unwrap_or(usize::MAX), &mut scratch.file)?;
-        sum.add(part.start, bytes);
-        let at = (part.start - range.start) as usize;
-        scratch.decoded[at..at + bytes.len()].copy_from_slice(bytes);
+        Way::Unchecked => {
+            for part in parts {
+                let mut start = part.start;
+                while start < part.end {
+                    let end = part.end.min((start + 1).next_multiple_of(PIECE_BYTES));
+                    let bytes = file.read(start, (end - start) as usize, &mut scratch.file)?;
+                    sum.add(start, bytes);
+                    data_bytes += sink.take(start, bytes)?;
+                    start = end;
+                }
+            }
+        }
+        Way::Checked if parts == std::slice::from_ref(range) => {
+            let bytes = file.read(range.start, (range.end - range.start) as usize, &mut scratch.file)?;
+            sum.add(range.start, bytes);
+            let crc32 = sum.finish();
+            check_crc(file, source, range.start, expected, crc32)?;
+            return Ok((crc32, sink.take(range.start, bytes)?));
+        }
+        Way::Checked => {
+            // With holes: gathered first, so that nothing is handed on before all of the chunk is checked.
+            scratch.decoded.clear();
+            scratch.decoded.resize((range.end - range.start) as usize, 0);
+            let place = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
+            for part in parts {
+                let bytes = file.read(part.start, (part.end - part.start) as usize, &mut scratch.file)?;
+                sum.add(part.start, bytes);
+                scratch.decoded[place(part)].copy_from_slice(bytes);
+            }
+            let crc32 = sum.finish();
+            check_crc(file, source, range.start, expected, crc32)?;
+            for part in parts {
+                data_bytes += sink.take(part.start, &scratch.decoded[place(part)])?;
+            }
+            return Ok((crc32, data_bytes));
+        }
     }
     let crc32 = sum.finish();
     check_crc(file, source, range.start, expected, crc32)?;
-    for part in parts {
-        let at = (part.start - range.start) as usize;
-        sink.take(part.start, &scratch.decoded[at..at + (part.end - part.start) as usize])?;
-    }
-    Ok(crc32)
+    Ok((crc32, data_bytes))
 }
 
 fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
@@ -193,20 +322,64 @@ fn read_compressed(
     file: &InFile,
     source: &Source,
     segment: &ManifestSegment,
-    unit: u64,
+    index: u64,
     scratch: &mut Scratch,
     sink: &mut dyn Sink,
-) -> Result<u32> {
-    let chunk = segment.chunks[usize::try_from(unit).unwrap_or(usize::MAX)];
-    let range = chunk_range(segment.size_bytes, segment.chunk_bytes, unit);
+) -> Result<Found> {
+    let chunk = segment.chunks[usize::try_from(index).unwrap_or(usize::MAX)];
+    let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
     let encoded = file.read(chunk.offset, chunk.length as usize, &mut scratch.file)?;
     scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
     let outcome = scratch.decoder.decode(encoded, &mut scratch.decoded);
     outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
     let crc32 = checksum::of(&scratch.decoded);
     check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
-    sink.take(range.start, &scratch.decoded)?;
-    Ok(crc32)
+    Ok(Found { sums: vec![crc32], data_bytes: sink.take(range.start, &scratch.decoded)? })
+}
+
+/// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One chunk of zeros is like the
+/// other: only the first is decoded, and the others are compared with it.
+fn read_zeros(
+    file: &InFile,
+    source: &Source,
+    segment: &ManifestSegment,
+    span: &Span,
+    scratch: &mut Scratch,
+    control: &Control,
+) -> Result<Found> {
+    let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
+    let mut left = &segment.chunks[index(span.chunks.start)..index(span.chunks.end)];
+    let mut number = span.chunks.start;
+    let mut sums = Vec::with_capacity(left.len());
+    while let [first, ..] = left {
+        control.check_stop()?;
+        // One behind the other, as the manifest was checked to say: as many as fit, and one at least.
+        let fits = |chunk: &&Chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES;
+        let (now, later) = left.split_at(left.iter().take_while(fits).count().max(1));
+        let length: u64 = now.iter().map(|chunk| u64::from(chunk.length)).sum();
+        let mut encoded = &*file.read(first.offset, index(length), &mut scratch.file)?;
+        for chunk in now {
+            let own;
+            (own, encoded) = encoded.split_at(chunk.length as usize);
+            let range = chunk_range(segment.size_bytes, segment.chunk_bytes, number);
+            let bytes = index(range.end - range.start);
+            if (scratch.zeros.length, scratch.zeros.encoded.as_slice()) != (bytes, own) {
+                scratch.decoded.resize(bytes, 0);
+                let outcome = scratch.decoder.decode(own, &mut scratch.decoded);
+                let damaged = |text: &str| damaged(file, source, chunk.offset, text);
+                outcome.map_err(|text| damaged(&format!("from {} of the segment on {text}", range.start)))?;
+                if !pages::is_zero(&scratch.decoded) {
+                    return Err(damaged("something else than the zeros that the manifest says are here"));
+                }
+                scratch.zeros = Zeros { length: bytes, crc32: checksum::of_zeros(bytes as u64), encoded: own.to_vec() };
+            }
+            check_crc(file, source, chunk.offset, Some(chunk.crc32), scratch.zeros.crc32)?;
+            sums.push(scratch.zeros.crc32);
+            number += 1;
+        }
+        left = later;
+    }
+    Ok(Found { sums, data_bytes: 0 })
 }
 
 /// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are handed on before
@@ -218,9 +391,9 @@ fn read_stream(
     scratch: &mut Scratch,
     control: &Control,
     sink: &mut dyn Sink,
-) -> Result<Vec<u32>> {
+) -> Result<Found> {
     let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
-    let chunk_bytes = chunk_bytes_of(source);
+    let chunk_bytes = source.chunk_bytes();
     let start = ASMT_HEADER_BYTES as u64;
     let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
     if file.file_bytes() < least {
@@ -230,7 +403,7 @@ fn read_stream(
     let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(start, &text))?;
     let mut input_offset = start + GZIP_HEADER.len() as u64;
     let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
-    let mut sums = Vec::new();
+    let (mut sums, mut data_bytes) = (Vec::new(), 0);
     let mut is_end = false;
     let mut chunk_index = 0;
     let count = chunk_count(source.size_bytes, chunk_bytes);
@@ -239,7 +412,7 @@ fn read_stream(
     scratch.decoded.resize((range.end - range.start) as usize, 0);
     while !is_end {
         control.check_stop()?;
-        let length = (stream_end - input_offset).min(STREAM_READ_BYTES) as usize;
+        let length = (stream_end - input_offset).min(PIECE_BYTES) as usize;
         if length == 0 {
             return Err(damaged(input_offset, "the stream does not end where the file does"));
         }
@@ -258,7 +431,7 @@ fn read_stream(
             made += step.made;
             if chunk_index < count && made == scratch.decoded.len() {
                 sums.push(checksum::of(&scratch.decoded));
-                sink.take(range.start, &scratch.decoded)?;
+                data_bytes += sink.take(range.start, &scratch.decoded)?;
                 control.add_done(made as u64);
                 chunk_index += 1;
                 made = 0;
@@ -294,20 +467,15 @@ fn read_stream(
     if file.read(stream_end, GZIP_TRAILER_BYTES, &mut scratch.file)? != trailer {
         return Err(damaged(stream_end, "the gzip trailer does not match the segment"));
     }
-    Ok(sums)
+    Ok(Found { sums, data_bytes })
 }
 
-/// Number of units of each source.
-pub fn units_of(sources: &[Source]) -> Units {
-    Units::new(sources.iter().map(work_units))
-}
-
-/// Bytes of a segment that a unit covers, as far as progress is counted by unit (a stream counts its own).
-pub fn unit_bytes(source: &Source, unit: u64) -> u64 {
+/// Bytes of a segment that a span covers, as far as progress is counted by span (a stream counts its own).
+pub fn done_bytes(source: &Source, span: &Span) -> u64 {
     match source.contents {
         Contents::Stream { .. } => 0,
         _ => {
-            let range = chunk_range(source.size_bytes, chunk_bytes_of(source), unit);
+            let range = bytes_of(source, span);
             range.end - range.start
         }
     }
@@ -345,6 +513,8 @@ pub struct Findings {
     pub damages: Vec<Problem>,
     /// CRC-32 of each segment that was read whole.
     pub sums: HashMap<Key, u32>,
+    /// Bytes of data in all segments, whatever form they have in their files: holes and pages of zeros left out.
+    pub data_bytes: u64,
     /// Whether all reads went past the page cache, as far as asked.
     pub is_from_disk: bool,
 }
@@ -386,15 +556,17 @@ impl Damages {
 
 /// Reads every chunk of every source and checks it. What is wrong with one file is collected, and the rest is still read.
 pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Control, from_disk: bool) -> Result<Findings> {
-    let units = units_of(sources);
-    let in_work: Vec<InWork<Option<InFile>>> = sources.iter().map(|source| InWork::new(work_units(source))).collect();
+    let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
+    let units = Units::new(spans.iter().map(Spans::count));
+    let in_work: Vec<InWork<Option<InFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
     let damages = Mutex::new(Damages::default());
     let is_from_disk = AtomicBool::new(true);
     let sums: Vec<Mutex<Vec<u32>>> = sources.iter().map(|_| Mutex::new(Vec::new())).collect();
+    let tallies: Vec<Tally> = sources.iter().map(|_| Tally::default()).collect();
     let add = |source: &Source, error| damages.lock().unwrap_or_else(PoisonError::into_inner).add(source, error);
     Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
         let (index, unit) = units.locate(unit);
-        let source = &sources[index];
+        let (source, span) = (&sources[index], spans[index].get(unit));
         // A file that cannot be opened is reported once, by the worker that tried; its other chunks are passed over.
         let file = in_work[index].enter(|| match open(store, source, from_disk) {
             Err(error) if error.is_of_one_file() => {
@@ -404,13 +576,16 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
             other => other.map(Some),
         })?;
         if let Some(file) = file.as_ref() {
-            match read_unit(file, source, unit, scratch, control, &mut Nowhere) {
-                Ok(found) => put_sums(&sums[index], source, unit, &found),
+            let read = read_span(file, source, &span, scratch, control, &mut Nowhere).and_then(|found| {
+                put_sums(&sums[index], source, &span, &found.sums);
+                tallies[index].add(file, source, bytes_of(source, &span).start, found.data_bytes)
+            });
+            match read {
                 Err(error) if error.is_of_one_file() => add(source, error),
-                Err(error) => return Err(error),
+                other => other?,
             }
         }
-        control.add_done(unit_bytes(source, unit));
+        control.add_done(done_bytes(source, &span));
         if let Some(Some(file)) = in_work[index].leave(file) {
             is_from_disk.fetch_and(file.is_from_disk(), Ordering::Relaxed);
             control.note("read", format!("read {}", published_name(&source.file)));
@@ -421,17 +596,78 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
     let whole = sources.iter().zip(sums).filter(|(source, _)| !damages.keys.contains(&source.key));
     let sums = whole.map(|(source, sums)| {
         let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (source.key, checksum::combine(source.size_bytes, chunk_bytes_of(source), sums.into_iter()))
+        (source.key, checksum::combine(source.size_bytes, source.chunk_bytes(), sums.into_iter()))
     });
-    Ok(Findings { sums: sums.collect(), damages: damages.sorted(), is_from_disk: is_from_disk.into_inner() })
+    Ok(Findings {
+        sums: sums.collect(),
+        data_bytes: tallies.iter().map(Tally::bytes).sum(),
+        damages: damages.sorted(),
+        is_from_disk: is_from_disk.into_inner(),
+    })
 }
 
-/// Keeps the CRC-32 of a unit's chunks among those of the segment.
-pub fn put_sums(all: &Mutex<Vec<u32>>, source: &Source, unit: u64, found: &[u32]) {
+/// Adds up what files would fill, for those of which only reading tells: with what is in pages of zeros left out. Ends as
+/// soon as it is more than `most_bytes` in all. What cannot be read counts as far as it could be: filling says so.
+pub fn count_data(
+    store: &Store,
+    sources: &[Source],
+    most_bytes: u64,
+    threads: usize,
+    control: &Control,
+) -> Result<BTreeMap<Key, u64>> {
+    /// Counts, and fails where it is enough.
+    struct Counter<'c> {
+        own: &'c AtomicU64,
+        all: &'c AtomicU64,
+        most_bytes: u64,
+    }
+    impl Sink for Counter<'_> {
+        fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64> {
+            let data = Nowhere.take(offset, bytes)?;
+            self.own.fetch_add(data, Ordering::Relaxed);
+            if self.all.fetch_add(data, Ordering::Relaxed) + data > self.most_bytes {
+                return Err(Error::new(Code::NotEnoughMemory, "enough was counted", ""));
+            }
+            Ok(data)
+        }
+
+        fn way(&self, _: &Range<u64>) -> Way<'_> {
+            Way::Unchecked
+        }
+    }
+    let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
+    let units = Units::new(spans.iter().map(Spans::count));
+    let in_work: Vec<InWork<Option<InFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
+    let counts: Vec<AtomicU64> = sources.iter().map(|_| AtomicU64::new(0)).collect();
+    let all = AtomicU64::new(0);
+    control.begin(Phase::Count, sources.iter().map(|source| source.size_bytes).sum());
+    Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
+        let (index, unit) = units.locate(unit);
+        let (source, span) = (&sources[index], spans[index].get(unit));
+        let file = in_work[index].enter(|| match open(store, source, false) {
+            Err(error) if error.is_of_one_file() => Ok(None),
+            other => other.map(Some),
+        })?;
+        if let Some(file) = file.as_ref().as_ref().filter(|_| all.load(Ordering::Relaxed) <= most_bytes) {
+            let mut counter = Counter { own: &counts[index], all: &all, most_bytes };
+            match read_span(file, source, &span, scratch, control, &mut counter) {
+                Err(error) if error.first().code != Code::NotEnoughMemory && !error.is_of_one_file() => return Err(error),
+                _ => {}
+            }
+        }
+        control.add_done(done_bytes(source, &span));
+        in_work[index].leave(file);
+        Ok(())
+    })?;
+    Ok(sources.iter().map(|source| source.key).zip(counts.into_iter().map(AtomicU64::into_inner)).collect())
+}
+
+/// Keeps the CRC-32 of a span's chunks among those of the segment.
+pub fn put_sums(all: &Mutex<Vec<u32>>, source: &Source, span: &Span, found: &[u32]) {
     let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
     if all.is_empty() {
-        all.resize(usize::try_from(chunk_count(source.size_bytes, chunk_bytes_of(source))).unwrap_or(usize::MAX), 0);
+        all.resize(usize::try_from(chunk_count(source.size_bytes, source.chunk_bytes())).unwrap_or(usize::MAX), 0);
     }
-    let first = usize::try_from(unit).unwrap_or(usize::MAX);
+    let first = usize::try_from(span.chunks.start).unwrap_or(usize::MAX);
     all[first..first + found.len()].copy_from_slice(found);
 }

@@ -3,11 +3,12 @@
 //! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
 
 use crate::error::{Problem, Remark};
-use crate::format::Manifest;
+use crate::format::ManifestSegment;
 use crate::inventory::{self, Inventory, Segment};
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
 use crate::segment::{Address, Encoding, Header, Key};
+use crate::transfer::StagedNamespace;
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -50,8 +51,10 @@ pub struct NamespaceReport {
     pub resident_bytes: Option<u64>,
     /// Of these swapped out.
     pub swapped_bytes: u64,
-    /// Size of all files.
+    /// Size of all files: what they hold, holes included.
     pub file_bytes: Option<u64>,
+    /// What all files occupy on the disk: their allocated blocks. Null where it is not known.
+    pub allocated_bytes: Option<u64>,
     /// Whether the backup has a manifest; null where there is no backup yet.
     pub has_manifest: Option<bool>,
     /// When the backup was made, milliseconds since 1970.
@@ -91,8 +94,10 @@ pub struct SegmentReport {
     pub file: Option<String>,
     /// `raw` or `gzip`.
     pub encoding: Option<&'static str>,
-    /// Size of the file.
+    /// Size of the file, holes included.
     pub file_bytes: Option<u64>,
+    /// What the file occupies on the disk: its allocated blocks. Null where it is not known.
+    pub allocated_bytes: Option<u64>,
     /// CRC-32, eight hex digits, where it was computed.
     pub crc32: Option<String>,
 }
@@ -114,7 +119,8 @@ pub struct Report {
     pub remarks: Vec<Remark>,
     /// Size of all segments.
     pub total_bytes: u64,
-    /// Of this read or written, holes left out; null where nothing was.
+    /// Of this data, whatever form it has in files; holes, and pages of zeros that a restore leaves untouched, are left
+    /// out. Null where nothing was read or written.
     pub data_bytes: Option<u64>,
     /// Disk space reserved, at worst needed; backups only.
     pub reserve_bytes: Option<u64>,
@@ -223,22 +229,29 @@ impl Report {
         self.finish()
     }
 
-    /// What a backup has copied: files and sums, from the manifests.
-    pub fn with_manifests(mut self, manifests: &[Manifest]) -> Self {
-        for (report, manifest) in self.namespaces.iter_mut().zip(manifests) {
+    /// What a backup has copied: files and sums, from the manifests, and what the files occupy.
+    pub fn with_staged(mut self, staged: &[StagedNamespace]) -> Self {
+        for (report, StagedNamespace { manifest, files, .. }) in self.namespaces.iter_mut().zip(staged) {
             report.file_bytes = Some(manifest.segments.iter().map(|segment| segment.file_bytes).sum());
+            report.allocated_bytes = files.iter().map(|file| file.allocated_bytes).sum();
             report.has_manifest = Some(true);
             report.created_ms = Some(manifest.created_ms);
         }
-        let by_key: HashMap<String, (u64, u32)> = manifests
+        let allocated: HashMap<Key, Option<u64>> = staged
             .iter()
-            .flat_map(|manifest| &manifest.segments)
-            .map(|segment| (segment.key.to_string(), (segment.file_bytes, segment.crc32)))
+            .flat_map(|namespace| &namespace.files)
+            .filter_map(|file| Some((file.key?, file.allocated_bytes)))
             .collect();
-        for segment in &mut self.segments {
-            if let Some((file_bytes, crc32)) = by_key.get(&segment.key) {
-                segment.file_bytes = Some(*file_bytes);
-                segment.crc32 = Some(format!("{crc32:08x}"));
+        let by_key: HashMap<String, &ManifestSegment> = staged
+            .iter()
+            .flat_map(|namespace| &namespace.manifest.segments)
+            .map(|segment| (segment.key.to_string(), segment))
+            .collect();
+        for report in &mut self.segments {
+            if let Some(segment) = by_key.get(&report.key) {
+                report.file_bytes = Some(segment.file_bytes);
+                report.allocated_bytes = allocated.get(&segment.key).copied().flatten();
+                report.crc32 = Some(format!("{:08x}", segment.crc32));
             }
         }
         self
@@ -260,6 +273,7 @@ impl Report {
                 resident_bytes: None,
                 swapped_bytes: 0,
                 file_bytes: Some(namespace.sources.iter().map(|source| source.file_bytes).sum()),
+                allocated_bytes: Some(namespace.sources.iter().map(|source| source.allocated_bytes).sum()),
                 has_manifest: Some(namespace.created_ms.is_some()),
                 created_ms: namespace.created_ms,
             });
@@ -300,6 +314,7 @@ fn namespace_of_segments(instance: u8, name: Option<String>, nsid: Option<u8>, s
         resident_bytes: segments.iter().map(|segment| segment.resident_bytes).sum(),
         swapped_bytes: segments.iter().map(|segment| segment.swapped_bytes).sum(),
         file_bytes: None,
+        allocated_bytes: None,
         has_manifest: None,
         created_ms: None,
     }
@@ -321,6 +336,7 @@ fn segment_in_file(source: &Source, namespace: String) -> SegmentReport {
         file: Some(source.file.clone()),
         encoding: Some(if is_gzip { Encoding::Gzip } else { Encoding::Raw }.name()),
         file_bytes: Some(source.file_bytes),
+        allocated_bytes: Some(source.allocated_bytes),
         ..segment_of(source.key, source.address, (source.uid, source.gid, source.mode), source.size_bytes, Some(namespace))
     }
 }
@@ -349,6 +365,7 @@ fn segment_of(
         file: None,
         encoding: None,
         file_bytes: None,
+        allocated_bytes: None,
         crc32: None,
     }
 }

@@ -799,6 +799,12 @@ impl Store {
         Ok(blocks.saturating_mul(stat.f_frsize))
     }
 
+    /// What a file occupies on the disk, for a report: `None` where the file system does not say.
+    pub fn allocated_bytes(&self, name: &str) -> Option<u64> {
+        let stat = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some(stat.st_blocks.cast_unsigned().saturating_mul(512))
+    }
+
     /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
         self.make(format!("{TEMPORARY_PREFIX}{run}.{name}"), name)

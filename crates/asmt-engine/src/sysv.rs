@@ -411,8 +411,15 @@ impl Attachment {
     /// Whether it was made with `SHM_HUGETLB`. No server makes such a segment. To read a hole of one takes a page of a pool
     /// that may be empty (then it ends in SIGBUS), and `mincore` calls all of it a hole.
     fn is_in_huge_pages(&self) -> io::Result<bool> {
-        // A mapping has a page at least; the kernel checks whether it has two.
-        let second = self.base.as_ptr().wrapping_add(page_bytes() as usize).cast();
+        let start = self.base.as_ptr() as u64;
+        if self.size_bytes <= page_bytes() {
+            // Behind a segment of one page lies memory of others, which the call below would empty. One in huge pages is
+            // mapped to the end of such a page, whatever its size.
+            let own = format!("/proc/self/map_files/{start:x}-{:x}", start + page_bytes());
+            return if std::fs::symlink_metadata(own).is_ok() { Ok(false) } else { self.has_huge_pages_by_smaps() };
+        }
+        // SAFETY: the segment has more than a page, so that this is in it.
+        let second = unsafe { self.base.as_ptr().add(page_bytes() as usize) }.cast();
         // Half of a huge page cannot be let go of. Of any other page this mapping forgets what it knows of it, which is
         // nothing yet; what is in the segment stays.
         // SAFETY: `MADV_DONTNEED` of a shared mapping changes no byte.
@@ -421,6 +428,10 @@ impl Attachment {
             return Ok(false);
         }
         // Locked memory is refused, too.
+        self.has_huge_pages_by_smaps()
+    }
+
+    fn has_huge_pages_by_smaps(&self) -> io::Result<bool> {
         let maps = std::fs::read_to_string("/proc/self/smaps")?;
         Ok(kernel_page_bytes(&maps, self.base.as_ptr() as u64) != Some(page_bytes()))
     }
@@ -780,6 +791,35 @@ mod tests {
         let mut blind = Attachment::new(scratch.0, Access::ReadOnly, 0).expect("attach");
         blind.holes = HoleFinder::Blind;
         assert_eq!(data_ranges(&blind), vec![0..64 * page]);
+    }
+
+    #[test]
+    fn attaching_a_segment_of_one_page_leaves_the_memory_behind_it_alone() {
+        let page = page_bytes() as usize;
+        let scratch = Scratch::new(6, 4096);
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // The kernel puts a new mapping below the one before it: each segment stands in front of such a page.
+        let neighbours = (0..64).map(|_| {
+            // SAFETY: with a null address the kernel picks a free range.
+            let address = unsafe { libc::mmap(std::ptr::null_mut(), page, protection, flags, -1, 0) };
+            assert_ne!(address, libc::MAP_FAILED);
+            // SAFETY: the page was just mapped, for writing.
+            unsafe { address.cast::<u8>().write_bytes(7, page) };
+            (address, Attachment::new(scratch.0, Access::ReadOnly, 0).expect("attach"))
+        });
+        let neighbours: Vec<_> = neighbours.collect();
+        let is_behind = |(address, attachment): &&(*mut libc::c_void, Attachment)| {
+            attachment.base.as_ptr() as usize + page == *address as usize
+        };
+        assert!(neighbours.iter().any(|neighbour| is_behind(&neighbour)), "none stands where it was meant to");
+        for (address, attachment) in neighbours {
+            drop(attachment);
+            // SAFETY: the page is mapped, and nobody else knows of it.
+            let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), page) };
+            assert!(bytes.iter().all(|byte| *byte == 7));
+            // SAFETY: as above; its bytes are not used any more.
+            unsafe { libc::munmap(address, page) };
+        }
     }
 
     #[test]

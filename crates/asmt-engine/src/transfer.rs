@@ -11,11 +11,11 @@ use crate::error::{Code, Error, Result};
 use crate::facts::server::Host;
 use crate::format::{
     AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, Noted,
-    SECTOR_BYTES, Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_range,
+    SECTOR_BYTES, Spans, Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_range, zero_bytes,
 };
 use crate::inventory::Segment;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
-use crate::pool::{InWork, Places, Pool, Units};
+use crate::pool::{InWork, Places, Pool, Turn, Units};
 use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
@@ -54,6 +54,8 @@ pub struct StagedName {
     pub name: String,
     /// Its inode.
     pub inode: u64,
+    /// What it occupies on the disk; `None` where that is not known.
+    pub allocated_bytes: Option<u64>,
 }
 
 /// A namespace whose files are complete and durable.
@@ -156,6 +158,9 @@ struct Job<'p> {
     temporary: String,
     chunk_bytes: u32,
     zero_chunks: Vec<(u64, u64)>,
+    spans: Spans,
+    /// Bytes of data that were copied.
+    data_bytes: AtomicU64,
     /// Holes were told by what is resident, at least once.
     is_by_residency: AtomicBool,
     /// A range of the segment that was found to be data.
@@ -180,6 +185,8 @@ struct Worker {
     gathered: Vec<u8>,
     /// A chunk of zeros of this kind and length, as it was encoded last.
     zeros: Option<(ChunkKind, usize, Vec<u8>)>,
+    /// That chunk, many times.
+    repeated: Buffer,
 }
 
 /// Complete files that are not durable yet. One fsync makes all that was written before it durable in most file systems,
@@ -262,7 +269,13 @@ fn stage_in(
         let files = namespace.copies.iter().map(|copy| {
             let job = by_key[&copy.segment.key()];
             let inode = lock(&job.finished).map_or(0, |(inode, _)| inode);
-            StagedName { key: Some(copy.segment.key()), temporary: job.temporary.clone(), name: copy.file_name(), inode }
+            StagedName {
+                key: Some(copy.segment.key()),
+                temporary: job.temporary.clone(),
+                name: copy.file_name(),
+                inode,
+                allocated_bytes: store.allocated_bytes(&job.temporary),
+            }
         });
         StagedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
     });
@@ -422,14 +435,17 @@ fn reserve_one<'p>(temporaries: &Temporaries<'_>, run: &RunId, copy: &'p Copy, c
     }
     control.add_done(size_bytes);
     let count = chunk_count(size_bytes, chunk_bytes);
+    let spans = Spans::new(count, chunk_bytes, &zero_chunks);
     let job = Job {
         copy,
         temporary: file.temporary().to_owned(),
         chunk_bytes,
         zero_chunks,
+        data_bytes: AtomicU64::new(0),
         is_by_residency: AtomicBool::new(attachment.tells_holes_by_residency()),
         data_found: attachment.data_found(),
-        in_work: InWork::new(count),
+        in_work: InWork::new(spans.count()),
+        spans,
         chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
         finished: Mutex::new(None),
     };
@@ -495,46 +511,63 @@ fn survey(
 /// How much a compressed file needs at worst; a chunk of zeros deflates to about a thousandth, and is counted with a
 /// hundredth.
 fn worst_compressed_bytes(size_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> u64 {
-    let zero_bytes: u64 = zero_chunks
-        .iter()
-        .map(|&(first, count)| {
-            let start = chunk_range(size_bytes, chunk_bytes, first).start;
-            size_bytes.min(start + count * u64::from(chunk_bytes)) - start
-        })
-        .sum();
+    let zero_bytes = zero_bytes(size_bytes, chunk_bytes, zero_chunks);
     codec::max_file_bytes(size_bytes, chunk_bytes) - zero_bytes + zero_bytes / 100
 }
 
 /// Copies every chunk. Gives the number of bytes that were data.
 fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control) -> Result<u64> {
-    let units = Units::new(jobs.iter().map(|job| chunk_count(job.copy.segment.stat.size_bytes, job.chunk_bytes)));
+    let units = Units::new(jobs.iter().map(|job| job.spans.count()));
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
-    let data_bytes = AtomicU64::new(0);
     let unsynced = Unsynced::default();
-    let worker = || Worker { encoder: codec::encoder(), encoded: Buffer::default(), gathered: Vec::new(), zeros: None };
+    let worker = || Worker {
+        encoder: codec::encoder(),
+        encoded: Buffer::default(),
+        gathered: Vec::new(),
+        zeros: None,
+        repeated: Buffer::default(),
+    };
     Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
-        let (job_index, chunk_index) = units.locate(unit);
+        let (job_index, unit) = units.locate(unit);
         let job = &jobs[job_index];
         let open = job.in_work.enter(|| open(store, job))?;
-        let range = chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk_index);
-        let data = data_ranges(&open.attachment, &range).map_err(|error| Error::io("lseek", job.copy.segment.key(), error))?;
-        let chunk = match job.copy.encoding {
-            Encoding::Raw => copy_plain(&open, &range, &data)?,
-            Encoding::Gzip => {
-                let kind = job.copy.segment.address.segment_type.into();
-                copy_compressed(&open, pool, worker, kind, chunk_index, &range, &data)?
-            }
-        };
-        data_bytes.fetch_add(data.iter().map(|range| range.end - range.start).sum(), Ordering::Relaxed);
-        lock(&job.chunks)[usize::try_from(chunk_index).unwrap_or(usize::MAX)] = chunk;
-        control.add_done(range.end - range.start);
+        copy_span(job, &open, pool, worker, unit, control)?;
         match job.in_work.leave(open) {
             Some(open) => unsynced.add(finish(job, open, control)?),
             None => Ok(()),
         }
     })?;
     unsynced.sync()?;
-    Ok(data_bytes.into_inner())
+    Ok(jobs.iter().map(|job| job.data_bytes.load(Ordering::Relaxed)).sum())
+}
+
+/// Copies what a worker takes at once: a chunk, or a run of chunks that had no data when space was reserved.
+fn copy_span(job: &Job<'_>, open: &Open, pool: &Pool<'_>, worker: &mut Worker, unit: u64, control: &Control) -> Result<()> {
+    let span = job.spans.get(unit);
+    let range_of = |chunk: u64| chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk);
+    let whole = range_of(span.chunks.start).start..range_of(span.chunks.end - 1).end;
+    let no_data = |error| Error::io("lseek", job.copy.segment.key(), error);
+    let is_zero = span.is_zero && open.attachment.next_data(whole.start, whole.end).map_err(no_data)?.is_none();
+    let kind = job.copy.segment.address.segment_type.into();
+    let ranges: Vec<std::ops::Range<u64>> = span.chunks.clone().map(range_of).collect();
+    let mut chunks = Vec::with_capacity(ranges.len());
+    if is_zero && job.copy.encoding == Encoding::Gzip {
+        chunks = copy_zeros(open, pool, worker, kind, unit, &ranges)?;
+    } else {
+        for range in &ranges {
+            let data = if is_zero { Vec::new() } else { data_ranges(&open.attachment, range).map_err(no_data)? };
+            job.data_bytes.fetch_add(data.iter().map(|part| part.end - part.start).sum(), Ordering::Relaxed);
+            let turn = if range.end == whole.end { Turn::Passed } else { Turn::Kept };
+            chunks.push(match job.copy.encoding {
+                Encoding::Raw => copy_plain(open, range, &data)?,
+                Encoding::Gzip => copy_compressed(open, pool, worker, kind, (unit, turn), range, &data)?,
+            });
+        }
+    }
+    let first = usize::try_from(span.chunks.start).unwrap_or(usize::MAX);
+    lock(&job.chunks)[first..first + chunks.len()].copy_from_slice(&chunks);
+    control.add_done(whole.end - whole.start);
+    Ok(())
 }
 
 /// The data in a range, hole after hole.
@@ -567,14 +600,53 @@ fn copy_compressed(
     pool: &Pool<'_>,
     worker: &mut Worker,
     kind: ChunkKind,
-    index: u64,
+    (unit, turn): (u64, Turn),
     range: &std::ops::Range<u64>,
     data: &[std::ops::Range<u64>],
 ) -> Result<Chunk> {
     let (length, crc32) = encode_chunk(open, worker, kind, range, data);
-    let offset = open.places.place(pool, index, length as u64)?;
+    let offset = open.places.place(pool, unit, length as u64, turn)?;
     open.file.write(offset, worker.encoded.aligned(length))?;
-    Ok(Chunk { offset, length: u32::try_from(length).expect("a chunk grows by headers alone"), crc32 })
+    Ok(Chunk { offset, length: encoded_length(length), crc32 })
+}
+
+fn encoded_length(length: usize) -> u32 {
+    u32::try_from(length).expect("a chunk grows by headers alone")
+}
+
+/// Most bytes that are written at once of chunks of zeros.
+const ZEROS_WRITE_BYTES: usize = 1 << 20;
+
+/// Copies chunks that have no data, one behind the other. They are all alike, but for the length of a segment's last one:
+/// encoded once, and written many at a time.
+fn copy_zeros(
+    open: &Open,
+    pool: &Pool<'_>,
+    worker: &mut Worker,
+    kind: ChunkKind,
+    unit: u64,
+    ranges: &[std::ops::Range<u64>],
+) -> Result<Vec<Chunk>> {
+    let mut chunks = Vec::with_capacity(ranges.len());
+    let groups: Vec<_> = ranges.chunk_by(|one, other| length_of(one) == length_of(other)).collect();
+    for (index, alike) in groups.iter().enumerate() {
+        let (length, crc32) = encode_chunk(open, worker, kind, &alike[0], &[]);
+        let turn = if index + 1 == groups.len() { Turn::Passed } else { Turn::Kept };
+        let mut offset = open.places.place(pool, unit, (length * alike.len()) as u64, turn)?;
+        let most = (ZEROS_WRITE_BYTES / length).clamp(1, alike.len());
+        let repeated = worker.repeated.aligned(most * length);
+        repeated.chunks_exact_mut(length).for_each(|one| one.copy_from_slice(worker.encoded.aligned(length)));
+        for some in alike.chunks(most) {
+            open.file.write(offset, &repeated[..some.len() * length])?;
+            chunks.extend((0..some.len() as u64).map(|number| Chunk {
+                offset: offset + number * length as u64,
+                length: encoded_length(length),
+                crc32,
+            }));
+            offset += (some.len() * length) as u64;
+        }
+    }
+    Ok(chunks)
 }
 
 /// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors, and the chunk's CRC-32.
@@ -605,7 +677,7 @@ fn encode_chunk(
         }
         &worker.gathered
     };
-    let crc32 = checksum::of(bytes);
+    let crc32 = if data.is_empty() { checksum::of_zeros(bytes.len() as u64) } else { checksum::of(bytes) };
     let room = codec::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
     let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
     let made = worker.encoder.encode(bytes, kind, encoded);
@@ -664,6 +736,8 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
         let (_, file_bytes) =
             lock(&job.finished).ok_or_else(|| Error::new(Code::Bug, format!("{} was not finished", copy.file_name()), ""))?;
         let chunks = std::mem::take(&mut *lock(&job.chunks));
+        // Where data came to light only while it was copied, the chunk is none of zeros.
+        let zero_chunks = runs_of_zeros(stat.size_bytes, job.chunk_bytes, &job.zero_chunks, &chunks);
         Ok(ManifestSegment {
             key: stat.key,
             address: copy.segment.address,
@@ -676,7 +750,13 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
             crc32: checksum::combine(stat.size_bytes, job.chunk_bytes, chunks.iter().map(|chunk| chunk.crc32)),
             chunk_bytes: job.chunk_bytes,
             chunks,
-            zero_chunks: job.zero_chunks.clone(),
+            // Of data that is zeros the manifest says that it is zeros.
+            data_bytes: Some(
+                job.data_bytes
+                    .load(Ordering::Relaxed)
+                    .min(stat.size_bytes - zero_bytes(stat.size_bytes, job.chunk_bytes, &zero_chunks)),
+            ),
+            zero_chunks,
         })
     });
     Ok(Manifest {
@@ -706,6 +786,24 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
     })
 }
 
+/// What is left of runs of chunks (first, count), without those that have another CRC-32 than zeros.
+fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chunks: &[Chunk]) -> Vec<(u64, u64)> {
+    let mut found: Vec<(u64, u64)> = Vec::new();
+    let of_whole = checksum::of_zeros(u64::from(chunk_bytes));
+    for index in runs.iter().flat_map(|&(first, count)| first..first + count) {
+        let length = u64::from(length_of(&chunk_range(size_bytes, chunk_bytes, index)));
+        let zeros = if length == u64::from(chunk_bytes) { of_whole } else { checksum::of_zeros(length) };
+        if chunks[usize::try_from(index).unwrap_or(usize::MAX)].crc32 != zeros {
+            continue;
+        }
+        match found.last_mut() {
+            Some((first, count)) if *first + *count == index => *count += 1,
+            _ => found.push((index, 1)),
+        }
+    }
+    found
+}
+
 fn noted_stripe(copy: &Copy) -> Option<Noted> {
     let Header::Stripe(stripe) = &copy.segment.header else { return None };
     Some(Noted {
@@ -730,7 +828,9 @@ fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
         file_bytes: segment.file_bytes,
         encoding: segment.encoding,
         contents: Contents::Chunks(segment.clone()),
+        allocated_bytes: 0,
         least_memory_bytes: 0,
+        most_memory_bytes: 0,
     }
 }
 

@@ -166,6 +166,7 @@ fn committed(text: &str, instance: u8, made: Vec<Made>) -> Listing {
         chunk_bytes: CHUNK_BYTES,
         chunks: vec![Chunk { offset: 0, length: 1, crc32: 0 }; chunk_count(file.size_bytes, CHUNK_BYTES) as usize],
         zero_chunks: Vec::new(),
+        data_bytes: None,
     });
     let is_index = |file: &&FileRecord| file.address.segment_type.is_index();
     let manifest = Manifest {

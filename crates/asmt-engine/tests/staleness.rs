@@ -201,7 +201,9 @@ impl Case {
             file_bytes: 4096,
             encoding: Encoding::Raw,
             contents: Contents::Plain,
+            allocated_bytes: 0,
             least_memory_bytes: 0,
+            most_memory_bytes: 0,
         };
         let restore = |(asked, key): &(&str, u32)| NamespaceRestore {
             instance: 0,

@@ -185,6 +185,7 @@ fn manifest(namespace: &str) -> String {
         chunk_bytes: 4 << 20,
         chunks: vec![Chunk { offset: 0, length: SECTOR as u32, crc32 }],
         zero_chunks: Vec::new(),
+        data_bytes: None,
     };
     let manifest = Manifest {
         tool: "asmt test".to_owned(),

@@ -28,6 +28,39 @@ fn each_segment_becomes_a_file_and_all_but_base_and_meta_may_be_compressed() {
 }
 
 #[test]
+fn what_was_hardly_used_is_written_plain_although_the_rest_is_compressed() {
+    // Of 1,048,576 bytes; where the zeros would cost a twentieth of the data, and one byte more.
+    type Stage = (Option<u64>, u64, Option<bool>, bool);
+    let cases: [Stage; 8] = [
+        (None, 0, None, true),
+        (Some(STAGE_BYTES), 0, None, true),
+        (Some(20_560), 0, None, true),
+        (Some(20_540), 0, None, false),
+        (Some(0), 0, None, false),
+        (Some(0), 20_560, Some(true), true),
+        (Some(0), 4096, Some(true), false),
+        // All of it will be read, holes and all.
+        (Some(0), 4096, Some(false), true),
+    ];
+    for (resident_bytes, swapped_bytes, finds_all_holes, is_compressed) in cases {
+        let mut found = memory(whole());
+        found.finds_all_holes = finds_all_holes;
+        let stage = segment(&mut found, STAGE);
+        (stage.resident_bytes, stage.swapped_bytes) = (resident_bytes, swapped_bytes);
+        let plan = plan::backup(&found, &empty(), &Request { compress: true, ..request() });
+        let name = if is_compressed { "ae001100.dat.gz" } else { "ae001100.dat" };
+        assert!(file_names(&plan).iter().any(|file| file == name), "{resident_bytes:?} {swapped_bytes}");
+        assert!(file_names(&plan).iter().any(|file| file == "ae001101.dat.gz"));
+        let note = "written-plain: namespace 'test': 1 of 8 segments, the first is ae001100, are written plain: nearly all of each \
+                    was never used, and would take more room compressed";
+        let remarks: Vec<String> = remarked(&plan).into_iter().filter(|text| text.starts_with("written")).collect();
+        assert_eq!(remarks, if is_compressed { vec![] } else { vec![note] });
+        let asked_plain = plan::backup(&found, &empty(), &request());
+        assert!(!remarked(&asked_plain).iter().any(|text| text.starts_with("written")), "nothing else was asked for");
+    }
+}
+
+#[test]
 fn data_without_an_index_has_no_nsid_and_no_version() {
     let plan = plan::backup(&memory(data("bar", 0, 5, 1)), &empty(), &request());
     let [namespace] = plan.namespaces.as_slice() else { panic!("one namespace: {plan:?}") };

@@ -6,7 +6,7 @@
 use super::*;
 use asmt_engine::format::ManifestError;
 use asmt_engine::memory::{CgroupLimit, Memory};
-use asmt_engine::plan::{Contents, NamespaceRestore, Source};
+use asmt_engine::plan::{Contents, NamespaceRestore, Source, UndecidedRoom};
 use asmt_engine::segment::MAX_SEGMENT_BYTES;
 use asmt_engine::sysv::Limits;
 
@@ -64,7 +64,9 @@ fn a_manifest_says_what_each_file_is_to_become() {
         file_bytes: 10_000,
         encoding: Encoding::Gzip,
         contents: Contents::Chunks(claim(&mut listing, STAGE).clone()),
+        allocated_bytes: 12_288,
         least_memory_bytes: 10_000,
+        most_memory_bytes: STAGE_BYTES,
     };
     assert_eq!(*source(&plan, STAGE), expected);
     let expected = Source {
@@ -75,7 +77,9 @@ fn a_manifest_says_what_each_file_is_to_become() {
         file_bytes: 65_536,
         encoding: Encoding::Raw,
         contents: Contents::Chunks(claim(&mut listing, BASE).clone()),
+        allocated_bytes: 65_536,
         least_memory_bytes: 65_536,
+        most_memory_bytes: 65_536,
         ..expected
     };
     assert_eq!(*source(&plan, BASE), expected);
@@ -106,11 +110,14 @@ fn without_a_manifest_files_speak_for_themselves() {
         file_bytes: 10_000,
         encoding: Encoding::Gzip,
         contents: Contents::Stream { crc32: 0xc0ff_ee00 },
+        allocated_bytes: 12_288,
         least_memory_bytes: 12_288,
+        most_memory_bytes: STAGE_BYTES,
     };
     assert_eq!(*source(&plan, STAGE), expected);
     let base = source(&plan, BASE);
     assert_eq!((&base.contents, base.encoding, base.size_bytes), (&Contents::Plain, Encoding::Raw, 65_536));
+    assert_eq!((base.least_memory_bytes, base.most_memory_bytes), (0, 65_536), "it may hold nothing but zeros");
     // Another namespace's manifest is none of this one.
     let beside = plan::verify(&both(listing.clone(), committed("other", 0, index("other", 0, 2, 1))), &request());
     assert_eq!((remarked(&beside), refused(&beside)), (owned(&[text]), vec![]));
@@ -147,6 +154,85 @@ fn the_memory_needed_at_least_leaves_out_what_is_known_to_be_holes_or_zeros() {
     // A plain file's holes count, however small.
     let holes = plan(|listing| file(listing, BASE).allocated_bytes = 512);
     assert_eq!(source(&holes, BASE).least_memory_bytes, 512);
+}
+
+#[test]
+fn where_data_was_noted_that_is_the_memory_needed_whatever_the_file_has_become() {
+    let needed = |data_bytes: u64, allocated_bytes: u64, key: u32| {
+        let mut listing = committed("test", 0, whole());
+        claim(&mut listing, key).data_bytes = Some(data_bytes);
+        file(&mut listing, key).allocated_bytes = allocated_bytes;
+        let plan = plan::verify(&listing, &request());
+        let source = source(&plan, key);
+        assert_eq!(source.least_memory_bytes, source.most_memory_bytes);
+        source.least_memory_bytes
+    };
+    assert_eq!(needed(500_000, 12_288, STAGE), 500_000, "compressed");
+    // With its holes, with a few blocks more, and with none: 65,536 bytes and a sixteenth more are let be.
+    let base = |data_bytes, allocated_bytes| needed(data_bytes, allocated_bytes, BASE);
+    assert_eq!((base(4096, 4096), base(4096, 8192), base(0, 65_536)), (4096, 8192, 65_536));
+    let stage = |data_bytes, allocated_bytes| {
+        let mut listing = committed("test", 0, whole());
+        let claim = claim(&mut listing, STAGE);
+        (claim.encoding, claim.file_bytes, claim.data_bytes) = (Encoding::Raw, STAGE_BYTES, Some(data_bytes));
+        let file = file(&mut listing, STAGE);
+        (file.encoding, file.name, file.crc32) = (Encoding::Raw, "ae001100.dat".to_owned(), None);
+        (file.file_bytes, file.allocated_bytes) = (STAGE_BYTES, allocated_bytes);
+        source(&plan::verify(&listing, &request()), STAGE).least_memory_bytes
+    };
+    assert_eq!((stage(40_960, 109_056), stage(40_960, 109_568), stage(40_960, STAGE_BYTES)), (109_056, 40_960, 40_960));
+}
+
+#[test]
+fn there_are_no_more_threads_than_memory_has_buffers_for() {
+    let plan = plan::verify(&committed("test", 0, whole()), &request());
+    let filled: u64 = plan.namespaces[0].sources.iter().map(|source| source.least_memory_bytes).sum();
+    let threads = |left: Option<u64>| {
+        let memory = Memory { available_bytes: left.map(|left| filled + left), ..Memory::default() };
+        plan::threads_within(&Inventory { memory, ..Inventory::default() }, &plan.namespaces, 12)
+    };
+    // Two buffers of a chunk of 256 KiB each.
+    assert_eq!([None, Some(12 << 19), Some((12 << 19) - 1), Some(1 << 19), Some(0)].map(threads), [12, 12, 11, 1, 1]);
+}
+
+#[test]
+fn where_memory_decides_by_what_files_hold_they_are_to_be_read() {
+    let listing = directory(whole());
+    let left = |available_bytes: u64, cgroup_bytes: u64| {
+        let limit = |available_bytes| CgroupLimit { file: "/x/memory.max".into(), limit_bytes: u64::MAX, available_bytes };
+        let memory = Memory { available_bytes: Some(available_bytes), cgroup: Some(limit(cgroup_bytes)), ..Memory::default() };
+        Inventory { memory, ..Inventory::default() }
+    };
+    let plan = plan::restore(&listing, &Inventory::default(), &request());
+    let (least, most) = (6 * 12_288, plan.namespaces[0].sources.iter().map(|source| source.size_bytes).sum::<u64>());
+    let keys = |room: Option<UndecidedRoom>| room.map(|room| (room.sources.len(), room.most_bytes));
+    assert_eq!(keys(plan::undecided_room(&Inventory::default(), &plan)), None, "no bound is known");
+    for (inventory, expected) in [
+        (left(most, most), None),
+        (left(most - 1, u64::MAX), Some((8, most - 1))),
+        (left(u64::MAX, most - 1), Some((8, most - 1))),
+    ] {
+        let plan = plan::restore(&listing, &inventory, &request());
+        assert_eq!(refused(&plan), NONE);
+        assert_eq!(keys(plan::undecided_room(&inventory, &plan)), expected);
+    }
+    // What is certain is not read: it does not fit, or something else speaks against it.
+    let inventory = left(least - 1, u64::MAX);
+    let refusal = plan::restore(&listing, &inventory, &request());
+    assert_eq!(
+        refused(&refusal),
+        [format!("not-enough-memory: {} bytes of memory are available, expected at least {least}", least - 1)]
+    );
+    assert_eq!(plan::undecided_room(&inventory, &refusal), None);
+    // What was read decides, to the byte.
+    let inventory = left(1_000_000, u64::MAX);
+    for (filled, expected) in [(1_000_000, None), (1_000_001, Some(1_000_001))] {
+        let mut plan = plan.clone();
+        let counted = plan.namespaces[0].sources.iter().map(|source| (source.key, 0)).chain([(Key(STAGE), filled)]).collect();
+        plan::decide_room(&inventory, &mut plan, &counted);
+        let text = |needed| format!("not-enough-memory: 1000000 bytes of memory are available, expected at least {needed}");
+        assert_eq!(refused(&plan), expected.map(text).into_iter().collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -742,11 +828,11 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
 
 #[test]
 fn what_certainly_does_not_fit_is_refused() {
-    // 4 segments of 65,536, 196,608, 1,048,577 and 1,048,576 bytes: 577 pages. Of 102,400 bytes there are blocks.
+    // 4 segments of 65,536, 196,608, 1,048,577 and 1,048,576 bytes: 577 pages. At least 36,864 bytes are filled: base may hold nothing but zeros.
     let mut listing = directory(index("test", 0, 1, 2));
     file(&mut listing, STAGE).size_bytes = STAGE_BYTES + 1;
     const PROMISED: u64 = 577 * 4096;
-    const NEEDED: u64 = 102_400;
+    const NEEDED: u64 = 36_864;
     fn limits(found: &mut Inventory) -> &mut Limits {
         found.limits.as_mut().expect("limits")
     }
@@ -758,11 +844,11 @@ fn what_certainly_does_not_fit_is_refused() {
         (|found| limits(found).total_pages += 1, &["system-limit: kernel.shmall is 677, expected at least 678"]),
         (
             |found| found.memory.available_bytes = Some(NEEDED - 1),
-            &["not-enough-memory: 102399 bytes of memory are available, expected at least 102400"],
+            &["not-enough-memory: 36863 bytes of memory are available, expected at least 36864"],
         ),
         (
             |found| found.memory.cgroup.as_mut().expect("a limit").available_bytes -= 1,
-            &["not-enough-memory: /x/memory.max is 1000000, of which 102399 are left; expected at least 102400: segments \
+            &["not-enough-memory: /x/memory.max is 1000000, of which 36863 are left; expected at least 36864: segments \
                count where they are filled"],
         ),
         (
@@ -805,19 +891,6 @@ fn files_are_published_from_what_is_refused_without_base_to_base() {
     addresses.sort_by_key(|address| plan::publishing_rank(*address));
     let keys: Vec<Key> = addresses.iter().map(|address| address.key().expect("a key")).collect();
     assert_eq!(keys, [TREEX, STAGE_1, STAGE, SI_STAGE, META, STRIPE_1, STRIPE, BASE].map(Key));
-}
-
-#[test]
-fn a_source_is_as_many_units_of_work_as_it_has_chunks_and_a_stream_is_one() {
-    let with_manifest = plan::verify(&committed("test", 0, whole()), &request());
-    assert_eq!(plan::work_units(source(&with_manifest, STAGE)), 4);
-    let without = plan::verify(&directory(whole()), &request());
-    let stream = source(&without, STAGE);
-    assert_eq!(plan::work_units(stream), 1);
-    for (size_bytes, expected) in [(1, 1), (4 << 20, 1), (9 << 20, 3), (64 << 30, 1 << 14), ((64 << 30) + 1, (1 << 12) + 1)] {
-        let plain = Source { size_bytes, contents: Contents::Plain, ..stream.clone() };
-        assert_eq!(plan::work_units(&plain), expected, "{size_bytes}");
-    }
 }
 
 #[test]
