@@ -153,6 +153,7 @@ const report: Report = {
   total_bytes: 2 ** 20,
   data_bytes: 2 ** 19,
   reserve_bytes: null,
+  free_bytes: null,
   possible: [],
   restorability: [],
   elapsed_ms: 1000,

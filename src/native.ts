@@ -116,6 +116,7 @@ export interface Report {
   data_bytes: number | null;
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
+  free_bytes: number | null;
   /** Namespaces that could be dealt with if the refused ones were left out. */
   possible: string[];
   /** Verify only: one entry for each instance. */

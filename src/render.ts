@@ -243,10 +243,12 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
   });
   const count = plural(report.namespaces.length, 'namespace');
   if (report.analyze) {
-    const reserve = report.reserve_bytes === null ? '' : `; needs ${size(report.reserve_bytes)} of room`;
+    const free = report.free_bytes === null ? '' : ` of ${size(report.free_bytes)} that are free`;
+    const reserve = report.reserve_bytes === null ? '' : `; needs at least ${size(report.reserve_bytes)}${free}`;
+    const unread = report.verb === 'backup' ? '' : '; the contents of the files were not read (asmt verify reads them)';
     const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
     const place = report.directory === null ? '' : `, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}`;
-    lines.push(`${verb}${place}${reserve}; nothing was done`);
+    lines.push(`${verb}${place}${reserve}${unread}; nothing was done`);
     if (command !== null) lines.push(`to do it: ${command}`);
   } else if (report.verb === 'retire') {
     lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes it again`);

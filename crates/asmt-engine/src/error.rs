@@ -67,6 +67,8 @@ codes! {
     NotADirectory = "not-a-directory", Usage;
     /// None of the namespaces asked for is there.
     NothingFound = "nothing-found", NothingToDo;
+    /// What would be restored is in memory already, as a start wants it.
+    AlreadyInMemory = "already-in-memory", NothingToDo;
     /// Some of the namespaces asked for are there, and some are not.
     NamespaceMissing = "namespace-missing", Refused;
     /// Somebody has a segment attached.

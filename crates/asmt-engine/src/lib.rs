@@ -230,15 +230,17 @@ impl<'r> Operation<'r> {
     fn backup_all(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
+        // First, or another asmt's attachments would be taken for a server's.
+        let _runtime = Runtime::lock(request.instance)?;
         if self.request.analyze {
             let listing = self.listing_to_analyze()?;
             let (plan, _) = self.plan_backup(&listing, &request)?;
-            let report = self.new_report().with_backup_plan(&plan.namespaces);
+            let mut report = self.new_report().with_backup_plan(&plan.namespaces);
+            report.reserve_bytes = Some(plan::least_file_bytes(&plan.namespaces));
+            report.free_bytes = listing.target.map(|target| target.free_bytes);
             return checked(&plan, report);
         }
         let path = self.directory()?;
-        // First, or another asmt's attachments would be taken for a server's.
-        let _runtime = Runtime::lock(request.instance)?;
         // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
         let (before, _) = self.plan_backup(&Store::look(&path)?, &request)?;
         checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
@@ -274,7 +276,10 @@ impl<'r> Operation<'r> {
     fn listing_to_analyze(&self) -> Result<store::Listing> {
         let Some(path) = &self.request.directory else { return Ok(store::Listing::default()) };
         match Store::open(path) {
-            Ok(store) => store.list(),
+            Ok(store) => {
+                store.lock(Lock::Shared)?;
+                Ok(store::Listing { target: Some(store.target()?), ..store.list()? })
+            }
             // A backup would make it.
             Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
             Err(error) => Err(error),
@@ -343,12 +348,22 @@ impl<'r> Operation<'r> {
         store.lock(Lock::Shared)?;
         let request = self.plan_request();
         let mut listing = store.list()?;
+        let runtime = Runtime::lock(request.instance)?;
         if self.request.analyze {
-            let judged = self.judge_restore(&store, &listing, &request)?;
+            let leftovers = runtime.leftovers()?;
+            let mut judged = self.judge_restore_without(&leftovers, &store, &listing, &request)?;
+            if !leftovers.is_empty() {
+                let text =
+                    format!("a killed restore has left {} segments, which the restore would remove first", leftovers.len());
+                judged.plan.remarks.push(Remark::new("recovered", text));
+            }
+            if let Some(error) = judged.already_in_memory(&listing) {
+                let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
+                return Err(Failure { error, report: Some(Box::new(report)) });
+            }
             let plan = judged.combined();
             return checked(&plan, self.new_report().with_restore_plan(&plan.namespaces));
         }
-        let runtime = Runtime::lock(request.instance)?;
         runtime.recover(self.control)?;
         let mut judged = match self.judge_restore(&store, &listing, &request) {
             Err(error) if error.first().code == Code::ConfigUnreadable => {
@@ -356,6 +371,10 @@ impl<'r> Operation<'r> {
             }
             other => other?,
         };
+        if let Some(error) = judged.already_in_memory(&listing) {
+            let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
+            return Err(Failure { error, report: Some(Box::new(report)) });
+        }
         self.mark_beginning(&store, &mut listing, &mut judged)?;
         let plan = judged.combined();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
@@ -381,7 +400,19 @@ impl<'r> Operation<'r> {
     }
 
     fn judge_restore(&self, store: &Store, listing: &store::Listing, request: &plan::Request) -> Result<Judged> {
+        self.judge_restore_without(&HashSet::new(), store, listing, request)
+    }
+
+    /// Judges a restore as if the segments with some ids were not there.
+    fn judge_restore_without(
+        &self,
+        leftovers: &HashSet<i32>,
+        store: &Store,
+        listing: &store::Listing,
+        request: &plan::Request,
+    ) -> Result<Judged> {
         let mut inventory = inventory::take()?;
+        inventory.segments.retain(|_, segment| !leftovers.contains(&segment.stat.shmid));
         inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
         let mut plan = plan::restore(listing, &inventory, request);
         // Nobody's segments but the server's and asmt's own tell anything of the server.
@@ -639,6 +670,38 @@ impl Judged {
     /// backup look used.
     fn is_nothing_lost(&self, listing: &store::Listing) -> bool {
         finds_segments(&self.plan) && self.plan.namespaces.iter().all(|namespace| self.is_kept(namespace, listing))
+    }
+
+    /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was restored, and a start would
+    /// take it.
+    fn already_in_memory(&self, listing: &store::Listing) -> Option<Error> {
+        let is_there = |namespace: &NamespaceRestore| self.is_kept(namespace, listing) || self.is_restored(namespace, listing);
+        if self.plan.namespaces.is_empty() || !self.plan.namespaces.iter().all(is_there) {
+            return None;
+        }
+        let names: Vec<String> = self.plan.namespaces.iter().map(|namespace| format!("'{}'", namespace.name)).collect();
+        Some(Error::new(
+            Code::AlreadyInMemory,
+            format!("namespace {} is in memory already, and clean: nothing needs restoring", names.join(", ")),
+            "start the server as it is",
+        ))
+    }
+
+    /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
+    fn is_restored(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+        let Some(ids) = &self.restored else { return false };
+        let is_whole = namespace.sources.iter().all(|source| {
+            self.inventory.segments.get(&source.key).is_some_and(|segment| {
+                let is_trusted = match &segment.header {
+                    segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
+                    segment::Header::Stripe(stripe) => stripe.is_trusted(),
+                    _ => true,
+                };
+                let stat = &segment.stat;
+                is_trusted && ids.contains(&stat.shmid) && stat.attached_count == 0 && stat.size_bytes == source.size_bytes
+            })
+        });
+        is_whole && !self.stripes_differ(namespace, listing)
     }
 
     /// The same of one namespace.

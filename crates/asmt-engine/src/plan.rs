@@ -14,7 +14,7 @@ use crate::segment::{
     Address, Encoding, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName,
     SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
 };
-use crate::store::{FileRecord, Interrupted, Listing, Volatile, published_name};
+use crate::store::{FileRecord, Interrupted, Listing, Volatile, Writable, published_name};
 use crate::used::{is_used_name, is_used_name_of};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -268,7 +268,43 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
         strangers::plan_group(inventory, listing, request, &group, is_outranked, &mut plan);
     }
     plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
+    check_target(listing, &mut plan);
     plan
+}
+
+/// Bytes that a backup needs at least: what is not holes, whatever it is compressed to.
+pub fn least_file_bytes(namespaces: &[NamespaceBackup]) -> u64 {
+    let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
+    let data = |segment: &Segment| segment.resident_bytes.map_or(0, |resident| resident.saturating_add(segment.swapped_bytes));
+    segments.map(data).fold(0, u64::saturating_add)
+}
+
+/// Refuses a directory that cannot be written to, or has no room for what must be in it.
+fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
+    let Some(target) = &listing.target else { return };
+    let path = &target.path;
+    match target.writable {
+        Writable::Yes => {}
+        Writable::Denied => plan.refuse(
+            Code::PermissionDenied,
+            format!("no permission to write in directory {path}"),
+            "run it as root, or as the directory's owner",
+        ),
+        Writable::ReadOnlyFileSystem => plan.refuse(
+            Code::PermissionDenied,
+            format!("{path} is on a file system that is mounted read-only"),
+            "choose another directory, or mount it for writing (see findmnt, and dmesg for why it is read-only)",
+        ),
+    }
+    let needed = least_file_bytes(&plan.namespaces);
+    // What an interrupted backup has left goes first.
+    if needed > target.free_bytes && listing.leftovers.sweep.is_empty() {
+        plan.refuse(
+            Code::DiskFull,
+            format!("no room in {path}: at least {needed} bytes are needed for all files, and {} are free", target.free_bytes),
+            "make room, choose another directory, or name fewer namespaces with -n",
+        );
+    }
 }
 
 /// Refuses where a mark of use in the directory cannot be read: no restore from it would be accepted.

@@ -122,8 +122,10 @@ pub struct Report {
     /// Of this data, whatever form it has in files; holes, and pages of zeros that a restore leaves untouched, are left
     /// out. Null where nothing was read or written.
     pub data_bytes: Option<u64>,
-    /// Disk space reserved, at worst needed; backups only.
+    /// Disk space reserved, at worst needed; of an analysis what is needed at least. Backups only.
     pub reserve_bytes: Option<u64>,
+    /// Disk space that is free in the directory; analysed backups only.
+    pub free_bytes: Option<u64>,
     /// Where others are refused: names of the namespaces that this could be done with, all of them at once.
     pub possible: Vec<String>,
     /// Whether a restore here would be accepted, one entry for each instance; verifications only.
@@ -173,6 +175,7 @@ impl Report {
             total_bytes: 0,
             data_bytes: None,
             reserve_bytes: None,
+            free_bytes: None,
             possible: Vec::new(),
             restorability: Vec::new(),
             elapsed_ms: 0,

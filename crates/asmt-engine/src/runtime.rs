@@ -118,7 +118,45 @@ impl Runtime {
 
     /// Removes what restores that were killed have left, and their journals.
     pub fn recover(&self, control: &Control) -> Result<()> {
+        for (path, found) in self.dead_restores()? {
+            for note in found.notes {
+                control.note("recovered", note);
+            }
+            if !found.leftovers.is_empty() {
+                control.begin_changes()?;
+                found.leftovers.iter().try_for_each(remove_unchanged)?;
+                let (count, pid) = (found.leftovers.len(), found.pid);
+                control.note("recovered", format!("removed {count} segments that a killed restore (pid {pid}) had left"));
+            }
+            match found.fate {
+                Fate::Needed => {}
+                Fate::Kept => {
+                    control.begin_changes()?;
+                    keep(&path)?;
+                }
+                Fate::Over => {
+                    control.begin_changes()?;
+                    fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
+                }
+            }
+        }
+        self.forget_earlier_boots(&RunId::own()?)
+    }
+
+    /// Ids of the segments that [`Self::recover`] would remove.
+    ///
+    /// Errors: as of that.
+    pub fn leftovers(&self) -> Result<HashSet<i32>> {
+        let dead = self.dead_restores()?;
+        Ok(dead.iter().flat_map(|(_, found)| &found.leftovers).map(|stat| stat.shmid).collect())
+    }
+
+    /// Journals of restores that were killed, and what is to become of what they have made.
+    ///
+    /// Errors: `another-asmt` for one that is at work; failed calls.
+    fn dead_restores(&self) -> Result<Vec<(PathBuf, DeadRestore)>> {
         let (prefix, own) = (self.journal_prefix(), RunId::own()?);
+        let mut found = Vec::new();
         for name in crate::store::names_of(&self.directory)? {
             let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
             let path = self.directory.join(&name);
@@ -131,23 +169,13 @@ impl Runtime {
             }
             let text = read_journal(&path)?;
             // A head cut short while it was written: then nothing had been made yet.
-            let fate = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
-                Some(journal) => recover_one(&run, &journal, control)?,
-                None => Fate::Over,
+            let judged = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
+                Some(journal) => judge_dead(&run, &journal)?,
+                None => DeadRestore { pid: run.pid, fate: Fate::Over, leftovers: Vec::new(), notes: Vec::new() },
             };
-            match fate {
-                Fate::Needed => {}
-                Fate::Kept => {
-                    control.begin_changes()?;
-                    keep(&path)?;
-                }
-                Fate::Over => {
-                    control.begin_changes()?;
-                    fs::remove_file(&path).map_err(|error| Error::io("unlink", path.display(), error))?;
-                }
-            }
+            found.push((path, judged));
         }
-        self.forget_earlier_boots(&own)
+        Ok(found)
     }
 
     /// Removes records of restores that say nothing any more.
@@ -252,9 +280,19 @@ enum Remains {
     Leftover,
 }
 
-/// Removes the segments of one dead restore, namespace by namespace, unless it had completed them or somebody else has them
-/// now.
-fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate> {
+/// A restore that was killed.
+struct DeadRestore {
+    pid: u32,
+    fate: Fate,
+    /// Its segments that are to be removed.
+    leftovers: Vec<SegmentStat>,
+    /// What becomes of the others.
+    notes: Vec<String>,
+}
+
+/// Judges the segments of one dead restore, namespace by namespace: they are to be removed, unless it had completed them or
+/// somebody else has them now.
+fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     let Journal { head, has_committed, .. } = journal;
     let inventory = crate::inventory::take()?;
     if inventory.is_rmid_forced {
@@ -262,8 +300,9 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate
         return Err(crate::plan::not_kept().into());
     }
     let place = place_of(head)?;
+    let (mut leftovers, mut notes) = (Vec::new(), Vec::new());
     if place == Place::Elsewhere {
-        return Ok(Fate::Over);
+        return Ok(DeadRestore { pid: run.pid, fate: Fate::Over, leftovers, notes });
     }
     let planned = |key: &u32| inventory.segments.get(&Key(*key));
     let unlisted = head.namespaces.iter().flatten().filter_map(planned).filter(|segment| is_unlisted(segment, run, journal));
@@ -280,9 +319,8 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate
             let maker = segment.stat.creator_uid;
             maker == 0 || maker == caller || own.iter().any(|own| own.stat.uid == maker)
         });
-        let note = |what: &str| {
-            let text = format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len());
-            control.note("recovered", text);
+        let mut note = |what: &str| {
+            notes.push(format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len()));
         };
         match remains(&there, &own, keys.len(), *has_committed) {
             _ if own.is_empty() => {}
@@ -302,19 +340,15 @@ fn recover_one(run: &RunId, journal: &Journal, control: &Control) -> Result<Fate
                 is_kept = true;
                 note("somebody else has made others beside them");
             }
-            Remains::Leftover => {
-                control.begin_changes()?;
-                own.iter().try_for_each(|segment| remove_unchanged(&segment.stat))?;
-                let text = format!("removed {} segments that a killed restore (pid {}) had left", own.len(), run.pid);
-                control.note("recovered", text);
-            }
+            Remains::Leftover => leftovers.extend(own.iter().map(|segment| segment.stat.clone())),
         }
     }
-    Ok(match (is_needed, is_kept) {
+    let fate = match (is_needed, is_kept) {
         (true, _) => Fate::Needed,
         (false, true) => Fate::Kept,
         (false, false) => Fate::Over,
-    })
+    };
+    Ok(DeadRestore { pid: run.pid, fate, leftovers, notes })
 }
 
 /// What is to become of the journal of a dead restore.

@@ -174,6 +174,30 @@ pub struct Listing {
     pub leftovers: Leftovers,
     /// Whether something is in the directory that bears no name of asmt's or ASMT's.
     pub has_other_names: bool,
+    /// What a backup could write here; `None` where nobody asked.
+    pub target: Option<Target>,
+}
+
+/// What a backup could write to a directory, or would have to make it in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its path, for messages.
+    pub path: String,
+    /// Whether files can be made in it.
+    pub writable: Writable,
+    /// Bytes that this user can still have of its file system.
+    pub free_bytes: u64,
+}
+
+/// Whether files can be made in a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writable {
+    /// As far as permissions and the mount say.
+    Yes,
+    /// This user may not.
+    Denied,
+    /// Its file system is mounted read-only.
+    ReadOnlyFileSystem,
 }
 
 /// What dead runs of asmt left in a directory.
@@ -287,17 +311,33 @@ impl Store {
     ///
     /// Errors: as of [`Self::open`], but for a directory that is not there.
     pub fn look(path: &Path) -> Result<Listing> {
-        let directory = match Self::open(path) {
-            Ok(store) => Some(store.record()?),
+        let (directory, target) = match Self::open(path) {
+            Ok(store) => (store.record()?, store.target()?),
             Err(error) if error.first().code == Code::DirectoryMissing => {
-                // Without a directory above it there is nothing to see: the backup says so when it makes it.
-                let parent = Self::open(parent_of(path)).and_then(|store| store.record_of(path.file_name())).ok();
-                let above = if parent.is_some() { above::steps(None, path)? } else { Vec::new() };
-                parent.map(|parent| DirectoryRecord { path: path.display().to_string(), owner: None, above, ..parent })
+                let store = match Self::open(parent_of(path)) {
+                    Err(error) if error.first().code == Code::DirectoryMissing => return Err(nothing_above(path)),
+                    other => other?,
+                };
+                let (parent, above) = (store.record_of(path.file_name())?, above::steps(None, path)?);
+                let directory = DirectoryRecord { path: path.display().to_string(), owner: None, above, ..parent };
+                (directory, store.target()?)
             }
             Err(error) => return Err(error),
         };
-        Ok(Listing { directory, ..Listing::default() })
+        Ok(Listing { directory: Some(directory), target: Some(target), ..Listing::default() })
+    }
+
+    /// Looks at what a backup could write in the directory.
+    ///
+    /// Errors: failed calls.
+    pub fn target(&self) -> Result<Target> {
+        let writable = match fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Writable::Yes,
+            Err(Errno::ACCESS | Errno::PERM) => Writable::Denied,
+            Err(Errno::ROFS) => Writable::ReadOnlyFileSystem,
+            Err(error) => return Err(Error::io("access", self.path.display(), error)),
+        };
+        Ok(Target { path: self.path.display().to_string(), writable, free_bytes: self.free_bytes()? })
     }
 
     /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
@@ -329,11 +369,7 @@ impl Store {
             Ok(()) => {}
             Err(Errno::EXIST) => more = OFlags::empty(),
             Err(Errno::NOENT) => {
-                return Err(Error::new(
-                    Code::DirectoryMissing,
-                    format!("cannot make directory {}: the directory above it is not there", path.display()),
-                    "make it, or check that its file system is mounted",
-                ));
+                return Err(nothing_above(path));
             }
             Err(Errno::ACCESS) => {
                 return Err(Error::new(
@@ -748,11 +784,7 @@ impl Store {
     ///
     /// Errors: failed calls.
     pub fn is_writable(&self) -> Result<bool> {
-        match fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
-            Ok(()) => Ok(true),
-            Err(Errno::ACCESS | Errno::PERM | Errno::ROFS) => Ok(false),
-            Err(error) => Err(Error::io("access", self.path.display(), error)),
-        }
+        Ok(self.target()?.writable == Writable::Yes)
     }
 
     /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable
@@ -883,6 +915,15 @@ fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<Strin
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Why a backup cannot make its directory.
+fn nothing_above(path: &Path) -> Error {
+    Error::new(
+        Code::DirectoryMissing,
+        format!("cannot make directory {}: the directory above it is not there", path.display()),
+        "make it, or check that its file system is mounted",
+    )
 }
 
 /// The directory above a path.

@@ -1,0 +1,88 @@
+/** `-a` is a rehearsal: it finds what the run would find, short of writing, and says what it cannot find. */
+
+import { mkdirSync } from 'node:fs';
+
+import test from 'ava';
+
+import { Machine, run, show, testAsRoot, testTraced } from './helpers.ts';
+
+testAsRoot('a backup to a full, read-only or missing place is refused by -a as by the run', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stage-size', '8MiB', '--fill', '1');
+  const [image, mount] = [machine.path('image'), machine.path('mount')];
+  mkdirSync(mount);
+  await run('truncate', ['-s', '12M', image]);
+  await run('mkfs.ext4', ['-q', image]);
+  t.is((await run('mount', ['-o', 'loop', image, mount])).status, 0);
+  t.teardown(() => run('umount', [mount]));
+  const refused = async (status: number, directory: string, says: RegExp) => {
+    for (const words of [['backup'], ['backup', '-z'], ['backup', '-a'], ['backup', '-a', '-z']]) {
+      const done = await machine.expect(status, [...words, directory]);
+      t.regex(done.stderr, says, show(done));
+    }
+  };
+  await refused(6, `${mount}/b`, /no room in .*: at least 16\d{6} bytes are needed for all files, and \d+ are free/);
+  await refused(2, `${mount}/not/there`, /the directory above it is not there/);
+  t.is((await run('mount', ['-o', 'remount,ro', mount])).status, 0);
+  await refused(1, mount, /is on a file system that is mounted read-only\nHINT: choose another directory/);
+  await refused(1, `${mount}/b`, /is on a file system that is mounted read-only/);
+  const fits = await machine.expect(0, ['backup', '-a', machine.path('b')]);
+  t.regex(fits.stdout, /; needs at least 16\.\d MiB of [\d.]+ [KMGT]iB that are free; nothing was done\n/, show(fits));
+});
+
+test('another asmt at work is found by -a', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stage-size', '64MiB', '--stages', '4', '--fill', '1');
+  const directory = machine.path('b');
+  await machine.asmt(['backup', '-z', '-t', '1', directory], {
+    during: async (child) => {
+      while (!machine.names(machine.directory).includes('b') && child.exitCode === null) {
+        await new Promise((wake) => {
+          setTimeout(wake, 5);
+        });
+      }
+      t.is((await machine.asmt(['backup', '-a', machine.path('c')])).status, 3);
+    },
+  });
+});
+
+testTraced('what a killed restore has left does not keep -a from saying that a restore is possible', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stripes', '2');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  await machine.sim('remove');
+  await machine.killedRestore(machine.path('b'));
+  const left = await machine.memory();
+  t.not(left, '');
+  const rehearsed = await machine.expect(0, ['restore', '-a', machine.path('b')]);
+  t.regex(rehearsed.stderr, /note: a killed restore has left \d+ segments, which the restore would remove first\n/);
+  t.regex(rehearsed.stdout, /the contents of the files were not read \(asmt verify reads them\); nothing was done\n/);
+  t.is(await machine.memory(), left);
+  await machine.expect(0, ['restore', machine.path('b')]);
+  t.is(await machine.memory(), before);
+});
+
+test('what is in memory already, and clean, needs no restore: exit status 7', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stripes', '2');
+  const directory = machine.path('b');
+  await machine.expect(0, ['backup', directory]);
+  const nothing = async () => {
+    for (const words of [['restore'], ['restore', '-a']]) {
+      const done = await machine.expect(7, [...words, directory]);
+      t.regex(
+        done.stderr,
+        /namespace 'test' is in memory already, and clean: nothing needs restoring\nHINT: start the server as it is/,
+      );
+    }
+    t.is((await machine.asmt(['-r', '-p', directory])).status, 1);
+  };
+  await nothing();
+  await machine.sim('remove');
+  await machine.expect(0, ['restore', directory]);
+  await nothing();
+  // Not where something of it is missing, or is not as a start wants it.
+  await machine.sim('remove', '--key', 'ae001101');
+  await machine.expect(3, ['restore', directory]);
+});
