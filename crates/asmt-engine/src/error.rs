@@ -131,6 +131,8 @@ codes! {
     BackupNotClean = "backup-not-clean", Stale;
     /// The server has run since the backup, or seems to.
     BackupStale = "backup-stale", Stale;
+    /// A segment in memory was made by a server after the backup.
+    MadeSince = "made-since", Stale;
     /// The backup was restored in another boot.
     BackupUsed = "backup-used", Stale;
     /// The backup was retired.
@@ -283,6 +285,11 @@ impl Error {
     /// What kind of failed call it is; `None` where it is none.
     pub fn io_kind(&self) -> Option<std::io::ErrorKind> {
         self.source.as_ref().map(std::io::Error::kind)
+    }
+
+    /// The failed call's error number; `None` where no call has failed.
+    pub fn errno(&self) -> Option<i32> {
+        self.source.as_ref().and_then(std::io::Error::raw_os_error)
     }
 
     /// A failed system call: what was being done, to what, and what the system said. The code follows from the error.

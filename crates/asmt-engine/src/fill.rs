@@ -365,7 +365,7 @@ impl Trusted<'_> {
     pub fn let_go(self, control: &Control) -> Result<()> {
         drop(self.words);
         // A journal that stays does no harm: it says that its segments are not to be removed.
-        if let Some(Err(error)) = self.journal.map(RestoreJournal::keep) {
+        if let Some(Err(error)) = self.journal.map(RestoreJournal::end) {
             control.note("journal-left", format!("the journal could not be put away: {error}"));
         }
         let mut gone = Vec::new();

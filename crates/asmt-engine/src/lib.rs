@@ -764,7 +764,13 @@ impl Judged {
         };
         let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
         of_instance
-            .flat_map(|group| group.keys.into_iter().map(move |key| (key, group.name.clone())))
+            .flat_map(|group| {
+                // Without its base, an index is known by its nsid.
+                let is_its = |manifest: &&&format::Manifest| group.nsid.is_some() && manifest.nsid == group.nsid;
+                let by_nsid = || manifests.iter().find(is_its).map(|manifest| manifest.namespace.clone());
+                let name = group.name.clone().or_else(by_nsid);
+                group.keys.into_iter().map(move |key| (key, name.clone()))
+            })
             .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
             .filter(|(segment, _)| may_be_servers(segment))
             .find(|(segment, name)| !was_there(segment) && !is_restored(segment, name.as_ref()))

@@ -9,6 +9,7 @@ use crate::kernel::{self, Process};
 use std::fmt;
 use std::fs;
 use std::io::ErrorKind;
+use std::path::Path;
 
 /// Identity of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -101,10 +102,20 @@ pub fn lock_name(ipc_namespace: u64, instance: u8) -> String {
 /// Errors: failed calls.
 pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
     let name = lock_name(kernel::namespace("ipc")?, instance);
-    // A process that has ended, or that may not be looked into, holds nothing that can be seen.
-    let Ok(files) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Ok(false) };
-    let mut open = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+    let directory = format!("/proc/{pid}/fd");
+    let files = match crate::store::names_of(Path::new(&directory)) {
+        Ok(files) => files,
+        // A process that has ended, or that may not be looked into, holds nothing that can be seen.
+        Err(error) if is_unseen(&error) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let mut open = files.iter().filter_map(|file| fs::read_link(format!("{directory}/{file}")).ok());
     Ok(open.any(|path| path.file_name().is_some_and(|found| found == name.as_str())))
+}
+
+/// Whether a directory of a process cannot be read because the process is gone, or hidden from this user.
+fn is_unseen(error: &Error) -> bool {
+    matches!(error.io_kind(), Some(ErrorKind::NotFound | ErrorKind::PermissionDenied)) || error.errno() == Some(libc::ESRCH)
 }
 
 /// Who runs it, and what he may do.

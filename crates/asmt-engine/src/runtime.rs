@@ -196,7 +196,7 @@ impl Runtime {
     }
 }
 
-/// First part of the name of a journal: of a restore at work, and of one whose segments stay.
+/// First part of the name of a journal: of a restore at work, and of one that has ended.
 const AT_WORK: &str = "restore";
 const DONE: &str = "restored";
 
@@ -204,7 +204,7 @@ fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
     format!("{what}-ipc-{ipc_namespace}-instance-{instance}-")
 }
 
-/// Keeps the journal of a restore whose segments stay: they are told from a server's by it.
+/// Puts the journal of a restore that has ended away: its segments are told from a server's by it.
 fn keep(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(AT_WORK));
     let kept = path.with_file_name(format!("{DONE}{}", name.unwrap_or_default()));
@@ -309,7 +309,7 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     let unlisted: Vec<i32> = unlisted.map(|segment| segment.stat.shmid).collect();
     // The one whose line the kill came before; more than that cannot be.
     let is_own = |segment: &&Segment| is_listed(segment, run, journal, place) || unlisted == [segment.stat.shmid];
-    let (mut is_needed, mut is_kept) = (false, false);
+    let mut is_needed = false;
     for keys in &head.namespaces {
         let mut there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
         let own: Vec<&Segment> = there.iter().copied().filter(is_own).collect();
@@ -324,30 +324,17 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
         };
         match remains(&there, &own, keys.len(), *has_committed) {
             _ if own.is_empty() => {}
-            Remains::Complete => {
-                is_kept = true;
-                note("it had completed them");
-            }
-            Remains::Begun => {
-                is_kept = true;
-                note("it had begun to complete them, and a server may have used them since");
-            }
+            Remains::Complete => note("it had completed them"),
+            Remains::Begun => note("it had begun to complete them, and a server may have used them since"),
             Remains::Attached => {
                 is_needed = true;
                 note("somebody has one of them attached");
             }
-            Remains::Taken => {
-                is_kept = true;
-                note("somebody else has made others beside them");
-            }
+            Remains::Taken => note("somebody else has made others beside them"),
             Remains::Leftover => leftovers.extend(own.iter().map(|segment| segment.stat.clone())),
         }
     }
-    let fate = match (is_needed, is_kept) {
-        (true, _) => Fate::Needed,
-        (false, true) => Fate::Kept,
-        (false, false) => Fate::Over,
-    };
+    let fate = if is_needed { Fate::Needed } else { Fate::Kept };
     Ok(DeadRestore { pid: run.pid, fate, leftovers, notes })
 }
 
@@ -355,9 +342,9 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
 enum Fate {
     /// A later run needs it: segments stay that are to be removed.
     Needed,
-    /// Its segments stay for good.
+    /// No run has to do anything about it. It is kept: segments that it lists are no server's.
     Kept,
-    /// Nothing of it is left.
+    /// It says nothing here.
     Over,
 }
 
@@ -455,13 +442,8 @@ impl RestoreJournal {
         self.file.write_all(format!("{COMMIT}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
 
-    /// The restore has failed, and its segments are gone.
+    /// The restore has ended: its segments stay or are gone.
     pub fn end(&mut self) -> Result<()> {
-        fs::remove_file(&self.path).map_err(|error| Error::io("unlink", self.path.display(), error))
-    }
-
-    /// The restore is done, and its segments stay.
-    pub fn keep(&mut self) -> Result<()> {
         keep(&self.path)
     }
 }

@@ -11,8 +11,16 @@ use asmt_engine::report::Verb;
 use std::collections::BTreeMap;
 
 /// Problems that are about memory now: a verification does not look at it.
-const OF_MEMORY: [&str; 6] =
-    ["segments-exist", "segment-attached", "segments-not-kept", "not-enough-memory", "system-limit", "another-asmt"];
+const OF_MEMORY: [&str; 8] = [
+    "made-since",
+    "segments-exist",
+    "already-in-memory",
+    "segment-attached",
+    "segments-not-kept",
+    "not-enough-memory",
+    "system-limit",
+    "another-asmt",
+];
 
 impl World<'_> {
     fn run(&mut self, call: &Call) -> Outcome {
@@ -260,7 +268,9 @@ impl World<'_> {
             analysed.problems.iter().map(|told| &told.code).filter(|code| !OF_MEMORY.contains(&code.as_str())).collect();
         let nothing = self.vaults[ask.vault].of(self.servers[ask.server].instance, ask.namespace).is_empty();
         // Where there is nothing to restore, which of several reasons is named does not matter.
-        let is_agreed = nothing && !verified.is_done() && !analysed.is_done()
+        let is_in_memory = analysed.problems.iter().any(|told| told.code == "already-in-memory");
+        let is_agreed = is_in_memory
+            || nothing && !verified.is_done() && !analysed.is_done()
             || verified.is_done() == others.is_empty()
                 && (others.len() < analysed.problems.len() || verified.exit == analysed.exit);
         if !is_agreed {

@@ -41,7 +41,9 @@ impl Overrides {
     /// The option that takes back a refusal by this code, if it is given.
     fn covering(self, code: Code) -> Option<&'static str> {
         match code {
-            Code::BackupStale | Code::BackupUsed | Code::BackupRetired | Code::CannotBeTold => Some("--force-stale"),
+            Code::BackupStale | Code::MadeSince | Code::BackupUsed | Code::BackupRetired | Code::CannotBeTold => {
+                Some("--force-stale")
+            }
             Code::DeviceUnreadable | Code::DeviceNotTrusted | Code::CannotMarkUsed => Some("--force-stale"),
             Code::BackupForeignHost => Some("--force-host"),
             _ => None,
@@ -423,7 +425,7 @@ impl<'l> Judge<'l> {
 /// Why a restore beside a server's segments is refused.
 pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     Problem::new(
-        Code::BackupStale,
+        Code::MadeSince,
         format!(
             "namespace '{name}': segment {} (shmid {}) in memory was made by a server after the backup: it has run since",
             segment.key(),

@@ -84,7 +84,7 @@ impl Steps {
 
     /// All directories above an open one, up to the root.
     fn climb(&mut self, directory: &OwnedFd) -> Result<()> {
-        let mut at = directory.try_clone().map_err(|error| Error::io("dup", shown(directory).display(), error))?;
+        let mut at = directory.try_clone().map_err(|error| Error::io("fcntl", shown(directory).display(), error))?;
         for _ in 0..MAX_DEPTH {
             let above = open(&at, Path::new("..")).map_err(|error| Error::io("open", shown(&at).join("..").display(), error))?;
             let (below, now) = (stat_of(&at)?, stat_of(&above)?);

@@ -7,7 +7,7 @@
 
 use super::{act_at, clean_calls, disk};
 use crate::tally::{Count, Tally};
-use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, World, names, perform_here, sums};
+use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, Told, World, names, perform_here, sums};
 use asmt_engine::report::Verb;
 use asmt_engine::segment::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
 use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
@@ -425,7 +425,9 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
             wrong.push(format!("neither is done: {}", outcome.text));
         }
         let is_seconds = is_done && !outcome.is_done;
-        if is_seconds && outcome.problems.first().is_none_or(|told| told.kind != "refused") {
+        // It came late, and found all of it done, or not yet.
+        let is_late = |told: &Told| told.kind == "refused" || told.code == "already-in-memory";
+        if is_seconds && !outcome.problems.first().is_some_and(is_late) {
             wrong.push(format!("the first was not refused: {}", outcome.text));
         }
         // What there is now is one's: judged as if the first had made it.
