@@ -332,7 +332,7 @@ test('refused: files of the same instance and nsid, whoever made them', async (t
   const done = await machine.expect(3, ['backup', machine.path('b')]);
   t.regex(
     done.stderr,
-    /the directory holds 5 files of instance 0 and the same nsid or name, the first is ae001000\.dat; expected none\nHINT: /,
+    /error: \S+\/b already contains a backup of namespace 'test' \(20\d\d-\d\d-\d\d, not restored yet\): 5 files, the first is ae001000\.dat\nHINT: .*do not remove it\n/,
     show(done),
   );
   t.deepEqual(look(machine.path('b')), before);

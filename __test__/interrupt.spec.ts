@@ -126,12 +126,12 @@ for (const [signal, status] of Object.entries(STATUSES) as [keyof typeof STATUSE
     await machine.sim('remove');
     const names = machine.names(directory);
     const holder = await hang();
-    const done = await machine.asmt(['restore', '--json', '--device', device, directory], {
+    const done = await machine.asmt(['restore', '--json', '-n', 'test', '--device', device, directory], {
       during: (child, output) => stopped(child, output, machine, signal),
     });
     t.is(done.status, status, show(done));
     t.regex(done.stderr, new RegExp(`error: ${signal}: the system does not answer .*; nothing was changed\nHINT: `), show(done));
-    t.regex(done.stderr, /; if the server starts without this restore, run asmt retire \S+\n/, show(done));
+    t.regex(done.stderr, /; if the server starts without this restore, run asmt retire -n test \S+\n/, show(done));
     t.is((JSON.parse(done.stdout) as { exit_status: number }).exit_status, status);
     t.deepEqual(machine.names(directory), names);
     t.is(await machine.memory(), '');

@@ -189,7 +189,10 @@ function notReported(done: Report | null, reason: string): AsmtError {
 function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
   const message = `${signal}: the system does not answer (a device, a file system), so asmt ended without it; nothing was changed`;
   const look = 'find out what does not answer (dmesg, findmnt), then run it again';
-  const used = `if the server starts without this restore, run asmt retire ${quoted(request.directory ?? '')}`;
+  // Without these, another instance's or namespace's backup in the directory would be retired.
+  const instance = request.instance === null || request.instance === 0 ? '' : `-i ${request.instance} `;
+  const names = request.namespaces === null ? '' : `-n ${quoted(request.namespaces.join(','))} `;
+  const used = `if the server starts without this restore, run asmt retire ${instance}${names}${quoted(request.directory ?? '')}`;
   const hint = request.verb === 'restore' && !request.analyze ? `${look}; ${used}` : look;
   return { ok: false, report: null, error: new AsmtError('interrupted', 'interrupted', message, hint).toText() };
 }

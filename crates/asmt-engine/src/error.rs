@@ -43,6 +43,9 @@ macro_rules! codes {
         }
 
         impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             /// The code as it stands in JSON.
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
@@ -115,6 +118,8 @@ codes! {
     ModesNotKept = "modes-not-kept", Refused;
     /// The file system has no way to name a file without replacing another.
     NamesNotSafe = "names-not-safe", Refused;
+    /// The directory is one of the system's, with other things in it.
+    SystemDirectory = "system-directory", Refused;
     /// The directory is on a file system that a reboot empties.
     VolatileDirectory = "volatile-directory", Refused;
     /// The IPC namespace, and all segments in it, end with this process.
@@ -296,9 +301,10 @@ impl Error {
     pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (code, hint) = match source.raw_os_error() {
-            Some(libc::ENOSPC | libc::EDQUOT) => {
-                (Code::DiskFull, "make room (files, blocks or quota), or choose another directory, then run it again")
-            }
+            Some(libc::ENOSPC | libc::EDQUOT) => (
+                Code::DiskFull,
+                "make room (files, blocks or quota), then run it again; a backup can go to another directory, too",
+            ),
             // Room would not help.
             Some(libc::EFBIG) => (
                 Code::SystemLimit,
@@ -311,10 +317,14 @@ impl Error {
                 (Code::SystemLimit, "raise the limit on open files or processes, or use fewer threads (-t)")
             }
             Some(libc::EACCES | libc::EPERM) => (Code::PermissionDenied, missing_right(call)),
-            Some(libc::EROFS) => (Code::SystemCall, "the file system is read-only: remount it, or choose another directory"),
-            Some(libc::EIO) => {
-                (Code::SystemCall, "the device has failed: look at the kernel's log, and choose another directory")
+            Some(libc::EROFS) => {
+                (Code::SystemCall, "the file system is read-only: remount it; a backup can go to another directory, too")
             }
+            Some(libc::EIO) => (
+                Code::SystemCall,
+                "a device has failed: look at the kernel's log; a backup can go to another directory, a restore needs a \
+                                    copy of this same backup",
+            ),
             _ => (Code::SystemCall, NOTHING_LEFT),
         };
         let problem = Problem::new(code, format!("{call} {object}: {}", without_number(&source)), hint);

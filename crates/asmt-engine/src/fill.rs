@@ -9,6 +9,7 @@
 use crate::checksum::{self, RangeSum};
 use crate::error::{Code, Error, Result, without_number};
 use crate::format::{Spans, chunk_range};
+use crate::hints;
 use crate::pages;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::pool::{InWork, Pool, Units};
@@ -157,7 +158,7 @@ impl Made {
         Error::new(
             Code::SegmentChanged,
             format!("segment {} changed while it was restored: {what}", self.source.key),
-            "make sure that the server stays stopped during a restore, then run it again",
+            hints::STARTED_MEANWHILE,
         )
     }
 
@@ -459,11 +460,9 @@ fn make<'s>(
 fn cannot_make(source: &Source, error: std::io::Error) -> Error {
     let what = format!("cannot make segment {} of {} bytes", source.key, source.size_bytes);
     match error.raw_os_error() {
-        Some(libc::EEXIST) => Error::new(
-            Code::SegmentsExist,
-            format!("{what}: it was created in the meantime"),
-            "make sure that the server stays stopped, and no other asmt is at work, during a restore, then run it again",
-        ),
+        Some(libc::EEXIST) => {
+            Error::new(Code::SegmentsExist, format!("{what}: it was created in the meantime"), hints::STARTED_MEANWHILE)
+        }
         Some(libc::ENOSPC) => Error::new(
             Code::SystemLimit,
             format!("{what}: kernel.shmmni or kernel.shmall is reached"),

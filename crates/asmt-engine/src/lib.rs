@@ -15,6 +15,7 @@ pub mod error;
 pub mod facts;
 pub mod fill;
 pub mod format;
+pub mod hints;
 pub mod huffman;
 pub mod inflate;
 pub mod inventory;
@@ -45,6 +46,7 @@ pub mod used;
 
 use error::{Code, Error, Problem, Remark, Result};
 use facts::server::{Evidence, Host};
+use hints::STARTED_MEANWHILE;
 use inventory::Inventory;
 use look::server::Places;
 use plan::staleness::{self, Overrides, Verdict};
@@ -262,7 +264,7 @@ impl<'r> Operation<'r> {
         let origin = self.origin(&plan, &evidence, &listing);
         let mut staged = transfer::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
         let now = self.evidence_for_backup(&listing, request.instance)?;
-        check_unchanged(&evidence, &now, "backed up")?;
+        check_unchanged(&evidence, &now, Verb::Backup)?;
         // As late as can be: a server writes its last lines when its segments are complete already.
         staged.note_traces(&now.traces);
         let mut report = report.with_staged(&staged.namespaces);
@@ -389,7 +391,7 @@ impl<'r> Operation<'r> {
         let manifests = staleness::manifests_of(&listing, request.instance);
         // Once more, right before anything is trusted: filling takes its time.
         let now = self.evidence(request.instance, &manifests, None).and_then(|now| {
-            check_unchanged(&judged.evidence, &now, "restored")?;
+            check_unchanged(&judged.evidence, &now, Verb::Restore)?;
             if judged.verdict.is_proven { Ok(()) } else { check_silent(&judged.evidence, &now) }
         });
         match now {
@@ -526,8 +528,8 @@ impl<'r> Operation<'r> {
             if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
                 return Err(error);
             }
-            let text =
-                format!("namespace '{}': the directory does not note this restore: {}", target.name, error.first().message);
+            let title = plan::title(&target.name, target.instance);
+            let text = format!("{title}: the directory does not note this restore: {}", error.first().message);
             judged.plan.remarks.push(Remark::new("not-marked", text));
         }
         Ok(())
@@ -679,10 +681,10 @@ impl Judged {
         if self.plan.namespaces.is_empty() || !self.plan.namespaces.iter().all(is_there) {
             return None;
         }
-        let names: Vec<String> = self.plan.namespaces.iter().map(|namespace| format!("'{}'", namespace.name)).collect();
+        let names: Vec<&NamespaceName> = self.plan.namespaces.iter().map(|namespace| &namespace.name).collect();
         Some(Error::new(
             Code::AlreadyInMemory,
-            format!("namespace {} is in memory already, and clean: nothing needs restoring", names.join(", ")),
+            format!("{} is in memory already, and clean: nothing needs restoring", plan::titles(&names, self.evidence.instance)),
             "start the server as it is",
         ))
     }
@@ -799,7 +801,7 @@ impl Judged {
             if !self.has_served(namespace, listing) {
                 continue;
             }
-            let title = format!("namespace '{}'", namespace.name);
+            let title = plan::title(&namespace.name, namespace.instance) + ": ";
             let mut is_in_the_way = false;
             for refusal in &mut self.plan.refusals {
                 let is_about_it = refusal.message.starts_with(&title);
@@ -842,13 +844,13 @@ fn finds_segments(plan: &Plan<NamespaceRestore>) -> bool {
 }
 
 /// Fails if a device or the configuration says something else than before.
-fn check_unchanged(before: &Evidence, now: &Evidence, doing: &str) -> Result<()> {
+fn check_unchanged(before: &Evidence, now: &Evidence, verb: Verb) -> Result<()> {
     let Some(what) = look::server::first_difference(before, now) else { return Ok(()) };
-    Err(Error::new(
-        Code::BackupStale,
-        format!("{what} changed while the node was {doing}"),
-        "make sure that the server stays stopped, then run it again",
-    ))
+    let (doing, hint) = match verb {
+        Verb::Restore => ("restored", STARTED_MEANWHILE),
+        _ => ("backed up", "make sure that the server stays stopped, then run it again"),
+    };
+    Err(Error::new(Code::BackupStale, format!("{what} changed while the node was {doing}"), hint))
 }
 
 /// Fails if the server has written to something since the first look: it has been started.
@@ -863,7 +865,7 @@ fn check_silent(before: &Evidence, now: &Evidence) -> Result<()> {
             return Err(Error::new(
                 Code::BackupStale,
                 format!("{} was written to while the node was restored", trace.path),
-                "make sure that the server stays stopped during a restore",
+                STARTED_MEANWHILE,
             ));
         }
     }

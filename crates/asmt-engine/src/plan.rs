@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::format::{
     MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_bytes_for, manifest_name,
 };
+use crate::hints;
 use crate::inventory::{Creator, Group, Inventory, Segment, group};
 use crate::layout::sets::{self, Member};
 use crate::run::Caller;
@@ -19,6 +20,7 @@ use crate::used::{is_used_name, is_used_name_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod access;
+mod in_the_way;
 pub mod left_out;
 pub mod staleness;
 mod strangers;
@@ -242,6 +244,7 @@ pub fn possible_alone(
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
     check_directory(listing, &request.caller, Use::Write, &mut plan.refusals);
+    check_own(listing, &mut plan);
     check_durable(listing, request, &mut plan);
     // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
     plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
@@ -302,7 +305,7 @@ fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
         plan.refuse(
             Code::DiskFull,
             format!("no room in {path}: at least {needed} bytes are needed for all files, and {} are free", target.free_bytes),
-            "make room, choose another directory, or name fewer namespaces with -n",
+            hints::NO_ROOM,
         );
     }
 }
@@ -311,7 +314,8 @@ fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
 fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
     for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
         if let Err(why) = mark {
-            let hint = "a restore of this backup would be refused for it: use another directory, or move that file away";
+            let hint = "a restore of this backup would be refused for it: use another directory; leave the mark where it is as long \
+                        as a backup in this one may still be restored, for without it that would look unused";
             plan.refuse(Code::BackupExists, format!("{name} cannot be read as a mark of use: {why}"), hint);
         }
     }
@@ -329,7 +333,8 @@ pub fn not_kept() -> Problem {
     Problem::new(
         Code::SegmentsNotKept,
         "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it attached",
-        "set it to 0 before the server is stopped: sysctl -w kernel.shm_rmid_forced=0",
+        "set it to 0 while the server still runs, or before a restore, and see that no boot sets it again (/etc/sysctl.d): sysctl \
+         -w kernel.shm_rmid_forced=0",
     )
 }
 
@@ -345,6 +350,16 @@ fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) ->
     );
     let is_unseen = swapped.iter().any(|segment| has_unseen_holes(inventory, segment));
     is_unseen.then(|| Remark::new("holes-unseen", text))
+}
+
+/// Refuses a directory of the system's, where a backup would stand among other things.
+fn check_own(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
+    let Some(directory) = listing.directory.as_ref().filter(|directory| directory.is_systems) else { return };
+    plan.refuse(
+        Code::SystemDirectory,
+        format!("{} is a directory of the system's, with other things in it; expected one of the backup's own", directory.path),
+        "name a directory for backups alone, such as /var/lib/asmt: asmt makes it",
+    );
 }
 
 /// Refuses a directory that the reboot empties, unless that is what is wanted.
@@ -363,8 +378,8 @@ fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Namespace
     if request.allow_volatile {
         plan.remarks.push(Remark::new("volatile-directory", message));
     } else {
-        let hint =
-            "choose a directory on a disk that no boot empties, such as /var/lib/asmt; where it is meant, add --allow-volatile";
+        let hint = "choose a directory on a disk that no boot empties, such as /var/lib/asmt; add --allow-volatile only if it is restored \
+             before any reboot";
         plan.refuse(Code::VolatileDirectory, format!("{message}; expected {expected}"), hint);
     }
 }
@@ -421,7 +436,7 @@ fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Pla
         if is_denied {
             plan.refuse(
                 Code::PermissionDenied,
-                format!("namespace '{name}' was not found, and there are segments whose name may not be read"),
+                format!("{} was not found, and there are segments whose name may not be read", title(name, request.instance)),
                 "run it as root, or as the owner of the segments",
             );
             continue;
@@ -472,7 +487,7 @@ fn plan_group_backup(
         return;
     }
     if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
-        plan.refusals.push(attached_problem(inventory, &title, &segments, attached));
+        plan.refusals.push(attached_problem(inventory, &title, &segments, attached, Attached::ToBackUp));
         return;
     }
     if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
@@ -523,7 +538,7 @@ fn plan_group_backup(
     let Some(name) = &group.name else { return };
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
-    let superseded = check_nothing_in_the_way(listing, group.instance, &nsids, &own_manifest, &title, plan);
+    let superseded = in_the_way::check(listing, group.instance, &nsids, &own_manifest, &title, plan);
     let copies: Vec<Copy> = segments
         .iter()
         .map(|&segment| {
@@ -582,7 +597,8 @@ fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &
     let mut faults = Vec::new();
     let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
     for text in missing_or_extra(headers) {
-        let hint = "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up";
+        let hint = "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not \
+                    served since, restore that again; else start it and stop it cleanly, then back up";
         faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
     }
     if group.name.is_none() {
@@ -624,10 +640,14 @@ fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &
 
 /// What to do about a segment that no server is known to make. Only where its maker has ended is it named for removal.
 fn unknown_maker_hint(segment: &Segment) -> String {
-    let what = "it was not made by a server that is known";
+    let leave =
+        "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces with -n";
     match segment.creator {
-        Creator::Gone => format!("{what}; leave it, or if no server needs it, remove it with: ipcrm -m {}", segment.stat.shmid),
-        Creator::Alive { .. } | Creator::Unseen => format!("{what}; leave it, or find out who made it (ipcs -m -p)"),
+        Creator::Gone => format!(
+            "{leave}; only if you made it yourself, and no server needs it, remove it with: ipcrm -m {}",
+            segment.stat.shmid
+        ),
+        Creator::Alive { .. } | Creator::Unseen => format!("{leave}, or find out who made it (ipcs -m -p)"),
     }
 }
 
@@ -684,15 +704,41 @@ fn bears_name(address: Address) -> bool {
     matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)
 }
 
+/// What a namespace is called in messages; the instance is named where it is not 0.
+pub fn title(name: impl std::fmt::Display, instance: u8) -> String {
+    format!("namespace '{name}'{}", of_instance(instance))
+}
+
+/// The same of several.
+pub fn titles(names: &[&NamespaceName], instance: u8) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+    format!("namespace {}{}", quoted.join(", "), of_instance(instance))
+}
+
+/// ` of instance 2`; nothing for instance 0.
+fn of_instance(instance: u8) -> String {
+    if instance == 0 { String::new() } else { format!(" of instance {instance}") }
+}
+
 fn title_of(group: &Group) -> String {
+    let of_instance = of_instance(group.instance);
     match (&group.name, group.nsid) {
-        (Some(name), _) => format!("namespace '{name}'"),
-        (None, Some(nsid)) => format!("nsid {nsid} (no name)"),
-        (None, None) => format!("stripe {} (no name in it)", group.keys[0]),
+        (Some(name), _) => title(name, group.instance),
+        (None, Some(nsid)) => format!("nsid {nsid} (no name){of_instance}"),
+        (None, None) => format!("stripe {} (no name in it){of_instance}", group.keys[0]),
     }
 }
 
-fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], first: &Segment) -> Problem {
+/// Why it matters that segments are attached: what is right for a backup would roll a node back that runs already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attached {
+    /// They are to be backed up.
+    ToBackUp,
+    /// They are where others are to be restored.
+    InTheWay,
+}
+
+fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], first: &Segment, attached: Attached) -> Problem {
     let count = segments.iter().filter(|segment| segment.stat.attached_count > 0).count();
     let mut holders: Vec<String> = segments
         .iter()
@@ -706,14 +752,30 @@ fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], f
         .iter()
         .filter_map(|segment| inventory.attachers.get(&segment.stat.shmid))
         .flatten()
-        .any(|attacher| attacher.command == "asd");
+        .any(|attacher| attacher.command == SERVER_COMMAND);
     let by = if holders.is_empty() { "a process that cannot be seen from here".to_owned() } else { holders.join(", ") };
-    let hint = if is_server {
-        "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again"
-    } else if holders.is_empty() {
-        "find who holds it (as root: grep -l SYSV /proc/*/maps, also in other containers), let it end, then run it again"
-    } else {
-        "let that process end, then run it again"
+    let find = format!("find who has it (as root, also in other containers: grep -l SYSV{} /proc/[0-9]*/maps)", first.key());
+    let hint = match (attached, is_server, holders.is_empty()) {
+        (Attached::ToBackUp, true, _) => stop_the_server(first.address.instance),
+        (Attached::ToBackUp, false, true) => {
+            format!("{find}; if it is a server, stop it cleanly, else wait until it has ended; then run it again")
+        }
+        (Attached::ToBackUp, false, false) => "wait until that process has ended, then run it again; if it is the server under \
+                                               another name, stop it cleanly, and do not kill it"
+            .to_owned(),
+        (Attached::InTheWay, true, _) => {
+            "the server is running with them: nothing needs restoring, leave it as it is (a restore \
+                                          would roll it back)"
+                .to_owned()
+        }
+        (Attached::InTheWay, false, true) => format!(
+            "{find}; if it is a server, leave it as it is: nothing needs restoring; else wait until it has ended, then run it again"
+        ),
+        (Attached::InTheWay, false, false) => {
+            "if that process is the server under another name, leave it as it is: nothing needs \
+                                               restoring; else wait until it has ended, then run it again"
+                .to_owned()
+        }
     };
     Problem::new(
         Code::SegmentAttached,
@@ -722,8 +784,20 @@ fn attached_problem(inventory: &Inventory, title: &str, segments: &[&Segment], f
     )
 }
 
+/// The unit is that of instance 0: of another one it would stop the wrong server.
+fn stop_the_server(instance: u8) -> String {
+    if instance == 0 {
+        return "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again"
+            .to_owned();
+    }
+    format!(
+        "the server of instance {instance} is running: stop that one and no other, wait until its asd has gone, then run it again"
+    )
+}
+
 /// What the operator must know before a start: such a server has nothing that it would take for its data.
-const START_LOSES: &str = " (that start is a cold one: records that are in memory only are lost)";
+const START_LOSES: &str = " (that start is a cold one: records that are in memory only are lost; if there are such, leave the \
+    segments as they are, and ask Aerospike's support first)";
 
 /// Checks version and shutdown status of base; gives the version.
 fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusals: &mut Vec<Problem>) -> Option<u32> {
@@ -745,14 +819,12 @@ fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusa
         let (code, hint) = match place {
             Place::Memory | Place::PrivateMemory => (
                 Code::NotCleanlyShutDown,
-                format!("start the server, stop it cleanly and wait until asd has gone, then back up{start_loses}; after a crash \
-                         there is nothing to save"),
+                format!(
+                    "start the server, stop it cleanly and wait until asd has gone, then back up{start_loses}; after a crash \
+                         there is nothing to save"
+                ),
             ),
-            Place::Backup => (
-                Code::BackupNotClean,
-                "this backup was not made of a cleanly shut down server: do not use it; the node must cold-start, which empties a namespace that is in memory only"
-                    .to_owned(),
-            ),
+            Place::Backup => (Code::BackupNotClean, hints::BACKUP_NOT_CLEAN.to_owned()),
         };
         refusals.push(Problem::new(
             code,
@@ -872,45 +944,10 @@ fn check_stripes(
              too, start the server, stop it cleanly, then back up; if they are in memory only, keep these segments as they are, \
              for a start loses what is in them, and ask Aerospike's support",
         ),
-        Place::Backup => (
-            Code::BackupSetTorn,
-            "use another backup; or start the server with none, which is a cold start: records that are on no storage device or \
-             file are lost then, and a namespace in memory only starts empty",
-        ),
+        Place::Backup => (Code::BackupSetTorn, hints::BACKUP_TORN),
     };
     let torn = torn_stripes(headers, name, is_all);
     refusals.extend(torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint)));
-}
-
-/// Refuses if files of the same instance and nsid are in the directory; gives those that an interrupted run left
-/// committed, and that this backup replaces.
-fn check_nothing_in_the_way<T>(
-    listing: &Listing,
-    instance: u8,
-    nsids: &BTreeSet<u8>,
-    own_manifest: &str,
-    title: &str,
-    plan: &mut Plan<T>,
-) -> Vec<String> {
-    let is_ours = |name: &str| {
-        name == own_manifest
-            || parse_file_name(name).is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
-    };
-    let files = listing.files.iter().map(|file| &file.name);
-    let manifests = listing.manifests.iter().map(|manifest| &manifest.name);
-    let unsafe_files = listing.problems.iter().map(|(name, _)| name);
-    let mut in_the_way: Vec<&String> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
-    in_the_way.sort_unstable();
-    let (superseded, in_the_way): (Vec<&String>, Vec<&String>) =
-        in_the_way.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
-    if let Some(first) = in_the_way.first() {
-        plan.refuse(
-            Code::BackupExists,
-            format!("{title}: the directory holds {} files of instance {instance} and the same nsid or name, the first is {first}; expected none", in_the_way.len()),
-            "use another directory; or, when that backup is no longer needed, move it away",
-        );
-    }
-    superseded.into_iter().cloned().collect()
 }
 
 /// Plans a restore from a directory into memory.
@@ -976,7 +1013,7 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
             Some(owner) => plan.refusals.extend(loose.keys.iter().map(|key| {
                 let name = &records[key].name;
                 let message = format!("{}: {name} is not in its manifest", title_of(owner));
-                Problem::new(Code::ExtraFile, message, "remove what is not of this backup").in_file(name)
+                Problem::new(Code::ExtraFile, message, hints::NOT_IN_MANIFEST).in_file(name)
             })),
             None => groups.push(loose),
         }
@@ -1022,8 +1059,8 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
     for found in listing.leftovers.interrupted.iter().filter(|found| is_asked(found)) {
         plan.refuse(
             Code::BackupIncomplete,
-            format!("the backup of namespace '{}' was interrupted before it was committed", found.namespace),
-            "it cannot be used; name the other namespaces with -n, or let the node cold-start, which empties a namespace that is in memory only",
+            format!("the backup of {} was interrupted before it was committed", title(&found.namespace, found.instance)),
+            hints::INTERRUPTED,
         );
     }
     let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
@@ -1037,7 +1074,7 @@ fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], pla
                  is {first} (ls -A shows hidden ones)",
                 left.len()
             ),
-            "it cannot be used; back up again (that sweeps them), or let the node cold-start, which empties a namespace that is in memory only",
+            hints::INTERRUPTED,
         );
     }
 }
@@ -1060,11 +1097,9 @@ fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<Names
                 format!("{} has format version {version}, expected at most {MANIFEST_VERSION}", record.name),
                 "use the asmt that made this backup, or a newer one",
             ),
-            ManifestError::Damaged(text) => Problem::new(
-                Code::ManifestDamaged,
-                format!("{} is damaged: {text}", record.name),
-                "the backup cannot be checked: use another one, or let the node cold-start, which empties a namespace that is in memory only",
-            ),
+            ManifestError::Damaged(text) => {
+                Problem::new(Code::ManifestDamaged, format!("{} is damaged: {text}", record.name), hints::UNCHECKED)
+            }
         };
         plan.refusals.push(problem.in_file(&record.name));
     }
@@ -1074,10 +1109,6 @@ fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<Names
             plan.refusals.push(problem.clone());
         }
     }
-}
-
-fn damaged_hint() -> &'static str {
-    "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only"
 }
 
 fn plan_from_manifest(
@@ -1102,21 +1133,21 @@ fn plan_from_manifest(
     let (mut sources, mut headers, mut sound) = (Vec::new(), Vec::new(), Vec::new());
     for segment in &manifest.segments {
         let file = segment.file_name();
-        let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), damaged_hint()).in_file(&file);
+        let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), hints::DAMAGED).in_file(&file);
         let Some(record) = records.get(&segment.key) else {
             if unreadable.contains(&segment.key) {
                 continue;
             }
             let mut problem = damage(Code::BackupIncomplete, format!("{file} is missing"));
             if segment.address.segment_type == SegmentType::PiBase {
-                "without base it was never committed, or base was removed: it cannot be used".clone_into(&mut problem.hint);
+                hints::WITHOUT_BASE.clone_into(&mut problem.hint);
             }
             plan.refusals.push(problem);
             continue;
         };
         if record.encoding != segment.encoding {
             let mut problem = damage(Code::ExtraFile, format!("found {}, expected {file}", record.name));
-            "the files are not those of the manifest: use another backup".clone_into(&mut problem.hint);
+            hints::OTHER_ENCODING.clone_into(&mut problem.hint);
             plan.refusals.push(problem);
             continue;
         }
@@ -1166,7 +1197,7 @@ fn plan_from_manifest(
     }
     if headers.len() == manifest.segments.len() {
         for text in missing_or_extra(&headers) {
-            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), damaged_hint());
+            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::DAMAGED);
         }
     }
     let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
@@ -1228,15 +1259,11 @@ fn plan_without_manifest(
     let is_all = !listing.problems.iter().any(is_unreadable);
     let missing = if is_all { missing_or_extra(&headers) } else { Vec::new() };
     for text in missing {
-        plan.refuse(
-            Code::BackupIncomplete,
-            format!("{title}: {text}"),
-            "the backup is incomplete: use another one, or let the node cold-start, which empties a namespace that is in memory only",
-        );
+        plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::INCOMPLETE);
     }
     let Some(name) = &group.name else {
         if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
-            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), damaged_hint());
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), hints::DAMAGED);
         }
         return;
     };
@@ -1251,7 +1278,7 @@ fn plan_without_manifest(
                 "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
                 file.name, file.file_bytes, file.size_bytes
             );
-            plan.refusals.push(Problem::new(Code::WrongSize, message, damaged_hint()).in_file(&file.name));
+            plan.refusals.push(Problem::new(Code::WrongSize, message, hints::DAMAGED).in_file(&file.name));
         } else {
             readable.push(file);
         }
@@ -1324,13 +1351,13 @@ fn check_nothing_in_memory(inventory: &Inventory, namespace: &NamespaceRestore, 
             wanted.contains(&(segment.address.segment_type.is_index(), segment.address.nsid)) || named.contains(&segment.key())
         })
         .collect();
-    let title = format!("namespace '{}'", namespace.name);
+    let title = title(&namespace.name, namespace.instance);
     let (strangers, in_the_way): (Vec<&Segment>, Vec<&Segment>) =
         in_the_way.into_iter().partition(|segment| is_strangers(segment, std::slice::from_ref(namespace), caller));
     refusals.extend(strangers::in_the_way(inventory, &title, namespace, &strangers));
     let Some(first) = in_the_way.first() else { return };
     if let Some(attached) = in_the_way.iter().find(|segment| segment.stat.attached_count > 0) {
-        refusals.push(attached_problem(inventory, &title, &in_the_way, attached));
+        refusals.push(attached_problem(inventory, &title, &in_the_way, attached, Attached::InTheWay));
         return;
     }
     refusals.push(segments_exist(&title, &in_the_way, first));
@@ -1343,14 +1370,19 @@ pub const SERVED_HINT: &str = "the server has made or used them since this backu
 /// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
 /// whether the server has served with them is for the operator to say.
 fn segments_exist(title: &str, in_the_way: &[&Segment], first: &Segment) -> Problem {
-    let start_as_it_is = "start the server as it is if it was shut down cleanly, or if it has served since this backup was made \
-                          or restored";
+    let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
+    let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
+    let is_warm = headers.iter().any(is_clean) || stripes_of(&headers).is_empty();
+    let loses = if is_warm { "" } else { START_LOSES };
+    let start_as_it_is = format!(
+        "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or restored{loses}"
+    );
     let (by, hint) = match at_work(in_the_way) {
         AtWork::Process { pid, command } => return at_work_problem(title, in_the_way.len(), pid, command),
         AtWork::Server { pid } => (
             format!("; the server that made them still runs (pid {pid})"),
-            "leave them: stop the server cleanly and wait until it has gone (systemctl stop aerospike); then just start it: \
-             nothing needs restoring"
+            "leave them, nothing needs restoring: if the server runs, leave it as it is; if it is being stopped, wait until it has \
+             gone, then start it"
                 .to_owned(),
         ),
         AtWork::Unseen => (
@@ -1429,7 +1461,7 @@ fn check_memory(inventory: &Inventory, namespaces: &[NamespaceRestore], refusals
     if let Some(available) = memory.available_bytes.filter(|available| *available < needed) {
         no_memory(
             format!("{available} bytes of memory are available, expected at least {needed}"),
-            "free memory, or name fewer namespaces with -n",
+            "free memory, or name fewer namespaces with -n: the server cold-starts the others",
         );
     }
     if let Some(limit) = memory.cgroup.as_ref().filter(|limit| limit.available_bytes < needed) {

@@ -11,6 +11,7 @@ use crate::format::{
     ASMT_HEADER_BYTES, Chunk, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count,
     chunk_range,
 };
+use crate::hints;
 use crate::pages;
 use crate::plan::{Contents, Source};
 use crate::pool::{InWork, Pool, Units};
@@ -113,9 +114,7 @@ impl Tally {
 /// Damage in a file, at an offset: of which segment, and what is wrong.
 fn damaged(file: &InFile, source: &Source, offset: u64, text: &str) -> Error {
     let message = format!("{} at {offset} (segment {}): {text}", file.shown(), source.key);
-    let hint =
-        "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
-    Problem::new(Code::ContentDamaged, message, hint).in_file(published_name(&source.file)).at(offset).into()
+    Problem::new(Code::ContentDamaged, message, hints::DAMAGED).in_file(published_name(&source.file)).at(offset).into()
 }
 
 /// Opens a source's file, and checks what is around its chunks.

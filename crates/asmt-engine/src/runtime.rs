@@ -12,6 +12,7 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
+use crate::hints;
 use crate::inventory::{Creator, Segment};
 use crate::kernel;
 use crate::look;
@@ -245,13 +246,7 @@ fn read_journal(path: &Path) -> Result<String> {
 
 fn check_regular(file: &File, path: &Path) -> Result<()> {
     let is_file = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.is_file();
-    let unsafe_file = || {
-        Error::new(
-            Code::UnsafeRuntime,
-            format!("{} is no regular file", path.display()),
-            "find out who put it there, and remove it",
-        )
-    };
+    let unsafe_file = || Error::new(Code::UnsafeRuntime, format!("{} is no regular file", path.display()), hints::NOT_OURS);
     if is_file { Ok(()) } else { Err(unsafe_file()) }
 }
 
@@ -486,7 +481,7 @@ fn usable(path: &Path) -> Result<()> {
         return Err(Error::new(
             Code::PermissionDenied,
             format!("{} is not a directory of this user's, closed to others", path.display()),
-            "set ASMT_RUNTIME_DIR to a directory that only this user may write to",
+            "set ASMT_RUNTIME_DIR to a directory that only this user may write to, the same one for every run",
         ));
     }
     rustix::fs::access(path, rustix::fs::Access::WRITE_OK).map_err(|error| Error::io("access", path.display(), error))

@@ -17,6 +17,7 @@ use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name,
     is_manifest_name, manifest_name,
 };
+use crate::hints;
 use crate::progress::Control;
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
@@ -54,6 +55,9 @@ const MAX_MARK_BYTES: u64 = 64 << 10;
 const MAX_JOURNAL_BYTES: u64 = 4 << 20;
 /// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
 const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+/// Directories in which a backup would stand among other things. A name in one of them will do.
+const SYSTEM_DIRECTORIES: [&str; 12] =
+    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"];
 const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
 const JOURNAL_PREFIX: &str = ".asmt-run.";
 
@@ -89,6 +93,8 @@ pub struct DirectoryRecord {
     pub is_sticky: bool,
     /// Why it is empty after a reboot, if it is.
     pub volatile: Option<Volatile>,
+    /// Whether it is one of the system's, with other things in it and no backup.
+    pub is_systems: bool,
     /// The directories by which its path is reached, as far as others than root may change them.
     pub above: Vec<PathStep>,
 }
@@ -423,8 +429,22 @@ impl Store {
                     tmpfiles::emptied_by(&name.map_or(place.clone(), |name| place.join(name)))?.map(Volatile::EmptiedAtBoot)
                 }
             },
+            is_systems: name.is_none() && self.is_systems()?,
             above: above::steps(Some(&self.directory), &self.path)?,
         })
+    }
+
+    /// Whether it is one of the system's directories, with other things in it and no backup.
+    fn is_systems(&self) -> Result<bool> {
+        let place = self.real_path()?;
+        if !SYSTEM_DIRECTORIES.iter().any(|known| place == Path::new(known)) {
+            return Ok(false);
+        }
+        let names = self.names()?;
+        let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
+        // A disk of its own, mounted there, has this and nothing else.
+        let is_other = |name: &String| !is_own_name(name) && name != "lost+found";
+        Ok(!names.iter().any(is_of_backup) && names.iter().any(is_other))
     }
 
     /// Its path without links, as the kernel knows it.
@@ -464,7 +484,7 @@ impl Store {
                         if let Some(other) = files.get(&key) {
                             let message =
                                 format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
-                            let problem = Problem::new(Code::ExtraFile, message, "remove the one that is not of this backup");
+                            let problem = Problem::new(Code::ExtraFile, message, hints::TWICE);
                             listing.problems.push((name.clone(), problem.in_file(name)));
                         }
                         files.insert(key, record);
@@ -560,7 +580,7 @@ impl Store {
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
+                let hint = hints::DAMAGED;
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
@@ -574,7 +594,7 @@ impl Store {
 
     fn unsafe_file(&self, name: &str, what: &str) -> Problem {
         let message = format!("{} is {what}, expected a regular file", self.shown(name));
-        Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name)
+        Problem::new(Code::UnsafeFile, message, hints::NOT_REGULAR).in_file(name)
     }
 
     /// Opens a file for reading if it is a regular file. The inner error says what it is instead.
@@ -664,7 +684,9 @@ impl Store {
                     leftovers.live.push(run);
                 }
             } else if !is_file {
-                problems.push((name.clone(), self.unsafe_file(name, "no regular file")));
+                let mut problem = self.unsafe_file(name, "no regular file");
+                hints::NOT_OURS.clone_into(&mut problem.hint);
+                problems.push((name.clone(), problem));
             } else if name.starts_with(JOURNAL_PREFIX) {
                 journals.push(name);
             } else {
@@ -876,7 +898,7 @@ impl Store {
             return Err(Error::new(
                 Code::WrongSize,
                 format!("{} has {file_bytes} bytes, expected {expected_bytes}", self.shown(name)),
-                "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only",
+                hints::DAMAGED,
             ));
         }
         let is_direct = make_direct(&file);
@@ -922,7 +944,7 @@ fn nothing_above(path: &Path) -> Error {
     Error::new(
         Code::DirectoryMissing,
         format!("cannot make directory {}: the directory above it is not there", path.display()),
-        "make it, or check that its file system is mounted",
+        "see first that its file system is mounted: what goes below the place of a mount cannot be seen later; then make it",
     )
 }
 
@@ -1220,7 +1242,7 @@ impl InFile {
             }
             let end = offset + read as u64;
             let message = format!("{} ends at {end}, expected {} bytes", self.shown, self.file_bytes);
-            let hint = "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
+            let hint = hints::DAMAGED;
             return Err(Problem::new(Code::WrongSize, message, hint).at(end).into());
         }
         Ok(())

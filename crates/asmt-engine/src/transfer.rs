@@ -470,7 +470,7 @@ fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control) -> 
             store.path().display(),
             error.first().message
         ),
-        "make room, choose another directory, or name fewer namespaces with -n; nothing was copied",
+        format!("{}; nothing was copied", crate::hints::NO_ROOM),
     )
 }
 

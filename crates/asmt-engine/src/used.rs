@@ -196,7 +196,7 @@ impl Target {
             Some((name, Err(why))) => Err(Error::new(
                 Code::BackupUsed,
                 format!("{name}: {why}"),
-                "look at the file; remove it only if you know that the backup was not used",
+                "look at the file; move it out of the directory only if you know that the backup was not used",
             )),
             _ => Ok(Used::new(&self.identity)),
         }

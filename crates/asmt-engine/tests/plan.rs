@@ -115,7 +115,14 @@ fn memory(made: Vec<Made>) -> Inventory {
 fn empty() -> Listing {
     let owner = Some(Owner { uid: 0, mode: 0o700 });
     Listing {
-        directory: Some(DirectoryRecord { path: "/b".to_owned(), owner, is_sticky: false, volatile: None, above: Vec::new() }),
+        directory: Some(DirectoryRecord {
+            path: "/b".to_owned(),
+            owner,
+            is_sticky: false,
+            volatile: None,
+            is_systems: false,
+            above: Vec::new(),
+        }),
         ..Listing::default()
     }
 }

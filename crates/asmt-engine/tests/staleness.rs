@@ -206,7 +206,7 @@ impl Case {
             most_memory_bytes: 0,
         };
         let restore = |(asked, key): &(&str, u32)| NamespaceRestore {
-            instance: 0,
+            instance: self.evidence.instance,
             name: name(asked),
             nsid: Some(1),
             base_version: Some(12),
@@ -567,6 +567,50 @@ fn what_is_stale_and_lives_in_memory_alone_has_a_hint_that_says_what_is_lost_eit
     }
     let on_devices = Case::default().state("/dev/a", header("test", 8, true)).judge().refusals[0].hint.clone();
     assert!(on_devices.contains("it cold-starts and reads its devices"), "{on_devices}");
+}
+
+/// What a hint says is done, to the letter, and perhaps to all that is restored together.
+#[test]
+fn a_hint_overrides_nothing_that_it_is_not_about() {
+    let hint = |case: Case| case.judge().refusals[0].hint.clone();
+    // Whether a namespace has devices is known by a configuration, then or now.
+    let unknown = |is_noted: bool| {
+        Case::in_memory().trace(TraceChange::Changed).with(|case| {
+            case.asked = vec![("test", 0xad00_1000)];
+            case.evidence.configuration = Configuration::NotThere("none".to_owned());
+            case.manifests[0].noted.configuration = Some("c".to_owned()).filter(|_| is_noted);
+        })
+    };
+    assert!(hint(unknown(true)).starts_with("namespace 'test' lives in memory alone: "), "{}", hint(unknown(true)));
+    let text = "namespace 'test' seems to live in memory alone (if it has storage devices or files, do not restore it, and start the \
+                server as it is): ";
+    assert!(hint(unknown(false)).starts_with(text), "{}", hint(unknown(false)));
+    // Beside one on devices, the override is of the other one alone.
+    let both = Case::default().state("/dev/a", header("test", 8, true)).with(|case| {
+        case.asked.push(("cache", 0xae00_2000));
+        case.manifests.push(manifest("cache", Vec::new()));
+        let both = format!("{TWO_DEVICES}{}", IN_MEMORY.replace("test", "cache"));
+        case.evidence.configuration = Configuration::Read { path: "c".to_owned(), config: config(&both) };
+    });
+    let text = hint(both);
+    assert!(text.starts_with("namespace 'cache' lives in memory alone"), "{text}");
+    assert!(text.contains("-n cache --force-stale") && text.contains("; do not restore namespace 'test' with it"), "{text}");
+    // A device that is not the one that was noted, and one that does not answer.
+    let blank = hint(Case::default().state("/dev/a", DeviceState::Blank));
+    assert!(blank.starts_with("make sure that it is the device that the server had"), "{blank}");
+    let unreadable = hint(Case::default().state("/dev/a", DeviceState::Unreadable("is not there".to_owned())));
+    assert!(unreadable.ends_with("only if you know that the server has not run since the backup"), "{unreadable}");
+}
+
+#[test]
+fn the_instance_is_named_where_it_is_not_0() {
+    let case = Case::default().state("/dev/a", header("test", 8, true)).with(|case| {
+        case.evidence.instance = 2;
+        case.asked = vec![("test", 0xae20_1000)];
+        case.manifests[0].instance = 2;
+    });
+    let text = case.judge().refusals[0].message.clone();
+    assert!(text.starts_with("namespace 'test' of instance 2: /dev/a has random "), "{text}");
 }
 
 fn judged_backup(case: &Case) -> (Vec<Problem>, Vec<String>) {

@@ -6,6 +6,7 @@
 
 use crate::error::{Code, Problem};
 use crate::facts::directory::{PathStep, StepKind};
+use crate::hints::shell_word;
 use crate::run::Caller;
 use crate::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
 
@@ -94,7 +95,7 @@ fn check_owner(
             match purpose {
                 Use::Write => "choose another directory: asmt makes it, with mode 0700".to_owned(),
                 Use::Read if is_of_its_own(directory, listing) => {
-                    format!("see what is in it, and who could have put it there; then: chmod go-w {path}")
+                    format!("see what is in it, and who could have put it there; then: chmod go-w {}", shell_word(path))
                 }
                 Use::Read => format!("see what is in it, and who could have put it there; then {}", copy_hint(path)),
             },
@@ -110,6 +111,7 @@ fn is_of_its_own(directory: &DirectoryRecord, listing: &Listing) -> bool {
 
 /// How a backup gets into a directory that nobody else can write, with owners and times.
 fn copy_hint(path: &str) -> String {
+    let path = shell_word(path);
     format!(
         "copy the files of the backup, and no others, into a new directory of root's, and use that one: mkdir -m 0700 NEW; \
          cp -a {path}/a*.dat* {path}/asmt-* NEW"
@@ -169,7 +171,7 @@ pub(super) fn check_files<'f>(
     let Owner { uid, mode } = first.owner;
     let (why, hint) = if is_entered {
         let hint = match is_of_its_own(directory, listing) {
-            true => format!("if nobody has: chmod 0700 {path}"),
+            true => format!("if nobody has: chmod 0700 {}", shell_word(path)),
             false => format!("if nobody has, {}", copy_hint(path)),
         };
         ("for they may enter the directory".to_owned(), hint)
@@ -178,7 +180,8 @@ pub(super) fn check_files<'f>(
         (
             why,
             format!(
-                "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links {path} NEW"
+                "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links {} NEW",
+                shell_word(path)
             ),
         )
     };

@@ -8,9 +8,10 @@
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
 use crate::format::{Manifest, Noted, instance_of_manifest_name};
+use crate::hints::{self, shell_word};
 use crate::inventory::Segment;
 use crate::layout::server_config::{NamespaceConfig, Storage};
-use crate::plan::NamespaceRestore;
+use crate::plan::{NamespaceRestore, title, titles};
 use crate::segment::{Header, NamespaceName};
 use crate::store::{FileRecord, Listing};
 use crate::used::{Identity, Use, is_used_name_of};
@@ -92,12 +93,13 @@ pub fn identity_of(namespace: &NamespaceRestore, listing: &Listing) -> Identity 
     let files = || listing.files.iter().filter(|file| keys.contains(&file.key));
     match manifest {
         Some(manifest) => Identity { made_ms: manifest.created_ms, boot_id: Some(manifest.boot_id.clone()), files: None },
-        None => Identity {
-            made_ms: files().map(|file| file.modified_ms).max().unwrap_or(0),
-            boot_id: None,
-            files: Some(sum_of(files())),
-        },
+        None => identity_of_files(files()),
     }
+}
+
+/// The same of a backup without a manifest.
+pub fn identity_of_files<'f>(files: impl Iterator<Item = &'f FileRecord> + Clone) -> Identity {
+    Identity { made_ms: files.clone().map(|file| file.modified_ms).max().unwrap_or(0), boot_id: None, files: Some(sum_of(files)) }
 }
 
 /// The random in the data stripes of a backup, which is the same in all of them: another set is refused as torn.
@@ -171,7 +173,7 @@ fn configuration_remarks(evidence: &Evidence) -> Vec<Remark> {
 /// What the server has of its own for the same purpose.
 fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidence: &Evidence) -> Vec<Remark> {
     let Some(configured) = configured else { return Vec::new() };
-    let title = format!("namespace '{name}'");
+    let title = title(name, evidence.instance);
     let mut remarks = Vec::new();
     for (which, kind) in [("index-type", &configured.index_type), ("sindex-type", &configured.sindex_type)] {
         if let Some(kind) = kind.as_deref().filter(|kind| matches!(*kind, "pmem" | "flash")) {
@@ -236,9 +238,10 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
             Code::CannotMarkUsed,
             format!(
                 "{}: the backup cannot be marked as used: its directory cannot be written to, and no device tells",
-                names(&unproven)
+                judge.names(&unproven)
             ),
-            "make the directory writable or copy it (cp -a), or let devices be asked (--config, --device)",
+            "make the directory writable; or let devices be asked (--config, --device); or copy it (cp -a), and use nothing but the \
+             copy from then on: the original would not know of it",
         ));
     }
     remarks.extend(configuration_remarks(evidence));
@@ -253,12 +256,6 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     remarks.extend(overridden);
     let is_proven = unproven.is_empty() && !judge.claims.is_empty();
     Verdict { refusals, remarks, is_proven, must_mark, has_run }
-}
-
-/// Names of namespaces, for a message.
-fn names(claims: &[&Claim<'_>]) -> String {
-    let quoted: Vec<String> = claims.iter().map(|claim| format!("'{}'", claim.name)).collect();
-    format!("namespace {}", quoted.join(", "))
 }
 
 /// A noted device, with where it was noted.
@@ -303,7 +300,10 @@ impl<'l> Judge<'l> {
                 name: &namespace.name,
                 identity: identity_of(namespace, listing),
                 manifest: manifest_of(namespace, listing),
-                has_stripes: namespace.sources.iter().any(|source| !source.address.segment_type.is_index()),
+                // Of files that are damaged, the manifest tells.
+                has_stripes: namespace.sources.iter().any(|source| !source.address.segment_type.is_index())
+                    || manifest_of(namespace, listing)
+                        .is_some_and(|manifest| manifest.segments.iter().any(|segment| !segment.address.segment_type.is_index())),
                 stripe_random: stripe_random_of(namespace, listing),
             })
             .collect();
@@ -334,6 +334,16 @@ impl<'l> Judge<'l> {
         let (same, differs) = (BTreeSet::new(), BTreeSet::new());
         let found = Vec::new();
         Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, has_run: false, found }
+    }
+
+    /// What a namespace is called in messages.
+    fn title(&self, name: &NamespaceName) -> String {
+        title(name, self.instance)
+    }
+
+    /// The same of several.
+    fn names(&self, claims: &[&Claim<'_>]) -> String {
+        titles(&claims.iter().map(|claim| claim.name).collect::<Vec<_>>(), self.instance)
     }
 
     /// Whether a block device of the namespace proves that the server has not run since.
@@ -368,7 +378,7 @@ impl<'l> Judge<'l> {
         format!(
             "{}: there is no proof that the server has not run since the backup ({}){notes}; only marks, the host and signs of the \
              server's life were checked",
-            names(unproven),
+            self.names(unproven),
             why.join("; ")
         )
     }
@@ -391,17 +401,29 @@ impl<'l> Judge<'l> {
     /// What to do instead of a restore of what is stale. A namespace that lives in memory alone starts empty: both ways
     /// something is lost, and the operator must know what.
     fn stale_hint(&self) -> String {
-        let in_memory = self.claims.iter().filter(|claim| self.is_memory_only(claim)).collect::<Vec<_>>();
+        let (in_memory, others): (Vec<&Claim<'_>>, Vec<&Claim<'_>>) =
+            self.claims.iter().partition(|claim| self.is_memory_only(claim));
         if in_memory.is_empty() {
-            return "do not restore it: start the server as it is, it cold-starts and reads its devices (--force-stale restores all the \
-                    same)"
-                .to_owned();
+            return hints::STALE.to_owned();
         }
+        let lives = if in_memory.iter().all(|claim| self.is_configured(claim)) {
+            "lives in memory alone"
+        } else {
+            "seems to live in memory alone (if it has storage devices or files, do not restore it, and start the server as it is)"
+        };
+        // An override is of all that is restored with it.
+        let (alone, not_others) = if others.is_empty() {
+            (String::new(), String::new())
+        } else {
+            let names: Vec<&str> = in_memory.iter().map(|claim| claim.name.as_str()).collect();
+            let not_others = format!("; do not restore {} with it, which cold-starts and reads its devices", self.names(&others));
+            (format!("-n {} ", shell_word(&names.join(","))), not_others)
+        };
         format!(
-            "{} lives in memory alone: a start without a restore is empty, and the data comes back from other nodes or from a backup of \
-             data (asrestore); --force-stale brings back what was there at the time of this backup, and all that was written or deleted \
-             later is lost",
-            names(&in_memory)
+            "{} {lives}: a start without a restore is empty, and the data comes back from other nodes or from a backup of data \
+             (asrestore); {alone}--force-stale brings back what was there at the time of this backup, and all that was written or deleted \
+             later is lost{not_others}",
+            self.names(&in_memory)
         )
     }
 
@@ -410,7 +432,13 @@ impl<'l> Judge<'l> {
         if in_memory {
             return self.stale_hint();
         }
-        "do not restore it: start the server as it is; --force-stale only if you know that it has not run since".to_owned()
+        hints::USED.to_owned()
+    }
+
+    /// Whether a configuration says, or said when it was backed up, what storage a namespace has.
+    fn is_configured(&self, claim: &Claim<'_>) -> bool {
+        let is_now = self.evidence.configuration.config().is_some_and(|config| config.namespaces.contains_key(claim.name));
+        is_now || claim.manifest.is_some_and(|manifest| manifest.noted.configuration.is_some())
     }
 
     fn is_memory_only(&self, claim: &Claim<'_>) -> bool {
@@ -427,7 +455,8 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     Problem::new(
         Code::MadeSince,
         format!(
-            "namespace '{name}': segment {} (shmid {}) in memory was made by a server after the backup: it has run since",
+            "{}: segment {} (shmid {}) in memory was made by a server after the backup: it has run since",
+            title(name, segment.address.instance),
             segment.key(),
             segment.stat.shmid
         ),

@@ -15,6 +15,7 @@
 use super::{Lock, MARKS_PATIENCE, Store, owner_of};
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::is_manifest_name;
+use crate::hints;
 use crate::segment::parse_file_name;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -117,7 +118,7 @@ impl Store {
         Error::new(
             Code::AnotherAsmt,
             format!("another asmt {what} {}", self.path.display()),
-            "wait for it to end, or use another directory",
+            "wait for it to end, then run it again",
         )
     }
 
@@ -190,7 +191,7 @@ impl Store {
 
     fn not_a_lock(&self, name: &str, what: &str) -> Error {
         let message = format!("{} is {what}, expected the lock of asmt, a regular file", self.shown(name));
-        Problem::new(Code::UnsafeFile, message, "find out who put it there, and remove it").in_file(name).into()
+        Problem::new(Code::UnsafeFile, message, hints::NOT_OURS).in_file(name).into()
     }
 
     /// Whether an open file still has this name.

@@ -6,6 +6,7 @@
 use super::*;
 use asmt_engine::inventory::Attacher;
 use asmt_engine::segment::{MAX_SEGMENT_BYTES, parse_file_name};
+use asmt_engine::used::{Identity, Use, Used};
 
 fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {
     plan.namespaces.iter().flat_map(|namespace| &namespace.copies).map(plan::Copy::file_name).collect()
@@ -169,28 +170,24 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
 #[test]
 fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
     type Change = fn(&mut Inventory);
+    const STRAY_5: &str = "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces \
+                           with -n; only if you made it yourself, and no server needs it, remove it with: ipcrm -m 5";
+    let stray_6 = STRAY_5.replace("ipcrm -m 5", "ipcrm -m 6");
     // Before base is filled, before it is made, and before it is trusted; and what no restore makes.
     let changes: [(Change, &str, &str); 4] = [
-        (
-            |found| base(&mut segment(found, BASE).header).name = None,
-            "nsid 1 (no name)",
-            "it was not made by a server that is known; leave it, or if no server needs it, remove it with: ipcrm -m 5",
-        ),
+        (|found| base(&mut segment(found, BASE).header).name = None, "nsid 1 (no name)", STRAY_5),
         (
             |found| drop(found.segments.remove(&Key(BASE))),
             "nsid 1 (no name)",
-            "only a server that was shut down cleanly leaves all segments; start it and stop it cleanly, then back up",
+            "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not served \
+             since, restore that again; else start it and stop it cleanly, then back up",
         ),
         (
             |found| base(&mut segment(found, BASE).header).shutdown = 0,
             "namespace 'test'",
-            "start the server, stop it cleanly and wait until asd has gone, then back up (that start is a cold one: records that are in memory only are lost); after a crash there is nothing to save",
+            "start the server, stop it cleanly and wait until asd has gone, then back up (that start is a cold one: records that are in memory only are lost; if there are such, leave the segments as they are, and ask Aerospike's support first); after a crash there is nothing to save",
         ),
-        (
-            |found| segment(found, TREEX).stat.size_bytes = 0,
-            "namespace 'test'",
-            "it was not made by a server that is known; leave it, or if no server needs it, remove it with: ipcrm -m 6",
-        ),
+        (|found| segment(found, TREEX).stat.size_bytes = 0, "namespace 'test'", &stray_6),
     ];
     let hints = |found: &Inventory| {
         let refusals = plan::backup(found, &empty(), &request()).refusals;
@@ -247,9 +244,15 @@ fn who_has_segments_attached_is_named_and_tells_the_next_step() {
         (
             vec![],
             "a process that cannot be seen from here",
-            "find who holds it (as root: grep -l SYSV /proc/*/maps, also in other containers), let it end, then run it again",
+            "find who has it (as root, also in other containers: grep -l SYSVae001000 /proc/[0-9]*/maps); if it is a server, stop it \
+             cleanly, else wait until it has ended; then run it again",
         ),
-        (vec![(BASE, attacher(7, "ipcs"))], "pid 7 (ipcs)", "let that process end, then run it again"),
+        (
+            vec![(BASE, attacher(7, "gdb"))],
+            "pid 7 (gdb)",
+            "wait until that process has ended, then run it again; if it is the server under another name, stop it cleanly, and do \
+             not kill it",
+        ),
         (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(9, "asd"))], "pid 9 (asd)", server),
         (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(7, "gdb"))], "pid 7 (gdb), pid 9 (asd)", server),
     ];
@@ -527,7 +530,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
                 assert_eq!(refused(&plan), with("backup-set-torn"));
                 for problem in &plan.refusals {
                     assert_eq!(problem.kind, Kind::Damaged);
-                    assert!(problem.hint.contains("a namespace in memory only starts empty"), "{}", problem.hint);
+                    assert!(problem.hint.contains("do not restore them"), "{}", problem.hint);
                 }
             }
         }
@@ -588,7 +591,7 @@ fn a_set_is_not_counted_where_files_cannot_be_read() {
 /// What a start costs is said where there are stripes.
 #[test]
 fn a_hint_to_start_the_server_says_what_that_loses() {
-    let lost = " (that start is a cold one: records that are in memory only are lost)";
+    let lost = " (that start is a cold one: records that are in memory only are lost; ";
     for (made, is_said) in [(whole(), true), (index("test", 0, 1, 2), false)] {
         let mut found = memory(made);
         base(&mut segment(&mut found, BASE).header).shutdown = 0;
@@ -617,23 +620,35 @@ fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
             }
         }
     }
-    let in_the_way = |count: u32, first: &str| {
+    let unknown = |count: u32, first: &str| {
         format!(
             "backup-exists: namespace 'test': the directory holds {count} files of instance 0 and the same nsid or name, the \
              first is {first}; expected none"
         )
     };
-    let cases: [(&[&str], Vec<String>); _] = [
-        (&["asmt-manifest-0-other.json", "ae002000.dat", "ae101000.dat", "ad006000.dat"], vec![]),
-        (&["asmt-manifest-0-test.json"], vec![in_the_way(1, "asmt-manifest-0-test.json")]),
-        (&["AE001000.dat", "ae0018ff.dat.gz"], vec![in_the_way(2, "AE001000.dat")]),
+    let nameless = |nsid: u8, rest: &str| {
+        format!(
+            "backup-exists: namespace 'test': /b already contains a backup of nsid {nsid} (no name) under the same nsid (1970-01-01, not \
+             restored yet, without a manifest): {rest}"
+        )
+    };
+    let own = "backup-exists: /b already contains a backup of namespace 'test' (1970-01-01, not restored yet): 1 files, the first is \
+               asmt-manifest-0-test.json";
+    let cases: [(&[&str], Vec<String>, Vec<String>); _] = [
+        (&["asmt-manifest-0-other.json", "ae002000.dat", "ae101000.dat", "ad006000.dat"], vec![], vec![]),
+        (&["asmt-manifest-0-test.json"], vec![own.to_owned()], vec![unknown(1, "asmt-manifest-0-test.json")]),
+        (
+            &["AE001000.dat", "ae0018ff.dat.gz"],
+            vec![nameless(1, "2 files, the first is AE001000.dat")],
+            vec![unknown(2, "AE001000.dat")],
+        ),
         // The nsid of the stripes counts, too.
-        (&["ae005100.dat"], vec![in_the_way(1, "ae005100.dat")]),
+        (&["ae005100.dat"], vec![nameless(5, "1 files, the first is ae005100.dat")], vec![unknown(1, "ae005100.dat")]),
     ];
-    for (files, expected) in cases {
+    for (files, of_a_backup, expected) in cases {
         let mut listing = empty();
         files.iter().for_each(|file| put(&mut listing, file));
-        assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), expected, "{files:?}");
+        assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), of_a_backup, "{files:?}");
         // What cannot be read is there as well.
         let problems = files.iter().map(|file| unreadable(file)).collect();
         let plan = plan::backup(&memory(whole()), &Listing { problems, ..empty() }, &request());
@@ -653,9 +668,115 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
     assert_eq!(plan.namespaces[0].superseded, [names.as_slice(), &["asmt-manifest-0-test.json".to_owned()]].concat());
     listing.leftovers.superseded.remove("ad005000.dat.gz");
     let plan = plan::backup(&memory(whole()), &listing, &request());
-    let expected = "backup-exists: namespace 'test': the directory holds 1 files of instance 0 and the same nsid or name, the \
-                    first is ad005000.dat.gz; expected none";
+    let expected = "backup-exists: /b already contains a backup of namespace 'test' (1970-01-01, not restored yet): 9 files, the \
+                    first is ad005000.dat.gz";
     assert_eq!(refused(&plan), [expected]);
+}
+
+/// What is in the way next month is named, and removal only where it was retired.
+#[test]
+fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
+    const DAY_MS: u64 = 86_400_000;
+    type Change = fn(&mut Used);
+    let used = |at_ms| Use { at_ms, host: "host".to_owned(), boot_id: "b1".to_owned(), ..Use::default() };
+    let of = |made: Vec<Made>, path: &str, change: Option<Change>| {
+        let mut listing = committed("test", 0, made);
+        path.clone_into(&mut listing.directory.as_mut().expect("a directory").path);
+        if let Some(change) = change {
+            let mut mark = Used::new(&Identity { made_ms: 1000, boot_id: Some("boot".to_owned()), files: None });
+            change(&mut mark);
+            listing.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
+        }
+        let mut refusals = plan::backup(&memory(whole()), &listing, &request()).refusals;
+        assert_eq!((refusals.len(), refusals[0].code), (1, Code::BackupExists));
+        let problem = refusals.remove(0);
+        (problem.message, problem.hint)
+    };
+    let files = "/b/a2001???.dat /b/a2001???.dat.gz /b/ad005???.dat.gz /b/ae001???.dat /b/ae001???.dat.gz \
+                 /b/asmt-manifest-0-test.json";
+    let move_it = |files: &str| {
+        format!("use another directory, or move it away: mkdir -m 0700 /b/old-1970-01-01 && mv {files} /b/old-1970-01-01")
+    };
+    let exists = |state: &str, count: u8| {
+        format!(
+            "/b already contains a backup of namespace 'test' (1970-01-01, {state}): {count} files, the first is a2001000.dat"
+        )
+    };
+    let with_mark = format!("{files} /b/asmt-used-0-test.json");
+    assert_eq!(
+        of(whole(), "/b", None),
+        (exists("not restored yet", 9), move_it(files) + "; it has not been restored yet: do not remove it")
+    );
+    let restored: Change = |mark| mark.restores.push(Use { at_ms: 31 * DAY_MS, ..Use::default() });
+    assert_eq!(
+        of(whole(), "/b", Some(restored)),
+        (
+            exists("a restore of it was begun on 1970-02-01", 10),
+            move_it(&with_mark) + "; keep it there until the new backup is made"
+        )
+    );
+    let retired: Change = |mark| mark.retired = Some(Use { at_ms: 32 * DAY_MS, ..Use::default() });
+    assert_eq!(
+        of(whole(), "/b", Some(retired)),
+        (
+            exists("retired on 1970-02-02", 10),
+            format!("{}; or, as it is retired, remove exactly its files: rm {with_mark}", move_it(&with_mark))
+        )
+    );
+    // A mark of another backup says nothing of this one.
+    let other: Change = |mark| (mark.backup_ms, mark.retired) = (7, Some(Use::default()));
+    assert_eq!(of(whole(), "/b", Some(other)).0, exists("not restored yet", 9));
+    // A path is one word for a shell, and the root is no double slash.
+    assert!(of(whole(), "/a b", None).1.contains("mkdir -m 0700 '/a b'/old-1970-01-01 && mv '/a b'/a2001???.dat "));
+    // Another namespace under the same nsid is named, and all of it is moved.
+    let mut listing = committed("other", 0, [index("other", 0, 1, 1), data("other", 0, 9, 1)].concat());
+    listing.marks.push(("asmt-used-0-other.json".to_owned(), Err("it is no mark".to_owned())));
+    let plan = plan::backup(&memory(index("test", 0, 1, 1)), &listing, &request());
+    let exist = plan.refusals.iter().find(|problem| problem.message.contains("contains a backup")).expect("a refusal");
+    assert!(exist.message.starts_with(
+        "namespace 'test': /b already contains a backup of namespace 'other' under the same nsid (1970-01-01, not restored yet): 5 files"
+    ));
+    assert!(exist.hint.contains(" /b/ad009???.dat.gz ") && !exist.hint.contains("rm "), "{}", exist.hint);
+    // ASMT's is known by its times.
+    let mut listing = directory(whole());
+    listing.files.iter_mut().for_each(|file| file.modified_ms = 40 * DAY_MS);
+    let mut mark = Used::new(&Identity { made_ms: 40 * DAY_MS, boot_id: None, files: None });
+    mark.retired = Some(used(50 * DAY_MS));
+    listing.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
+    let found = refused(&plan::backup(&memory(whole()), &listing, &request()));
+    let asmts = "backup-exists: /b already contains a backup of namespace 'test' (1970-02-10, retired on 1970-02-20, without a manifest): \
+                 9 files, the first is a2001000.dat";
+    assert_eq!(found, [asmts]);
+}
+
+#[test]
+fn a_directory_of_the_systems_is_no_place_for_a_backup() {
+    let mut listing = empty();
+    listing.directory.as_mut().expect("a directory").is_systems = true;
+    let text = "system-directory: /b is a directory of the system's, with other things in it; expected one of the backup's own";
+    assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), [text]);
+    // What is there already can be restored.
+    let mut listing = committed("test", 0, whole());
+    listing.directory.as_mut().expect("a directory").is_systems = true;
+    assert_eq!(refused(&plan::restore(&listing, &memory(vec![]), &request())), [] as [&str; 0]);
+}
+
+/// The unit is that of instance 0: for another one it would stop the wrong server.
+#[test]
+fn the_server_of_another_instance_is_named_and_not_stopped_by_the_unit() {
+    let mut found = memory(index("test", 2, 1, 1));
+    segment(&mut found, 0xae20_1000).stat.attached_count = 1;
+    let shmid = segment(&mut found, 0xae20_1000).stat.shmid;
+    found.attachers.entry(shmid).or_default().push(Attacher { pid: 9, command: "asd".to_owned() });
+    let plan = plan::backup(&found, &empty(), &Request { instance: 2, ..request() });
+    let text = "segment-attached: namespace 'test' of instance 2: 1 of 3 segments attached (ae201000 first), expected none; by pid 9 (asd)";
+    assert_eq!(refused(&plan), [text]);
+    assert!(plan.refusals[0].hint.starts_with("the server of instance 2 is running: stop that one and no other"));
+    // A nameless one, too.
+    let mut found = memory(index("test", 2, 1, 1));
+    base(&mut segment(&mut found, 0xae20_1000).header).name = None;
+    let plan = plan::backup(&found, &empty(), &Request { instance: 2, ..request() });
+    assert!(refused(&plan)[0].starts_with("segment-invalid: nsid 1 (no name) of instance 2: "), "{:?}", refused(&plan));
 }
 
 #[test]

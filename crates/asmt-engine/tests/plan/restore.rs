@@ -5,6 +5,7 @@
 
 use super::*;
 use asmt_engine::format::ManifestError;
+use asmt_engine::inventory::Attacher;
 use asmt_engine::memory::{CgroupLimit, Memory};
 use asmt_engine::plan::{Contents, NamespaceRestore, Source, UndecidedRoom};
 use asmt_engine::segment::MAX_SEGMENT_BYTES;
@@ -349,8 +350,8 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     };
     let place = |problem: &Problem| (problem.file.clone(), problem.segment.clone(), problem.offset);
     let stage = (Some("ae001100.dat.gz".to_owned()), Some("ae001100".to_owned()));
-    let damaged =
-        "the backup is damaged: use another one, or let the node cold-start, which empties a namespace that is in memory only";
+    let damaged = "the backup is damaged: restore a copy of this same backup, if there is one (an older backup is stale); else let the \
+         namespace cold-start, which empties one that is in memory only";
     for (bytes, offset) in [(9999, 9999), (10_001, 10_000)] {
         let mut listing = committed("test", 0, whole());
         file(&mut listing, STAGE).file_bytes = bytes;
@@ -363,9 +364,18 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     let problem = first(|listing| remove(listing, STAGE));
     assert_eq!((place(&problem), problem.hint.as_str()), ((stage.0, stage.1, None), damaged));
     let problem = first(|listing| remove(listing, BASE));
-    assert_eq!(problem.hint, "without base it was never committed, or base was removed: it cannot be used");
+    assert_eq!(
+        problem.hint,
+        "without base it was never committed, or base was removed: it cannot be used like this; restore a copy of this same backup, if \
+         there is one (an older backup is stale); else let the namespace cold-start, which empties one that is in memory only"
+    );
     let problem = first(|listing| file(listing, STAGE).encoding = Encoding::Raw);
-    assert_eq!(problem.hint, "the files are not those of the manifest: use another backup");
+    assert_eq!(
+        problem.hint,
+        "the file is not that of the manifest: if the expected one is elsewhere, put it back, and move the other one out of the \
+         directory; else restore a copy of this same backup, if there is one (an older backup is stale); else let the namespace \
+         cold-start, which empties one that is in memory only"
+    );
 }
 
 #[test]
@@ -699,7 +709,8 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
         (
             listing(&error(ManifestError::Damaged("no end".to_owned()))),
             "manifest-damaged: asmt-manifest-0-test.json is damaged: no end",
-            "the backup cannot be checked: use another one, or let the node cold-start, which empties a namespace that is in memory only",
+            "the backup cannot be checked: restore a copy of this same backup, if there is one (an older backup is stale); else let \
+             the namespace cold-start, which empties one that is in memory only",
         ),
         (
             listing(&|listing| {
@@ -779,6 +790,37 @@ fn nothing_of_the_namespace_may_be_in_memory() {
     assert_eq!(refused(&plan::restore(&listing, &found, &request())), [text]);
 }
 
+/// A server that runs needs no restore: stopping it for one would roll it back.
+#[test]
+fn no_hint_stops_a_server_that_runs_in_the_place_of_a_restore() {
+    let attacher = |command: &str| Attacher { pid: 9, command: command.to_owned() };
+    let hint = |attacher: Option<Attacher>| {
+        let mut found = memory(whole());
+        segment(&mut found, TREEX).stat.attached_count = 1;
+        let shmid = segment(&mut found, TREEX).stat.shmid;
+        found.attachers.entry(shmid).or_default().extend(attacher);
+        let plan = plan::restore(&committed("test", 0, whole()), &found, &request());
+        assert_eq!(plan.refusals.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::SegmentAttached]);
+        plan.refusals[0].hint.clone()
+    };
+    assert_eq!(
+        hint(Some(attacher("asd"))),
+        "the server is running with them: nothing needs restoring, leave it as it is (a restore would roll it back)"
+    );
+    for other in [hint(Some(attacher("gdb"))), hint(None)] {
+        assert!(other.contains("leave it as it is: nothing needs restoring; else wait until it has ended"), "{other}");
+        assert!(!other.contains("stop"), "{other}");
+    }
+    // After a crash, a start loses what is in memory alone.
+    let loses = |made: Vec<Made>, shutdown: u32| {
+        let mut found = memory(made.clone());
+        base(&mut segment(&mut found, BASE).header).shutdown = shutdown;
+        let plan = plan::restore(&committed("test", 0, made), &found, &request());
+        plan.refusals[0].hint.contains("records that are in memory only are lost")
+    };
+    assert!(loses(whole(), 0) && !loses(whole(), 1) && !loses(index("test", 0, 1, 2), 0));
+}
+
 #[test]
 fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
     type Creators<'c> = &'c [(u32, Creator)];
@@ -807,8 +849,8 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
     );
     let wait = "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what \
                 made the segments (ipcs -m -p)";
-    let server = "leave them: stop the server cleanly and wait until it has gone (systemctl stop aerospike); then just start it: \
-                  nothing needs restoring";
+    let server = "leave them, nothing needs restoring: if the server runs, leave it as it is; if it is being stopped, wait until it \
+                  has gone, then start it";
     let by_unseen = format!("{exist}; the process that made them cannot be seen from here");
     let by_server = format!("{exist}; the server that made them still runs (pid 9)");
     let cases: [(Creators<'_>, &str, &str); 7] = [

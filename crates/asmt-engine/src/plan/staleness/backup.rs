@@ -9,7 +9,7 @@ use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Medium}
 use crate::format::Noted;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::layout::sets;
-use crate::plan::{NamespaceBackup, Plan};
+use crate::plan::{NamespaceBackup, Plan, title};
 use crate::segment::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -72,7 +72,7 @@ fn check_storage(
     evidence: &Evidence,
 ) -> (Vec<Problem>, Option<Remark>) {
     let name = &namespace.name;
-    let title = format!("namespace '{name}'");
+    let title = title(name, namespace.instance);
     let named: Vec<&Device> = named_of(evidence, name);
     let is_configured = named.is_empty();
     let lines = configured.filter(|_| is_configured).map_or(&[][..], |configured| &configured.devices);
@@ -142,8 +142,9 @@ fn other_run_problem(title: &str, namespace: &NamespaceBackup, devices: &[(Strin
          that device without these segments",
         other.random
     );
-    let hint = "do not back up these segments: start the server as it is, it reads its devices; if the device is not this server's, \
-                name the right ones with --config or --device";
+    let hint = "if the device is not this server's, name the right ones with --config or --device; if it is, these segments are not \
+                of its last run: do not back them up, leave them, and start the server where and as it ran last, which reads what is \
+                on its devices";
     Some(Problem::new(Code::DeviceSetTorn, text, hint))
 }
 

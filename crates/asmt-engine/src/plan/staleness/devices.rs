@@ -4,6 +4,7 @@ use super::{Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
 use crate::facts::server::{Device, DeviceState, Medium};
 use crate::format::{Noted, rfc3339};
+use crate::hints;
 use crate::segment::NamespaceName;
 use std::collections::BTreeSet;
 
@@ -33,9 +34,11 @@ impl<'l> Judge<'l> {
             let own = claim.noted().iter().filter(|noted| noted.namespace.is_none() && !noted.is_blank);
             if let Some(other) = own.into_iter().find(|noted| noted.random != random) {
                 let text = format!(
-                    "namespace '{}': {} had random {:016x} when it was backed up, and the data stripes {random:016x}: they are of \
-                     two runs of the server",
-                    claim.name, other.what, other.random
+                    "{}: {} had random {:016x} when it was backed up, and the data stripes {random:016x}: they are of two runs of \
+                     the server",
+                    self.title(claim.name),
+                    other.what,
+                    other.random
                 );
                 self.differs.insert(claim.name.clone());
                 self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
@@ -48,7 +51,7 @@ impl<'l> Judge<'l> {
         for known in self.noted.clone() {
             let (path, answer) = self.resolve(&known);
             let NotedDevice { noted, name, made_ms, is_own, .. } = known;
-            let title = format!("namespace '{name}'");
+            let title = self.title(&name);
             let made = rfc3339(made_ms);
             let ran = |what: String| {
                 let text =
@@ -57,7 +60,7 @@ impl<'l> Judge<'l> {
             };
             let replaced = |what: String| {
                 let text = format!("{title}: {path} {what}: it was replaced or wiped since the backup of {made}");
-                Problem::new(Code::BackupStale, text, self.stale_hint())
+                Problem::new(Code::BackupStale, text, hints::DEVICE_REPLACED)
             };
             let has_run = matches!(answer, Answer::Random(_) | Answer::NotTrusted);
             let problem = match answer {
@@ -75,7 +78,7 @@ impl<'l> Judge<'l> {
                 Answer::CannotBeAsked(why) => Some(Problem::new(
                     Code::DeviceUnreadable,
                     format!("{title}: {path} cannot be asked whether the server has run since the backup: it {why}"),
-                    "make sure that the device is there and readable, then run it again; --force-stale goes without asking",
+                    hints::DEVICE_UNREADABLE,
                 )),
             };
             let found_on = self.evidence.devices.values().find(|device| device.path == path).and_then(|device| device.medium);
@@ -197,7 +200,7 @@ impl<'l> Judge<'l> {
     }
 
     fn check_new_device(&self, name: &NamespaceName, device: &Device) -> Option<Problem> {
-        let title = format!("namespace '{name}'");
+        let title = self.title(name);
         let of_devices = self.noted.iter().filter(|known| known.name == *name && !known.noted.is_blank);
         // A server writes one random into the stripes of a namespace in memory and the devices behind them.
         let of_stripes = self.claims.iter().filter(|claim| claim.name == name).filter_map(|claim| claim.stripe_random);
@@ -208,7 +211,8 @@ impl<'l> Judge<'l> {
             .any(|claim| claim.name == name && claim.manifest.is_some_and(|manifest| manifest.noted.configuration.is_some()));
         let stale = |what: String| {
             let text = format!("{title}: {} is named now, was not noted in the backup, and {what}", device.path);
-            Some(Problem::new(Code::BackupStale, text, self.stale_hint()))
+            let hint = format!("make sure that --config or --device names this server's devices; if so: {}", self.stale_hint());
+            Some(Problem::new(Code::BackupStale, text, hint))
         };
         match &device.state {
             DeviceState::Blank => None,
@@ -216,7 +220,7 @@ impl<'l> Judge<'l> {
             DeviceState::Unreadable(why) => Some(Problem::new(
                 Code::DeviceUnreadable,
                 format!("{title}: {} cannot be asked whether the server has run since the backup: it {why}", device.path),
-                "make sure that the device is there and readable, then run it again; --force-stale goes without asking",
+                hints::DEVICE_UNREADABLE,
             )),
             DeviceState::Header(header) if header.name.as_ref() != Some(name) => {
                 let other = header.name.as_ref().map_or("?", NamespaceName::as_str);

@@ -47,7 +47,7 @@ impl Judge<'_> {
         let own_name = used_name(self.instance, claim.name);
         for (mark_name, mark) in self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name)) {
             let is_own = *mark_name == own_name;
-            let title = if is_own { format!("namespace '{}'", claim.name) } else { format!("{mark_name} (of this server)") };
+            let title = if is_own { self.title(claim.name) } else { format!("{mark_name} (of this server)") };
             let mark = match mark {
                 Ok(mark) => mark,
                 Err(_) if !is_own && is_proven => continue,
@@ -111,9 +111,9 @@ impl Judge<'_> {
         let is_of_later_boot = |other: &&&Manifest| other.boot_id != own.boot_id && other.created_ms > own.created_ms;
         if let Some(later) = manifests_of(self.listing, self.instance).iter().find(is_of_later_boot) {
             let text = format!(
-                "namespace '{}': the directory has a backup of namespace '{}' of a later boot ({}): the server has run since, or its \
-                 segments were restored",
-                claim.name,
+                "{}: the directory has a backup of namespace '{}' of a later boot ({}): the server has run since, or its segments \
+                 were restored",
+                self.title(claim.name),
                 later.namespace,
                 rfc3339(later.created_ms)
             );

@@ -1,0 +1,198 @@
+//! Files of another backup that stand where a backup is to go.
+//!
+//! Promise: what is there is named as people know it: namespace, date, whether it was used; a hint
+//! names exactly the files of that backup, and names them for removal only if it was retired. Must
+//! never: call the system.
+
+use super::{Plan, title, title_of};
+use crate::error::Code;
+use crate::format::rfc3339;
+use crate::hints::shell_word;
+use crate::inventory::group;
+use crate::plan::staleness::identity_of_files;
+use crate::segment::{Key, NamespaceName, parse_file_name};
+use crate::store::{FileRecord, Listing};
+use crate::used::{Identity, Used, used_name};
+use std::collections::BTreeSet;
+
+/// A backup that is there.
+struct Found<'l> {
+    /// Namespace, or what there is to say without a name.
+    title: String,
+    /// Names of its files, the manifest's and the mark's among them.
+    files: Vec<&'l str>,
+    made_ms: u64,
+    has_manifest: bool,
+    mark: Option<&'l Used>,
+}
+
+/// Refuses if files of the same instance and nsid are in the directory; gives those that an
+/// interrupted run left committed, and that this backup replaces.
+pub(super) fn check<T>(
+    listing: &Listing,
+    instance: u8,
+    nsids: &BTreeSet<u8>,
+    own_manifest: &str,
+    own_title: &str,
+    plan: &mut Plan<T>,
+) -> Vec<String> {
+    let is_ours = |name: &str| {
+        name == own_manifest
+            || parse_file_name(name).is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
+    };
+    let files = listing.files.iter().map(|file| file.name.as_str());
+    let manifests = listing.manifests.iter().map(|manifest| manifest.name.as_str());
+    let unsafe_files = listing.problems.iter().map(|(name, _)| name.as_str());
+    let there: BTreeSet<&str> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
+    let (superseded, mut in_the_way): (BTreeSet<&str>, BTreeSet<&str>) =
+        there.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
+    for found in backups_in(listing, instance) {
+        if !found.files.iter().any(|name| in_the_way.contains(name)) {
+            continue;
+        }
+        let first = found.files.iter().find(|name| in_the_way.contains(*name)).copied().unwrap_or_default();
+        in_the_way.retain(|name| !found.files.contains(name));
+        plan.refuse(Code::BackupExists, message(&found, listing, own_title, first), hint(&found, listing));
+    }
+    // Whatever cannot be read is of no backup that is known.
+    if let Some(first) = in_the_way.first() {
+        plan.refuse(
+            Code::BackupExists,
+            format!(
+                "{own_title}: the directory holds {} files of instance {instance} and the same nsid or name, the first is {first}; \
+                 expected none",
+                in_the_way.len()
+            ),
+            "use another directory; or see what they are, and move them out of this one; remove nothing that may be needed",
+        );
+    }
+    superseded.into_iter().map(str::to_owned).collect()
+}
+
+/// The backups of an instance in a directory, with and without a manifest.
+fn backups_in(listing: &Listing, instance: u8) -> Vec<Found<'_>> {
+    let of_keys =
+        |keys: &BTreeSet<Key>| -> Vec<&FileRecord> { listing.files.iter().filter(|file| keys.contains(&file.key)).collect() };
+    let mut found = Vec::new();
+    let mut claimed: BTreeSet<Key> = BTreeSet::new();
+    for record in &listing.manifests {
+        let Some(manifest) = record.manifest.as_ref().ok().filter(|manifest| manifest.instance == instance) else { continue };
+        let keys: BTreeSet<Key> = manifest.segments.iter().map(|segment| segment.key).collect();
+        let mut files: Vec<&str> = of_keys(&keys).into_iter().map(|file| file.name.as_str()).collect();
+        claimed.extend(keys);
+        files.push(&record.name);
+        let identity = Identity { made_ms: manifest.created_ms, boot_id: Some(manifest.boot_id.clone()), files: None };
+        let mark = mark_of(listing, instance, Some(&manifest.namespace), &identity, &mut files);
+        let title = title(&manifest.namespace, instance);
+        found.push(Found { title, files, made_ms: manifest.created_ms, has_manifest: true, mark });
+    }
+    let loose = listing.files.iter().filter(|file| file.address.instance == instance && !claimed.contains(&file.key));
+    for group in group(loose.map(|file| (file.key, file.address, file.header.name()))) {
+        let records = of_keys(&group.keys.iter().copied().collect());
+        let identity = identity_of_files(records.iter().copied());
+        let mut files: Vec<&str> = records.iter().map(|file| file.name.as_str()).collect();
+        let mark = mark_of(listing, instance, group.name.as_ref(), &identity, &mut files);
+        found.push(Found { title: title_of(&group), files, made_ms: identity.made_ms, has_manifest: false, mark });
+    }
+    found
+}
+
+/// The mark of this very backup, whose name is added to its files.
+fn mark_of<'l>(
+    listing: &'l Listing,
+    instance: u8,
+    name: Option<&NamespaceName>,
+    identity: &Identity,
+    files: &mut Vec<&'l str>,
+) -> Option<&'l Used> {
+    let own_name = used_name(instance, name?);
+    let (mark_name, mark) = listing.marks.iter().find(|(name, _)| *name == own_name)?;
+    let mark = mark.as_ref().ok().filter(|mark| mark.is_of(identity))?;
+    files.push(mark_name);
+    Some(mark)
+}
+
+/// The day of a time: all that people know of a backup.
+fn day(ms: u64) -> String {
+    rfc3339(ms).split('T').next().unwrap_or_default().to_owned()
+}
+
+fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -> String {
+    let path = listing.directory.as_ref().map_or("the directory", |directory| &directory.path);
+    let state = match found.mark {
+        Some(Used { retired: Some(retired), .. }) => format!("retired on {}", day(retired.at_ms)),
+        Some(mark) => mark
+            .restores
+            .last()
+            .map_or_else(|| "not restored yet".to_owned(), |last| format!("a restore of it was begun on {}", day(last.at_ms))),
+        None => "not restored yet".to_owned(),
+    };
+    let manifest = if found.has_manifest { "" } else { ", without a manifest" };
+    let for_whom = if found.title == own_title { String::new() } else { format!("{own_title}: ") };
+    let nsid = if found.title == own_title { "" } else { " under the same nsid" };
+    format!(
+        "{for_whom}{path} already contains a backup of {}{nsid} ({}, {state}{manifest}): {} files, the first is {first}",
+        found.title,
+        day(found.made_ms),
+        found.files.len()
+    )
+}
+
+/// A backup is moved as a whole: what is left of it behind would be taken for another one.
+fn hint(found: &Found<'_>, listing: &Listing) -> String {
+    let Some(directory) = &listing.directory else { return "use another directory".to_owned() };
+    let path = shell_word(directory.path.trim_end_matches('/'));
+    let files = patterns(&found.files).into_iter().map(|pattern| format!("{path}/{pattern}")).collect::<Vec<_>>().join(" ");
+    let place = format!("{path}/old-{}", day(found.made_ms));
+    let move_it = format!("mkdir -m 0700 {place} && mv {files} {place}");
+    match found.mark {
+        Some(Used { retired: Some(_), .. }) => {
+            format!(
+                "use another directory, or move it away: {move_it}; or, as it is retired, remove exactly its files: rm {files}"
+            )
+        }
+        Some(mark) if !mark.restores.is_empty() => {
+            format!("use another directory, or move it away: {move_it}; keep it there until the new backup is made")
+        }
+        _ => format!("use another directory, or move it away: {move_it}; it has not been restored yet: do not remove it"),
+    }
+}
+
+/// Patterns for a shell that match exactly these files of a backup: stages and stripes are many.
+fn patterns(files: &[&str]) -> Vec<String> {
+    /// Digits of a key that say what it is of: type, instance and nsid. The other three are stages and stripes.
+    const PREFIX: usize = 5;
+    let mut patterns: Vec<String> = Vec::new();
+    for file in files {
+        let pattern = match (parse_file_name(file), file.get(..PREFIX), file.get(8..)) {
+            (Some(_), Some(prefix), Some(suffix)) => format!("{prefix}???{suffix}"),
+            _ => shell_word(file),
+        };
+        if !patterns.contains(&pattern) {
+            patterns.push(pattern);
+        }
+    }
+    patterns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_name_each_kind_of_file_once_and_as_it_is_written() {
+        let files = ["ad005000.dat.gz", "ad005001.dat.gz", "ae001000.dat", "ae001100.dat.gz", "AE001101.dat.gz"];
+        let others = ["asmt-manifest-0-test.json", "asmt-used-0-a b.json"];
+        assert_eq!(
+            patterns(&[files.as_slice(), others.as_slice()].concat()),
+            [
+                "ad005???.dat.gz",
+                "ae001???.dat",
+                "ae001???.dat.gz",
+                "AE001???.dat.gz",
+                "asmt-manifest-0-test.json",
+                "'asmt-used-0-a b.json'"
+            ]
+        );
+    }
+}
