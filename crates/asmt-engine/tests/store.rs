@@ -549,7 +549,7 @@ fn a_look_makes_nothing_and_sees_the_file_system_that_a_backup_would_go_to() {
     let missing = of(&made.join("missing")).expect("a look").expect("a directory above");
     assert_eq!((missing.path, missing.owner, missing.volatile), (format!("{}/missing", own.path), None, own.volatile));
     assert!(!made.join("missing").exists());
-    assert_eq!(of(&made.join("missing/too")).expect("a look"), None);
+    assert_eq!(code_of(of(&made.join("missing/too"))), Some(Code::DirectoryMissing));
     assert!(of(Path::new("missing")).expect("a look").is_some(), "in the working directory");
     assert_eq!(code_of(of(&file)), Some(Code::NotADirectory));
     assert_eq!(of(Path::new("/proc/self")).expect("a look").expect("a directory").volatile, None);
