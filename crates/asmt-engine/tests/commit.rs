@@ -502,7 +502,7 @@ fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() 
         filled(&directory, |filled, _| std::mem::forget(filled));
         assert_eq!(journals().len(), 1);
         let removed = |count: u32| format!("removed {count} segments that a killed restore (pid {pid}) had left");
-        assert_eq!(recover(), [removed(1), removed(8)]);
+        assert_eq!(recover(), [removed(9)]);
         assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
         let stay = |count: u32, why: &str| format!("a restore (pid {pid}) was killed, and its {count} segments stay: {why}");
         let begun = "it had begun to complete them, and a server may have used them since";
