@@ -365,7 +365,7 @@ testAsRoot('no room: found while reserving, before a byte is copied, and nothing
   for (const args of [['backup'], ['backup', '-z'], ['-b', '-p']]) {
     const done = await machine.expect(args.includes('-b') ? 1 : 6, [...args, `${mount}/b`]);
     t.regex(done.stderr, /error: no room in .*: at least \d+ bytes are needed for all files, and \d+ are free\nHINT: make/);
-    t.is((await machine.expect(args.includes('-b') ? 1 : 6, ['-a', ...args, `${mount}/b`])).stdout, '');
+    t.notRegex((await machine.expect(args.includes('-b') ? 1 : 6, ['-a', ...args, `${mount}/b`])).stdout, /possible/);
   }
   t.deepEqual(machine.names(mount), before);
   // What fits goes there afterwards.
@@ -375,7 +375,7 @@ testAsRoot('no room: found while reserving, before a byte is copied, and nothing
 testAsRoot('without rights: each missing permission has its message', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--mode', '600');
-  chmodSync(machine.directory, 0o777);
+  chmodSync(machine.directory, 0o1777);
   mkdirSync(machine.path('own-run'), 0o700);
   chownSync(machine.path('own-run'), 65534, 65534);
   const env = { ASMT_RUNTIME_DIR: machine.path('own-run') };

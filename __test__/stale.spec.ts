@@ -164,7 +164,8 @@ for (const stop of [false, true]) {
       ['stale', 'backup-stale', 2],
     );
     t.is(await machine.memory(), '');
-    t.false(existsSync(`${directory}/${MARK}`));
+    // A power cut can bring the old header of a file back: what was seen is noted.
+    t.true(existsSync(`${directory}/${MARK}`));
     // A verification says so, and is one of the backup.
     const verified = await machine.expect(0, ['verify', directory]);
     const refusal =
@@ -730,7 +731,7 @@ testAsRoot('segments that nobody has restored in this boot: the server has run',
 test('a restore by mistake, beside what was backed up, uses nothing up', async (t) => {
   const { machine, before, directory } = await stopped(t, 0);
   await machine.expect(0, ['backup', directory]);
-  t.regex((await machine.expect(3, ['restore', directory])).stderr, /are in memory/);
+  t.regex((await machine.expect(7, ['restore', directory])).stderr, /is in memory already/);
   t.is(await machine.memory(), before);
   t.false(existsSync(`${directory}/${MARK}`));
 });

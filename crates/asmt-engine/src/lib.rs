@@ -239,7 +239,7 @@ impl<'r> Operation<'r> {
             let (plan, _) = self.plan_backup(&listing, &request)?;
             let mut report = self.new_report().with_backup_plan(&plan.namespaces);
             report.reserve_bytes = Some(plan::least_file_bytes(&plan.namespaces));
-            report.free_bytes = listing.target.map(|target| target.free_bytes);
+            report.free_bytes = listing.target.and_then(|target| target.free_bytes);
             return checked(&plan, report);
         }
         let path = self.directory()?;

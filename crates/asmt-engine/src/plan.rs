@@ -301,10 +301,11 @@ fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     }
     let needed = least_file_bytes(&plan.namespaces);
     // What an interrupted backup has left goes first.
-    if needed > target.free_bytes && listing.leftovers.sweep.is_empty() {
+    let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
+    if needed > free_bytes && listing.leftovers.sweep.is_empty() {
         plan.refuse(
             Code::DiskFull,
-            format!("no room in {path}: at least {needed} bytes are needed for all files, and {} are free", target.free_bytes),
+            format!("no room in {path}: at least {needed} bytes are needed for all files, and {free_bytes} are free"),
             hints::NO_ROOM,
         );
     }

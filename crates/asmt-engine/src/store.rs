@@ -191,8 +191,8 @@ pub struct Target {
     pub path: String,
     /// Whether files can be made in it.
     pub writable: Writable,
-    /// Bytes that this user can still have of its file system.
-    pub free_bytes: u64,
+    /// Bytes that this user can still have of its file system; `None` where that does not say.
+    pub free_bytes: Option<u64>,
 }
 
 /// Whether files can be made in a directory.
@@ -846,11 +846,11 @@ impl Store {
         }
     }
 
-    /// Bytes this user can still have of the file system.
-    pub fn free_bytes(&self) -> Result<u64> {
+    /// Bytes this user can still have of the file system; `None` where it does not say, as a ramfs.
+    pub fn free_bytes(&self) -> Result<Option<u64>> {
         let stat = fs::fstatvfs(&self.directory).map_err(|error| Error::io("statvfs", self.path.display(), error))?;
         let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
-        Ok(blocks.saturating_mul(stat.f_frsize))
+        Ok((stat.f_blocks > 0).then(|| blocks.saturating_mul(stat.f_frsize)))
     }
 
     /// What a file occupies on the disk, for a report: `None` where the file system does not say.

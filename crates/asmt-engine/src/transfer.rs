@@ -461,7 +461,7 @@ fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control) -> 
         .iter()
         .map(|copy| copy.segment.resident_bytes.unwrap_or(copy.segment.stat.size_bytes) + copy.segment.swapped_bytes)
         .sum();
-    let free = store.free_bytes().map_or_else(|_| "an unknown number of".to_owned(), |bytes| bytes.to_string());
+    let free = store.free_bytes().ok().flatten().map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
     control.note("no-room", format!("{needed} bytes needed, {free} free with what was reserved so far"));
     Error::new(
         Code::DiskFull,
