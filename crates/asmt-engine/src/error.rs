@@ -106,6 +106,8 @@ codes! {
     CannotMarkUsed = "cannot-mark-used", Refused;
     /// The configuration cannot be read or understood, or the server would refuse it.
     ConfigUnreadable = "config-unreadable", Refused;
+    /// A setting that a start compares with the segments is not the one that they were made with.
+    SettingChanged = "setting-changed", Refused;
     /// The storage devices of a namespace are not a set that a server starts with.
     DeviceSetTorn = "device-set-torn", Refused;
     /// The directory, or a file in it, may be written by others than root and the caller.
@@ -182,7 +184,14 @@ impl Code {
     /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
     pub fn is_about_restoring(self) -> bool {
         self.is_about_access()
-            || matches!(self, Self::DeviceUnreadable | Self::DeviceNotTrusted | Self::CannotMarkUsed | Self::ConfigUnreadable)
+            || matches!(
+                self,
+                Self::DeviceUnreadable
+                    | Self::DeviceNotTrusted
+                    | Self::CannotMarkUsed
+                    | Self::ConfigUnreadable
+                    | Self::SettingChanged
+            )
     }
 }
 

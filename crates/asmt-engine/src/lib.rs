@@ -335,6 +335,7 @@ impl<'r> Operation<'r> {
                 facts::server::Configuration::Read { path, .. } => Some(path.clone()),
                 facts::server::Configuration::NotThere(_) => None,
             },
+            settings: plan::settings::configured(&evidence.configuration),
             earlier_uses: staleness::uses_in(listing, evidence.instance),
         }
     }
