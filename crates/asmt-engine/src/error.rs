@@ -174,6 +174,8 @@ codes! {
     PermissionDenied = "permission-denied", Failed;
     /// A lock or journal of asmt's own is no regular file.
     UnsafeRuntime = "unsafe-runtime", Failed;
+    /// `/proc` is not mounted, or lacks what is of no process.
+    ProcIncomplete = "proc-incomplete", Failed;
     /// A system call failed.
     SystemCall = "system-call", Failed;
     /// What was read back differs from what was written.

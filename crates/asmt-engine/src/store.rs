@@ -18,6 +18,7 @@ use crate::format::{
     is_manifest_name, manifest_name,
 };
 use crate::hints;
+use crate::kernel;
 use crate::progress::Control;
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
@@ -450,7 +451,7 @@ impl Store {
     /// Its path without links, as the kernel knows it.
     fn real_path(&self) -> Result<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        std::fs::read_link(&link).map_err(|error| Error::io("readlink", link, error))
+        std::fs::read_link(&link).map_err(|error| kernel::failed("readlink", Path::new(&link), error))
     }
 
     /// Its path, for messages.
