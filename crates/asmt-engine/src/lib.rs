@@ -296,6 +296,9 @@ impl<'r> Operation<'r> {
         let mut plan = plan::backup(&inventory, listing, request);
         let evidence = self.evidence_for_backup(listing, request.instance)?;
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
+        if inventory.outlives_caller != Some(false) {
+            plan::left_out::explain_nothing(&mut plan.refusals, request.namespaces.as_deref(), &evidence.configuration);
+        }
         if request.namespaces.is_none() {
             let names = plan::names_in_memory(&inventory);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory"));
