@@ -627,15 +627,18 @@ impl<'r> Operation<'r> {
         let of_files = listing.files.iter().map(|file| file.address.instance);
         let of_manifests = listing.manifests.iter().filter_map(|record| format::instance_of_manifest_name(&record.name));
         let instances: BTreeSet<u8> = of_files.chain(of_manifests).collect();
+        let has_name = |instance: u8, name: &NamespaceName| {
+            plan::verify(listing, &plan::Request { instance, namespaces: Some(vec![name.clone()]), ..request.clone() }).is_found()
+        };
+        // A name that another instance has is not missing; one that none has is, and the first of them says so.
+        let is_nowhere = |name: &NamespaceName| !instances.iter().any(|instance| has_name(*instance, name));
         let mut all: Option<Plan<NamespaceRestore>> = None;
-        for instance in instances {
-            // A name that another instance has is not missing.
-            let has_name = |name: &&NamespaceName| {
-                plan::verify(listing, &plan::Request { instance, namespaces: Some(vec![(*name).clone()]), ..request.clone() })
-                    .is_found()
-            };
-            let namespaces = request.namespaces.as_ref().map(|names| names.iter().filter(has_name).cloned().collect::<Vec<_>>());
-            if namespaces.as_ref().is_some_and(Vec::is_empty) {
+        for &instance in &instances {
+            let of_instance = |name: &&NamespaceName| has_name(instance, name) || all.is_none() && is_nowhere(name);
+            let is_there = request.namespaces.as_ref().is_none_or(|names| names.iter().any(|name| has_name(instance, name)));
+            let namespaces =
+                request.namespaces.as_ref().map(|names| names.iter().filter(of_instance).cloned().collect::<Vec<_>>());
+            if !is_there {
                 continue;
             }
             let plan = plan::verify(listing, &plan::Request { instance, namespaces, ..request.clone() });
