@@ -68,6 +68,8 @@ codes! {
     DirectoryMissing = "directory-missing", Usage;
     /// The path is not a directory.
     NotADirectory = "not-a-directory", Usage;
+    /// The directory to read from is not there, and the one above it is: no backup was made there.
+    NoBackup = "no-backup", NothingToDo;
     /// None of the namespaces asked for is there.
     NothingFound = "nothing-found", NothingToDo;
     /// What would be restored is in memory already, as a start wants it.

@@ -350,7 +350,7 @@ impl<'r> Operation<'r> {
 
     fn restore_all(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let request = self.plan_request();
         let mut listing = store.list()?;
@@ -541,7 +541,7 @@ impl<'r> Operation<'r> {
 
     /// Marks a backup as used, whatever its state: nothing of it is changed or removed.
     fn retire(&self) -> std::result::Result<Report, Failure> {
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
         let mut plan = plan::verify(&listing, &self.plan_request());
@@ -563,7 +563,7 @@ impl<'r> Operation<'r> {
 
     fn verify(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let listing = store.list()?;
         let mut plan = self.verify_plan(&listing);

@@ -285,6 +285,25 @@ impl Store {
         Self::open_as(path, OFlags::empty())
     }
 
+    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is there, nobody has made a
+    /// backup there: that is told apart from a file system that is not mounted, or a path that was mistyped.
+    ///
+    /// Errors: as of [`Self::open`], and `no-backup`.
+    pub fn open_backup(path: &Path) -> Result<Self> {
+        Self::open(path).map_err(|error| {
+            // A link that leads nowhere is there.
+            let is_gone = || fs::lstat(path).is_err_and(|error| error == Errno::NOENT) && Self::open(parent_of(path)).is_ok();
+            if error.first().code != Code::DirectoryMissing || !is_gone() {
+                return error;
+            }
+            Error::new(
+                Code::NoBackup,
+                format!("no backup is there: no such directory: {}", path.display()),
+                "if a backup was made, check the path, and that its file system is mounted; if none was, there is nothing to do",
+            )
+        })
+    }
+
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
