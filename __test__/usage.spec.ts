@@ -1,6 +1,6 @@
 /** What is typed wrong, asked for help, or goes nowhere: both streams and the exit status. */
 
-import { mkdirSync, readFileSync, statSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 
 import test from 'ava';
@@ -67,9 +67,20 @@ test('no directory, no parent, no directory at all: each its own message', async
   await machine.sim('make');
   const file = join(machine.directory, 'file');
   await run('touch', [file]);
-  for (const verb of ['restore', 'verify']) {
-    const missing = await machine.expect(2, [verb, machine.path('none')]);
-    t.regex(missing.stderr, /no such directory: .*none\nHINT: /);
+  mkdirSync(machine.path('empty'), { mode: 0o700 });
+  symlinkSync(machine.path('away', 'b'), machine.path('dangling'));
+  for (const verb of ['restore', 'verify', 'retire']) {
+    // Nothing was backed up there: a unit may go on.
+    for (const none of ['none', 'none/', 'empty']) {
+      const nothing = await machine.expect(7, [verb, `${machine.directory}/${none}`]);
+      t.regex(nothing.stderr, none === 'empty' ? /nothing of instance 0 is in/ : /no backup is there: .*none.*\nHINT: /);
+    }
+    t.is((await machine.json(7, [verb, machine.path('none')])).error?.code, 'no-backup');
+    // Its file system may not be mounted, or it was mistyped.
+    for (const unmounted of ['away/b', 'dangling']) {
+      const missing = await machine.expect(2, [verb, machine.path(unmounted)]);
+      t.regex(missing.stderr, /error: no such directory: .*\nHINT: /);
+    }
     const other = await machine.expect(2, [verb, file]);
     t.regex(other.stderr, /not a directory: .*file\nHINT: /);
   }
@@ -79,6 +90,9 @@ test('no directory, no parent, no directory at all: each its own message', async
     /the directory above it is not there\nHINT: /,
   );
   t.regex((await machine.expect(1, ['-r', '-p', machine.path('none')])).stderr, /no such directory/);
+  // What others may write is not safe, whatever is in it.
+  chmodSync(machine.path('empty'), 0o777);
+  t.is((await machine.json(3, ['restore', machine.path('empty')])).error?.code, 'writable-by-others');
 });
 
 test('without the engine it says so, and what to do', async (t) => {
@@ -240,7 +254,7 @@ test('nothing that hides or turns text round reaches standard output, in text or
   for (const [status, args] of [
     [0, ['verify', directory]],
     [0, ['verify', '-v', directory]],
-    [2, ['verify', `${directory}no`]],
+    [7, ['verify', `${directory}no`]],
     [7, ['verify', machine.path(`c${hidden}`)]],
     [2, ['backup', `--x${hidden}`, directory]],
     [2, ['backup', '-n', `a${hidden}`, directory]],

@@ -52,7 +52,7 @@ export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly st
   { kind: 'stale', status: 4, help: 'refused, the backup is stale, used, foreign or of an unknown form' },
   { kind: 'damaged', status: 5, help: 'the backup is damaged or incomplete' },
   { kind: 'no-room', status: 6, help: 'no room: disk, memory or a system limit' },
-  { kind: 'nothing-to-do', status: 7, help: 'nothing to do; list: what was asked for is not there' },
+  { kind: 'nothing-to-do', status: 7, help: 'nothing to do, or no backup there; list: what was asked for is not there' },
   { kind: 'not-reported', status: 8, help: 'done, but the report could not be written to standard output' },
   { kind: 'bug', status: 70, help: 'a bug of asmt' },
   { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT)' },

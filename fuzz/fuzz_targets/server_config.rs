@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// Without the numbers of lines, which a line before them changes.
 fn unnumbered(result: Result<ServerConfig, Refused>) -> Option<ServerConfig> {
-    result.ok().map(|found| ServerConfig { remarks: Vec::new(), ..found })
+    result.ok().map(|found| ServerConfig { remarks: Vec::new(), templates: Vec::new(), ..found })
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -68,6 +68,8 @@ codes! {
     DirectoryMissing = "directory-missing", Usage;
     /// The path is not a directory.
     NotADirectory = "not-a-directory", Usage;
+    /// The directory to read from is not there, and the one above it is: no backup was made there.
+    NoBackup = "no-backup", NothingToDo;
     /// None of the namespaces asked for is there.
     NothingFound = "nothing-found", NothingToDo;
     /// What would be restored is in memory already, as a start wants it.
@@ -106,6 +108,8 @@ codes! {
     CannotMarkUsed = "cannot-mark-used", Refused;
     /// The configuration cannot be read or understood, or the server would refuse it.
     ConfigUnreadable = "config-unreadable", Refused;
+    /// A setting that a start compares with the segments is not the one that they were made with.
+    SettingChanged = "setting-changed", Refused;
     /// The storage devices of a namespace are not a set that a server starts with.
     DeviceSetTorn = "device-set-torn", Refused;
     /// The directory, or a file in it, may be written by others than root and the caller.
@@ -172,6 +176,8 @@ codes! {
     PermissionDenied = "permission-denied", Failed;
     /// A lock or journal of asmt's own is no regular file.
     UnsafeRuntime = "unsafe-runtime", Failed;
+    /// `/proc` is not mounted, or lacks what is of no process.
+    ProcIncomplete = "proc-incomplete", Failed;
     /// A system call failed.
     SystemCall = "system-call", Failed;
     /// What was read back differs from what was written.
@@ -182,7 +188,14 @@ impl Code {
     /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
     pub fn is_about_restoring(self) -> bool {
         self.is_about_access()
-            || matches!(self, Self::DeviceUnreadable | Self::DeviceNotTrusted | Self::CannotMarkUsed | Self::ConfigUnreadable)
+            || matches!(
+                self,
+                Self::DeviceUnreadable
+                    | Self::DeviceNotTrusted
+                    | Self::CannotMarkUsed
+                    | Self::ConfigUnreadable
+                    | Self::SettingChanged
+            )
     }
 }
 

@@ -7,9 +7,11 @@
 //! the manifest is ours.
 
 use crate::checksum;
+use crate::layout::server_config::Setting;
 use crate::segment::{Address, Encoding, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType, file_name};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Bytes in front of the gzip member of a `.dat.gz`.
@@ -374,6 +376,8 @@ pub struct Surroundings {
     pub earlier_uses: Vec<String>,
     /// Ids of the segments, in the order of their keys: within an IPC namespace they tell these from ones made later.
     pub shmids: Vec<i32>,
+    /// Settings of the namespace that a start compares with its segments, by name.
+    pub settings: BTreeMap<String, Setting>,
 }
 
 /// The manifest of one namespace.
@@ -433,6 +437,8 @@ struct HeadLine {
     earlier_uses: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shmids: Vec<i32>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    settings: BTreeMap<String, Setting>,
     segment_count: u64,
 }
 
@@ -555,6 +561,7 @@ impl Manifest {
             configuration: self.noted.configuration.clone(),
             earlier_uses: self.noted.earlier_uses.clone(),
             shmids: self.noted.shmids.clone(),
+            settings: self.noted.settings.clone(),
             segment_count: self.segments.len() as u64,
         };
         let mut text = json_line(&head);
@@ -624,6 +631,7 @@ impl Manifest {
             configuration: head.configuration,
             earlier_uses: head.earlier_uses,
             shmids: head.shmids,
+            settings: head.settings,
         };
         Ok(Self {
             tool: head.tool,
@@ -875,6 +883,11 @@ mod tests {
                 configuration: Some("/etc/aerospike/aerospike.conf".to_owned()),
                 earlier_uses: vec!["r".to_owned()],
                 shmids: vec![3, 32_770],
+                settings: [
+                    ("data-size".to_owned(), Setting { text: "4G".to_owned(), value: Some(4 << 30) }),
+                    ("partition-tree-sprigs".to_owned(), Setting { text: "?".to_owned(), value: None }),
+                ]
+                .into(),
             },
             segments: vec![
                 segment(0xad00_5001, 8192, Encoding::Gzip),

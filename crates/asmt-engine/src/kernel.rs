@@ -14,7 +14,7 @@ use std::path::Path;
 /// Errors: failed calls, also where there is no such file.
 pub fn text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|error| Error::io("read", path.display(), error))?;
+    let bytes = fs::read(path).map_err(|error| failed("read", path, error))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -35,8 +35,30 @@ pub fn text_if_visible(path: impl AsRef<Path>) -> Result<Option<String>> {
 fn text_unless(path: &Path, allowed: &[ErrorKind]) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if allowed.contains(&error.kind()) => Ok(None),
-        Err(error) => Err(Error::io("read", path.display(), error)),
+        // What a restricted /proc does not show may well be there.
+        Err(error) if allowed.contains(&error.kind()) && proc_lacks(path).is_none() => Ok(None),
+        Err(error) => Err(failed("read", path, error)),
+    }
+}
+
+/// The error of a call on a file that may be one of `/proc`.
+pub fn failed(call: &str, path: &Path, error: std::io::Error) -> Error {
+    let lacks = if error.kind() == ErrorKind::NotFound { proc_lacks(path) } else { None };
+    let Some(found) = lacks else { return Error::io(call, path.display(), error) };
+    let hint = "let asmt see all of /proc: in its unit, set ProcSubset=all; in a container or chroot, mount proc at /proc \
+                without subset=pid";
+    Error::new(Code::ProcIncomplete, format!("{} is not there: {found}; expected a whole /proc", path.display()), hint)
+}
+
+/// Why a file of `/proc` may be missing although the kernel has it: nothing is mounted there, or processes alone are shown
+/// (`subset=pid`). `None` where that is not so.
+fn proc_lacks(path: &Path) -> Option<&'static str> {
+    let of_processes = ["/proc/self", "/proc/thread-self"].iter().any(|of| path.starts_with(of));
+    let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
+    match (path.starts_with("/proc"), is_there("/proc/self"), is_there("/proc/sys")) {
+        (true, false, _) => Some("/proc is not mounted"),
+        (true, true, false) if !of_processes => Some("/proc shows processes alone (it is mounted with subset=pid)"),
+        _ => None,
     }
 }
 
@@ -45,7 +67,7 @@ fn text_unless(path: &Path, allowed: &[ErrorKind]) -> Result<Option<String>> {
 /// Errors: failed calls.
 pub fn namespace(kind: &str) -> Result<u64> {
     let path = format!("/proc/thread-self/ns/{kind}");
-    fs::metadata(&path).map(|metadata| metadata.ino()).map_err(|error| Error::io("stat", path, error))
+    fs::metadata(&path).map(|metadata| metadata.ino()).map_err(|error| failed("stat", Path::new(&path), error))
 }
 
 /// What can be known of a process.

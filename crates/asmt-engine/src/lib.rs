@@ -296,6 +296,9 @@ impl<'r> Operation<'r> {
         let mut plan = plan::backup(&inventory, listing, request);
         let evidence = self.evidence_for_backup(listing, request.instance)?;
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
+        if inventory.outlives_caller != Some(false) {
+            plan::left_out::explain_nothing(&mut plan.refusals, request.namespaces.as_deref(), &evidence.configuration);
+        }
         if request.namespaces.is_none() {
             let names = plan::names_in_memory(&inventory);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory"));
@@ -335,6 +338,7 @@ impl<'r> Operation<'r> {
                 facts::server::Configuration::Read { path, .. } => Some(path.clone()),
                 facts::server::Configuration::NotThere(_) => None,
             },
+            settings: plan::settings::configured(&evidence.configuration),
             earlier_uses: staleness::uses_in(listing, evidence.instance),
         }
     }
@@ -346,7 +350,7 @@ impl<'r> Operation<'r> {
 
     fn restore_all(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let request = self.plan_request();
         let mut listing = store.list()?;
@@ -537,7 +541,7 @@ impl<'r> Operation<'r> {
 
     /// Marks a backup as used, whatever its state: nothing of it is changed or removed.
     fn retire(&self) -> std::result::Result<Report, Failure> {
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Exclusive)?;
         let listing = store.list()?;
         let mut plan = plan::verify(&listing, &self.plan_request());
@@ -559,7 +563,7 @@ impl<'r> Operation<'r> {
 
     fn verify(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
-        let store = Store::open(&self.directory()?)?;
+        let store = Store::open_backup(&self.directory()?)?;
         store.lock(Lock::Shared)?;
         let listing = store.list()?;
         let mut plan = self.verify_plan(&listing);
@@ -623,15 +627,18 @@ impl<'r> Operation<'r> {
         let of_files = listing.files.iter().map(|file| file.address.instance);
         let of_manifests = listing.manifests.iter().filter_map(|record| format::instance_of_manifest_name(&record.name));
         let instances: BTreeSet<u8> = of_files.chain(of_manifests).collect();
+        let has_name = |instance: u8, name: &NamespaceName| {
+            plan::verify(listing, &plan::Request { instance, namespaces: Some(vec![name.clone()]), ..request.clone() }).is_found()
+        };
+        // A name that another instance has is not missing; one that none has is, and the first of them says so.
+        let is_nowhere = |name: &NamespaceName| !instances.iter().any(|instance| has_name(*instance, name));
         let mut all: Option<Plan<NamespaceRestore>> = None;
-        for instance in instances {
-            // A name that another instance has is not missing.
-            let has_name = |name: &&NamespaceName| {
-                plan::verify(listing, &plan::Request { instance, namespaces: Some(vec![(*name).clone()]), ..request.clone() })
-                    .is_found()
-            };
-            let namespaces = request.namespaces.as_ref().map(|names| names.iter().filter(has_name).cloned().collect::<Vec<_>>());
-            if namespaces.as_ref().is_some_and(Vec::is_empty) {
+        for &instance in &instances {
+            let of_instance = |name: &&NamespaceName| has_name(instance, name) || all.is_none() && is_nowhere(name);
+            let is_there = request.namespaces.as_ref().is_none_or(|names| names.iter().any(|name| has_name(instance, name)));
+            let namespaces =
+                request.namespaces.as_ref().map(|names| names.iter().filter(of_instance).cloned().collect::<Vec<_>>());
+            if !is_there {
                 continue;
             }
             let plan = plan::verify(listing, &plan::Request { instance, namespaces, ..request.clone() });

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 mod access;
 mod in_the_way;
 pub mod left_out;
+pub mod settings;
 pub mod staleness;
 mod strangers;
 

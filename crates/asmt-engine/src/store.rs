@@ -18,6 +18,7 @@ use crate::format::{
     is_manifest_name, manifest_name,
 };
 use crate::hints;
+use crate::kernel;
 use crate::progress::Control;
 use crate::run::RunId;
 use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
@@ -284,6 +285,25 @@ impl Store {
         Self::open_as(path, OFlags::empty())
     }
 
+    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is there, nobody has made a
+    /// backup there: that is told apart from a file system that is not mounted, or a path that was mistyped.
+    ///
+    /// Errors: as of [`Self::open`], and `no-backup`.
+    pub fn open_backup(path: &Path) -> Result<Self> {
+        Self::open(path).map_err(|error| {
+            // A link that leads nowhere is there.
+            let is_gone = || fs::lstat(path).is_err_and(|error| error == Errno::NOENT) && Self::open(parent_of(path)).is_ok();
+            if error.first().code != Code::DirectoryMissing || !is_gone() {
+                return error;
+            }
+            Error::new(
+                Code::NoBackup,
+                format!("no backup is there: no such directory: {}", path.display()),
+                "if a backup was made, check the path, and that its file system is mounted; if none was, there is nothing to do",
+            )
+        })
+    }
+
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {
@@ -450,7 +470,7 @@ impl Store {
     /// Its path without links, as the kernel knows it.
     fn real_path(&self) -> Result<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        std::fs::read_link(&link).map_err(|error| Error::io("readlink", link, error))
+        std::fs::read_link(&link).map_err(|error| kernel::failed("readlink", Path::new(&link), error))
     }
 
     /// Its path, for messages.

@@ -14,6 +14,7 @@ use crate::format::{
     SECTOR_BYTES, Spans, Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_range, zero_bytes,
 };
 use crate::inventory::Segment;
+use crate::layout::server_config::Setting;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::pool::{InWork, Places, Pool, Turn, Units};
 use crate::progress::{Control, Phase};
@@ -39,6 +40,8 @@ pub struct Origin {
     pub devices: BTreeMap<NamespaceName, Vec<Noted>>,
     /// Path of the configuration that was read.
     pub configuration: Option<String>,
+    /// Its settings that a start compares with segments, for each namespace.
+    pub settings: BTreeMap<NamespaceName, BTreeMap<String, Setting>>,
     /// Uses that marks in the directory tell of: of earlier backups.
     pub earlier_uses: Vec<String>,
 }
@@ -781,6 +784,7 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
             configuration: origin.configuration.clone(),
             earlier_uses: origin.earlier_uses.clone(),
             shmids: namespace.copies.iter().map(|copy| copy.segment.stat.shmid).collect(),
+            settings: origin.settings.get(&namespace.name).cloned().unwrap_or_default(),
         },
         segments: segments.collect::<Result<_>>()?,
     })

@@ -74,6 +74,7 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
         devices: BTreeMap::new(),
         configuration: None,
         earlier_uses: Vec::new(),
+        settings: BTreeMap::new(),
     };
     let run = RunId::own().expect("an id");
     transfer::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")

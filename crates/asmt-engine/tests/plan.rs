@@ -20,6 +20,8 @@ use asmt_engine::sysv::SegmentStat;
 mod backup;
 #[path = "plan/restore.rs"]
 mod restore;
+#[path = "plan/settings.rs"]
+mod settings;
 
 /// A change to what a plan is made of, and what is then refused or remarked, `code: message` each.
 type Case<T> = (fn(&mut T), &'static [&'static str]);

@@ -22,6 +22,7 @@
 //! that decides is in the wrong section; both are refused.
 
 use crate::segment::NamespaceName;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -55,7 +56,26 @@ pub struct ServerConfig {
     pub has_index_checkpoint: bool,
     /// Lines that are accepted and look like a mistake, each with its number.
     pub remarks: Vec<String>,
+    /// Paths that look like part of a template, with the numbers of their lines. The server takes
+    /// them as they stand, so such a path may exist; whoever can look must.
+    pub templates: Vec<(usize, String)>,
 }
+
+/// A value that a start compares with the segments in memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// As it is written.
+    pub text: String,
+    /// The number that it stands for; `None` where that is not known for certain.
+    pub value: Option<u64>,
+}
+
+/// The size of all data stripes of a namespace in memory; the server crashes on stripes of another
+/// size.
+pub const DATA_SIZE: &str = "data-size";
+/// How many sprigs each partition of the index has; a start does not take over an index with
+/// another number.
+pub const TREE_SPRIGS: &str = "partition-tree-sprigs";
 
 /// The configuration of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +90,8 @@ pub struct NamespaceConfig {
     pub sindex_type: Option<String>,
     /// Whether the server keeps a checkpoint of this index (a preview of 8.2).
     pub has_index_checkpoint: bool,
+    /// [`DATA_SIZE`] (of `storage-engine memory`) and [`TREE_SPRIGS`], as far as they are there.
+    pub settings: BTreeMap<String, Setting>,
 }
 
 /// A storage engine.
@@ -357,6 +379,8 @@ impl<'t> Reader<'t> {
             (Section::Namespace, "index-type" | "sindex-type") => self.read_index_type(name, values, opens)?,
             (Section::Storage, "device") => self.read_device(LineKind::Device, name, values, opens)?,
             (Section::Storage, "file") => self.read_device(LineKind::File, name, values, opens)?,
+            (Section::Storage, DATA_SIZE) if self.namespace.storage == Storage::Memory => self.read_setting(name, values)?,
+            (Section::Namespace, TREE_SPRIGS) => self.read_setting(name, values)?,
             // Sections begin or end elsewhere than it seems.
             (_, "namespace" | "storage-engine" | "device") => return Err(self.misplaced(name)),
             (
@@ -445,10 +469,25 @@ impl<'t> Reader<'t> {
                     shown(path)
                 ));
             }
-            self.remark_template(path);
+            self.note_template(path);
         }
         let shadow = shadow.first().map(|&shadow| shadow.to_owned());
         self.namespace.devices.push(DeviceLine { kind, main: (*main).to_owned(), shadow });
+        Ok(())
+    }
+
+    /// Notes a value that only decides whether a restore would fit. What is odd about it is for the
+    /// server to say.
+    fn read_setting(&mut self, name: &str, values: &[&'t str]) -> Result<(), String> {
+        if let Some(value) = values.iter().find(|value| is_template(value)) {
+            return Err(template(value));
+        }
+        let text = values.join(" ");
+        let value = if let [value] = values { number_of(value) } else { None };
+        // Which of two lines counts is not known.
+        let second = self.namespace.settings.get(name).map(|first| format!("{}, {text}", first.text));
+        let setting = second.map_or(Setting { text, value }, |text| Setting { text, value: None });
+        self.namespace.settings.insert(name.to_owned(), setting);
         Ok(())
     }
 
@@ -457,7 +496,7 @@ impl<'t> Reader<'t> {
             return Err(format!("a '{{' behind '{name}'; expected one path"));
         }
         let path = one_value(name, values, "one path")?;
-        self.remark_template(path);
+        self.note_template(path);
         Ok(path)
     }
 
@@ -500,9 +539,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn remark_template(&mut self, path: &str) {
+    fn note_template(&mut self, path: &str) {
         if is_template(path) {
-            self.remark(format!("{} looks like a template; the server takes it as a path as it stands", shown(path)));
+            self.found.templates.push((self.line, path.to_owned()));
         }
     }
 
@@ -568,8 +607,23 @@ fn is_template(word: &str) -> bool {
     TEMPLATE_MARKS.iter().any(|mark| word.contains(mark))
 }
 
-fn template(word: &str) -> String {
+/// Why a word that is part of a template is refused.
+pub fn template(word: &str) -> String {
     format!("{} is part of a template; expected the file that the server reads", shown(word))
+}
+
+/// The number that a value stands for: digits, and `K`, `M`, `G` or `T` for powers of 1024.
+fn number_of(text: &str) -> Option<u64> {
+    let shift = match text.bytes().last()?.to_ascii_uppercase() {
+        b'K' => 10,
+        b'M' => 20,
+        b'G' => 30,
+        b'T' => 40,
+        _ => 0,
+    };
+    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    digits.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(1 << shift)
 }
 
 fn one_value<'t>(name: &str, values: &[&'t str], expected: &str) -> Result<&'t str, String> {
@@ -691,6 +745,7 @@ network {
 }
 namespace test {
     replication-factor 2
+    partition-tree-sprigs 512
     index-type shmem
     sindex-type flash {
         mount /mnt/sindex
@@ -742,10 +797,10 @@ namespace only {
 
     /// Every field of a configuration, without those that have their default.
     fn summary(found: &ServerConfig) -> String {
-        let ServerConfig { namespaces, work_directory, logs, has_index_checkpoint, remarks } = found;
+        let ServerConfig { namespaces, work_directory, logs, has_index_checkpoint, remarks, templates } = found;
         let mut parts = Vec::new();
         for (name, namespace) in namespaces {
-            let NamespaceConfig { storage, devices, index_type, sindex_type, has_index_checkpoint } = namespace;
+            let NamespaceConfig { storage, devices, index_type, sindex_type, has_index_checkpoint, settings } = namespace;
             let mut lines = vec![format!("{storage:?}")];
             lines.extend(devices.iter().map(|DeviceLine { kind, main, shadow }| match shadow {
                 Some(shadow) => format!("{kind:?} {main} > {shadow}"),
@@ -754,13 +809,22 @@ namespace only {
             lines.extend(index_type.iter().map(|value| format!("index {value}")));
             lines.extend(sindex_type.iter().map(|value| format!("sindex {value}")));
             lines.extend(has_index_checkpoint.then(|| "checkpoint".to_owned()));
+            lines.extend(settings.iter().map(|(name, Setting { text, value })| match value {
+                Some(value) => format!("{name} {text} = {value}"),
+                None => format!("{name} {text}"),
+            }));
             parts.push(format!("{name} [{}]", lines.join(", ")));
         }
         parts.extend(work_directory.iter().map(|path| format!("work {path}")));
         parts.extend(logs.iter().map(|path| format!("log {path}")));
         parts.extend(has_index_checkpoint.then(|| "checkpoint".to_owned()));
         parts.extend(remarks.iter().map(|text| format!("({text})")));
+        parts.extend(templates.iter().map(|(line, path)| format!("(template in line {line}: {path})")));
         parts.join(" ")
+    }
+
+    fn setting(name: &str, text: &str, value: Option<u64>) -> (String, Setting) {
+        (name.to_owned(), Setting { text: text.to_owned(), value })
     }
 
     fn whole() -> ServerConfig {
@@ -776,14 +840,21 @@ namespace only {
             index_type: Some("shmem".to_owned()),
             sindex_type: Some("flash".to_owned()),
             has_index_checkpoint: false,
+            settings: [setting(TREE_SPRIGS, "512", Some(512))].into(),
         };
         let cache = NamespaceConfig {
             storage: Storage::Memory,
             devices: vec![file("/srv/cache.dat")],
             index_type: Some("pmem".to_owned()),
+            settings: [setting(DATA_SIZE, "4G", Some(4 << 30))].into(),
             ..NamespaceConfig::default()
         };
-        let only = NamespaceConfig { storage: Storage::Memory, has_index_checkpoint: true, ..NamespaceConfig::default() };
+        let only = NamespaceConfig {
+            storage: Storage::Memory,
+            has_index_checkpoint: true,
+            settings: [setting(DATA_SIZE, "1G", Some(1 << 30))].into(),
+            ..NamespaceConfig::default()
+        };
         ServerConfig {
             namespaces: [(name("test"), test), (name("cache"), cache), (name("only"), only)].into(),
             work_directory: Some("/srv/aerospike".to_owned()),
@@ -797,8 +868,10 @@ namespace only {
         assert_eq!(parse(WHOLE.as_bytes()), Ok(whole()));
         assert_eq!(
             summary(&whole()),
-            "cache [Memory, File /srv/cache.dat, index pmem] only [Memory, checkpoint] \
-             test [Device, Device /dev/nvme0n1p1 > /dev/sdb1, Device /dev/nvme1n1p1, Device /not/, index shmem, sindex flash] \
+            "cache [Memory, File /srv/cache.dat, index pmem, data-size 4G = 4294967296] \
+             only [Memory, checkpoint, data-size 1G = 1073741824] \
+             test [Device, Device /dev/nvme0n1p1 > /dev/sdb1, Device /dev/nvme1n1p1, Device /not/, index shmem, sindex flash, \
+             partition-tree-sprigs 512 = 512] \
              work /srv/aerospike log /var/log/aerospike/aerospike.log"
         );
     }
@@ -816,7 +889,7 @@ namespace only {
     fn what_the_server_accepts_is_accepted() {
         let long = "x".repeat(31);
         for (text, expected) in [
-            (PACKAGED, "bar [Device, File /opt/aerospike/data/bar.dat] test [Memory]"),
+            (PACKAGED, "bar [Device, File /opt/aerospike/data/bar.dat] test [Memory, data-size 4G = 4294967296]"),
             // Blanks and comments.
             ("namespace a {\n}\n", "a [Unspecified]"),
             ("namespace a {\n}", "a [Unspecified]"),
@@ -871,9 +944,7 @@ namespace only {
             // Paths that look like a template are paths to the server.
             (
                 "service {\nwork-directory /${w}\n}\nlogging {\nfile {{l}}\n}\nnamespace a {\n}\n",
-                "a [Unspecified] work /${w} log {{l}} \
-                 (line 2: '/${w}' looks like a template; the server takes it as a path as it stands) \
-                 (line 5: '{{l}}' looks like a template; the server takes it as a path as it stands)",
+                "a [Unspecified] work /${w} log {{l}} (template in line 2: /${w}) (template in line 5: {{l}})",
             ),
             // The server's own checkpoints.
             ("service {\nindex-checkpoint-path /x\n}\nnamespace a {\n}\n", "a [Unspecified] checkpoint"),
@@ -901,12 +972,15 @@ namespace only {
             ("device", "device /d{0} /s}\ndevice {x\ndevice x{", "a [Device, Device /d{0} > /s}, Device {x, Device x{]"),
             ("device", "device /dev/ä\u{202e}", "a [Device, Device /dev/ä\u{202e}]"),
             ("device", "x {\ny\n}\ndevice relative", "a [Device, Device relative]"),
-            (
-                "device",
-                "device /${x}",
-                "a [Device, Device /${x}] (line 3: '/${x}' looks like a template; the server takes it as a path as it stands)",
-            ),
-            ("memory", "data-size 1G", "a [Memory]"),
+            ("device", "device /${x}", "a [Device, Device /${x}] (template in line 3: /${x})"),
+            ("memory", "data-size 1G", "a [Memory, data-size 1G = 1073741824]"),
+            ("device", "data-size 1G", "a [Device]"),
+            // What a value means that is not understood is for the server to say.
+            ("memory", "data-size 0x10", "a [Memory, data-size 0x10]"),
+            ("memory", "data-size 1 G", "a [Memory, data-size 1 G]"),
+            ("memory", "data-size", "a [Memory, data-size ]"),
+            ("memory", "data-size 1G\ndata-size 2G", "a [Memory, data-size 1G, 2G]"),
+            ("memory", "x {\ndata-size 1G\n}", "a [Memory]"),
             ("memory", "device /a\ndevice /b", "a [Memory, Device /a, Device /b]"),
             ("memory", "file /a", "a [Memory, File /a]"),
             (
@@ -1102,6 +1176,8 @@ namespace only {
             ("storage-engine device x {\n}", 2, "'storage-engine' has 2 values"),
             ("storage-engine pmem", 2, "'pmem' is no known storage engine"),
             ("storage-engine ${ENGINE} {\n}", 2, "'${ENGINE}' is part of a template"),
+            ("storage-engine memory {\ndata-size ${SIZE}\n}", 3, "'${SIZE}' is part of a template"),
+            ("partition-tree-sprigs ${SPRIGS}", 2, "'${SPRIGS}' is part of a template"),
             (
                 "storage-engine memory {\n}\nstorage-engine device {\n}",
                 4,
@@ -1253,7 +1329,34 @@ namespace only {
     fn unnumbered(result: Result<ServerConfig, Refused>) -> Result<ServerConfig, String> {
         let without = |text: &str| text.split_once(": ").map_or_else(String::new, |(_, rest)| rest.to_owned());
         let found = result.map_err(|refused| refused.text.split(" of line ").next().unwrap_or_default().to_owned())?;
-        Ok(ServerConfig { remarks: found.remarks.iter().map(|text| without(text)).collect(), ..found })
+        let remarks = found.remarks.iter().map(|text| without(text)).collect();
+        let templates = found.templates.iter().map(|(_, path)| (0, path.clone())).collect();
+        Ok(ServerConfig { remarks, templates, ..found })
+    }
+
+    #[test]
+    fn numbers_are_read_with_their_suffixes() {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("512", Some(512)),
+            ("4k", Some(4 << 10)),
+            ("3M", Some(3 << 20)),
+            ("4G", Some(4 << 30)),
+            ("4096M", Some(4 << 30)),
+            ("256t", Some(256 << 40)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("16777216T", None),
+            ("", None),
+            ("G", None),
+            ("+1", None),
+            ("1GB", None),
+            ("1P", None),
+            ("1.5G", None),
+            ("é", None),
+        ] {
+            assert_eq!(number_of(text), expected, "{text}");
+        }
     }
 
     proptest! {

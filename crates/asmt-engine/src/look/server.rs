@@ -7,7 +7,7 @@ use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
 use crate::format::{Manifest, Noted};
 use crate::kernel::{self, Process};
-use crate::layout::server_config::{self, ServerConfig};
+use crate::layout::server_config::{self, Refused, ServerConfig};
 use crate::look::{devices, service, traces};
 use crate::run;
 use crate::store::{Store, names_of};
@@ -209,8 +209,22 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         _ => {}
     }
     let bytes = bytes_of(&path).map_err(unreadable)?;
-    let config = server_config::parse(&bytes).map_err(|refused| unreadable(format!("cannot be understood: {refused}")))?;
+    let refuse = |refused: Refused| unreadable(format!("cannot be understood: {refused}"));
+    let mut config = server_config::parse(&bytes).map_err(refuse)?;
+    check_templates(&mut config).map_err(refuse)?;
     Ok(Configuration::Read { path: shown.to_string(), config })
+}
+
+/// Refuses a path that looks like part of a template, unless it is there: the server takes it as it stands.
+fn check_templates(config: &mut ServerConfig) -> std::result::Result<(), Refused> {
+    for (line, path) in &config.templates {
+        // One that cannot be looked at is not known to be missing, and is refused below where that matters.
+        if std::fs::metadata(absolute(Path::new(path))).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return Err(Refused { line: Some(*line), text: server_config::template(path) });
+        }
+        config.remarks.push(format!("line {line}: '{path}' looks like part of a template, and is there as it stands"));
+    }
+    Ok(())
 }
 
 /// Bytes of a configuration, or why they cannot be had.

@@ -2,9 +2,9 @@
 //!
 //! Pure.
 
-use crate::error::Remark;
+use crate::error::{Code, Problem, Remark};
 use crate::facts::server::Configuration;
-use crate::layout::server_config::NamespaceConfig;
+use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::segment::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,6 +35,37 @@ pub fn remarks(
         Remark::new("namespace-left-out", text)
     });
     of_others.chain(of_missing).collect()
+}
+
+/// Where nothing is in shared memory of namespaces that need no backup, says that, and not that a name may be wrong.
+/// `names` are those that were asked for; `None` means all.
+pub fn explain_nothing(refusals: &mut [Problem], names: Option<&[NamespaceName]>, configuration: &Configuration) {
+    let Configuration::Read { path, config } = configuration else { return };
+    let needs_nothing = |name: &NamespaceName| config.namespaces.get(name).is_some_and(persists);
+    for refusal in refusals.iter_mut().filter(|problem| matches!(problem.code, Code::NothingFound | Code::NamespaceMissing)) {
+        let is_about = |name: &NamespaceName| refusal.message.starts_with(&format!("namespace '{name}' of "));
+        let about: BTreeSet<NamespaceName> = match names {
+            Some(names) => names.iter().filter(|name| is_about(name)).cloned().collect(),
+            None => config.namespaces.keys().cloned().collect(),
+        };
+        if about.is_empty() || !about.iter().all(needs_nothing) {
+            continue;
+        }
+        refusal.message = format!(
+            "{}; {path} gives {} an index that persists by itself (index-type flash or pmem), and no data in memory",
+            refusal.message,
+            listed(&about)
+        );
+        let rest = if names.is_some() { "leave it out of -n" } else { "just reboot" };
+        refusal.hint = format!(
+            "there is nothing to back up: {rest}; if that is not the configuration of this server, name the right one with --config"
+        );
+    }
+}
+
+/// Whether all of a namespace outlives a reboot by itself.
+fn persists(namespace: &NamespaceConfig) -> bool {
+    keeps_its_index(namespace) && !matches!(namespace.storage, Storage::Memory | Storage::Unspecified)
 }
 
 /// Whether the index of a namespace outlives a reboot by itself.
@@ -71,5 +102,40 @@ mod tests {
         assert_eq!(remarks(&there, 1, &configuration, "in shared memory"), []);
         let nowhere = Configuration::NotThere("/etc/a.conf".to_owned());
         assert_eq!(remarks(&BTreeMap::from([(0, set(&["test"]))]), 0, &nowhere, "in the directory"), []);
+    }
+
+    #[test]
+    fn what_persists_by_itself_is_nothing_to_back_up() {
+        const FLASH: &str = "namespace flash {\nindex-type flash {\n}\nstorage-engine device {\ndevice /a\n}\n}\n";
+        const PMEM: &str = "namespace pmem {\nindex-type pmem {\n}\nstorage-engine device {\ndevice /b\n}\n}\n";
+        const IN_MEMORY: &str = "namespace data {\nindex-type flash {\n}\nstorage-engine memory {\ndata-size 1G\n}\n}\n";
+        const SHMEM: &str = "namespace shmem {\nstorage-engine device {\ndevice /c\n}\n}\n";
+        let of_all = "nothing of instance 0 is in shared memory; found: nothing";
+        let of_flash = "namespace 'flash' of instance 0 is not in shared memory; found: shmem (instance 0)";
+        let names = |name: &str| Some(vec![NamespaceName::new(name).expect("a name")]);
+        for (text, asked, message, explained) in [
+            ([FLASH, PMEM].concat(), None, of_all, Some("flash, pmem")),
+            ([FLASH, SHMEM].concat(), None, of_all, None),
+            ([FLASH, IN_MEMORY].concat(), None, of_all, None),
+            ("namespace a {\nindex-type flash {\n}\n}\n".to_owned(), None, of_all, None),
+            ([FLASH, SHMEM].concat(), names("flash"), of_flash, Some("flash")),
+            ([FLASH, SHMEM].concat(), names("shmem"), of_flash, None),
+            (SHMEM.to_owned(), names("flash"), of_flash, None),
+        ] {
+            let config = server_config::parse(text.as_bytes()).expect("a configuration");
+            let configuration = Configuration::Read { path: "/etc/a.conf".to_owned(), config };
+            for code in [Code::NothingFound, Code::NamespaceMissing, Code::SegmentAttached] {
+                let mut refusals = [Problem::new(code, message, "check the name")];
+                explain_nothing(&mut refusals, asked.as_deref(), &configuration);
+                match explained.filter(|_| code != Code::SegmentAttached) {
+                    Some(names) => {
+                        let expected = format!("{message}; /etc/a.conf gives {names} an index that persists by itself");
+                        assert!(refusals[0].message.starts_with(&expected), "{refusals:?}");
+                        assert!(refusals[0].hint.starts_with("there is nothing to back up"), "{refusals:?}");
+                    }
+                    None => assert_eq!(refusals, [Problem::new(code, message, "check the name")], "{text}"),
+                }
+            }
+        }
     }
 }

@@ -11,7 +11,7 @@ use crate::format::{Manifest, Noted, instance_of_manifest_name};
 use crate::hints::{self, shell_word};
 use crate::inventory::Segment;
 use crate::layout::server_config::{NamespaceConfig, Storage};
-use crate::plan::{NamespaceRestore, title, titles};
+use crate::plan::{NamespaceRestore, settings, title, titles};
 use crate::segment::{Header, NamespaceName};
 use crate::store::{FileRecord, Listing};
 use crate::used::{Identity, Use, is_used_name_of};
@@ -246,6 +246,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     }
     remarks.extend(configuration_remarks(evidence));
     let (mut refusals, overridden) = split(found, overrides);
+    refusals.extend(settings::changed(asked, listing, &evidence.configuration));
     if !unproven.is_empty() && overrides.require_proof {
         let hint = "start the server as it is, or leave --require-proof out if the signs that were checked are enough";
         refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));

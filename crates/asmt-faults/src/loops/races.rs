@@ -412,7 +412,8 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
             Some(Ok(())) => wrong.push(format!("a {second:?} in the middle of a {first:?} is done")),
             Some(Err(failure)) => {
                 // Whether it is at work, has not begun, or has just made what is in the way.
-                let known = ["another-asmt", "segments-exist", "backup-exists", "directory-missing", "nothing-found"];
+                let known =
+                    ["another-asmt", "segments-exist", "backup-exists", "directory-missing", "no-backup", "nothing-found"];
                 let code = failure.error.first().code.as_str();
                 let is_half_made = code == "backup-incomplete" && second == Verb::Restore;
                 if !known.contains(&code) && !is_half_made {
