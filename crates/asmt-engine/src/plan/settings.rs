@@ -3,8 +3,8 @@
 //! Pure. Promise: a restore is refused where such a setting is known to be another one than at the
 //! backup. Must never: refuse for a setting that is not known on either side.
 
-use super::NamespaceRestore;
 use super::staleness::manifests_of;
+use super::{NamespaceRestore, title};
 use crate::error::{Code, Problem};
 use crate::facts::server::Configuration;
 use crate::layout::server_config::{DATA_SIZE, Setting, TREE_SPRIGS};
@@ -37,8 +37,10 @@ pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, configuration
             let pair = manifest.noted.settings.get(name).zip(configured.settings.get(name)).filter(|_| is_compared);
             let Some((noted, now)) = pair.filter(|(noted, now)| differ(noted, now)) else { continue };
             let message = format!(
-                "namespace '{}': {name} is {} in {path}, and was {} when the backup was made; expected the same: {why}",
-                namespace.name, now.text, noted.text
+                "{}: {name} is {} in {path}, and was {} when the backup was made; expected the same: {why}",
+                title(&namespace.name, namespace.instance),
+                now.text,
+                noted.text
             );
             let hint = format!(
                 "set {name} back to {} in {path}, then run it again; or start the server without a restore, which is a cold \
