@@ -21,7 +21,7 @@ testAsRoot('a backup to a full, read-only or missing place is refused by -a as b
       t.regex(done.stderr, says, show(done));
     }
   };
-  await refused(6, `${mount}/b`, /no room in .*: at least 16\d{6} bytes are needed for all files, and \d+ are free/);
+  await refused(6, `${mount}/b`, /no room in .*: at least 1[67]\d{6} bytes are needed for all files, and \d+ are free/);
   await refused(2, `${mount}/not/there`, /the directory above it is not there/);
   t.is((await run('mount', ['-o', 'remount,ro', mount])).status, 0);
   await refused(1, mount, /is on a file system that is mounted read-only\nHINT: choose another directory/);

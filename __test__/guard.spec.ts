@@ -85,11 +85,11 @@ for (const mode of [0o770, 0o720, 0o702, 0o777]) {
 testAsRoot('a directory that belongs to somebody else is refused', async (t) => {
   const { machine, directory } = await rebooted(t);
   chownSync(directory, 12345, 12345);
-  await machine.sim('make', '--name', 'other', '--nsid', '2');
+  await machine.sim('make', '--instance', '1');
   for (const args of [
     ['restore', directory],
     ['verify', directory],
-    ['backup', '-n', 'other', directory],
+    ['backup', '-i', '1', directory],
   ]) {
     const { error } = await machine.json(3, args);
     t.is(error?.code, 'writable-by-others');

@@ -15,7 +15,7 @@ testTraced('what a killed restore made is removed by the next one, and nothing e
   const before = await machine.memory();
   await machine.expect(0, ['backup', machine.path('b')]);
   await machine.sim('remove');
-  await machine.sim('make', '--name', 'other', '--nsid', '2', '--seed', '5');
+  await machine.sim('make', '--name', 'other', '--instance', '1', '--seed', '5');
   await machine.sim('foreign', '--key', '4711');
   const others = await machine.sim('sum', '--all');
   await machine.killedRestore(machine.path('b'));
@@ -128,7 +128,7 @@ testTraced('a killed backup of another instance is none of this one’s business
   const killed = await machine.traced(['renameat2:signal=KILL:when=3'], ['backup', '-i', '1', machine.path('b')]);
   t.is(killed.signal, 'SIGKILL', show(killed));
   await machine.expect(0, ['verify', '-i', '0', machine.path('b')]);
-  t.regex((await machine.expect(5, ['verify', '-i', '1', machine.path('b')])).stderr, /'other' was interrupted/);
+  t.regex((await machine.expect(5, ['verify', '-i', '1', machine.path('b')])).stderr, /'other' of instance 1 was interrupted/);
   await machine.sim('remove');
   await machine.expect(0, ['restore', machine.path('b')]);
 });

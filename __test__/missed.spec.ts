@@ -297,6 +297,9 @@ testAsRoot('a second copy of a backup that was tried by mistake stays good', asy
   t.is(copied.status, 0, show(copied));
   await host.machine.reboot();
   await host.restore(0, /no proof/);
+  await host.machine.expect(7, ['restore', host.machine.path('copy')]);
+  // A start that failed early has burnt base.
+  await host.machine.sim('remove', '--key', 'ae001000');
   await host.machine.expect(3, ['restore', host.machine.path('copy')]);
   await host.machine.sim('remove');
   await host.machine.expect(0, ['restore', host.machine.path('copy')]);

@@ -223,7 +223,8 @@ testAsRoot('a journal that can no longer be written: what was made meanwhile is 
   const mounted = await run('mount', ['-t', 'tmpfs', '-o', 'size=4k,mode=0700', 'tmpfs', mount]);
   t.is(mounted.status, 0, show(mounted));
   const done = await machine.asmt(['restore', '-v', machine.path('b')]);
-  const left = machine.names(mount);
+  // The record of a restore that has ended stays.
+  const left = machine.names(mount).filter((name) => !name.startsWith('restored-'));
   const unmounted = await run('umount', [mount]);
   t.is(unmounted.status, 0, show(unmounted));
   t.is(done.status, 6, show(done));

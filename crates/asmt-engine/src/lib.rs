@@ -753,11 +753,15 @@ impl Judged {
         }
         let made_ms = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
         let made_ms = made_ms.map(|manifest| manifest.created_ms);
-        let was_there = |segment: &&inventory::Segment| {
-            let is_noted = |manifest: &&format::Manifest| manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
+        let was_there = |segment: &&inventory::Segment, name: Option<&NamespaceName>| {
+            let of_name = |manifest: &&&format::Manifest| Some(&manifest.namespace) == name && !manifest.noted.shmids.is_empty();
+            // Where its ids were noted, they tell; times are those of clocks, to the second.
+            if let Some(manifest) = manifests.iter().filter(is_same_place).find(of_name) {
+                return manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
+            }
             let is_older =
                 |made_ms: u64| u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= made_ms);
-            made_ms.is_some_and(is_older) || manifests.iter().filter(is_same_place).any(is_noted)
+            made_ms.is_some_and(is_older)
         };
         let is_restored = |segment: &&inventory::Segment, name: Option<&NamespaceName>| match &self.restored {
             Some(ids) => ids.contains(&segment.stat.shmid),
@@ -782,7 +786,7 @@ impl Judged {
             })
             .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
             .filter(|(segment, _)| may_be_servers(segment))
-            .find(|(segment, name)| !was_there(segment) && !is_restored(segment, name.as_ref()))
+            .find(|(segment, name)| !was_there(segment, name.as_ref()) && !is_restored(segment, name.as_ref()))
             .map(|(segment, _)| segment)
     }
 
