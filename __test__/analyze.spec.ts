@@ -24,8 +24,8 @@ testAsRoot('a backup to a full, read-only or missing place is refused by -a as b
   await refused(6, `${mount}/b`, /no room in .*: at least 1[67]\d{6} bytes are needed for all files, and \d+ are free/);
   await refused(2, `${mount}/not/there`, /the directory above it is not there/);
   t.is((await run('mount', ['-o', 'remount,ro', mount])).status, 0);
-  await refused(1, mount, /is on a file system that is mounted read-only\nHINT: choose another directory/);
-  await refused(1, `${mount}/b`, /is on a file system that is mounted read-only/);
+  await refused(6, mount, /is on a file system that is mounted read-only\nHINT: choose another directory/);
+  await refused(6, `${mount}/b`, /is on a file system that is mounted read-only/);
   const fits = await machine.expect(0, ['backup', '-a', machine.path('b')]);
   t.regex(fits.stdout, /; needs at least 16\.\d MiB of [\d.]+ [KMGT]iB that are free; nothing was done\n/, show(fits));
 });

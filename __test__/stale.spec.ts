@@ -174,7 +174,7 @@ for (const stop of [false, true]) {
     t.is(verified.stderr, '', show(verified));
     const forced = await machine.json(0, ['restore', '--force-stale', directory]);
     const overridden = forced.report?.remarks.filter(({ code }) => code === 'overridden').map(({ message }) => message) ?? [];
-    t.is(overridden.length, 2);
+    t.is(overridden.length, 3);
     t.regex(overridden[0] ?? '', /^OVERRIDDEN BY --force-stale: namespace 'test': .*file0 has random/);
     t.is(await machine.memory(), before);
     await machine.sim('remove');
