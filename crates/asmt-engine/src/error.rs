@@ -375,7 +375,10 @@ impl Error {
 
     /// Says that what failed was a removal, so that something is left.
     pub fn leaving_something(mut self) -> Self {
-        self.problems.iter_mut().for_each(|problem| SOMETHING_LEFT.clone_into(&mut problem.hint));
+        for problem in &mut self.problems {
+            problem.message = format!("while cleaning up: {}", problem.message);
+            SOMETHING_LEFT.clone_into(&mut problem.hint);
+        }
         self
     }
 

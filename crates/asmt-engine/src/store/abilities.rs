@@ -116,7 +116,7 @@ impl Store {
         match fs::renameat_with(directory, first, directory, second, RenameFlags::NOREPLACE) {
             Ok(()) => return Ok(Naming::NoReplace),
             Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-            Err(error) => return Err(Error::io("rename", self.shown(first), error)),
+            Err(error) => return Err(Error::io("rename", self.shown(second), error)),
         }
         match fs::linkat(directory, first, directory, second, AtFlags::empty()) {
             Ok(()) => {
