@@ -23,8 +23,8 @@ impl<'l> Judge<'l> {
     /// Gathers what devices say: those that were noted, and those that are named now.
     pub(super) fn ask_devices(&mut self) {
         self.check_noted();
-        self.check_stripes();
         self.check_configured_now();
+        self.check_stripes();
     }
 
     /// A server writes one random into the stripes of a namespace in memory and into the devices behind them.
@@ -41,6 +41,23 @@ impl<'l> Judge<'l> {
                     other.random
                 );
                 self.differs.insert(claim.name.clone());
+                self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
+                continue;
+            }
+            // One that another namespace's backup has noted says the same as then, and may speak against this one.
+            let is_another_run = |device: &&Device| {
+                device.header().is_some_and(|header| header.name.as_ref() == Some(claim.name) && header.random != random)
+            };
+            let is_noted = |device: &Device| self.noted.iter().any(|known| known.is_own && known.noted.what == device.path);
+            let is_told = |device: &Device| self.found.iter().any(|(_, problem)| problem.message.contains(&device.path));
+            let mut others = self.evidence.devices.values().filter(|device| !is_noted(device) && !is_told(device));
+            if let Some(device) = others.find(is_another_run) {
+                let found = device.header().map_or(0, |header| header.random);
+                let text = format!(
+                    "namespace '{}': {} has random {found:016x}, and the data stripes of the backup {random:016x}: the server has run \
+                     since the backup",
+                    claim.name, device.path
+                );
                 self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
             }
         }
