@@ -305,9 +305,9 @@ impl Error {
         self.source.as_ref().map(std::io::Error::kind)
     }
 
-    /// The failed call's error number; `None` where no call has failed.
-    pub fn errno(&self) -> Option<i32> {
-        self.source.as_ref().and_then(std::io::Error::raw_os_error)
+    /// The error of a failed call; `None` where none has failed.
+    pub fn io_error(&self) -> Option<&std::io::Error> {
+        self.source.as_ref()
     }
 
     /// A failed system call: what was being done, to what, and what the system said. The code follows from the error.

@@ -649,7 +649,7 @@ impl Manifest {
 
     /// Id that a segment had when it was backed up, if that was noted.
     pub fn shmid_of(&self, key: Key) -> Option<i32> {
-        let index = self.segments.iter().position(|segment| segment.key == key)?;
+        let index = self.segments.binary_search_by_key(&key, |segment| segment.key).ok()?;
         self.noted.shmids.get(index).copied()
     }
 

@@ -363,10 +363,7 @@ impl<'r> Operation<'r> {
                     format!("a killed restore has left {} segments, which the restore would remove first", leftovers.len());
                 judged.plan.remarks.push(Remark::new("recovered", text));
             }
-            if let Some(error) = judged.already_in_memory(&listing) {
-                let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
-                return Err(Failure { error, report: Some(Box::new(report)) });
-            }
+            self.check_needed(&judged, &listing)?;
             let plan = judged.combined();
             return checked(&plan, self.new_report().with_restore_plan(&plan.namespaces));
         }
@@ -377,10 +374,7 @@ impl<'r> Operation<'r> {
             }
             other => other?,
         };
-        if let Some(error) = judged.already_in_memory(&listing) {
-            let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
-            return Err(Failure { error, report: Some(Box::new(report)) });
-        }
+        self.check_needed(&judged, &listing)?;
         self.mark_beginning(&store, &mut listing, &mut judged)?;
         let plan = judged.combined();
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
@@ -403,6 +397,13 @@ impl<'r> Operation<'r> {
             Err(error) => return Err(filled.clean_up_after(error).into()),
         }
         Ok(report)
+    }
+
+    /// Fails where there is nothing to restore.
+    fn check_needed(&self, judged: &Judged, listing: &store::Listing) -> std::result::Result<(), Failure> {
+        let Some(error) = judged.already_in_memory(listing) else { return Ok(()) };
+        let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
+        Err(Failure { error, report: Some(Box::new(report)) })
     }
 
     fn judge_restore(&self, store: &Store, listing: &store::Listing, request: &plan::Request) -> Result<Judged> {
@@ -432,7 +433,7 @@ impl<'r> Operation<'r> {
             self.count_what_fills(store, &inventory, &mut plan)?;
         }
         let restored = runtime::restored_ids(request.instance)?;
-        let mut judged = Judged { plan, inventory, evidence, verdict, restored, uid: request.caller.uid };
+        let mut judged = Judged { plan, inventory, evidence, verdict, restored };
         judged.judge_memory(listing, self.overrides());
         Ok(judged)
     }
@@ -482,7 +483,7 @@ impl<'r> Operation<'r> {
                 manifest.is_some_and(|manifest| staleness::is_same_place(manifest, &host))
             };
             if finds_segments(&plan) && plan.namespaces.iter().all(is_here) {
-                // Nothing has been lost yet: see [`Judged::is_nothing_lost`].
+                // Nothing has been lost yet: see [`Judged::is_kept`].
                 return Ok(());
             }
             let now = use_of(&host)?;
@@ -505,7 +506,7 @@ impl<'r> Operation<'r> {
         let targets = targets(&judged.plan, listing);
         // In an IPC namespace that ends with asmt no server starts.
         let is_private = judged.plan.refusals.iter().any(|problem| problem.code == Code::PrivateIpcNamespace);
-        if targets.is_empty() || is_private || judged.is_nothing_lost(listing) {
+        if targets.is_empty() || is_private {
             return Ok(());
         }
         let _lock = store.lock_marks()?;
@@ -525,8 +526,7 @@ impl<'r> Operation<'r> {
             }
             let made_since = judged.made_since(&namespace, listing);
             let has_served = has_run || made_since.is_some() || judged.stripes_differ(&namespace, listing);
-            let made_s = made_since.map(|segment| segment.stat.changed_at_s).filter(|_| !has_run);
-            let served_ms = made_s.and_then(|at| u64::try_from(at).ok()).map(|at| at.saturating_mul(1000));
+            let served_ms = made_since.filter(|_| !has_run).and_then(|segment| segment.stat.changed_ms());
             let now = Use { has_served, served_ms, has_made: !is_refused, ..now.clone() };
             let Err(error) = target.begin_restore(store, &listing.marks, &now) else { continue };
             if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
@@ -662,8 +662,6 @@ struct Judged {
     verdict: Verdict,
     /// Ids of segments that restores have made here; `None` where no restore is known.
     restored: Option<HashSet<i32>>,
-    /// Whose process this is.
-    uid: u32,
 }
 
 impl Judged {
@@ -673,12 +671,6 @@ impl Judged {
         plan.refusals.extend(self.verdict.refusals.iter().cloned());
         plan.remarks.extend(self.verdict.remarks.iter().cloned());
         plan
-    }
-
-    /// Whether the segments that were backed up are still in memory: a restore that was begun by mistake must not make the
-    /// backup look used.
-    fn is_nothing_lost(&self, listing: &store::Listing) -> bool {
-        finds_segments(&self.plan) && self.plan.namespaces.iter().all(|namespace| self.is_kept(namespace, listing))
     }
 
     /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was restored, and a start would
@@ -699,43 +691,41 @@ impl Judged {
     /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
     fn is_restored(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
         let Some(ids) = &self.restored else { return false };
-        let is_whole = namespace.sources.iter().all(|source| {
-            self.inventory.segments.get(&source.key).is_some_and(|segment| {
-                let is_trusted = match &segment.header {
-                    segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
-                    segment::Header::Stripe(stripe) => stripe.is_trusted(),
-                    _ => true,
-                };
-                let stat = &segment.stat;
-                is_trusted && ids.contains(&stat.shmid) && stat.attached_count == 0 && stat.size_bytes == source.size_bytes
-            })
-        });
-        is_whole && !self.stripes_differ(namespace, listing)
+        let is_made_here = |source: &Source, segment: &inventory::Segment| {
+            let is_trusted = match &segment.header {
+                segment::Header::Stripe(stripe) => stripe.is_trusted(),
+                _ => true,
+            };
+            is_trusted && ids.contains(&segment.stat.shmid) && segment.stat.size_bytes == source.size_bytes
+        };
+        self.holds_all(namespace, is_made_here) && !self.stripes_differ(namespace, listing)
     }
 
-    /// The same of one namespace.
+    /// Whether the segments of a namespace that were backed up are still in memory as they were, as far as can be seen: not
+    /// made anew since. A restore that was begun by mistake must not make the backup look used.
     fn is_kept(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
         let manifests = staleness::manifests_of(listing, self.evidence.instance);
-        let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
-        let is_here = manifest.filter(is_same_place).is_some_and(|manifest| self.holds_all(namespace, manifest));
-        is_here && !self.stripes_differ(namespace, listing)
+        let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
+        let Some(manifest) = manifest else { return false };
+        let is_it = |source: &Source, segment: &inventory::Segment| {
+            let is_older = || segment.stat.changed_ms().is_some_and(|at_ms| at_ms <= manifest.created_ms);
+            // Manifests of before ids were noted have the time alone.
+            manifest.shmid_of(source.key).map_or_else(is_older, |shmid| shmid == segment.stat.shmid)
+        };
+        self.holds_all(namespace, is_it) && !self.stripes_differ(namespace, listing)
     }
 
-    /// Whether every segment of a namespace is in memory as it was when it was backed up, as far as can be seen: not made
-    /// anew since, attached by nobody, and with a base that a start would trust. A server that has run has made base anew.
-    fn holds_all(&self, namespace: &NamespaceRestore, manifest: &format::Manifest) -> bool {
+    /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached by nobody, with a base
+    /// that a start would trust. A server that has run has made base anew.
+    fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &inventory::Segment) -> bool) -> bool {
         namespace.sources.iter().all(|source| {
             self.inventory.segments.get(&source.key).is_some_and(|segment| {
-                let is_older =
-                    || u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= manifest.created_ms);
-                // Manifests of before ids were noted have the time alone.
-                let is_it = manifest.shmid_of(source.key).map_or_else(is_older, |shmid| shmid == segment.stat.shmid);
                 let is_clean = match &segment.header {
                     segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
                     _ => true,
                 };
-                is_it && is_clean && segment.stat.attached_count == 0
+                is_clean && segment.stat.attached_count == 0 && is_it(source, segment)
             })
         })
     }
@@ -759,21 +749,12 @@ impl Judged {
             if let Some(manifest) = manifests.iter().filter(is_same_place).find(of_name) {
                 return manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
             }
-            let is_older =
-                |made_ms: u64| u64::try_from(segment.stat.changed_at_s).is_ok_and(|at| at.saturating_mul(1000) <= made_ms);
-            made_ms.is_some_and(is_older)
+            made_ms.zip(segment.stat.changed_ms()).is_some_and(|(made_ms, at_ms)| at_ms <= made_ms)
         };
         let is_restored = |segment: &&inventory::Segment, name: Option<&NamespaceName>| match &self.restored {
             Some(ids) => ids.contains(&segment.stat.shmid),
             // Another runtime directory may know; here the marks are all that is known.
             None => name.is_some_and(|name| self.has_made_here(name, listing)),
-        };
-        // Any user can make a segment with such a key.
-        let users: BTreeSet<u32> =
-            self.plan.namespaces.iter().flat_map(|asked| &asked.sources).map(|source| source.uid).collect();
-        let may_be_servers = |segment: &&inventory::Segment| {
-            let uid = segment.stat.creator_uid;
-            uid == 0 || uid == self.uid || users.contains(&uid)
         };
         let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
         of_instance
@@ -785,7 +766,6 @@ impl Judged {
                 group.keys.into_iter().map(move |key| (key, name.clone()))
             })
             .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
-            .filter(|(segment, _)| may_be_servers(segment))
             .find(|(segment, name)| !was_there(segment, name.as_ref()) && !is_restored(segment, name.as_ref()))
             .map(|(segment, _)| segment)
     }
@@ -797,11 +777,6 @@ impl Judged {
         marks.flat_map(|mark| &mark.restores).any(|used| used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace))
     }
 
-    /// Whether a server has run since a namespace was backed up, as what is in memory shows.
-    fn has_served(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
-        self.made_since(namespace, listing).is_some() || self.stripes_differ(namespace, listing)
-    }
-
     /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
     /// way they are not named for removal.
     fn judge_memory(&mut self, listing: &store::Listing, overrides: Overrides) {
@@ -809,7 +784,8 @@ impl Judged {
             return;
         }
         for namespace in &self.plan.namespaces.clone() {
-            if !self.has_served(namespace, listing) {
+            let made_since = self.made_since(namespace, listing).cloned();
+            if made_since.is_none() && !self.stripes_differ(namespace, listing) {
                 continue;
             }
             let title = plan::title(&namespace.name, namespace.instance) + ": ";
@@ -822,8 +798,8 @@ impl Judged {
                     refusal.hint = plan::SERVED_HINT.to_owned();
                 }
             }
-            if let Some(segment) = self.made_since(namespace, listing).filter(|_| !is_in_the_way) {
-                let problem = staleness::made_since_problem(&namespace.name, segment);
+            if let Some(segment) = made_since.filter(|_| !is_in_the_way) {
+                let problem = staleness::made_since_problem(&namespace.name, &segment);
                 if overrides.stale {
                     let text = format!("OVERRIDDEN BY --force-stale: {}", problem.message);
                     self.verdict.remarks.push(Remark::new("overridden", text));

@@ -106,16 +106,11 @@ pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
     let files = match crate::store::names_of(Path::new(&directory)) {
         Ok(files) => files,
         // A process that has ended, or that may not be looked into, holds nothing that can be seen.
-        Err(error) if is_unseen(&error) => return Ok(false),
+        Err(error) if error.io_error().is_some_and(kernel::is_unseen) => return Ok(false),
         Err(error) => return Err(error),
     };
     let mut open = files.iter().filter_map(|file| fs::read_link(format!("{directory}/{file}")).ok());
     Ok(open.any(|path| path.file_name().is_some_and(|found| found == name.as_str())))
-}
-
-/// Whether a directory of a process cannot be read because the process is gone, or hidden from this user.
-fn is_unseen(error: &Error) -> bool {
-    matches!(error.io_kind(), Some(ErrorKind::NotFound | ErrorKind::PermissionDenied)) || error.errno() == Some(libc::ESRCH)
 }
 
 /// Who runs it, and what he may do.

@@ -156,11 +156,9 @@ impl Runtime {
     ///
     /// Errors: `another-asmt` for one that is at work; failed calls.
     fn dead_restores(&self) -> Result<Vec<(PathBuf, DeadRestore)>> {
-        let (prefix, own) = (self.journal_prefix(), RunId::own()?);
+        let own = RunId::own()?;
         let mut found = Vec::new();
-        for name in crate::store::names_of(&self.directory)? {
-            let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
-            let path = self.directory.join(&name);
+        for (path, run) in journals_at(&self.directory, &self.journal_prefix())? {
             if run.is_other_and_may_live(&own, true)? {
                 return Err(Error::new(
                     Code::AnotherAsmt,
@@ -182,9 +180,7 @@ impl Runtime {
     /// Removes records of restores that say nothing any more.
     fn forget_earlier_boots(&self, own: &RunId) -> Result<()> {
         let prefix = prefix_of(DONE, self.ipc_namespace, self.instance);
-        for name in crate::store::names_of(&self.directory)? {
-            let Some(run) = name.strip_prefix(&prefix).and_then(RunId::parse) else { continue };
-            let path = self.directory.join(&name);
+        for (path, run) in journals_at(&self.directory, &prefix)? {
             let is_elsewhere = match parse_journal(&read_journal(&path)?) {
                 Some(journal) => place_of(&journal.head)? == Place::Elsewhere,
                 None => true,
@@ -205,6 +201,13 @@ fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
     format!("{what}-ipc-{ipc_namespace}-instance-{instance}-")
 }
 
+/// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], with whose they are.
+fn journals_at(directory: &Path, prefix: &str) -> Result<Vec<(PathBuf, RunId)>> {
+    let names = crate::store::names_of(directory)?;
+    let of_run = |name: &String| Some((directory.join(name), name.strip_prefix(prefix).and_then(RunId::parse)?));
+    Ok(names.iter().filter_map(of_run).collect())
+}
+
 /// Puts the journal of a restore that has ended away: its segments are told from a server's by it.
 fn keep(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(AT_WORK));
@@ -218,14 +221,13 @@ fn keep(path: &Path) -> Result<()> {
 /// Errors: failed calls.
 pub fn restored_ids(instance: u8) -> Result<Option<HashSet<i32>>> {
     let (directory, ipc_namespace, own) = (runtime_directory()?, kernel::namespace("ipc")?, RunId::own()?);
-    let prefixes = [AT_WORK, DONE].map(|what| prefix_of(what, ipc_namespace, instance));
+    let journals = |what| journals_at(&directory, &prefix_of(what, ipc_namespace, instance));
     let mut ids = None;
-    for name in crate::store::names_of(&directory)? {
-        let run = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix.as_str())).and_then(RunId::parse);
-        if run.is_none_or(|run| !run.is_of_boot_of(&own)) {
+    for (path, run) in journals(AT_WORK)?.into_iter().chain(journals(DONE)?) {
+        if !run.is_of_boot_of(&own) {
             continue;
         }
-        let Some(journal) = parse_journal(&read_journal(&directory.join(&name))?) else { continue };
+        let Some(journal) = parse_journal(&read_journal(&path)?) else { continue };
         if place_of(&journal.head)? != Place::Elsewhere {
             ids.get_or_insert_with(HashSet::new).extend(journal.shmids);
         }

@@ -121,6 +121,11 @@ pub struct SegmentStat {
 }
 
 impl SegmentStat {
+    /// Last change of owner or mode, or creation, in milliseconds since 1970, to the second; `None` for a time before that.
+    pub fn changed_ms(&self) -> Option<u64> {
+        u64::try_from(self.changed_at_s).ok().map(|at| at.saturating_mul(1000))
+    }
+
     fn from_kernel(shmid: i32, stat: &KernelShmid) -> Self {
         Self {
             key: Key(stat.perm.key.cast_unsigned()),
