@@ -4,7 +4,7 @@
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
 use crate::format::instance_of_manifest_name;
-use crate::segment::{Key, parse_file_name};
+use crate::segment::{Key, NamespaceName, parse_file_name};
 use serde::Serialize;
 use std::fmt;
 
@@ -229,12 +229,16 @@ pub struct Problem {
     pub offset: Option<u64>,
     /// Key of the segment that it is about, eight hex digits.
     pub segment: Option<String>,
+    /// The namespace that was not found, or that segments in memory are in the way of; `None` for every other problem.
+    #[serde(skip)]
+    pub namespace: Option<NamespaceName>,
 }
 
 impl Problem {
     /// A problem with its next step.
     pub fn new(code: Code, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: code.kind(), code, message: message.into(), hint: hint.into(), file: None, offset: None, segment: None }
+        let (message, hint) = (message.into(), hint.into());
+        Self { kind: code.kind(), code, message, hint, file: None, offset: None, segment: None, namespace: None }
     }
 
     /// Says in which file it is; the segment follows from the file's name, where it has one.
@@ -249,6 +253,12 @@ impl Problem {
         let of_segment = self.segment.as_deref().and_then(Key::from_hex).and_then(Key::address);
         let of_manifest = || self.file.as_deref().and_then(instance_of_manifest_name);
         of_segment.map(|address| address.instance).or_else(of_manifest)
+    }
+
+    /// Says of which namespace it is, for whoever looks for it again.
+    pub fn of(mut self, namespace: &NamespaceName) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
     }
 
     /// Says where in its file it is.

@@ -788,12 +788,11 @@ impl Judged {
             if made_since.is_none() && !self.stripes_differ(namespace, listing) {
                 continue;
             }
-            let title = plan::title(&namespace.name, namespace.instance) + ": ";
             let mut is_in_the_way = false;
             for refusal in &mut self.plan.refusals {
-                let is_about_it = refusal.message.starts_with(&title);
-                is_in_the_way |= refusal.code == Code::SegmentAttached && is_about_it;
-                if refusal.code == Code::SegmentsExist && is_about_it {
+                let is_its = refusal.namespace.as_ref() == Some(&namespace.name);
+                is_in_the_way |= refusal.code == Code::SegmentAttached && is_its;
+                if refusal.code == Code::SegmentsExist && is_its {
                     is_in_the_way = true;
                     refusal.hint = plan::SERVED_HINT.to_owned();
                 }

@@ -444,7 +444,8 @@ fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Pla
             continue;
         }
         let code = if chosen.is_empty() { Code::NothingFound } else { Code::NamespaceMissing };
-        plan.refuse(code, format!("namespace '{name}' of instance {} is not {place}; found: {there}", request.instance), hint);
+        let text = format!("namespace '{name}' of instance {} is not {place}; found: {there}", request.instance);
+        plan.refusals.push(Problem::new(code, text, hint).of(name));
     }
     chosen
 }
@@ -958,7 +959,9 @@ pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> P
     plan.refusals.extend(inventory.is_rmid_forced.then(not_kept));
     check_outlives(inventory, request, &mut plan);
     for namespace in plan.namespaces.clone() {
-        check_nothing_in_memory(inventory, &namespace, &request.caller, &mut plan.refusals);
+        let mut in_the_way = Vec::new();
+        check_nothing_in_memory(inventory, &namespace, &request.caller, &mut in_the_way);
+        plan.refusals.extend(in_the_way.into_iter().map(|problem| problem.of(&namespace.name)));
     }
     check_room(inventory, &plan.namespaces, request.page_bytes, &mut plan.refusals);
     plan

@@ -213,7 +213,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     let unproven: Vec<&Claim<'_>> = judge.claims.iter().filter(|claim| !proven.contains(claim.name)).collect();
     // Where each namespace has its own proof, the devices of others say nothing: its server may have run without it.
     let speaks = |name: &NamespaceName| !unproven.is_empty() || judge.claims.iter().any(|claim| claim.name == name);
-    let of_devices = judge.found.iter().filter(|(name, _)| speaks(name)).map(|(_, problem)| problem);
+    let of_devices = judge.found.iter().filter(|finding| speaks(&finding.name)).map(|finding| &finding.problem);
     let mut found: Vec<Problem> = of_devices.cloned().collect();
     // What was noted is asked again by every later restore; what is named now may not be named then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
@@ -274,6 +274,15 @@ struct NotedDevice<'l> {
     is_own: bool,
 }
 
+/// What a device says against a restore.
+struct Finding {
+    /// The namespace of the device.
+    name: NamespaceName,
+    /// Path of the device.
+    path: String,
+    problem: Problem,
+}
+
 /// The judging of one restore.
 struct Judge<'l> {
     listing: &'l Listing,
@@ -289,8 +298,8 @@ struct Judge<'l> {
     has_moved_on: bool,
     /// Something says so that may not say it again.
     has_run: bool,
-    /// What speaks against a restore by what devices say, with the namespace of the device.
-    found: Vec<(NamespaceName, Problem)>,
+    /// What speaks against a restore by what devices say.
+    found: Vec<Finding>,
 }
 
 impl<'l> Judge<'l> {

@@ -1,6 +1,6 @@
 //! Storage devices as witnesses: exact, for the server writes a new random into each at every start.
 
-use super::{Judge, NotedDevice, named_of};
+use super::{Finding, Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
 use crate::facts::server::{Device, DeviceState, Medium};
 use crate::format::{Noted, rfc3339};
@@ -41,7 +41,8 @@ impl<'l> Judge<'l> {
                     other.random
                 );
                 self.differs.insert(claim.name.clone());
-                self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
+                let problem = Problem::new(Code::BackupStale, text, self.stale_hint());
+                self.found.push(Finding { name: claim.name.clone(), path: other.what.clone(), problem });
                 continue;
             }
             // One that another namespace's backup has noted says the same as then, and may speak against this one.
@@ -49,16 +50,18 @@ impl<'l> Judge<'l> {
                 device.header().is_some_and(|header| header.name.as_ref() == Some(claim.name) && header.random != random)
             };
             let is_noted = |device: &Device| self.noted.iter().any(|known| known.is_own && known.noted.what == device.path);
-            let is_told = |device: &Device| self.found.iter().any(|(_, problem)| problem.message.contains(&device.path));
+            let is_told = |device: &Device| self.found.iter().any(|finding| finding.path == device.path);
             let mut others = self.evidence.devices.values().filter(|device| !is_noted(device) && !is_told(device));
             if let Some(device) = others.find(is_another_run) {
                 let found = device.header().map_or(0, |header| header.random);
                 let text = format!(
-                    "namespace '{}': {} has random {found:016x}, and the data stripes of the backup {random:016x}: the server has run \
-                     since the backup",
-                    claim.name, device.path
+                    "{}: {} has random {found:016x}, and the data stripes of the backup {random:016x}: the server has run since the \
+                     backup",
+                    self.title(claim.name),
+                    device.path
                 );
-                self.found.push((claim.name.clone(), Problem::new(Code::BackupStale, text, self.stale_hint())));
+                let problem = Problem::new(Code::BackupStale, text, self.stale_hint());
+                self.found.push(Finding { name: claim.name.clone(), path: device.path.clone(), problem });
             }
         }
     }
@@ -111,7 +114,7 @@ impl<'l> Judge<'l> {
                     self.has_moved_on |= is_exact && problem.code == Code::BackupStale;
                     self.has_run |= has_run && !is_exact;
                     self.differs.insert(name.clone());
-                    self.found.push((name, problem));
+                    self.found.push(Finding { name, path: path.clone(), problem });
                 }
             }
         }
@@ -188,11 +191,12 @@ impl<'l> Judge<'l> {
             let is_noted =
                 noted_paths.contains(device.path.as_str()) || device.unique.is_some_and(|it| noted_things.contains(&it));
             if !is_noted {
-                found.extend(self.check_new_device(&name, device).map(|problem| (name, problem)));
+                let problem = self.check_new_device(&name, device);
+                found.extend(problem.map(|problem| Finding { name, path: device.path.clone(), problem }));
             }
         }
         // It may not be named the next time.
-        self.has_run |= found.iter().any(|(_, problem)| problem.code == Code::BackupStale);
+        self.has_run |= found.iter().any(|finding| finding.problem.code == Code::BackupStale);
         self.found.extend(found);
     }
 
