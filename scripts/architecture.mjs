@@ -81,7 +81,7 @@ export function violations() {
     );
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
   }
-  for (const file of ['faults', 'sequences'].flatMap((name) => files(`crates/asmt-${name}/src`, '.rs'))) {
+  for (const file of ['faults', 'sequences'].flatMap((name) => files(`tools/${name}/src`, '.rs'))) {
     rule(
       file.endsWith('/sys.rs') || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(code(file)),
       `${file}: unsafe belongs in sys.rs`,

@@ -48,7 +48,7 @@ export function numbersOf(source) {
 export function judgeNumbers({ file, tests, scratch, shard, env, prefix }) {
   const tree = join(scratch, 'numbers');
   mkdirSync(tree, { recursive: true });
-  for (const name of ['Cargo.toml', 'Cargo.lock', 'crates', '__test__/fixtures']) {
+  for (const name of ['Cargo.toml', 'Cargo.lock', 'crates', 'tools', '__test__/fixtures']) {
     cpSync(join(ROOT, name), join(tree, name), { recursive: true });
   }
   const path = join(tree, 'crates', 'asmt-engine', 'src', `${file}.rs`);
