@@ -70,6 +70,13 @@ impl<T> Plan<T> {
         self.refusals.push(Problem::new(code, message, hint));
     }
 
+    /// Refuses, unless that is said already.
+    fn refuse_once(&mut self, problem: Problem) {
+        if !self.refusals.contains(&problem) {
+            self.refusals.push(problem);
+        }
+    }
+
     /// Whether something of what was asked for is there, be it damaged.
     pub fn is_found(&self) -> bool {
         !self.refusals.iter().any(|problem| matches!(problem.code, Code::NothingFound | Code::NamespaceMissing))
@@ -476,17 +483,7 @@ fn plan_group_backup(
     let segments = segments_of(inventory, group);
     let title = title_of(group);
     if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
-        plan.refuse(
-            Code::PermissionDenied,
-            format!(
-                "{title}: segment {} belongs to uid {} with mode {:04o}, and uid {} may not read it",
-                denied.key(),
-                denied.stat.uid,
-                denied.stat.mode,
-                request.caller.uid
-            ),
-            "run it as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
-        );
+        plan.refuse_once(denied_problem(&title, denied, &request.caller));
         return;
     }
     if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
@@ -525,6 +522,15 @@ fn plan_group_backup(
     let base_version = if group.name.is_some() { check_base(&headers, &title, &Place::Memory, &mut faults) } else { None };
     if let Some(name) = &group.name {
         check_stripes(&headers, name, true, &title, &Place::Memory, &mut faults);
+    }
+    // A stripe whose name may not be read may be the one that the set lacks.
+    let is_unread = |segment: &&Segment| {
+        segment.is_denied && segment.address.instance == group.instance && !segment.address.segment_type.is_index()
+    };
+    let unread = inventory.segments.values().find(is_unread);
+    if let Some(unread) = unread.filter(|_| faults.iter().any(|fault| fault.code == Code::SetTorn)) {
+        plan.refuse_once(denied_problem(&nameless_stripe(unread.key(), group.instance), unread, &request.caller));
+        return;
     }
     // What a restore is still making looks like this: nothing is done about it as long as one may be at work.
     match at_work(&segments) {
@@ -728,8 +734,27 @@ fn title_of(group: &Group) -> String {
     match (&group.name, group.nsid) {
         (Some(name), _) => title(name, group.instance),
         (None, Some(nsid)) => format!("nsid {nsid} (no name){of_instance}"),
-        (None, None) => format!("stripe {} (no name in it){of_instance}", group.keys[0]),
+        (None, None) => nameless_stripe(group.keys[0], group.instance),
     }
+}
+
+fn nameless_stripe(key: Key, instance: u8) -> String {
+    format!("stripe {key} (no name in it){}", of_instance(instance))
+}
+
+/// Why a segment cannot be backed up that the caller may not read.
+fn denied_problem(title: &str, denied: &Segment, caller: &Caller) -> Problem {
+    Problem::new(
+        Code::PermissionDenied,
+        format!(
+            "{title}: segment {} belongs to uid {} with mode {:04o}, and uid {} may not read it",
+            denied.key(),
+            denied.stat.uid,
+            denied.stat.mode,
+            caller.uid
+        ),
+        "run it as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
+    )
 }
 
 /// Why it matters that segments are attached: what is right for a backup would roll a node back that runs already.

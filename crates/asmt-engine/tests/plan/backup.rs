@@ -345,6 +345,28 @@ fn what_was_asked_for_is_chosen_and_what_is_not_there_is_refused() {
     }
 }
 
+/// Nor is the set called torn, whose hint would be another one: asked for by name, or with everything.
+#[test]
+fn a_stripe_that_may_not_be_read_is_not_called_missing() {
+    let mut found = memory(whole());
+    segment(&mut found, STRIPE_1).is_denied = true;
+    segment(&mut found, STRIPE_1).header = Header::Unreadable;
+    segment(&mut found, BASE).creator = Creator::Alive { pid: 7, command: "maker".to_owned() };
+    let expected = "permission-denied: stripe ad005001 (no name in it): segment ad005001 belongs to uid 0 with mode 0600, and uid 0 \
+                    may not read it";
+    for namespaces in [None, Some(vec![name("test")])] {
+        let plan = plan::backup(&found, &Listing::default(), &Request { namespaces, ..request() });
+        assert_eq!(refused(&plan), [expected]);
+    }
+    // Of another instance it is no stripe of this namespace.
+    let mut other = memory(whole());
+    other.segments.remove(&Key(STRIPE_1));
+    other.segments.extend(memory(data("bar", 1, 5, 1)).segments);
+    segment(&mut other, 0xad10_5000).is_denied = true;
+    let plan = plan::backup(&other, &Listing::default(), &request());
+    assert!(refused(&plan)[0].starts_with("set-torn"), "{:?}", refused(&plan));
+}
+
 #[test]
 fn a_name_that_may_stand_where_nothing_may_be_read_is_not_called_missing() {
     // Of the own instance, and of another one, where it would not be chosen.
