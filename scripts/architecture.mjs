@@ -68,16 +68,19 @@ export function violations() {
   for (const file of engine) {
     const text = code(file);
     rule(
-      /\/(sysv|lanes)\.rs$/.test(file) || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(text),
-      `${file}: unsafe belongs in sysv.rs and lanes.rs`,
-    );
-    rule(
       !/\bprintln!|\beprintln!|\bprocess::exit\b|\bdbg!/.test(text),
       `${file}: the engine must not print, nor end the process`,
     );
     rule(
       file.endsWith('/durable.rs') || !/\bfs::(fsync|fdatasync|syncfs)|\bsync_(all|data)\b/.test(text),
       `${file}: only durable.rs makes things durable`,
+    );
+    rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
+  }
+  for (const file of ['shm', 'codec'].flatMap((name) => files(`crates/asmt-${name}/src`, '.rs'))) {
+    rule(
+      /\/(sysv|simd)\.rs$/.test(file) || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(code(file)),
+      `${file}: unsafe belongs in sysv.rs and simd.rs`,
     );
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
   }

@@ -5,7 +5,7 @@
 
 #![no_main]
 
-use asmt_engine::codec::{ChunkKind, encoder, max_encoded_bytes};
+use asmt_codec::encode::{ChunkKind, encoder, max_encoded_bytes};
 use asmt_fuzz::{choice, decoded_by_us, decoded_by_zlib};
 use libfuzzer_sys::fuzz_target;
 
@@ -58,7 +58,7 @@ fuzz_target!(|data: &[u8]| {
         blocks.truncate(made);
         assert!(decoded_by_us(&blocks, chunk.len()).as_ref() == Ok(&chunk), "asmt reads it back");
         assert!(decoded_by_zlib(&blocks, chunk.len()).as_ref() == Some(&chunk), "zlib-rs reads it back");
-        blocks.extend_from_slice(&asmt_engine::format::DEFLATE_END);
+        blocks.extend_from_slice(&asmt_codec::DEFLATE_END);
         let back = miniz_oxide::inflate::decompress_to_vec_with_limit(&blocks, chunk.len());
         assert!(back.is_ok_and(|back| back == chunk), "miniz_oxide reads it back");
     }

@@ -3,7 +3,7 @@
 #![no_main]
 
 use asmt_engine::format::AsmtHeader;
-use asmt_engine::segment::{Header, NamespaceName, SegmentType};
+use asmt_shm::{Header, NamespaceName, SegmentType};
 use libfuzzer_sys::fuzz_target;
 
 const TYPES: [SegmentType; 6] = [

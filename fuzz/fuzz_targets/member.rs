@@ -2,8 +2,9 @@
 
 #![no_main]
 
-use asmt_engine::codec::MemberDecoder;
-use asmt_engine::format::{GZIP_HEADER, MAX_DEFLATE_RATIO};
+use asmt_codec::GZIP_HEADER;
+use asmt_codec::decode::MemberDecoder;
+use asmt_engine::format::MAX_DEFLATE_RATIO;
 use asmt_fuzz::{MOST_BYTES, choice, stream_of};
 use libfuzzer_sys::fuzz_target;
 

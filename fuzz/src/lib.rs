@@ -3,14 +3,9 @@
 //! Promise: the same input gives the same stream. Must never: take a length from the input without a bound, or a fuzzer
 //! finds nothing but its own memory's end.
 
-use crate::format::DEFLATE_END;
-// Where the file below looks for them.
-use asmt_engine::{format, inflate, lanes};
-use zlib_rs::{Deflate, DeflateConfig, DeflateFlush, Strategy};
+use asmt_codec::DEFLATE_END;
 
-#[path = "../../crates/asmt-engine/src/reference.rs"]
-mod reference;
-pub use reference::{decoded_by_us, decoded_by_zlib};
+pub use asmt_codec::reference::{decoded_by_us, decoded_by_zlib};
 
 /// Most bytes that a stream is decoded to.
 pub const MOST_BYTES: usize = 1 << 20;

@@ -7,11 +7,12 @@
 
 use crate::error::{Error, Result};
 use crate::fill::{Filled, Made, Withheld};
+use crate::format::parse_file_name;
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
-use crate::segment::{Address, Key, SegmentType, parse_file_name};
 use crate::store::{Journal, JournalNamespace, Store};
 use crate::transfer::{Staged, StagedName, StagedNamespace, Temporaries};
+use asmt_shm::{Address, Key, SegmentType};
 use std::cmp::Reverse;
 
 /// Publishes a staged backup, and removes the journals of dead runs that accounted for what it takes the place of. On an

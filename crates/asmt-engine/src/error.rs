@@ -3,8 +3,8 @@
 //! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
 //! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
 
-use crate::format::instance_of_manifest_name;
-use crate::segment::{Key, NamespaceName, parse_file_name};
+use crate::format::{instance_of_manifest_name, parse_file_name};
+use asmt_shm::{Key, NamespaceName};
 use serde::Serialize;
 use std::fmt;
 

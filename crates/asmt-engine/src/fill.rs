@@ -6,20 +6,19 @@
 //! pages of zeros are not stored. Must never: attach a segment that this run has not made, or remove one that it has not
 //! made or that somebody else has attached.
 
-use crate::checksum::{self, RangeSum};
 use crate::error::{Code, Error, Result, without_number};
-use crate::format::{Spans, chunk_range};
-use crate::hints;
-use crate::pages;
+use crate::format::{Spans, chunk_range, combined_crc32};
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::reading::{self, Scratch, Tally, Way};
 use crate::runtime::RestoreJournal;
-use crate::segment::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
 use crate::store::{InFile, Store};
-use crate::sysv::{self, Access, Attachment, LastHand};
 use crate::transfer::{Options, data_ranges};
+use crate::{hints, pages};
+use asmt_codec::crc::RangeSum;
+use asmt_shm::sysv::{self, Access, Attachment, LastHand};
+use asmt_shm::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -282,10 +281,10 @@ impl<'j> Filled<'j> {
     }
 
     /// Size, id and CRC-32 of each segment.
-    pub fn sums(&self) -> impl Iterator<Item = (crate::segment::Key, i32, u32)> {
+    pub fn sums(&self) -> impl Iterator<Item = (asmt_shm::Key, i32, u32)> {
         self.made.iter().map(|made| {
             let sums = lock(&made.sums);
-            let crc32 = checksum::combine(made.source.size_bytes, made.source.chunk_bytes(), sums.iter().copied());
+            let crc32 = combined_crc32(made.source.size_bytes, made.source.chunk_bytes(), sums.iter().copied());
             (made.source.key, made.shmid, crc32)
         })
     }

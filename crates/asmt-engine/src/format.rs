@@ -6,9 +6,10 @@
 //! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
 //! the manifest is ours.
 
-use crate::checksum;
 use crate::layout::server_config::Setting;
-use crate::segment::{Address, Encoding, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType, file_name};
+use asmt_codec::encode::{ChunkKind, max_encoded_bytes};
+use asmt_codec::{DEFLATE_END, GZIP_HEADER, crc};
+use asmt_shm::{Address, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -20,10 +21,6 @@ pub const ASMT_HEADER_BYTES: usize = 24;
 const ASMT_MAGIC: [u8; 4] = *b"ASMT";
 /// Version of that header.
 const ASMT_VERSION: u32 = 1;
-/// The gzip header written: deflate, no name, no time, "fastest", Unix; the same as ASMT's.
-pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3];
-/// A last, empty deflate block with fixed codes: what ends a row of chunks that each end on a full flush.
-pub const DEFLATE_END: [u8; 2] = [0x03, 0x00];
 /// CRC-32 and length mod 2^32 behind the deflate stream.
 pub const GZIP_TRAILER_BYTES: usize = 8;
 /// Bytes in front of the deflate stream of a `.dat.gz`.
@@ -91,6 +88,44 @@ impl AsmtHeader {
     }
 }
 
+/// How a segment stands in its file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encoding {
+    /// `<key>.dat`: byte for byte.
+    Raw,
+    /// `<key>.dat.gz`: ASMT's 24-byte header, then one gzip member.
+    Gzip,
+}
+
+impl Encoding {
+    /// The word the manifest and listings use.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw => "raw",
+            Self::Gzip => "gzip",
+        }
+    }
+}
+
+/// The name of the file that keeps a segment: the key in eight lower-case hex digits, `.dat`, and `.gz` if compressed.
+pub fn file_name(key: Key, encoding: Encoding) -> String {
+    match encoding {
+        Encoding::Raw => format!("{key}.dat"),
+        Encoding::Gzip => format!("{key}.dat.gz"),
+    }
+}
+
+/// Reads a file name of a backup. `None` if it does not name a segment of Aerospike's: such a file is left alone.
+/// Hex digits of either case are taken.
+pub fn parse_file_name(name: &str) -> Option<(Key, Address, Encoding)> {
+    let (digits, encoding) = match name.strip_suffix(".dat.gz") {
+        Some(digits) => (digits, Encoding::Gzip),
+        None => (name.strip_suffix(".dat")?, Encoding::Raw),
+    };
+    let key = Key::from_hex(digits)?;
+    Some((key, key.address()?, encoding))
+}
+
 /// What the names of manifests begin with.
 const MANIFEST_PREFIX: &str = "asmt-manifest-";
 
@@ -127,12 +162,7 @@ pub fn is_namespace_file(prefix: &str, name: &str) -> bool {
 
 /// The instance that a manifest's name says it is of.
 pub fn instance_of_manifest_name(name: &str) -> Option<u8> {
-    name.strip_prefix(MANIFEST_PREFIX)?
-        .split_once('-')?
-        .0
-        .parse()
-        .ok()
-        .filter(|instance| *instance <= crate::segment::MAX_INSTANCE)
+    name.strip_prefix(MANIFEST_PREFIX)?.split_once('-')?.0.parse().ok().filter(|instance| *instance <= asmt_shm::MAX_INSTANCE)
 }
 
 /// Version of the manifest's format that this program writes, and the newest that it reads.
@@ -342,7 +372,8 @@ pub struct TraceState {
 
 /// A number as text.
 mod as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
 
     pub fn serialize<S: Serializer>(number: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&number.to_string())
@@ -770,11 +801,11 @@ fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
 
 /// Checks what a segment's line says of zeros: they need not be read, and what is data decides how much memory is needed.
 fn check_zeros(segment: &ManifestSegment) -> Result<(), String> {
-    let of_whole = checksum::of_zeros(u64::from(segment.chunk_bytes));
+    let of_whole = crc::of_zeros(u64::from(segment.chunk_bytes));
     for index in segment.zero_chunks.iter().flat_map(|&(first, count)| first..first + count) {
         let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
         let bytes = range.end - range.start;
-        let zeros = if bytes == u64::from(segment.chunk_bytes) { of_whole } else { checksum::of_zeros(bytes) };
+        let zeros = if bytes == u64::from(segment.chunk_bytes) { of_whole } else { crc::of_zeros(bytes) };
         let found = usize::try_from(index).ok().and_then(|index| segment.chunks.get(index)).map(|chunk| chunk.crc32);
         if found != Some(zeros) {
             return Err(format!(
@@ -796,6 +827,29 @@ pub fn chunk_range(segment_bytes: u64, chunk_bytes: u32, index: u64) -> Range<u6
     start..segment_bytes.min(start + u64::from(chunk_bytes))
 }
 
+/// Most bytes the compressed file of a segment can have if every chunk is data.
+pub fn max_file_bytes(segment_bytes: u64, chunk_bytes: u32) -> u64 {
+    let chunks = (0..chunk_count(segment_bytes, chunk_bytes)).map(|index| {
+        let range = chunk_range(segment_bytes, chunk_bytes, index);
+        max_encoded_bytes(range.end - range.start) + 2 * SECTOR_BYTES
+    });
+    2 * SECTOR_BYTES + chunks.sum::<u64>()
+}
+
+/// CRC-32 of a segment from those of its chunks.
+pub fn combined_crc32(segment_bytes: u64, chunk_bytes: u32, chunk_sums: impl Iterator<Item = u32>) -> u32 {
+    let lengths = (0..chunk_count(segment_bytes, chunk_bytes)).map(|index| {
+        let range = chunk_range(segment_bytes, chunk_bytes, index);
+        range.end - range.start
+    });
+    crc::combine(lengths.zip(chunk_sums))
+}
+
+/// What a chunk of a segment holds.
+pub fn chunk_kind(segment_type: SegmentType) -> ChunkKind {
+    if segment_type == SegmentType::PiStage { ChunkKind::Elements } else { ChunkKind::Other }
+}
+
 fn json_line(value: &impl Serialize) -> String {
     serde_json::to_string(value).expect("plain structures always serialise") + "\n"
 }
@@ -810,6 +864,27 @@ pub fn rfc3339(unix_ms: u64) -> String {
 mod tests {
     use super::*;
 
+    #[test]
+    fn file_names_are_keys_and_nothing_else() {
+        let (key, address, encoding) = parse_file_name("AE30210a.dat.gz").expect("a segment's file");
+        assert_eq!((key, encoding), (Key(0xae30_210a), Encoding::Gzip));
+        assert_eq!((address.instance, address.nsid, address.index), (3, 2, 10));
+        assert_eq!(file_name(key, encoding), "ae30210a.dat.gz");
+        for name in [
+            "ae001000",
+            "ae001000.dat.gz.tmp",
+            "+e001000.dat",
+            " ae001000.dat",
+            "ae00100.dat",
+            "ae0010000.dat",
+            "ff001000.dat",
+            "ae001000.DAT",
+            ".dat",
+        ] {
+            assert_eq!(parse_file_name(name), None, "{name}");
+        }
+    }
+
     fn segment(key: u32, size_bytes: u64, encoding: Encoding) -> ManifestSegment {
         segment_in_chunks(key, size_bytes, encoding, 4096)
     }
@@ -822,7 +897,7 @@ mod tests {
         for index in 0..chunk_count(size_bytes, chunk_bytes) {
             let range = chunk_range(size_bytes, chunk_bytes, index);
             let length = if encoding == Encoding::Gzip { 100 } else { (range.end - range.start) as u32 };
-            let crc32_of = |index: u64| if index == 0 { checksum::of_zeros(range.end - range.start) } else { 7 + index as u32 };
+            let crc32_of = |index: u64| if index == 0 { crc::of_zeros(range.end - range.start) } else { 7 + index as u32 };
             let chunk = Chunk { offset, length, crc32: crc32_of(index) };
             crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, range.end - range.start));
             offset += u64::from(length);
@@ -1099,7 +1174,7 @@ mod tests {
         for other in ["asmt-manifest-3-test", "x-3-test.json", "asmt-manifest-3-test.json.dat", ""] {
             assert!(!is_manifest_name(other), "{other}");
         }
-        assert_eq!(crate::segment::parse_file_name(&name("test")), None);
+        assert_eq!(parse_file_name(&name("test")), None);
     }
 
     #[test]
@@ -1107,7 +1182,7 @@ mod tests {
         for (name, instance) in [
             ("asmt-manifest-3-test.json", Some(3)),
             ("asmt-manifest-0-a-b.json", Some(0)),
-            ("asmt-manifest-15-test.json", Some(crate::segment::MAX_INSTANCE)),
+            ("asmt-manifest-15-test.json", Some(asmt_shm::MAX_INSTANCE)),
             ("asmt-manifest-16-test.json", None),
             ("asmt-manifest--1-test.json", None),
             ("asmt-manifest-3", None),

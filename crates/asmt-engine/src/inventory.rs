@@ -9,13 +9,12 @@ use crate::error::{Error, Result};
 use crate::kernel::{self, Process};
 use crate::memory::{self, Memory};
 use crate::run;
-use crate::segment::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
-use crate::sysv::{self, Access, Attachment, Limits, SegmentStat};
+use asmt_shm::sysv::{self, Access, Attachment, Limits, SegmentStat};
+use asmt_shm::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::{fmt, fs};
 
 /// One segment of Aerospike's, as it stands in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -418,8 +417,8 @@ pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
         None if group.nsid.is_some() || group.name.is_none() => "incomplete",
         None if is_torn() => "torn",
         None => "data-only",
-        Some(Header::Base(base)) if !crate::segment::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
-        Some(Header::Base(base)) if base.shutdown != crate::segment::SHUTDOWN_CLEAN => "unclean",
+        Some(Header::Base(base)) if !asmt_shm::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
+        Some(Header::Base(base)) if base.shutdown != asmt_shm::SHUTDOWN_CLEAN => "unclean",
         Some(Header::Base(_)) if !crate::plan::missing_or_extra(&headers).is_empty() => "incomplete",
         Some(Header::Base(_)) if is_torn() => "torn",
         Some(Header::Base(_)) => "clean",

@@ -7,8 +7,8 @@
 //! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever failed. Must never:
 //! print, end the process, or panic for what a file, a segment or the system says.
 
-pub mod checksum;
-pub mod codec;
+#![forbid(unsafe_code)]
+
 pub mod commit;
 pub mod durable;
 pub mod error;
@@ -16,11 +16,8 @@ pub mod facts;
 pub mod fill;
 pub mod format;
 pub mod hints;
-pub mod huffman;
-pub mod inflate;
 pub mod inventory;
 pub mod kernel;
-pub mod lanes;
 pub mod layout;
 pub mod look;
 pub mod memory;
@@ -29,39 +26,34 @@ pub mod plan;
 pub mod pool;
 pub mod progress;
 pub mod reading;
-#[cfg(test)]
-mod reference;
 pub mod report;
 pub mod run;
 pub mod runtime;
-pub mod segment;
 pub mod store;
-pub mod stride;
-pub mod sysv;
 #[cfg(test)]
 mod testing;
 pub mod tmpfiles;
 pub mod transfer;
 pub mod used;
 
-use error::{Code, Error, Problem, Remark, Result};
-use facts::server::{Evidence, Host};
-use hints::STARTED_MEANWHILE;
-use inventory::Inventory;
-use look::server::Places;
-use plan::staleness::{self, Overrides, Verdict};
-use plan::{NamespaceBackup, NamespaceRestore, Plan, Source};
-use progress::{Control, Phase};
-use report::{Report, Restorability, Verb};
-use runtime::Runtime;
-use segment::{MAX_INSTANCE, NamespaceName};
+use crate::error::{Code, Error, Problem, Remark, Result};
+use crate::facts::server::{Evidence, Host};
+use crate::hints::STARTED_MEANWHILE;
+use crate::inventory::Inventory;
+use crate::look::server::Places;
+use crate::plan::staleness::{self, Overrides, Verdict};
+use crate::plan::{NamespaceBackup, NamespaceRestore, Plan, Source};
+use crate::progress::{Control, Phase};
+use crate::report::{Report, Restorability, Verb};
+use crate::runtime::Runtime;
+use crate::store::{Lock, Store};
+use crate::transfer::{Options, Origin};
+use crate::used::{Target, Use};
+use asmt_shm::{Header, MAX_INSTANCE, NamespaceName, SHUTDOWN_CLEAN};
 use serde::Deserialize;
 use std::collections::{BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
-use store::{Lock, Store};
-use transfer::{Options, Origin};
-use used::{Target, Use};
 
 /// What a caller asks for.
 #[derive(Clone, Debug, Deserialize)]
@@ -171,7 +163,7 @@ impl<'r> Operation<'r> {
             allow_volatile: self.request.allow_volatile,
             allow_private_ipc: self.request.allow_private_ipc,
             caller: run::Caller::own(),
-            page_bytes: sysv::page_bytes(),
+            page_bytes: asmt_shm::sysv::page_bytes(),
         }
     }
 
@@ -693,7 +685,7 @@ impl Judged {
         let Some(ids) = &self.restored else { return false };
         let is_made_here = |source: &Source, segment: &inventory::Segment| {
             let is_trusted = match &segment.header {
-                segment::Header::Stripe(stripe) => stripe.is_trusted(),
+                Header::Stripe(stripe) => stripe.is_trusted(),
                 _ => true,
             };
             is_trusted && ids.contains(&segment.stat.shmid) && segment.stat.size_bytes == source.size_bytes
@@ -722,7 +714,7 @@ impl Judged {
         namespace.sources.iter().all(|source| {
             self.inventory.segments.get(&source.key).is_some_and(|segment| {
                 let is_clean = match &segment.header {
-                    segment::Header::Base(base) => base.shutdown == segment::SHUTDOWN_CLEAN,
+                    Header::Base(base) => base.shutdown == SHUTDOWN_CLEAN,
                     _ => true,
                 };
                 is_clean && segment.stat.attached_count == 0 && is_it(source, segment)
@@ -812,8 +804,8 @@ impl Judged {
     /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
     fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
         let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
-        let random_of = |header: &segment::Header| match header {
-            segment::Header::Stripe(stripe) => Some(stripe.random),
+        let random_of = |header: &Header| match header {
+            Header::Stripe(stripe) => Some(stripe.random),
             _ => None,
         };
         listing.files.iter().filter(|file| keys.contains(&file.key)).any(|file| {

@@ -5,18 +5,19 @@
 
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::format::{
-    MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_bytes_for, manifest_name,
+    Encoding, MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_bytes_for, file_name,
+    manifest_name, parse_file_name,
 };
 use crate::hints;
 use crate::inventory::{Creator, Group, Inventory, Segment, group};
 use crate::layout::sets::{self, Member};
 use crate::run::Caller;
-use crate::segment::{
-    Address, Encoding, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName,
-    SHUTDOWN_CLEAN, SegmentType, StripeHeader, file_name, parse_file_name,
-};
 use crate::store::{FileRecord, Interrupted, Listing, Volatile, Writable, published_name};
 use crate::used::{is_used_name, is_used_name_of};
+use asmt_shm::{
+    Address, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName, SHUTDOWN_CLEAN,
+    SegmentType, StripeHeader,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 mod access;

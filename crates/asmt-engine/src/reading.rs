@@ -4,22 +4,22 @@
 //! CRC-32, its length and the segment's size all agree; a decompression bomb stops at the segment's size.
 //! Must never: hand on bytes before they are checked, or believe a length in a file.
 
-use crate::checksum::{self, RangeSum};
-use crate::codec::{ChunkDecoder, MemberDecoder};
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::{
-    ASMT_HEADER_BYTES, Chunk, DEFLATE_END, GZIP_HEADER, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count,
-    chunk_range,
+    ASMT_HEADER_BYTES, Chunk, Encoding, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count, chunk_range,
+    combined_crc32,
 };
-use crate::hints;
-use crate::pages;
 use crate::plan::{Contents, Source};
 use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
-use crate::segment::{Encoding, Key};
 use crate::store::{Buffer, InFile, Store, published_name};
-use crate::sysv::Attachment;
 use crate::transfer::{gzip_front, gzip_tail};
+use crate::{hints, pages};
+use asmt_codec::crc::{self, RangeSum};
+use asmt_codec::decode::{ChunkDecoder, MemberDecoder};
+use asmt_codec::{DEFLATE_END, GZIP_HEADER};
+use asmt_shm::Key;
+use asmt_shm::sysv::Attachment;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -220,7 +220,7 @@ fn read_plain(
             // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks are many.
             let length = range.end - range.start;
             let known = zeros.filter(|(known, _)| *known == length);
-            let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, checksum::of_zeros(length))));
+            let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, crc::of_zeros(length))));
             check_crc(file, source, range.start, expected(chunk), crc32)?;
             crc32
         } else {
@@ -331,7 +331,7 @@ fn read_compressed(
     scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
     let outcome = scratch.decoder.decode(encoded, &mut scratch.decoded);
     outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
-    let crc32 = checksum::of(&scratch.decoded);
+    let crc32 = crc::of(&scratch.decoded);
     check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
     Ok(Found { sums: vec![crc32], data_bytes: sink.take(range.start, &scratch.decoded)? })
 }
@@ -370,7 +370,7 @@ fn read_zeros(
                 if !pages::is_zero(&scratch.decoded) {
                     return Err(damaged("something else than the zeros that the manifest says are here"));
                 }
-                scratch.zeros = Zeros { length: bytes, crc32: checksum::of_zeros(bytes as u64), encoded: own.to_vec() };
+                scratch.zeros = Zeros { length: bytes, crc32: crc::of_zeros(bytes as u64), encoded: own.to_vec() };
             }
             check_crc(file, source, chunk.offset, Some(chunk.crc32), scratch.zeros.crc32)?;
             sums.push(scratch.zeros.crc32);
@@ -429,7 +429,7 @@ fn read_stream(
             }
             made += step.made;
             if chunk_index < count && made == scratch.decoded.len() {
-                sums.push(checksum::of(&scratch.decoded));
+                sums.push(crc::of(&scratch.decoded));
                 data_bytes += sink.take(range.start, &scratch.decoded)?;
                 control.add_done(made as u64);
                 chunk_index += 1;
@@ -457,7 +457,7 @@ fn read_stream(
     if input_offset != stream_end {
         return Err(damaged(input_offset, &format!("the stream ends here, expected at {stream_end}")));
     }
-    let found = checksum::combine(source.size_bytes, chunk_bytes, sums.iter().copied());
+    let found = combined_crc32(source.size_bytes, chunk_bytes, sums.iter().copied());
     let trailer = gzip_tail(source.size_bytes, found);
     let trailer = &trailer[DEFLATE_END.len()..];
     if found != expected_crc32 {
@@ -595,7 +595,7 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
     let whole = sources.iter().zip(sums).filter(|(source, _)| !damages.keys.contains(&source.key));
     let sums = whole.map(|(source, sums)| {
         let sums = sums.into_inner().unwrap_or_else(PoisonError::into_inner);
-        (source.key, checksum::combine(source.size_bytes, source.chunk_bytes(), sums.into_iter()))
+        (source.key, combined_crc32(source.size_bytes, source.chunk_bytes(), sums.into_iter()))
     });
     Ok(Findings {
         sums: sums.collect(),

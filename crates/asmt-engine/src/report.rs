@@ -3,12 +3,12 @@
 //! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
 
 use crate::error::{Problem, Remark};
-use crate::format::ManifestSegment;
+use crate::format::{Encoding, ManifestSegment};
 use crate::inventory::{self, Inventory, Segment};
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
-use crate::segment::{Address, Encoding, Header, Key};
 use crate::transfer::StagedNamespace;
+use asmt_shm::{Address, Header, Key};
 use serde::Serialize;
 use std::collections::HashMap;
 
@@ -193,7 +193,7 @@ impl Report {
         mut self,
         inventory: &Inventory,
         instance: Option<u8>,
-        names: Option<&[crate::segment::NamespaceName]>,
+        names: Option<&[asmt_shm::NamespaceName]>,
     ) -> Self {
         for group in inventory.groups() {
             let is_named = names.is_none_or(|names| group.name.as_ref().is_some_and(|name| names.contains(name)));

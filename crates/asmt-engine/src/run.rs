@@ -6,10 +6,9 @@
 
 use crate::error::{Error, Result};
 use crate::kernel::{self, Process};
-use std::fmt;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::{fmt, fs};
 
 /// Identity of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

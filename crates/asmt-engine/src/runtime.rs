@@ -12,15 +12,13 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
-use crate::hints;
 use crate::inventory::{Creator, Segment};
-use crate::kernel;
-use crate::look;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
 use crate::run::{self, RunId};
-use crate::segment::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
-use crate::sysv::{self, SegmentStat};
+use crate::{hints, kernel, look};
+use asmt_shm::sysv::{self, SegmentStat};
+use asmt_shm::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::collections::HashSet;

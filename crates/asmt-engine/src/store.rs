@@ -9,22 +9,19 @@
 //! `store/lock.rs`. Neither ASMT 2.2.1 nor we take any of the last three for a backup. `<run>` names boot, process and its start, so that the leftovers of a
 //! dead run are told from the work of a live one.
 
-use crate::codec::MemberDecoder;
-use crate::durable;
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::PathStep;
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, GZIP_HEADER, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name,
-    is_manifest_name, manifest_name,
+    ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name, is_manifest_name,
+    manifest_name, parse_file_name,
 };
-use crate::hints;
-use crate::kernel;
 use crate::progress::Control;
 use crate::run::RunId;
-use crate::segment::{Address, Encoding, HEADER_BYTES, Header, Key, parse_file_name};
-use crate::sysv::DataFinder;
-use crate::tmpfiles;
 use crate::used::{Used, is_used_name};
+use crate::{durable, hints, kernel, tmpfiles};
+use asmt_codec::GZIP_HEADER;
+use asmt_codec::decode::MemberDecoder;
+use asmt_shm::{Address, DataFinder, HEADER_BYTES, Header, Key};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};

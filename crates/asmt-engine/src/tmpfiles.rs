@@ -4,8 +4,7 @@
 //! these files can be read. Must never: expand specifiers (`%h`): a line with one is passed over.
 
 use crate::error::Result;
-use crate::kernel;
-use crate::store;
+use crate::{kernel, store};
 use glob::{MatchOptions, Pattern};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

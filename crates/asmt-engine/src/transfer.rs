@@ -5,13 +5,11 @@
 //! attached and a file open only while in work, and memory does not grow with the data (but for 16 bytes a chunk, for
 //! the manifest). Must never: write to a segment, or read a hole of one.
 
-use crate::checksum::{self, RangeSum};
-use crate::codec::{self, ChunkEncoder, ChunkKind};
 use crate::error::{Code, Error, Result};
 use crate::facts::server::Host;
 use crate::format::{
-    AsmtHeader, BEFORE_STREAM_BYTES, Chunk, DEFLATE_END, FIRST_CHUNK_OFFSET, GZIP_HEADER, Manifest, ManifestSegment, Noted,
-    SECTOR_BYTES, Spans, Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_range, zero_bytes,
+    AsmtHeader, BEFORE_STREAM_BYTES, Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Noted, SECTOR_BYTES, Spans,
+    Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, max_file_bytes, zero_bytes,
 };
 use crate::inventory::Segment;
 use crate::layout::server_config::Setting;
@@ -20,9 +18,12 @@ use crate::pool::{InWork, Places, Pool, Turn, Units};
 use crate::progress::{Control, Phase};
 use crate::reading;
 use crate::run::RunId;
-use crate::segment::{Encoding, Header, Key, NamespaceName, SegmentType};
 use crate::store::{Buffer, StagedFile, Store};
-use crate::sysv::{self, Access, Attachment, LastHand};
+use asmt_codec::crc::{self, RangeSum};
+use asmt_codec::encode::{self, ChunkEncoder, ChunkKind};
+use asmt_codec::{DEFLATE_END, GZIP_HEADER};
+use asmt_shm::sysv::{self, Access, Attachment, LastHand};
+use asmt_shm::{Header, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -515,7 +516,7 @@ fn survey(
 /// hundredth.
 fn worst_compressed_bytes(size_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> u64 {
     let zero_bytes = zero_bytes(size_bytes, chunk_bytes, zero_chunks);
-    codec::max_file_bytes(size_bytes, chunk_bytes) - zero_bytes + zero_bytes / 100
+    max_file_bytes(size_bytes, chunk_bytes) - zero_bytes + zero_bytes / 100
 }
 
 /// Copies every chunk. Gives the number of bytes that were data.
@@ -524,7 +525,7 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
     let unsynced = Unsynced::default();
     let worker = || Worker {
-        encoder: codec::encoder(),
+        encoder: encode::encoder(),
         encoded: Buffer::default(),
         gathered: Vec::new(),
         zeros: None,
@@ -551,7 +552,7 @@ fn copy_span(job: &Job<'_>, open: &Open, pool: &Pool<'_>, worker: &mut Worker, u
     let whole = range_of(span.chunks.start).start..range_of(span.chunks.end - 1).end;
     let no_data = |error| Error::io("lseek", job.copy.segment.key(), error);
     let is_zero = span.is_zero && open.attachment.next_data(whole.start, whole.end).map_err(no_data)?.is_none();
-    let kind = job.copy.segment.address.segment_type.into();
+    let kind = chunk_kind(job.copy.segment.address.segment_type);
     let ranges: Vec<std::ops::Range<u64>> = span.chunks.clone().map(range_of).collect();
     let mut chunks = Vec::with_capacity(ranges.len());
     if is_zero && job.copy.encoding == Encoding::Gzip {
@@ -665,7 +666,7 @@ fn encode_chunk(
     let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, chunk_bytes);
     if let Some((_, _, zeros)) = worker.zeros.as_ref().filter(is_known) {
         worker.encoded.aligned(zeros.len()).copy_from_slice(zeros);
-        return (zeros.len(), checksum::of_zeros(chunk_bytes as u64));
+        return (zeros.len(), crc::of_zeros(chunk_bytes as u64));
     }
     let bytes = if data == std::slice::from_ref(range) {
         open.attachment.bytes(range.clone())
@@ -680,11 +681,11 @@ fn encode_chunk(
         }
         &worker.gathered
     };
-    let crc32 = if data.is_empty() { checksum::of_zeros(bytes.len() as u64) } else { checksum::of(bytes) };
-    let room = codec::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
+    let crc32 = if data.is_empty() { crc::of_zeros(bytes.len() as u64) } else { crc::of(bytes) };
+    let room = encode::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
     let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
     let made = worker.encoder.encode(bytes, kind, encoded);
-    let length = codec::pad_to_sector(encoded, made);
+    let length = encode::pad_to_multiple(encoded, made, SECTOR_BYTES as usize);
     if data.is_empty() {
         worker.zeros = Some((kind, chunk_bytes, encoded[..length].to_vec()));
     }
@@ -695,7 +696,7 @@ fn encode_chunk(
 fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<StagedFile> {
     check_untouched(job.copy)?;
     let stat = &job.copy.segment.stat;
-    let crc32 = checksum::combine(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
+    let crc32 = combined_crc32(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
     let file = open.file;
     let file_bytes = match job.copy.encoding {
         Encoding::Raw => stat.size_bytes,
@@ -721,7 +722,7 @@ pub fn gzip_front(size_bytes: u64, crc32: u32) -> [u8; SECTOR_BYTES as usize] {
     let mut front = [0; SECTOR_BYTES as usize];
     let (headers, blocks) = front.split_at_mut(BEFORE_STREAM_BYTES);
     headers.copy_from_slice(&[&AsmtHeader { size_bytes, crc32 }.to_bytes()[..], &GZIP_HEADER].concat());
-    codec::fill_with_empty_blocks(blocks);
+    encode::fill_with_empty_blocks(blocks);
     front
 }
 
@@ -750,7 +751,7 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
             mode: stat.mode,
             encoding: copy.encoding,
             file_bytes,
-            crc32: checksum::combine(stat.size_bytes, job.chunk_bytes, chunks.iter().map(|chunk| chunk.crc32)),
+            crc32: combined_crc32(stat.size_bytes, job.chunk_bytes, chunks.iter().map(|chunk| chunk.crc32)),
             chunk_bytes: job.chunk_bytes,
             chunks,
             // Of data that is zeros the manifest says that it is zeros.
@@ -793,10 +794,10 @@ fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -
 /// What is left of runs of chunks (first, count), without those that have another CRC-32 than zeros.
 fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chunks: &[Chunk]) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
-    let of_whole = checksum::of_zeros(u64::from(chunk_bytes));
+    let of_whole = crc::of_zeros(u64::from(chunk_bytes));
     for index in runs.iter().flat_map(|&(first, count)| first..first + count) {
         let length = u64::from(length_of(&chunk_range(size_bytes, chunk_bytes, index)));
-        let zeros = if length == u64::from(chunk_bytes) { of_whole } else { checksum::of_zeros(length) };
+        let zeros = if length == u64::from(chunk_bytes) { of_whole } else { crc::of_zeros(length) };
         if chunks[usize::try_from(index).unwrap_or(usize::MAX)].crc32 != zeros {
             continue;
         }

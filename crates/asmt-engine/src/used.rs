@@ -7,8 +7,8 @@
 
 use crate::error::{Code, Error, Result};
 use crate::format::{is_namespace_file, namespace_file_name};
-use crate::segment::NamespaceName;
 use crate::store::Store;
+use asmt_shm::NamespaceName;
 use serde::{Deserialize, Serialize};
 
 const FORMAT: &str = "asmt-used";
@@ -299,6 +299,6 @@ mod tests {
         assert_eq!(name, "asmt-used-3-..%2Fx.json");
         assert!(is_used_name(&name) && !crate::format::is_manifest_name(&name));
         assert!(is_used_name_of(3, &name) && !is_used_name_of(0, &name) && !is_used_name_of(30, &name));
-        assert_eq!(crate::segment::parse_file_name(&name), None);
+        assert_eq!(crate::format::parse_file_name(&name), None);
     }
 }

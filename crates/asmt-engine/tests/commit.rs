@@ -5,17 +5,17 @@
 //! which order things have to be; the order stands here a second time.
 
 use asmt_engine::error::{Code, Error};
-use asmt_engine::fill::{Filled, Made, Trusted, Withheld};
+use asmt_engine::fill::{self, Filled, Made, Trusted, Withheld};
 use asmt_engine::format::{is_manifest_name, manifest_name};
 use asmt_engine::progress::{Control, Event};
 use asmt_engine::report::Verb;
 use asmt_engine::run::{Caller, RunId};
 use asmt_engine::runtime::Runtime;
-use asmt_engine::segment::{Key, NamespaceName};
 use asmt_engine::store::{Journal, JournalNamespace, Store};
-use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::transfer::{self, Options, Origin, Staged};
-use asmt_engine::{Request, commit, fill, inventory, look, perform, plan};
+use asmt_engine::{Request, commit, inventory, look, perform, plan};
+use asmt_shm::sysv::{self, Access, Attachment};
+use asmt_shm::{Key, NamespaceName};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use std::collections::BTreeMap;

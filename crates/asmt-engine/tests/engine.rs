@@ -5,9 +5,9 @@ use asmt_engine::memory::{CgroupLimit, Memory};
 use asmt_engine::progress::Control;
 use asmt_engine::report::{Report, Verb};
 use asmt_engine::run::Caller;
-use asmt_engine::segment::Key;
-use asmt_engine::sysv::{self, Access, Attachment};
 use asmt_engine::{Failure, Request, inventory, perform, plan, store};
+use asmt_shm::Key;
+use asmt_shm::sysv::{self, Access, Attachment};
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -5,16 +5,13 @@
 
 use asmt_engine::error::{Code, Kind, Problem, Remark};
 use asmt_engine::facts::directory::{PathStep, StepKind};
-use asmt_engine::format::{Chunk, Manifest, ManifestSegment, Surroundings, chunk_count, manifest_name};
+use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, Surroundings, chunk_count, file_name, manifest_name};
 use asmt_engine::inventory::{Creator, Inventory, Segment};
 use asmt_engine::plan::{self, Plan, Request};
 use asmt_engine::run::{Caller, RunId};
-use asmt_engine::segment::{
-    BaseHeader, Encoding, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader,
-    file_name,
-};
 use asmt_engine::store::{DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, Volatile};
-use asmt_engine::sysv::SegmentStat;
+use asmt_shm::sysv::SegmentStat;
+use asmt_shm::{BaseHeader, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader};
 
 #[path = "plan/backup.rs"]
 mod backup;

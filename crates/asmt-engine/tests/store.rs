@@ -4,16 +4,17 @@
 //! Promise: real files in a directory of the test's own; what the engine says of them is compared with what the kernel
 //! says. Must never: need a segment, or leave anything mounted.
 
+use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
-use asmt_engine::format::{AsmtHeader, Chunk, GZIP_HEADER, Manifest, ManifestError, ManifestSegment, Surroundings};
+use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, ManifestSegment, Surroundings};
 use asmt_engine::progress::Control;
 use asmt_engine::run::RunId;
-use asmt_engine::segment::{Encoding, Header, Key, NamespaceName};
 use asmt_engine::store::{
     Buffer, InFile, Interrupted, Journal, JournalNamespace, LOCK_NAME, Leftovers, Lock, MARKS_LOCK_NAME, Store, Volatile,
     names_of, published_name,
 };
 use asmt_engine::used::{Identity, Used};
+use asmt_shm::{Header, Key, NamespaceName};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use std::ffi::{CString, OsStr};

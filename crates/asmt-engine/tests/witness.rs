@@ -7,12 +7,16 @@
 //!
 //! `npm run test:mutants -- --file segment` changes each line and each number of `segment.rs`, and runs these tests alone.
 
-use asmt_engine::codec::{ChunkDecoder, ChunkKind, encoder, max_encoded_bytes};
-use asmt_engine::format::{ASMT_HEADER_BYTES, AsmtHeader, BEFORE_STREAM_BYTES, GZIP_HEADER, GZIP_TRAILER_BYTES};
-use asmt_engine::segment::{
-    Address, BASE_MIN_BYTES, BaseHeader, Encoding, HEADER_BYTES, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, NSID_RANGE,
+use asmt_codec::GZIP_HEADER;
+use asmt_codec::decode::ChunkDecoder;
+use asmt_codec::encode::{ChunkKind, encoder, max_encoded_bytes};
+use asmt_engine::format::{
+    ASMT_HEADER_BYTES, AsmtHeader, BEFORE_STREAM_BYTES, Encoding, GZIP_TRAILER_BYTES, file_name, parse_file_name,
+};
+use asmt_shm::{
+    Address, BASE_MIN_BYTES, BaseHeader, HEADER_BYTES, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, NSID_RANGE,
     NamespaceName, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SI_META_MIN_BYTES, STRIPE_FLAGS_OFFSET, STRIPE_MAGIC, STRIPE_MIN_BYTES,
-    STRIPE_TRUSTED, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader, file_name, parse_file_name,
+    STRIPE_TRUSTED, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -3,7 +3,8 @@
 //! Promise: what was encoded is decoded again and compared, so that no figure is of a codec that loses something.
 
 use crate::{Figures, PIECE_BYTES, attach_all, in_parallel, pieces, text_of};
-use asmt_engine::codec::{self, ChunkDecoder, ChunkEncoder, ChunkKind};
+use asmt_codec::decode::ChunkDecoder;
+use asmt_codec::encode::{self, ChunkEncoder, ChunkKind};
 use serde_json::json;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -55,7 +56,7 @@ impl Codec for Zlib {
 type Worker = Result<(Box<dyn Codec>, Vec<u8>), String>;
 
 fn codec_named(name: &str) -> Result<Box<dyn Codec>, String> {
-    let ours = |kind| Ours { kind, encoder: codec::encoder(), decoder: ChunkDecoder::default() };
+    let ours = |kind| Ours { kind, encoder: encode::encoder(), decoder: ChunkDecoder::default() };
     Ok(match name {
         "index" => Box::new(ours(ChunkKind::Elements)),
         "other" => Box::new(ours(ChunkKind::Other)),
@@ -77,7 +78,7 @@ pub fn measure(name: &str, threads: usize, most_bytes: u64) -> Figures {
     let wanted = usize::try_from(most_bytes / PIECE_BYTES).unwrap_or(usize::MAX).clamp(1, pieces.len().max(1));
     let pieces: Vec<_> = pieces.iter().step_by(pieces.len().div_ceil(wanted).max(1)).collect();
     let bytes = pieces.len() as u64 * PIECE_BYTES;
-    let room = codec::max_encoded_bytes(PIECE_BYTES) as usize + (64 << 10);
+    let room = encode::max_encoded_bytes(PIECE_BYTES) as usize + (64 << 10);
     let chunks: Vec<Mutex<(Vec<u8>, usize)>> = pieces.iter().map(|_| Mutex::new((vec![1; room], 0))).collect();
     let state = || -> Worker { codec_named(name).map(|codec| (codec, vec![1; PIECE_BYTES as usize])) };
     let source = |index: usize| segments[pieces[index].0].attachment.bytes(pieces[index].1.clone());

@@ -4,8 +4,8 @@
 //! compute anything: this is what the disk and the memory can do.
 
 use crate::{Figures, PIECE_BYTES, attach_all, figures, in_parallel, pieces, text_of};
-use asmt_engine::segment::Key;
-use asmt_engine::sysv::{self, Access, Attachment, DataFinder};
+use asmt_shm::sysv::{self, Access, Attachment};
+use asmt_shm::{DataFinder, Key};
 use rustix::fs::{self, FallocateFlags, Mode, OFlags};
 use std::os::fd::OwnedFd;
 use std::path::Path;

@@ -9,7 +9,7 @@ mod codec;
 mod disk;
 mod memory;
 
-use asmt_engine::sysv::{self, Access, Attachment};
+use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_sim::args::Args;
 use serde_json::{Value, json};
 use std::ops::Range;

@@ -170,7 +170,7 @@ impl Call {
         if self.number == libc::SYS_shmctl && [IPC_INFO, SHM_STAT, SHM_INFO, SHM_STAT_ANY].contains(&self.arguments[1]) {
             return Some("listing segments".to_owned());
         }
-        asmt_engine::sysv::stat(self.arguments[0] as i32).ok().map(|stat| stat.key.to_string())
+        asmt_shm::sysv::stat(self.arguments[0] as i32).ok().map(|stat| stat.key.to_string())
     }
 
     /// Whether the kernel can give an error for it. shmdt only refuses an address where nothing is attached.

@@ -11,8 +11,8 @@ use crate::tracer::{self, Action, Ended};
 use asmt_engine::error::Kind;
 use asmt_engine::progress::Control;
 use asmt_engine::report::Verb;
-use asmt_engine::segment::{Header, SHUTDOWN_CLEAN};
 use asmt_engine::{Failure, Request, perform};
+use asmt_shm::{Header, SHUTDOWN_CLEAN};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -558,10 +558,10 @@ fn is_told(outcome: &Outcome) -> bool {
 
 /// Removes every segment of this namespace that is not among those.
 fn remove_all_but(others: &BTreeSet<String>) {
-    for stat in asmt_engine::sysv::all_segments().expect("segments") {
+    for stat in asmt_shm::sysv::all_segments().expect("segments") {
         let key = stat.key.to_string();
         if !others.iter().any(|line| line.starts_with(&key)) {
-            let _ = asmt_engine::sysv::remove(stat.shmid);
+            let _ = asmt_shm::sysv::remove(stat.shmid);
         }
     }
 }

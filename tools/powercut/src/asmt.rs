@@ -3,7 +3,8 @@
 //! Promise: where a rule is not known, it accepts: a state that passes here would not be taken by ASMT for more than
 //! it is. Must never: look at a manifest, a checksum or anything else that ASMT does not look at.
 
-use asmt_engine::segment::{Address, Encoding, Key, SegmentType, parse_file_name};
+use asmt_engine::format::{Encoding, parse_file_name};
+use asmt_shm::{Address, Key, SegmentType};
 use std::collections::BTreeMap;
 
 /// What ASMT would restore.

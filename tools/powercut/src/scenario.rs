@@ -7,8 +7,8 @@ use crate::states::Shape;
 use asmt_engine::progress::Control;
 use asmt_engine::report::Verb;
 use asmt_engine::run::RunId;
-use asmt_engine::segment::{Key, SegmentType};
 use asmt_engine::{Request, perform};
+use asmt_shm::{Key, SegmentType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -310,7 +310,7 @@ pub const NEVER_HALF_PUBLISHED: &str = "there is no state with manifests publish
 /// Whether manifests bear their names, and no base does: what has no base is committed then, and nothing else is.
 pub fn is_half_published<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> bool {
     let is_base = |name: &String| {
-        let address = asmt_engine::segment::parse_file_name(name).map(|(_, address, _)| address);
+        let address = asmt_engine::format::parse_file_name(name).map(|(_, address, _)| address);
         address.is_some_and(|address| address.segment_type == SegmentType::PiBase)
     };
     names.clone().any(|name| asmt_engine::format::is_manifest_name(name)) && !names.any(is_base)

@@ -3,8 +3,8 @@
 //! The layout is that of docs/FORMAT.md and of the fixtures that a server wrote; nothing here goes by the engine's.
 
 use crate::disk::{HEAD_BYTES, Head, Medium, head_block, head_of};
-use asmt_engine::segment::Key;
-use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
+use asmt_shm::Key;
+use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_sim::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

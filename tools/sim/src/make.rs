@@ -7,8 +7,8 @@ use crate::fill::{self, BLOCK_ELEMENTS, Index};
 use crate::layout::{self, DeviceHeader, ELEMENT_BYTES, Holds, NODE_BYTES, Place};
 use crate::memory::named_key;
 use crate::{Outcome, rng, say, text_of};
-use asmt_engine::segment::Key;
-use asmt_engine::sysv::{self, Access, Attachment};
+use asmt_shm::Key;
+use asmt_shm::sysv::{self, Access, Attachment};
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 

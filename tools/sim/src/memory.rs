@@ -5,8 +5,8 @@
 use crate::args::{Args, bytes_of, key_of};
 use crate::layout::Place;
 use crate::{Outcome, say, text_of};
-use asmt_engine::segment::Key;
-use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
+use asmt_shm::Key;
+use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use std::io::{Read, Write};
 
 /// The key that `--key` names.

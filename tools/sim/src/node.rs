@@ -13,7 +13,7 @@ use crate::make::{
 };
 use crate::memory::segments;
 use crate::{Outcome, say, text_of};
-use asmt_engine::sysv::{self, Access, Attachment, SegmentStat};
+use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 //! Needs root, or to be root of a user namespace: each test has an IPC namespace of its own.
 
 use asmt_engine::inventory::{self, Inventory};
-use asmt_engine::segment::{Key, StripeHeader};
+use asmt_shm::{Key, StripeHeader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -87,8 +87,8 @@ fn state() -> &'static str {
 
 /// Random and flags of each stripe.
 fn stripes() -> Vec<(u64, u32)> {
-    let of = |header: &asmt_engine::segment::Header| match header {
-        asmt_engine::segment::Header::Stripe(stripe) => Some((stripe.random, stripe.flags)),
+    let of = |header: &asmt_shm::Header| match header {
+        asmt_shm::Header::Stripe(stripe) => Some((stripe.random, stripe.flags)),
         _ => None,
     };
     memory().segments.values().filter_map(|segment| of(&segment.header)).collect()
@@ -209,7 +209,7 @@ fn where_another_process_has_a_segment_attached_nothing_is_changed() {
         let devices = machine.devices();
         sim("make");
         let (before, headers) = (ids(), machine.headers());
-        let held = asmt_engine::sysv::Attachment::new(before[0].1, asmt_engine::sysv::Access::ReadOnly, 0).expect("attached");
+        let held = asmt_shm::sysv::Attachment::new(before[0].1, asmt_shm::sysv::Access::ReadOnly, 0).expect("attached");
         let error = run(&format!("start {devices}")).expect_err("attached");
         assert!(error.contains("is attached by another process"), "{error}");
         assert_eq!((ids(), machine.headers()), (before, headers));

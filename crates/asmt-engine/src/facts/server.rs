@@ -5,7 +5,7 @@
 
 use crate::format::Trace;
 use crate::layout::server_config::ServerConfig;
-use crate::segment::{NamespaceName, STRIPE_MAGIC, StripeHeader};
+use asmt_shm::{NamespaceName, STRIPE_MAGIC, StripeHeader};
 use std::collections::BTreeMap;
 
 /// The unit that the server's packages install.

@@ -21,7 +21,7 @@
 //! its last word is `{`. Where the two ways differ, the closing braces do not add up, or a line
 //! that decides is in the wrong section; both are refused.
 
-use crate::segment::NamespaceName;
+use asmt_shm::NamespaceName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

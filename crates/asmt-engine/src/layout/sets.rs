@@ -6,7 +6,7 @@
 //!
 //! Promise: every fault of a set is found, each with the first member that shows it. Must never: read a device or a segment.
 
-use crate::segment::{NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, StripeHeader};
+use asmt_shm::{NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, StripeHeader};
 use std::collections::BTreeSet;
 
 /// One member of a set of stripes or of devices, by the name it is shown under.

@@ -5,8 +5,8 @@
 
 use crate::error::without_number;
 use crate::facts::server::{Device, DeviceState, Medium};
-use crate::segment::HEADER_BYTES;
 use crate::store::{Buffer, names_of};
+use asmt_shm::HEADER_BYTES;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -128,7 +128,7 @@ fn read_short(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segment::{NamespaceName, STRIPE_TRUSTED};
+    use asmt_shm::{NamespaceName, STRIPE_TRUSTED};
 
     #[test]
     fn a_header_is_read_where_there_is_one_and_nothing_else_is_taken_for_it() {

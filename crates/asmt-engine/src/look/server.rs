@@ -11,7 +11,7 @@ use crate::layout::server_config::{self, Refused, ServerConfig};
 use crate::look::{devices, service, traces};
 use crate::run;
 use crate::store::{Store, names_of};
-use crate::sysv;
+use asmt_shm::sysv;
 use rustix::fs::FileType;
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read};

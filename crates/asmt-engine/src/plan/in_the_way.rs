@@ -6,13 +6,13 @@
 
 use super::{Plan, title, title_of};
 use crate::error::Code;
-use crate::format::rfc3339;
+use crate::format::{parse_file_name, rfc3339};
 use crate::hints::shell_word;
 use crate::inventory::group;
 use crate::plan::staleness::identity_of_files;
-use crate::segment::{Key, NamespaceName, parse_file_name};
 use crate::store::{FileRecord, Listing};
 use crate::used::{Identity, Used, used_name};
+use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
 /// A backup that is there.

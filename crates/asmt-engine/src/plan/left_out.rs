@@ -5,7 +5,7 @@
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::Configuration;
 use crate::layout::server_config::{NamespaceConfig, Storage};
-use crate::segment::NamespaceName;
+use asmt_shm::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Remarks on namespaces of other instances, and on those that are configured and not there. `there` is every namespace

@@ -8,8 +8,8 @@ use super::{NamespaceRestore, title};
 use crate::error::{Code, Problem};
 use crate::facts::server::Configuration;
 use crate::layout::server_config::{DATA_SIZE, Setting, TREE_SPRIGS};
-use crate::segment::NamespaceName;
 use crate::store::Listing;
+use asmt_shm::NamespaceName;
 use std::collections::BTreeMap;
 
 /// Settings by name.

@@ -12,9 +12,9 @@ use crate::hints::{self, shell_word};
 use crate::inventory::Segment;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::plan::{NamespaceRestore, settings, title, titles};
-use crate::segment::{Header, NamespaceName};
 use crate::store::{FileRecord, Listing};
 use crate::used::{Identity, Use, is_used_name_of};
+use asmt_shm::{Header, NamespaceName};
 use std::collections::BTreeSet;
 
 mod backup;

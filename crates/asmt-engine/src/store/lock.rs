@@ -14,9 +14,8 @@
 
 use super::{Lock, MARKS_PATIENCE, Store, owner_of};
 use crate::error::{Code, Error, Problem, Result};
-use crate::format::is_manifest_name;
+use crate::format::{is_manifest_name, parse_file_name};
 use crate::hints;
-use crate::segment::parse_file_name;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};

@@ -4,11 +4,11 @@
 //! without complaint is what was backed up. Time and memory are bounded by the run as a whole.
 
 use super::{Machine, on_own_machine, request};
+use asmt_engine::Request;
 use asmt_engine::error::{Code, Kind};
-use asmt_engine::format::{AsmtHeader, Manifest, manifest_name};
+use asmt_engine::format::{AsmtHeader, Manifest, file_name, manifest_name, parse_file_name};
 use asmt_engine::report::Verb;
-use asmt_engine::segment::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, file_name, parse_file_name};
-use asmt_engine::{Request, sysv};
+use asmt_shm::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, sysv};
 use proptest::prelude::*;
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -428,7 +428,7 @@ fn any_set_of_odd_files_is_refused_or_comes_back_as_it_is() {
                 let file = file.expect("a file");
                 file.write_all_at(bytes, 0).expect("written");
                 file.set_len(*length).expect("its length");
-                if let Some((key, _, asmt_engine::segment::Encoding::Raw)) = parse_file_name(name) {
+                if let Some((key, _, asmt_engine::format::Encoding::Raw)) = parse_file_name(name) {
                     sizes.insert(key.0, *length);
                 }
             }

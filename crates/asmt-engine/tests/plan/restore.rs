@@ -8,8 +8,8 @@ use asmt_engine::format::ManifestError;
 use asmt_engine::inventory::Attacher;
 use asmt_engine::memory::{CgroupLimit, Memory};
 use asmt_engine::plan::{Contents, NamespaceRestore, Source, UndecidedRoom};
-use asmt_engine::segment::MAX_SEGMENT_BYTES;
-use asmt_engine::sysv::Limits;
+use asmt_shm::MAX_SEGMENT_BYTES;
+use asmt_shm::sysv::Limits;
 
 const NONE: [&str; 0] = [];
 

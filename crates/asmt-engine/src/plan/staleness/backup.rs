@@ -10,7 +10,7 @@ use crate::format::Noted;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::layout::sets;
 use crate::plan::{NamespaceBackup, Plan, title};
-use crate::segment::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
+use asmt_shm::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The devices to note in the manifest of a namespace: every one that has a header, of each namespace of the server, and

@@ -5,7 +5,7 @@ use crate::error::{Code, Problem};
 use crate::facts::server::{Device, DeviceState, Medium};
 use crate::format::{Noted, rfc3339};
 use crate::hints;
-use crate::segment::NamespaceName;
+use asmt_shm::NamespaceName;
 use std::collections::BTreeSet;
 
 /// What a noted device says now.

@@ -11,7 +11,7 @@
 //! believe a length or a distance.
 
 use crate::huffman::{self, MAX_BITS};
-use crate::lanes::{Kernel, Lanes, Way};
+use crate::simd::{Kernel, Lanes, Way};
 use std::sync::LazyLock;
 
 /// Most symbols a block can have codes for: literals, end, lengths; and distances (RFC 1951, 3.2.7).

@@ -1,9 +1,9 @@
 //! Comparing 64 bytes with 64 others, and looking up and merging their codes, at once: SIMD where the CPU has it, and a
 //! portable twin that gives the same bits.
 //!
-//! Promise: every way gives the same result for the same bytes; a way is only taken on a CPU that has it. With
-//! [`crate::sysv`] the only file with `unsafe` in it: loads from arrays whose length the type holds, and calls of
-//! functions that were compiled for a CPU that was found. Must never: be given a pointer.
+//! Promise: every way gives the same result for the same bytes; a way is only taken on a CPU that has it. The only file of
+//! this crate with `unsafe` in it: loads from arrays whose length the type holds, and calls of functions that were compiled
+//! for a CPU that was found. Must never: be given a pointer.
 
 // A row of intrinsics with one reason for all of them reads better than a block for each.
 #![allow(clippy::multiple_unsafe_ops_per_block)]

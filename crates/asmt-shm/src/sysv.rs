@@ -1,4 +1,4 @@
-//! System V shared memory. With [`crate::lanes`] the only file with `unsafe` in it.
+//! System V calls and attachments.
 //!
 //! Promise: every call checks its result; an attachment is detached when dropped; a slice never reaches past the
 //! segment. Must never: attach a segment that the caller has not named by id, or remove one by key.
@@ -7,15 +7,14 @@
 //! glibc and musl. So the kernel's own 64-bit structures (`include/uapi/asm-generic/{ipcbuf,shmbuf}.h`) are declared
 //! here and the system calls made directly: the same bytes whatever the C library.
 
-use crate::segment::Key;
-use std::fmt;
+use crate::holes::DataFinder;
+use crate::key::Key;
 use std::fs::File;
-use std::io;
 use std::ops::{Deref, DerefMut, Range};
-use std::os::fd::AsFd;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::{fmt, io};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("asmt runs on 64-bit little-endian Linux: x86_64 and aarch64");
@@ -611,7 +610,7 @@ impl Attachment {
     /// Takes this range for data, without looking: an earlier attachment has found it.
     pub fn expect_data(&mut self, range: Range<u64>) {
         if let HoleFinder::MapFile(finder) = &mut self.holes {
-            finder.found = Mutex::new(range);
+            finder.expect(range);
         }
     }
 
@@ -669,59 +668,6 @@ impl Drop for Attachment {
     fn drop(&mut self) {
         // SAFETY: `base` is what shmat gave, and no slice of it outlives `self`. It can only fail for a wrong address.
         unsafe { libc::syscall(libc::SYS_shmdt, self.base.as_ptr()) };
-    }
-}
-
-/// Finds where a file holds data, and remembers the range found last.
-///
-/// The kernel looks for the end of a range page by page, however far it is: asked anew for each chunk of a dense segment,
-/// it would walk over the whole of it as many times as it has chunks.
-pub struct DataFinder<F> {
-    file: F,
-    found: Mutex<Range<u64>>,
-}
-
-impl<F: AsFd> DataFinder<F> {
-    /// For an open file.
-    pub fn new(file: F) -> Self {
-        Self { file, found: Mutex::default() }
-    }
-
-    /// The range found last.
-    pub fn found(&self) -> Range<u64> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The file.
-    pub fn file(&self) -> &F {
-        &self.file
-    }
-
-    /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.
-    ///
-    /// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
-    pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
-        use rustix::fs::{SeekFrom, seek};
-        if from >= to {
-            return Ok(None);
-        }
-        // Held while the kernel looks: whoever comes meanwhile most often wants the same range.
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if !found.contains(&from) {
-            // Not a shared file position: SEEK_DATA and SEEK_HOLE take absolute offsets and only return their finding
-            // (the position they leave behind is never used).
-            let start = match seek(&self.file, SeekFrom::Data(from)) {
-                Ok(start) => start,
-                Err(rustix::io::Errno::NXIO) => return Ok(None),
-                Err(error) => return Err(error.into()),
-            };
-            // What lies behind `to` was not asked for, and may be far away.
-            if start >= to {
-                return Ok(None);
-            }
-            *found = start..seek(&self.file, SeekFrom::Hole(start))?;
-        }
-        Ok((found.start < to).then(|| found.start.max(from)..found.end.min(to)))
     }
 }
 

@@ -1,14 +1,12 @@
 //! By what the decoder of chunks is judged: zlib-rs, and itself in every way that the CPU has.
 //!
-//! Promise: knows nothing of how the decoder works. Must never: be part of the program: tests are built with it, and so are
-//! the fuzz targets (`fuzz/src/lib.rs`), which take this very file.
+//! Promise: knows nothing of how the decoder works. Must never: be part of the program: this crate's tests are built with
+//! it, and the fuzz targets by its feature `testing`.
 
-use crate::format::DEFLATE_END;
 use crate::inflate::Inflater;
-use crate::lanes::Way;
+use crate::simd::Way;
+use crate::{DEFLATE_END, WINDOW_BITS};
 use zlib_rs::{Inflate, InflateFlush, Status};
-
-const WINDOW_BITS: u8 = 15;
 
 /// What zlib-rs makes of a chunk: blocks that end where the chunk does, and nothing else.
 pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {

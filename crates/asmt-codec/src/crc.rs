@@ -1,8 +1,7 @@
-//! CRC-32 of segments, by chunks, with holes counted and not read.
+//! CRC-32 of ranges with holes, which are counted and not read, and of parts put together.
 //!
 //! Promise: the sum over a range with holes is that of its bytes. Must never: read a hole.
 
-use crate::format::{chunk_count, chunk_range};
 use std::ops::Range;
 
 /// CRC-32 of bytes.
@@ -36,7 +35,7 @@ pub struct RangeSum {
 }
 
 impl RangeSum {
-    /// Over these bytes of a segment.
+    /// Over these bytes.
     pub fn new(range: &Range<u64>) -> Self {
         Self { hasher: crc32fast::Hasher::new(), position: range.start, end: range.end }
     }
@@ -66,12 +65,11 @@ impl RangeSum {
     }
 }
 
-/// CRC-32 of a segment from those of its chunks.
-pub fn combine(segment_bytes: u64, chunk_bytes: u32, chunk_sums: impl Iterator<Item = u32>) -> u32 {
+/// CRC-32 of parts put one behind the other: (bytes, CRC-32) of each, in order.
+pub fn combine(parts: impl Iterator<Item = (u64, u32)>) -> u32 {
     let mut sum = crc32fast::Hasher::new();
-    for (index, crc32) in (0..chunk_count(segment_bytes, chunk_bytes)).zip(chunk_sums) {
-        let range = chunk_range(segment_bytes, chunk_bytes, index);
-        sum.combine(&crc32fast::Hasher::new_with_initial_len(crc32, range.end - range.start));
+    for (bytes, crc32) in parts {
+        sum.combine(&crc32fast::Hasher::new_with_initial_len(crc32, bytes));
     }
     sum.finalize()
 }
@@ -96,7 +94,7 @@ mod tests {
         sum.add(100, &bytes[100..200]);
         sum.add(5000, &bytes[5000..5001]);
         assert_eq!(sum.finish(), crc32fast::hash(&bytes[50..9000]));
-        let chunks = (0..3).map(|index| crc32fast::hash(&bytes[index * 4096..10_000.min((index + 1) * 4096)]));
-        assert_eq!(combine(10_000, 4096, chunks), crc32fast::hash(&bytes));
+        let parts = bytes.chunks(4096).map(|part| (part.len() as u64, crc32fast::hash(part)));
+        assert_eq!(combine(parts), crc32fast::hash(&bytes));
     }
 }

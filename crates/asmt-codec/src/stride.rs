@@ -8,9 +8,9 @@
 //! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full flush; the same bytes
 //! whatever the CPU. Must never: refer to bytes before the chunk, or write past the output.
 
-use crate::codec::FULL_FLUSH;
+use crate::encode::FULL_FLUSH;
 use crate::huffman;
-use crate::lanes::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
+use crate::simd::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
 use std::sync::LazyLock;
 
 /// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.
@@ -797,7 +797,7 @@ mod tests {
             let made = plan.encode_by(chunk, &mut output, way, packs).expect("room");
             output.truncate(made);
             let mut back = vec![0; chunk.len()];
-            crate::codec::ChunkDecoder::default().decode(&output, &mut back).expect("a chunk");
+            crate::decode::ChunkDecoder::default().decode(&output, &mut back).expect("a chunk");
             assert!(back == chunk, "{way:?}, {packs}");
             assert!(*expected.get_or_insert_with(|| output.clone()) == output, "{way:?}, {packs}");
         }
