@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use asmt_engine::used::{Identity, Used};
+use asmt_engine::format::mark::{Identity, Used};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -5,15 +5,17 @@
 //! which order things have to be; the order stands here a second time.
 
 use asmt_engine::error::{Code, Error};
-use asmt_engine::fill::{self, Filled, Made, Trusted, Withheld};
 use asmt_engine::format::{is_manifest_name, manifest_name};
+use asmt_engine::look::{self, segments};
+use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::{Control, Event};
-use asmt_engine::report::Verb;
-use asmt_engine::run::{Caller, RunId};
-use asmt_engine::runtime::Runtime;
 use asmt_engine::store::{Journal, JournalNamespace, Store};
-use asmt_engine::transfer::{self, Options, Origin, Staged};
-use asmt_engine::{Request, commit, inventory, look, perform, plan};
+use asmt_engine::sys::process::{Caller, RunId};
+use asmt_engine::work::commit;
+use asmt_engine::work::copy_in::{self, Filled, Made, Trusted, Withheld};
+use asmt_engine::work::copy_out::{self, Options, Origin, Staged};
+use asmt_engine::work::instance::Runtime;
+use asmt_engine::{Request, perform, plan};
 use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_shm::{Key, NamespaceName};
 use rustix::fd::OwnedFd;
@@ -63,7 +65,7 @@ fn plan_request(compress: bool) -> plan::Request {
 
 /// A backup of all there is, complete and not published.
 fn stage(store: &Store, compress: bool) -> Staged<'_> {
-    let inventory = inventory::take().expect("an inventory");
+    let inventory = segments::take().expect("an inventory");
     let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(compress));
     plan.check().expect("a plan");
     let host = look::server::host().expect("a host");
@@ -77,7 +79,7 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
         settings: BTreeMap::new(),
     };
     let run = RunId::own().expect("an id");
-    transfer::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
+    copy_out::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
 }
 
 fn names(directory: &Path) -> Vec<String> {
@@ -298,12 +300,12 @@ fn filled<T>(directory: &Path, then: impl FnOnce(Filled<'_>, &Control) -> T) -> 
     let runtime = Runtime::lock(0).expect("a lock");
     // As a restore does: an earlier test that failed may have left a journal of a namespace with the same number.
     runtime.recover(&Control::default()).expect("recovered");
-    let inventory = inventory::take().expect("an inventory");
+    let inventory = segments::take().expect("an inventory");
     let plan = plan::restore(&store.list().expect("a listing"), &inventory, &plan_request(false));
     plan.check().expect("a plan");
     let mut journal = runtime.begin_restore(&plan.namespaces).expect("a journal");
     let control = Control::default();
-    let filled = fill::fill(&store, &plan.namespaces, &mut journal, OPTIONS, &control).expect("filled");
+    let filled = copy_in::fill(&store, &plan.namespaces, &mut journal, OPTIONS, &control).expect("filled");
     then(filled, &control)
 }
 
@@ -340,7 +342,7 @@ fn without_discarded(memory: &str) -> String {
 
 fn journals() -> Vec<String> {
     let directory = std::env::var_os("ASMT_RUNTIME_DIR").map_or_else(|| "/run/asmt".into(), PathBuf::from);
-    let of_this_namespace = format!("restore-ipc-{}-", asmt_engine::kernel::namespace("ipc").expect("a namespace"));
+    let of_this_namespace = format!("restore-ipc-{}-", asmt_engine::sys::procfs::namespace("ipc").expect("a namespace"));
     names(&directory).into_iter().filter(|name| name.starts_with(&of_this_namespace)).collect()
 }
 

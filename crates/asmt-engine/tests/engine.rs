@@ -1,11 +1,12 @@
 //! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes with its thread.
 
 use asmt_engine::error::Code;
-use asmt_engine::memory::{CgroupLimit, Memory};
+use asmt_engine::look::memory::{CgroupLimit, Memory};
+use asmt_engine::look::segments;
+use asmt_engine::operations::report::{Report, Verb};
 use asmt_engine::progress::Control;
-use asmt_engine::report::{Report, Verb};
-use asmt_engine::run::Caller;
-use asmt_engine::{Failure, Request, inventory, perform, plan, store};
+use asmt_engine::sys::process::Caller;
+use asmt_engine::{Failure, Request, perform, plan, store};
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, Access, Attachment};
 use std::path::PathBuf;
@@ -204,7 +205,7 @@ fn a_plan_is_a_value() {
     on_own_machine(|machine| {
         machine.sim("make --stripes 2");
         machine.sim("make --name other --nsid 2 --shutdown 0");
-        let found = inventory::take().expect("an inventory");
+        let found = segments::take().expect("an inventory");
         let request = plan::Request { compress: true, ..plan_request() };
         let empty = store::Listing::default();
         let (first, second) = (plan::backup(&found, &empty, &request), plan::backup(&found, &empty, &request));
@@ -226,7 +227,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
         machine.sim("make --stages 2 --stage-size 1048576 --fill 1");
         let directory = machine.path("b");
         machine.run(&request(Verb::Backup, &directory)).expect("a backup");
-        let mut swapped = inventory::take().expect("an inventory");
+        let mut swapped = segments::take().expect("an inventory");
         let request = plan_request();
         swapped.segments.values_mut().for_each(|segment| segment.swapped_bytes = 4096);
         for (finds_all_holes, count) in [(Some(true), 0), (None, 0), (Some(false), 1)] {
@@ -239,7 +240,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
             );
         }
         machine.sim("remove");
-        let empty = inventory::take().expect("an inventory");
+        let empty = segments::take().expect("an inventory");
         let listing = store::Store::open(&directory).and_then(|store| store.list()).expect("a listing");
         // All of it is promised; what is filled is less, for treex and base have holes.
         let promised = 2 * 1048576 + 196_608 + 65_536;
@@ -262,7 +263,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
             (Memory { cgroup: cgroup(needed - 1), ..plenty.clone() }, "/x/memory.max is 1099511627776, of which"),
         ];
         for (memory, expected) in cases {
-            let plan = plan::restore(&listing, &inventory::Inventory { memory, ..empty.clone() }, &request);
+            let plan = plan::restore(&listing, &segments::Inventory { memory, ..empty.clone() }, &request);
             match plan.refusals.as_slice() {
                 [] => assert_eq!(expected, ""),
                 [problem] => {

@@ -5,12 +5,12 @@ use asmt_engine::error::{Code, Problem};
 use asmt_engine::facts::server::{
     ComparedTrace, Configuration, Device, DeviceState, Evidence, Host, Medium, ServiceHistory, ServiceStart, TraceChange,
 };
+use asmt_engine::format::mark::{Identity, Use, Used};
 use asmt_engine::format::{Encoding, Manifest, Noted, Surroundings, Trace, TraceState};
 use asmt_engine::layout::server_config::{self, ServerConfig};
 use asmt_engine::plan::staleness::{Overrides, SLACK_MS, Verdict, judge_backup, judge_restore};
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
 use asmt_engine::store::{FileRecord, Listing, ManifestRecord, Owner};
-use asmt_engine::used::{Identity, Use, Used};
 use asmt_shm::{Header, Key, NamespaceName, StripeHeader};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

@@ -6,14 +6,15 @@
 
 use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
+use asmt_engine::format::mark::{Identity, Used};
 use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, ManifestSegment, Surroundings};
 use asmt_engine::progress::Control;
-use asmt_engine::run::RunId;
 use asmt_engine::store::{
     Buffer, InFile, Interrupted, Journal, JournalNamespace, LOCK_NAME, Leftovers, Lock, MARKS_LOCK_NAME, Store, Volatile,
-    names_of, published_name,
+    published_name,
 };
-use asmt_engine::used::{Identity, Used};
+use asmt_engine::sys::dir::names_of;
+use asmt_engine::sys::process::RunId;
 use asmt_shm::{Header, Key, NamespaceName};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};

@@ -9,8 +9,8 @@
 //! repeats them for TypeScript.
 
 use asmt_engine::error::{Code, Error, Problem};
+use asmt_engine::operations::report::Report;
 use asmt_engine::progress::Control;
-use asmt_engine::report::Report;
 use asmt_engine::{Failure, Request, perform};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Status};

@@ -2,7 +2,7 @@
 //!
 //! Promise: a state has one label, by which it can be tried again alone. Must never: call a loop right that tried nothing.
 
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 

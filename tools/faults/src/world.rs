@@ -9,8 +9,8 @@ use crate::calls::Call;
 use crate::sys::{self, Limit};
 use crate::tracer::{self, Action, Ended};
 use asmt_engine::error::Kind;
+use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
-use asmt_engine::report::Verb;
 use asmt_engine::{Failure, Request, perform};
 use asmt_shm::{Header, SHUTDOWN_CLEAN};
 use serde::Deserialize;
@@ -157,7 +157,7 @@ pub fn names(directory: &Path) -> BTreeSet<String> {
 
 /// Names in the directory of a backup, but for the marks of its use: a restore leaves one.
 pub fn backup_names(directory: &Path) -> BTreeSet<String> {
-    names(directory).into_iter().filter(|name| !asmt_engine::used::is_used_name(name)).collect()
+    names(directory).into_iter().filter(|name| !asmt_engine::format::mark::is_used_name(name)).collect()
 }
 
 /// A new IPC namespace, which this process is in afterwards.
@@ -313,7 +313,7 @@ impl World {
             self.enter_server();
             perform_here(Verb::Backup, &self.directory(), self.scenario.compress).expect("a backup");
         } else if !self.scenario.compress {
-            let is_mark = |name: &String| asmt_engine::used::is_used_name(name);
+            let is_mark = |name: &String| asmt_engine::format::mark::is_used_name(name);
             for mark in names(&self.directory()).into_iter().filter(is_mark) {
                 fs::remove_file(self.directory().join(mark)).expect("a mark");
             }
@@ -480,7 +480,7 @@ impl World {
         let expected = self.server_sums();
         if outcome.is_done {
             wrong.same("what it said it has restored", &made, &expected);
-            let is_marked = names(&self.directory()).iter().any(|name| asmt_engine::used::is_used_name(name));
+            let is_marked = names(&self.directory()).iter().any(|name| asmt_engine::format::mark::is_used_name(name));
             wrong.unless(is_marked, || "it said that it is done, and the backup is not marked as used".to_owned());
         } else if !outcome.is_killed() && !made.is_empty() && !allowance.follows_kill {
             wrong.unless(allowance.removal_failed, || format!("it failed, and left {made:?}"));
@@ -568,7 +568,7 @@ fn remove_all_but(others: &BTreeSet<String>) {
 
 /// Namespaces with an index that a start would trust, others' left out.
 fn trusted_names() -> Vec<String> {
-    let inventory = asmt_engine::inventory::take().expect("an inventory");
+    let inventory = asmt_engine::look::segments::take().expect("an inventory");
     let trusted = inventory.segments.values().filter_map(|segment| match &segment.header {
         Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN && segment.address.nsid != 3 => Some(format!("{}", segment.key())),
         _ => None,

@@ -6,9 +6,9 @@
 use crate::asmt;
 use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
 use asmt_engine::error::Code;
+use asmt_engine::format::mark::{Used, used_name};
+use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
-use asmt_engine::report::Verb;
-use asmt_engine::used::{Used, used_name};
 use asmt_engine::{Request, perform};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeMap;
@@ -223,7 +223,7 @@ fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Opt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use asmt_engine::used::Identity;
+    use asmt_engine::format::mark::Identity;
 
     fn truth(is_standing: bool) -> Truth {
         let mark = None;

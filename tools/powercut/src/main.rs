@@ -13,7 +13,7 @@ mod model;
 mod scenario;
 mod states;
 
-use asmt_engine::durable::switch;
+use asmt_engine::sys::fsync::switch;
 use asmt_sim::args::Args;
 use judge::Facts;
 use machine::{FileSystem, Machine, Place};

@@ -4,9 +4,9 @@
 
 use crate::machine::Machine;
 use crate::states::Shape;
+use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
-use asmt_engine::report::Verb;
-use asmt_engine::run::RunId;
+use asmt_engine::sys::process::RunId;
 use asmt_engine::{Request, perform};
 use asmt_shm::{Key, SegmentType};
 use std::collections::BTreeMap;

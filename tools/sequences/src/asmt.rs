@@ -3,7 +3,7 @@
 //! Must never: let anything of the real machine's set-up through: a variable, a configuration, another's lock.
 
 use crate::machine::{Host, Machine};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use asmt_faults::tracer::{self, Action};
 use serde::Deserialize;
 use serde_json::json;

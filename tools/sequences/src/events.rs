@@ -5,7 +5,7 @@ use crate::log::{Rotation, shown};
 use crate::memory;
 use crate::server::{Logging, Memory, Started, Way};
 use crate::world::World;
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 
 /// An event. Numbers are those of servers, directories and namespaces.
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use crate::memory::{self, Sums};
 use crate::oracle::{Judgement, Restore, id_of, known_disks, knows_log};
 use crate::server::{Memory, Namespace};
 use crate::world::{Attempt, Backup, World};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;
 
 /// Problems that are about memory now: a verification does not look at it.

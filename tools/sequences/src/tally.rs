@@ -2,7 +2,7 @@
 //!
 //! Must never: call a run right in which nothing was tried.
 
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;
 
 /// Counts over all sequences.

@@ -2,7 +2,7 @@
 //!
 //! Needs root, or to be root of a user namespace: each test has an IPC namespace of its own.
 
-use asmt_engine::inventory::{self, Inventory};
+use asmt_engine::look::segments::{self, Inventory};
 use asmt_shm::{Key, StripeHeader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -72,7 +72,7 @@ fn sim(line: &str) -> String {
 }
 
 fn memory() -> Inventory {
-    inventory::take().expect("a look")
+    segments::take().expect("a look")
 }
 
 /// Id of each segment that is there.
@@ -82,7 +82,7 @@ fn ids() -> Vec<(Key, i32)> {
 
 fn state() -> &'static str {
     let memory = memory();
-    inventory::state(&memory, &memory.groups()[0])
+    segments::state(&memory, &memory.groups()[0])
 }
 
 /// Random and flags of each stripe.

@@ -5,7 +5,8 @@
 
 use crate::error::without_number;
 use crate::facts::server::{Device, DeviceState, Medium};
-use crate::store::{Buffer, names_of};
+use crate::store::Buffer;
+use crate::sys::dir::names_of;
 use asmt_shm::HEADER_BYTES;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, FileType, Mode, OFlags};
@@ -132,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_header_is_read_where_there_is_one_and_nothing_else_is_taken_for_it() {
-        let scratch = crate::testing::Scratch::new("devices");
+        let scratch = crate::scratch::Scratch::new("devices");
         let path = scratch.path().join("device");
         let shown = path.display().to_string();
         // As a server left it at a clean stop, in a set of two.

@@ -4,8 +4,8 @@
 //! asmt, and no mount of it. Must never: take what cannot be looked into for proof that nobody keeps it.
 
 use crate::error::{Error, Result};
-use crate::kernel::{self, Process};
-use crate::store;
+use crate::sys::dir;
+use crate::sys::procfs::{self, Process};
 use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -24,13 +24,13 @@ const MERE_INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", 
 ///
 /// Errors: failed calls.
 pub fn outlives_caller() -> Result<bool> {
-    let (own, pid_namespace) = (kernel::namespace("ipc")?, kernel::namespace("pid")?);
-    if own == FIRST_NAMESPACE || is_mounted(&kernel::text("/proc/self/mountinfo")?, own) {
+    let (own, pid_namespace) = (procfs::namespace("ipc")?, procfs::namespace("pid")?);
+    if own == FIRST_NAMESPACE || is_mounted(&procfs::text("/proc/self/mountinfo")?, own) {
         return Ok(true);
     }
     // The machine's init, which may be hidden even from root, is in the first namespace.
     let is_init = |pid: &u32| *pid == 1 && pid_namespace == FIRST_PID_NAMESPACE;
-    for pid in store::names_of(Path::new("/proc"))?.iter().filter_map(|name| name.parse::<u32>().ok()) {
+    for pid in dir::names_of(Path::new("/proc"))?.iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid != std::process::id() && !is_init(&pid) && may_keep(pid, own)? {
             return Ok(true);
         }
@@ -43,7 +43,7 @@ fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
     let path = format!("/proc/{pid}/ns/ipc");
     match fs::metadata(&path) {
         Ok(metadata) if metadata.ino() != namespace => Ok(false),
-        Ok(_) => match kernel::process(pid)? {
+        Ok(_) => match procfs::process(pid)? {
             Process::Gone => Ok(false),
             Process::Hidden => Ok(true),
             Process::Seen(stat) => Ok(!MERE_INITS.contains(&stat.command.as_str())),
@@ -51,7 +51,7 @@ fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
         // It ended meanwhile, or is a thread of the kernel, which has none.
         Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
         // Another user's: it may be in it.
-        Err(error) if kernel::is_unseen(&error) => Ok(true),
+        Err(error) if procfs::is_unseen(&error) => Ok(true),
         Err(error) => Err(Error::io("stat", path, error)),
     }
 }

@@ -6,11 +6,12 @@
 use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
 use crate::format::{Manifest, Noted};
-use crate::kernel::{self, Process};
 use crate::layout::server_config::{self, Refused, ServerConfig};
 use crate::look::{devices, service, traces};
-use crate::run;
-use crate::store::{Store, names_of};
+use crate::store::Store;
+use crate::sys::dir::names_of;
+use crate::sys::process;
+use crate::sys::procfs::{self, Process};
 use asmt_shm::sysv;
 use rustix::fs::FileType;
 use std::collections::BTreeMap;
@@ -49,9 +50,9 @@ pub fn host() -> Result<Host> {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let monotonic_ms = monotonic.tv_sec.cast_unsigned() * 1000 + monotonic.tv_nsec.cast_unsigned() / 1_000_000;
     Ok(Host {
-        name: kernel::text(HOST_NAME)?.trim().to_owned(),
+        name: procfs::text(HOST_NAME)?.trim().to_owned(),
         machine_id: service::machine_id()?,
-        boot_id: run::boot_id()?,
+        boot_id: process::boot_id()?,
         ipc_namespace: ipc_namespace()?,
         now_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
         monotonic_ms,
@@ -66,9 +67,9 @@ pub fn ipc_namespace() -> Result<String> {
     if let Some(handle) = sysv::namespace_handle(OWN).map_err(|error| Error::io("name_to_handle_at", OWN, error))? {
         return Ok(format!("id:{}", handle.iter().map(|byte| format!("{byte:02x}")).collect::<String>()));
     }
-    let inode = kernel::namespace("ipc")?;
-    let first = match kernel::process(1)? {
-        Process::Seen(stat) => kernel::host_ticks(&stat)?.to_string(),
+    let inode = procfs::namespace("ipc")?;
+    let first = match procfs::process(1)? {
+        Process::Seen(stat) => procfs::host_ticks(&stat)?.to_string(),
         Process::Gone | Process::Hidden => "unseen".to_owned(),
     };
     Ok(format!("inode:{inode}-first:{first}"))
@@ -175,7 +176,7 @@ fn where_to_look(places: &Places) -> Result<Told> {
     if places.instance != 0 {
         return Ok(Told::Nothing);
     }
-    let unit = kernel::text_if_there(UNIT_ENVIRONMENT)?.unwrap_or_default();
+    let unit = procfs::text_if_there(UNIT_ENVIRONMENT)?.unwrap_or_default();
     if let Some(path) = server_config::environment_file(&unit).get(SERVER_VARIABLE).filter(|path| !path.is_empty()) {
         return Ok(Told::Must { by: format!("{SERVER_VARIABLE} in {UNIT_ENVIRONMENT}"), path: path.into() });
     }

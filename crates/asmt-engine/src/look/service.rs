@@ -4,7 +4,7 @@
 //! where it is not there (a container, a machine without systemd). Must never: start or stop anything.
 
 use crate::facts::server::{SERVER_UNIT, ServiceHistory, ServiceStart, hex_of};
-use crate::kernel;
+use crate::sys::procfs;
 use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
@@ -161,7 +161,7 @@ fn answer(program: &str, words: &[&str]) -> Result<String, String> {
 ///
 /// Errors: failed calls.
 pub fn machine_id() -> crate::error::Result<Option<String>> {
-    let text = kernel::text_if_there("/etc/machine-id")?.map(|text| text.trim().to_owned());
+    let text = procfs::text_if_there("/etc/machine-id")?.map(|text| text.trim().to_owned());
     Ok(text.filter(|id| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())))
 }
 
@@ -205,7 +205,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn login_records_that_another_program_wrote_are_read() {
-        let scratch = crate::testing::Scratch::new("wtmp");
+        let scratch = crate::scratch::Scratch::new("wtmp");
         let path = scratch.path().join("wtmp");
         assert_eq!(login_boots(&path), Ok(Vec::new()));
         let line = |kind: u8, time: &str| {

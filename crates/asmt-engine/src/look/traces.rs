@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::facts::server::{ComparedTrace, TraceChange};
 use crate::format::{Trace, TraceState};
 use crate::layout::server_config::ServerConfig;
-use crate::store::names_of;
+use crate::sys::dir::names_of;
 use rustix::fs::{self, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -374,7 +374,7 @@ mod tests {
 
     /// What becomes of a log that was noted with `text` in it, after `what` was done.
     fn after(text: &str, what: impl Fn(&Path)) -> TraceChange {
-        let scratch = crate::testing::Scratch::new("traces");
+        let scratch = crate::scratch::Scratch::new("traces");
         let path = scratch.path().join("aerospike.log");
         if !text.is_empty() {
             write(&path, text).expect("written");
@@ -433,7 +433,7 @@ mod tests {
     #[test]
     fn a_log_behind_a_link_is_rotated_where_it_is() {
         for text in ["", "a\n"] {
-            let scratch = crate::testing::Scratch::new("traces-link");
+            let scratch = crate::scratch::Scratch::new("traces-link");
             let (link, there) = (scratch.path().join("aerospike.log"), scratch.path().join("there"));
             std::fs::create_dir(&there).expect("a directory");
             std::os::unix::fs::symlink(there.join("real.log"), &link).expect("a link");
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_not_taken_for_the_same() {
-        let scratch = crate::testing::Scratch::new("traces-fifo");
+        let scratch = crate::scratch::Scratch::new("traces-fifo");
         let path = scratch.path().join("aerospike.log");
         write(&path, "a\n").expect("written");
         let shown = path.display().to_string();
@@ -483,7 +483,7 @@ mod tests {
             };
             assert_eq!(after("", ran), TraceChange::Changed, "create {create}");
             // Nothing was there at the backup but an older log beside it.
-            let scratch = crate::testing::Scratch::new("rotated");
+            let scratch = crate::scratch::Scratch::new("rotated");
             let path = scratch.path().join("aerospike.log");
             append(&path, "old\n");
             rotate(&path);
@@ -540,7 +540,7 @@ mod tests {
         for path in ["/dev/stdout", "/dev/null", "/proc/self/fd/2"] {
             assert!(matches!(log(path).expect("a look"), Log::NoWitness), "{path}");
         }
-        let scratch = crate::testing::Scratch::new("fifo");
+        let scratch = crate::scratch::Scratch::new("fifo");
         let fifo = scratch.path().join("log");
         fs::mkfifoat(fs::CWD, &fifo, Mode::RUSR).expect("a FIFO");
         assert!(matches!(log(&fifo.display().to_string()).expect("a look"), Log::NoWitness));
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn the_metadata_directory_is_compared_as_a_whole() {
-        let scratch = crate::testing::Scratch::new("smd");
+        let scratch = crate::scratch::Scratch::new("smd");
         let path = scratch.path().join("smd");
         let noted = |state| Trace { path: path.display().to_string(), state };
         assert_eq!(metadata(&path).expect("a look"), None);

@@ -7,8 +7,8 @@
 use crate::error::{Code, Problem};
 use crate::facts::directory::{PathStep, StepKind};
 use crate::hints::shell_word;
-use crate::run::Caller;
 use crate::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
+use crate::sys::process::Caller;
 
 /// What a directory is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

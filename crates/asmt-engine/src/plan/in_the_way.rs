@@ -6,12 +6,12 @@
 
 use super::{Plan, title, title_of};
 use crate::error::Code;
+use crate::format::mark::{Identity, Used, used_name};
 use crate::format::{parse_file_name, rfc3339};
 use crate::hints::shell_word;
-use crate::inventory::group;
+use crate::look::segments::group;
 use crate::plan::staleness::identity_of_files;
 use crate::store::{FileRecord, Listing};
-use crate::used::{Identity, Used, used_name};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 

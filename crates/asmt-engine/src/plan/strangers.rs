@@ -6,9 +6,9 @@
 
 use super::{AtWork, NamespaceBackup, NamespaceRestore, Plan, Request, at_work, plan_group_backup, segments_of, title_of};
 use crate::error::{Code, Problem, Remark};
-use crate::inventory::{Group, Inventory, Makers, Segment};
-use crate::run::Caller;
+use crate::look::segments::{Group, Inventory, Makers, Segment};
 use crate::store::Listing;
+use crate::sys::process::Caller;
 use std::collections::BTreeMap;
 
 /// How much is believed of who has made a group: root and nobody else, most; one user, the more the

@@ -7,7 +7,7 @@ use super::{Machine, on_own_machine, request};
 use asmt_engine::Request;
 use asmt_engine::error::{Code, Kind};
 use asmt_engine::format::{AsmtHeader, Manifest, file_name, manifest_name, parse_file_name};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use asmt_shm::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, sysv};
 use proptest::prelude::*;
 use std::cell::Cell;

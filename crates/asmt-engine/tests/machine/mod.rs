@@ -4,7 +4,7 @@
 //! started in.
 
 use asmt_engine::Request;
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -4,9 +4,9 @@
 //! Must never: touch a segment, a file or the clock.
 
 use super::*;
+use asmt_engine::format::mark::{Identity, Use, Used};
 use asmt_engine::format::parse_file_name;
-use asmt_engine::inventory::Attacher;
-use asmt_engine::used::{Identity, Use, Used};
+use asmt_engine::look::segments::Attacher;
 use asmt_shm::MAX_SEGMENT_BYTES;
 
 fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {

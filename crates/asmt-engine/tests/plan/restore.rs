@@ -5,8 +5,8 @@
 
 use super::*;
 use asmt_engine::format::ManifestError;
-use asmt_engine::inventory::Attacher;
-use asmt_engine::memory::{CgroupLimit, Memory};
+use asmt_engine::look::memory::{CgroupLimit, Memory};
+use asmt_engine::look::segments::Attacher;
 use asmt_engine::plan::{Contents, NamespaceRestore, Source, UndecidedRoom};
 use asmt_shm::MAX_SEGMENT_BYTES;
 use asmt_shm::sysv::Limits;

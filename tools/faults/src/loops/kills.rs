@@ -11,7 +11,7 @@ use crate::calls::Call;
 use crate::tally::{Count, Tally};
 use crate::tracer::Action;
 use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
 const SCENARIOS: &[Scenario] = &[

@@ -8,7 +8,7 @@
 use super::{act_at, clean_calls, disk};
 use crate::tally::{Count, Tally};
 use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, Told, World, names, perform_here, sums};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_shm::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
 use std::collections::BTreeSet;

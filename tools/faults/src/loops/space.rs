@@ -11,7 +11,7 @@ use crate::sys::{self, Limit};
 use crate::tally::{Count, Tally};
 use crate::tracer::Action;
 use crate::world::{Allowance, Outcome, Program, SMALL, Scenario, World, names};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

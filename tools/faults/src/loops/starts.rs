@@ -11,7 +11,7 @@ use crate::calls::Call;
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Stepped, memory_at};
 use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World, names, perform_here, sums};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_shm::{Address, Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
 use std::cell::RefCell;
@@ -493,7 +493,7 @@ impl Server {
         if !outcome.is_killed() && !left.is_empty() {
             wrong.push(format!("beside what the server uses there are {left:?}"));
         }
-        let is_marked = names(&world.directory()).iter().any(|name| asmt_engine::used::is_used_name(name));
+        let is_marked = names(&world.directory()).iter().any(|name| asmt_engine::format::mark::is_used_name(name));
         if !self.live.is_empty() && !is_server_cold && !is_marked {
             wrong.push("the server uses what was restored, and the backup is not marked as used".to_owned());
         }

@@ -9,7 +9,7 @@ use crate::calls::Call;
 use crate::tally::Tally;
 use crate::tracer::Action;
 use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
-use asmt_engine::report::Verb;
+use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
 const ERRNOS: &[(&str, i32)] = &[

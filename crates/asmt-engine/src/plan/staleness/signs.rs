@@ -3,8 +3,8 @@
 use super::{Claim, Judge, SLACK_MS, manifests_of};
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
+use crate::format::mark::{Use, is_used_name_of, used_name};
 use crate::format::{Manifest, Trace, rfc3339};
-use crate::used::{Use, is_used_name_of, used_name};
 
 impl Judge<'_> {
     /// Another host's backup: by machine id and host name, for clones of one image have one machine id.

@@ -1,6 +1,6 @@
 //! Copying segments into staged files: reserve, copy, look again, compare.
 //!
-//! Promise: nothing has a name that a reader takes for a backup before [`crate::commit`] gives it one; what is not
+//! Promise: nothing has a name that a reader takes for a backup before [`crate::work::commit`] gives it one; what is not
 //! committed is removed when it is dropped. Space is reserved for everything before a byte is copied. A segment is
 //! attached and a file open only while in work, and memory does not grow with the data (but for 16 bytes a chunk, for
 //! the manifest). Must never: write to a segment, or read a hole of one.
@@ -11,14 +11,14 @@ use crate::format::{
     AsmtHeader, BEFORE_STREAM_BYTES, Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Noted, SECTOR_BYTES, Spans,
     Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, max_file_bytes, zero_bytes,
 };
-use crate::inventory::Segment;
 use crate::layout::server_config::Setting;
+use crate::look::segments::Segment;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
-use crate::pool::{InWork, Places, Pool, Turn, Units};
 use crate::progress::{Control, Phase};
-use crate::reading;
-use crate::run::RunId;
 use crate::store::{Buffer, StagedFile, Store};
+use crate::sys::process::RunId;
+use crate::work::pool::{InWork, Places, Pool, Turn, Units};
+use crate::work::read;
 use asmt_codec::crc::{self, RangeSum};
 use asmt_codec::encode::{self, ChunkEncoder, ChunkKind};
 use asmt_codec::{DEFLATE_END, GZIP_HEADER};
@@ -123,7 +123,7 @@ impl Drop for Temporaries<'_> {
     }
 }
 
-/// A backup that is complete and durable, and that nobody can see yet. Only [`crate::commit::publish`] makes it one;
+/// A backup that is complete and durable, and that nobody can see yet. Only [`crate::work::commit::publish`] makes it one;
 /// dropped, it is gone.
 pub struct Staged<'s> {
     /// The run.
@@ -258,7 +258,7 @@ fn stage_in(
     if options.check {
         let sources: Vec<Source> =
             manifests.iter().flat_map(|manifest| &manifest.segments).map(|segment| staged_source(segment, &jobs)).collect();
-        reading::compare_with_disk(store, &sources, options.threads, control)?;
+        read::compare_with_disk(store, &sources, options.threads, control)?;
     }
     for copy in &copies {
         look_again(copy)?;
@@ -266,7 +266,7 @@ fn stage_in(
     let by_residency: Vec<&Segment> =
         jobs.iter().filter(|job| job.is_by_residency.load(Ordering::Relaxed)).map(|job| &job.copy.segment).collect();
     if !by_residency.is_empty() {
-        check_resident(&by_residency, &crate::inventory::swapped()?)?;
+        check_resident(&by_residency, &crate::look::segments::swapped()?)?;
     }
     let by_key: HashMap<Key, &Job<'_>> = jobs.iter().map(|job| (job.copy.segment.key(), job)).collect();
     let staged = namespaces.iter().zip(manifests).map(|(namespace, manifest)| {
@@ -358,7 +358,7 @@ fn look_again(copy: &Copy) -> Result<()> {
         return Err(changed(copy, "its key, size, owner, mode or change time is another"));
     }
     check_untouched(copy)?;
-    if crate::inventory::header_again(&copy.segment)? != copy.segment.header {
+    if crate::look::segments::header_again(&copy.segment)? != copy.segment.header {
         return Err(changed(copy, "its header is another"));
     }
     Ok(())
@@ -842,7 +842,7 @@ fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::Creator;
+    use crate::look::segments::Creator;
 
     #[test]
     fn a_segment_that_was_swapped_out_under_a_look_at_its_pages_fails_the_backup() {

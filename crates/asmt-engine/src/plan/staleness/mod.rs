@@ -7,13 +7,13 @@
 
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
+use crate::format::mark::{Identity, Use, is_used_name_of};
 use crate::format::{Manifest, Noted, instance_of_manifest_name};
 use crate::hints::{self, shell_word};
-use crate::inventory::Segment;
 use crate::layout::server_config::{NamespaceConfig, Storage};
+use crate::look::segments::Segment;
 use crate::plan::{NamespaceRestore, settings, title, titles};
 use crate::store::{FileRecord, Listing};
-use crate::used::{Identity, Use, is_used_name_of};
 use asmt_shm::{Header, NamespaceName};
 use std::collections::BTreeSet;
 

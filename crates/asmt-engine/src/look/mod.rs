@@ -4,6 +4,8 @@
 
 pub mod devices;
 pub mod keeper;
+pub mod memory;
+pub mod segments;
 pub mod server;
 pub mod service;
 pub mod traces;

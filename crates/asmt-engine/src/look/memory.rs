@@ -4,7 +4,7 @@
 //! or not shown to this user, is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
 
 use crate::error::Result;
-use crate::kernel;
+use crate::sys::procfs;
 use std::path::{Component, Path, PathBuf};
 
 /// What is there, at one moment. Sizes in bytes.
@@ -38,11 +38,11 @@ const NO_LIMIT_BYTES: u64 = 1 << 62;
 ///
 /// Errors: failed calls.
 pub fn take() -> Result<Memory> {
-    let (info, mode) = (kernel::text("/proc/meminfo")?, kernel::text("/proc/sys/vm/overcommit_memory")?);
+    let (info, mode) = (procfs::text("/proc/meminfo")?, procfs::text("/proc/sys/vm/overcommit_memory")?);
     // None where the kernel was built without control groups.
-    let own = kernel::text_if_there("/proc/self/cgroup")?.unwrap_or_default();
+    let own = procfs::text_if_there("/proc/self/cgroup")?.unwrap_or_default();
     let mut limits = Vec::new();
-    for hierarchy in hierarchies(&own, &kernel::text("/proc/self/mountinfo")?) {
+    for hierarchy in hierarchies(&own, &procfs::text("/proc/self/mountinfo")?) {
         limits.extend(hierarchy.limits()?);
     }
     let cgroup = limits.into_iter().min_by_key(|limit| limit.available_bytes);
@@ -119,7 +119,7 @@ impl Hierarchy {
 
     /// `None` where there is no limit: the topmost cgroup has no file for one.
     fn limit(&self, level: &Path, name: &str) -> Result<Option<CgroupLimit>> {
-        let text = |name: &str| kernel::text_if_visible(level.join(name));
+        let text = |name: &str| procfs::text_if_visible(level.join(name));
         let number = |name: &str| text(name).map(|text| text.and_then(|text| text.trim().parse::<u64>().ok()));
         // "max" is no number, and no limit.
         let Some(limit_bytes) = number(name)?.filter(|limit| *limit < NO_LIMIT_BYTES) else { return Ok(None) };

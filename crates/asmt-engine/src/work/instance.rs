@@ -12,11 +12,12 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
-use crate::inventory::{Creator, Segment};
+use crate::look::segments::{Creator, Segment};
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
-use crate::run::{self, RunId};
-use crate::{hints, kernel, look};
+use crate::sys::process::{self, RunId};
+use crate::sys::procfs;
+use crate::{hints, look};
 use asmt_shm::sysv::{self, SegmentStat};
 use asmt_shm::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
 use rustix::fs::{FlockOperation, flock};
@@ -74,8 +75,8 @@ impl Runtime {
     /// Errors: `another-asmt`; failed calls if no directory can be had.
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
-        let ipc_namespace = kernel::namespace("ipc")?;
-        let path = directory.join(run::lock_name(ipc_namespace, instance));
+        let ipc_namespace = procfs::namespace("ipc")?;
+        let path = directory.join(process::lock_name(ipc_namespace, instance));
         // Not blocking: a FIFO in its place would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path);
@@ -201,7 +202,7 @@ fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
 
 /// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], with whose they are.
 fn journals_at(directory: &Path, prefix: &str) -> Result<Vec<(PathBuf, RunId)>> {
-    let names = crate::store::names_of(directory)?;
+    let names = crate::sys::dir::names_of(directory)?;
     let of_run = |name: &String| Some((directory.join(name), name.strip_prefix(prefix).and_then(RunId::parse)?));
     Ok(names.iter().filter_map(of_run).collect())
 }
@@ -218,7 +219,7 @@ fn keep(path: &Path) -> Result<()> {
 ///
 /// Errors: failed calls.
 pub fn restored_ids(instance: u8) -> Result<Option<HashSet<i32>>> {
-    let (directory, ipc_namespace, own) = (runtime_directory()?, kernel::namespace("ipc")?, RunId::own()?);
+    let (directory, ipc_namespace, own) = (runtime_directory()?, procfs::namespace("ipc")?, RunId::own()?);
     let journals = |what| journals_at(&directory, &prefix_of(what, ipc_namespace, instance));
     let mut ids = None;
     for (path, run) in journals(AT_WORK)?.into_iter().chain(journals(DONE)?) {
@@ -289,7 +290,7 @@ struct DeadRestore {
 /// somebody else has them now.
 fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     let Journal { head, has_committed, .. } = journal;
-    let inventory = crate::inventory::take()?;
+    let inventory = crate::look::segments::take()?;
     if inventory.is_rmid_forced {
         // What is there cannot be looked into, and nothing can be restored anyway.
         return Err(crate::plan::not_kept().into());
@@ -454,7 +455,7 @@ fn runtime_directory() -> Result<PathBuf> {
         let path = PathBuf::from(named);
         return usable(&path).map(|()| path);
     }
-    let user_namespace = kernel::namespace("user")?;
+    let user_namespace = procfs::namespace("user")?;
     let user = rustix::process::geteuid().as_raw();
     let of_login = std::env::var_os("XDG_RUNTIME_DIR").map(|path| PathBuf::from(path).join("asmt"));
     let candidates =

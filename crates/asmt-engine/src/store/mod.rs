@@ -11,23 +11,24 @@
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::PathStep;
+use crate::format::mark::{Used, is_used_name};
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name, is_manifest_name,
     manifest_name, parse_file_name,
 };
+use crate::hints;
 use crate::progress::Control;
-use crate::run::RunId;
-use crate::used::{Used, is_used_name};
-use crate::{durable, hints, kernel, tmpfiles};
+use crate::sys::dir::names_at;
+use crate::sys::process::RunId;
+use crate::sys::{fsync, procfs, tmpfiles};
 use asmt_codec::GZIP_HEADER;
 use asmt_codec::decode::MemberDecoder;
 use asmt_shm::{Address, DataFinder, HEADER_BYTES, Header, Key};
-use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags, RawDir};
+use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -416,7 +417,7 @@ impl Store {
     /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
     fn sync_parent(&self) -> Result<()> {
         match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(parent) => durable::directory(parent, "the directory itself, in its parent")
+            Ok(parent) => fsync::directory(parent, "the directory itself, in its parent")
                 .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
             // Made by somebody who may do more than this caller.
             Err(Errno::ACCESS) => Ok(()),
@@ -467,7 +468,7 @@ impl Store {
     /// Its path without links, as the kernel knows it.
     fn real_path(&self) -> Result<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        std::fs::read_link(&link).map_err(|error| kernel::failed("readlink", Path::new(&link), error))
+        std::fs::read_link(&link).map_err(|error| procfs::failed("readlink", Path::new(&link), error))
     }
 
     /// Its path, for messages.
@@ -805,7 +806,7 @@ impl Store {
 
     /// Makes the directory's entries durable; `what` says which ones are meant.
     pub fn sync(&self, what: &str) -> Result<()> {
-        durable::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
+        fsync::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
     /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
@@ -816,7 +817,7 @@ impl Store {
             Err(Errno::ACCESS) => return Ok(()),
             other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
         };
-        durable::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
+        fsync::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
     }
 
     /// Whether files can be made in it, as far as permissions and the mount say.
@@ -932,30 +933,6 @@ pub fn modified_ms(stat: &fs::Stat) -> u64 {
     u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
 }
 
-/// Names in a directory, sorted. Names that are not UTF-8 are nobody's we know.
-///
-/// Not `std::fs::read_dir`: that panics when the directory cannot be closed.
-pub fn names_of(path: &Path) -> Result<Vec<String>> {
-    names_at(fs::CWD, path, path)
-}
-
-fn names_at(directory: impl AsFd, path: &Path, shown: &Path) -> Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory =
-        fs::openat(directory, path, flags, Mode::empty()).map_err(|error| Error::io("open", shown.display(), error))?;
-    let mut buffer = [MaybeUninit::uninit(); 16 << 10];
-    let mut entries = RawDir::new(directory, &mut buffer);
-    let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry.map_err(|error| Error::io("read directory", shown.display(), error))?;
-        if let Ok(name) = entry.file_name().to_str() {
-            names.push(name.to_owned());
-        }
-    }
-    names.sort_unstable();
-    Ok(names)
-}
-
 /// Why a backup cannot make its directory.
 fn nothing_above(path: &Path) -> Error {
     Error::new(
@@ -1026,7 +1003,7 @@ fn make_direct(file: &OwnedFd) -> bool {
             .all(|alignment| ALIGNMENT.is_multiple_of(*alignment as usize)),
         _ => true,
     };
-    suits && !durable::is_direct_io_off() && set_direct(file, true).is_ok()
+    suits && !fsync::is_direct_io_off() && set_direct(file, true).is_ok()
 }
 
 fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno> {
@@ -1135,7 +1112,7 @@ impl StagedFile {
         let length = bytes.len() as u64;
         let before = self.cached_bytes.fetch_add(length, Ordering::Relaxed);
         if before / MAX_CACHED_BYTES != (before + length) / MAX_CACHED_BYTES {
-            durable::contents(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
+            fsync::contents(&self.file).map_err(|error| Error::io("fdatasync", &self.shown, error))?;
             let _ = fs::fadvise(&self.file, 0, None, fs::Advice::DontNeed);
         }
         Ok(())
@@ -1172,7 +1149,7 @@ impl StagedFile {
 
     /// Makes all of it durable. On the descriptor that wrote, which is told of every error.
     pub fn sync(self) -> Result<()> {
-        durable::file(&self.file, &self.name).map_err(|error| Error::io("fsync", &self.shown, error))
+        fsync::file(&self.file, &self.name).map_err(|error| Error::io("fsync", &self.shown, error))
     }
 }
 

@@ -1,21 +1,22 @@
 //! Making segments and filling them from files.
 //!
 //! Promise: segments are made 0600, exclusively, and hold nothing that a start would trust until
-//! [`crate::commit::trust`]: base is made last, and its shutdown word (and the stripes' flags) are held back. Dropped
+//! [`crate::work::commit::trust`]: base is made last, and its shutdown word (and the stripes' flags) are held back. Dropped
 //! before that, every segment made is removed; [`Trusted`] ones have no way to be. Untouched memory stays untouched:
 //! pages of zeros are not stored. Must never: attach a segment that this run has not made, or remove one that it has not
 //! made or that somebody else has attached.
 
 use crate::error::{Code, Error, Result, without_number};
 use crate::format::{Spans, chunk_range, combined_crc32};
+use crate::hints;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
-use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
-use crate::reading::{self, Scratch, Tally, Way};
-use crate::runtime::RestoreJournal;
 use crate::store::{InFile, Store};
-use crate::transfer::{Options, data_ranges};
-use crate::{hints, pages};
+use crate::work::copy_out::{Options, data_ranges};
+use crate::work::instance::RestoreJournal;
+use crate::work::pages;
+use crate::work::pool::{InWork, Pool, Units};
+use crate::work::read::{self, Scratch, Tally, Way};
 use asmt_codec::crc::RangeSum;
 use asmt_shm::sysv::{self, Access, Attachment, LastHand};
 use asmt_shm::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
@@ -57,7 +58,7 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
-    /// Attaches the segment. As in [`crate::transfer`], the last hand it was in is checked before each attach and detach.
+    /// Attaches the segment. As in [`crate::work::copy_out`], the last hand it was in is checked before each attach and detach.
     fn attach(&self, access: Access) -> Result<Attachment> {
         self.check_untouched()?;
         Attachment::new(self.shmid, access, 0).map_err(|error| self.gone_or_failed("shmat", error))
@@ -243,7 +244,7 @@ struct Filling<'f> {
     keeps_holes: bool,
 }
 
-impl reading::Sink for Filling<'_> {
+impl read::Sink for Filling<'_> {
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64> {
         self.made.store(self.attachment, offset, bytes)
     }
@@ -497,7 +498,7 @@ fn fill_made(
 ) -> Result<()> {
     let made = &filled.made[range];
     let sources: Vec<Source> = made.iter().map(|made| made.source.clone()).collect();
-    let spans: Vec<Spans> = sources.iter().map(reading::spans_of).collect();
+    let spans: Vec<Spans> = sources.iter().map(read::spans_of).collect();
     let units = Units::new(spans.iter().map(Spans::count));
     let in_work: Vec<InWork<Open>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
     let tallies: Vec<Tally> = sources.iter().map(|_| Tally::default()).collect();
@@ -505,18 +506,18 @@ fn fill_made(
         let (index, unit) = units.locate(unit);
         let (source, span, target) = (&sources[index], spans[index].get(unit), &made[index]);
         let open = in_work[index].enter(|| {
-            let file = reading::open(store, source, false)?;
-            let keeps_holes = reading::keeps_holes(&file, source)?;
+            let file = read::open(store, source, false)?;
+            let keeps_holes = read::keeps_holes(&file, source)?;
             Ok(Open { file, attachment: target.attach(Access::ReadWrite)?, keeps_holes })
         })?;
         let mut sink = Filling { made: target, attachment: &open.attachment, keeps_holes: open.keeps_holes };
-        reading::read_span(&open.file, source, &span, scratch, control, &mut sink)
+        read::read_span(&open.file, source, &span, scratch, control, &mut sink)
             .and_then(|found| {
-                reading::put_sums(&target.sums, source, &span, &found.sums);
-                tallies[index].add(&open.file, source, reading::bytes_of(source, &span).start, found.data_bytes)
+                read::put_sums(&target.sums, source, &span, &found.sums);
+                tallies[index].add(&open.file, source, read::bytes_of(source, &span).start, found.data_bytes)
             })
             .map_err(|error| target.or_changed(error))?;
-        control.add_done(reading::done_bytes(source, &span));
+        control.add_done(read::done_bytes(source, &span));
         if let Some(open) = in_work[index].leave(open) {
             target.check_untouched()?;
             drop(open);

@@ -4,16 +4,16 @@
 //! executor gets. Must never: touch a file, a segment or the clock (no file system and no system calls in here).
 
 use crate::error::{Code, Error, Problem, Remark, Result};
+use crate::format::mark::{is_used_name, is_used_name_of};
 use crate::format::{
     Encoding, MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, chunk_bytes_for, file_name,
     manifest_name, parse_file_name,
 };
 use crate::hints;
-use crate::inventory::{Creator, Group, Inventory, Segment, group};
 use crate::layout::sets::{self, Member};
-use crate::run::Caller;
+use crate::look::segments::{Creator, Group, Inventory, Segment, group};
 use crate::store::{FileRecord, Interrupted, Listing, Volatile, Writable, published_name};
-use crate::used::{is_used_name, is_used_name_of};
+use crate::sys::process::Caller;
 use asmt_shm::{
     Address, FIRST_STAGE, Header, KNOWN_BASE_VERSIONS, Key, MAX_SEGMENT_BYTES, MAX_STAGES, NamespaceName, SHUTDOWN_CLEAN,
     SegmentType, StripeHeader,

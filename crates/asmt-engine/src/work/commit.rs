@@ -6,12 +6,12 @@
 //! after one has failed, or remove a segment after the first word that a start would trust.
 
 use crate::error::{Error, Result};
-use crate::fill::{Filled, Made, Withheld};
 use crate::format::parse_file_name;
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::store::{Journal, JournalNamespace, Store};
-use crate::transfer::{Staged, StagedName, StagedNamespace, Temporaries};
+use crate::work::copy_in::{Filled, Made, Withheld};
+use crate::work::copy_out::{Staged, StagedName, StagedNamespace, Temporaries};
 use asmt_shm::{Address, Key, SegmentType};
 use std::cmp::Reverse;
 

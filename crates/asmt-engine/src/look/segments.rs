@@ -6,9 +6,9 @@
 //! is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
-use crate::kernel::{self, Process};
-use crate::memory::{self, Memory};
-use crate::run;
+use crate::look::memory::{self, Memory};
+use crate::sys::process;
+use crate::sys::procfs::{self, Process};
 use asmt_shm::sysv::{self, Access, Attachment, Limits, SegmentStat};
 use asmt_shm::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -206,7 +206,7 @@ pub fn take() -> Result<Inventory> {
     let mut inventory = Inventory {
         limits: Some(sysv::limits().map_err(|error| Error::io("shmctl", "(listing segments and their limits)", error))?),
         memory: memory::take()?,
-        is_rmid_forced: kernel::text_if_there("/proc/sys/kernel/shm_rmid_forced")?.is_some_and(|text| text.trim() != "0"),
+        is_rmid_forced: procfs::text_if_there("/proc/sys/kernel/shm_rmid_forced")?.is_some_and(|text| text.trim() != "0"),
         ..Inventory::default()
     };
     let mut creators: HashMap<i32, Creator> = HashMap::new();
@@ -247,7 +247,7 @@ fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
     for segment in inventory.segments.values() {
         for pid in pids_with(inventory, segment) {
             let instance = segment.address.instance;
-            if seen.insert((instance, pid)) && run::is_at_work(pid, instance)? {
+            if seen.insert((instance, pid)) && process::is_at_work(pid, instance)? {
                 found.insert((instance, pid));
             }
         }
@@ -269,7 +269,7 @@ fn creator(pid: i32) -> Result<Creator> {
     if pid == std::process::id() {
         return Ok(Creator::Gone);
     }
-    let command = match kernel::process(pid)? {
+    let command = match procfs::process(pid)? {
         Process::Gone => return Ok(Creator::Gone),
         Process::Hidden => return Ok(Creator::Unseen),
         Process::Seen(stat) => stat.command,
@@ -281,7 +281,7 @@ fn creator(pid: i32) -> Result<Creator> {
         Ok(namespace) if namespace != own => Ok(Creator::Gone),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Creator::Gone),
         // It is not shown of another user's process.
-        Err(error) if !kernel::is_unseen(&error) => Err(Error::io("readlink", theirs, error)),
+        Err(error) if !procfs::is_unseen(&error) => Err(Error::io("readlink", theirs, error)),
         _ => Ok(Creator::Alive { pid, command }),
     }
 }
@@ -349,7 +349,7 @@ pub fn swapped() -> Result<HashSet<i32>> {
 
 /// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where the kernel does not say.
 fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
-    let text = kernel::text("/proc/sysvipc/shm")?;
+    let text = procfs::text("/proc/sysvipc/shm")?;
     let mut lines = text.lines();
     let names: Vec<&str> = lines.next().unwrap_or_default().split_whitespace().collect();
     let column = |name: &str| names.iter().position(|found| *found == name);
@@ -367,7 +367,7 @@ fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
 fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
-    let Ok(processes) = crate::store::names_of(Path::new("/proc")) else { return found };
+    let Ok(processes) = crate::sys::dir::names_of(Path::new("/proc")) else { return found };
     for pid in processes.iter().filter_map(|name| name.parse::<u32>().ok()) {
         if pid == std::process::id() || fs::read_link(format!("/proc/{pid}/ns/ipc")).ok() != own_namespace {
             continue;

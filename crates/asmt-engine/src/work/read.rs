@@ -9,12 +9,13 @@ use crate::format::{
     ASMT_HEADER_BYTES, Chunk, Encoding, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count, chunk_range,
     combined_crc32,
 };
+use crate::hints;
 use crate::plan::{Contents, Source};
-use crate::pool::{InWork, Pool, Units};
 use crate::progress::{Control, Phase};
 use crate::store::{Buffer, InFile, Store, published_name};
-use crate::transfer::{gzip_front, gzip_tail};
-use crate::{hints, pages};
+use crate::work::copy_out::{gzip_front, gzip_tail};
+use crate::work::pages;
+use crate::work::pool::{InWork, Pool, Units};
 use asmt_codec::crc::{self, RangeSum};
 use asmt_codec::decode::{ChunkDecoder, MemberDecoder};
 use asmt_codec::{DEFLATE_END, GZIP_HEADER};

@@ -5,7 +5,7 @@
 //! again. Must never: call a run dead whose process cannot be seen from here, unless a lock shows that it has ended.
 
 use crate::error::{Error, Result};
-use crate::kernel::{self, Process};
+use crate::sys::procfs::{self, Process};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::{fmt, fs};
@@ -29,8 +29,8 @@ impl RunId {
     /// Errors: failed calls.
     pub fn own() -> Result<Self> {
         let boot = boot_id()?.chars().filter(char::is_ascii_hexdigit).collect();
-        let pid_namespace = kernel::namespace("pid")?;
-        Ok(Self { boot, pid_namespace, pid: std::process::id(), start_ticks: kernel::own_start()? })
+        let pid_namespace = procfs::namespace("pid")?;
+        Ok(Self { boot, pid_namespace, pid: std::process::id(), start_ticks: procfs::own_start()? })
     }
 
     /// Reads what [`fmt::Display`] writes.
@@ -59,9 +59,9 @@ impl RunId {
         if self.pid_namespace != own.pid_namespace {
             return Ok(!is_locked);
         }
-        match kernel::process(self.pid)? {
+        match procfs::process(self.pid)? {
             Process::Gone => Ok(false),
-            Process::Seen(stat) => Ok(kernel::host_ticks(&stat)?.abs_diff(self.start_ticks) <= TOLERANCE_TICKS),
+            Process::Seen(stat) => Ok(procfs::host_ticks(&stat)?.abs_diff(self.start_ticks) <= TOLERANCE_TICKS),
             Process::Hidden => Ok(!is_locked),
         }
     }
@@ -73,7 +73,7 @@ impl fmt::Display for RunId {
     }
 }
 
-/// How far apart the start of one process may be for two readers: see [`kernel::host_ticks`].
+/// How far apart the start of one process may be for two readers: see [`procfs::host_ticks`].
 const TOLERANCE_TICKS: u64 = 1;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -81,7 +81,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 ///
 /// Errors: failed calls. Without it an earlier restore would pass for one of another boot, and a live run for a dead one.
 pub fn boot_id() -> Result<String> {
-    let id = kernel::text(BOOT_ID)?.trim().to_owned();
+    let id = procfs::text(BOOT_ID)?.trim().to_owned();
     let is_id = id.chars().filter(char::is_ascii_hexdigit).count() == 32;
     if is_id { Ok(id) } else { Err(unreadable(BOOT_ID)) }
 }
@@ -100,12 +100,12 @@ pub fn lock_name(ipc_namespace: u64, instance: u8) -> String {
 ///
 /// Errors: failed calls.
 pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
-    let name = lock_name(kernel::namespace("ipc")?, instance);
+    let name = lock_name(procfs::namespace("ipc")?, instance);
     let directory = format!("/proc/{pid}/fd");
-    let files = match crate::store::names_of(Path::new(&directory)) {
+    let files = match crate::sys::dir::names_of(Path::new(&directory)) {
         Ok(files) => files,
         // A process that has ended, or that may not be looked into, holds nothing that can be seen.
-        Err(error) if error.io_error().is_some_and(kernel::is_unseen) => return Ok(false),
+        Err(error) if error.io_error().is_some_and(procfs::is_unseen) => return Ok(false),
         Err(error) => return Err(error),
     };
     let mut open = files.iter().filter_map(|file| fs::read_link(format!("{directory}/{file}")).ok());
@@ -185,8 +185,8 @@ mod tests {
     fn a_process_id_used_again_or_of_another_boot_is_dead() {
         let parent = rustix::process::getppid().expect("a parent").as_raw_nonzero().get().cast_unsigned();
         let own = RunId::own().expect("an id");
-        let Process::Seen(stat) = kernel::process(parent).expect("an answer") else { panic!("not seen") };
-        let alive = RunId { pid: parent, start_ticks: kernel::host_ticks(&stat).expect("its start"), ..own.clone() };
+        let Process::Seen(stat) = procfs::process(parent).expect("an answer") else { panic!("not seen") };
+        let alive = RunId { pid: parent, start_ticks: procfs::host_ticks(&stat).expect("its start"), ..own.clone() };
         for is_locked in [false, true] {
             let may_live = |run: RunId| run.is_other_and_may_live(&own, is_locked).expect("an answer");
             // A reader in another time namespace may see it a tick earlier or later.

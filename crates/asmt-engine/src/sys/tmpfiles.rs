@@ -4,7 +4,7 @@
 //! these files can be read. Must never: expand specifiers (`%h`): a line with one is passed over.
 
 use crate::error::Result;
-use crate::{kernel, store};
+use crate::sys::{dir, procfs};
 use glob::{MatchOptions, Pattern};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,13 +21,13 @@ const A_FILE: &str = "ae001000.dat";
 pub fn emptied_by(directory: &Path) -> Result<Option<PathBuf>> {
     let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
     for place in DIRECTORIES.iter().map(Path::new).filter(|place| place.is_dir()) {
-        for name in store::names_of(place)?.into_iter().filter(|name| name.ends_with(".conf")) {
+        for name in dir::names_of(place)?.into_iter().filter(|name| name.ends_with(".conf")) {
             files.entry(name.clone()).or_insert_with(|| place.join(name));
         }
     }
     for path in files.into_values() {
         // A link to nowhere, or to /dev/null, hides a file.
-        let Some(text) = kernel::text_if_visible(&path)? else { continue };
+        let Some(text) = procfs::text_if_visible(&path)? else { continue };
         if empties(&text, directory) {
             return Ok(Some(path));
         }

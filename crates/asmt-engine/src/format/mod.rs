@@ -6,6 +6,8 @@
 //! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
 //! the manifest is ours.
 
+pub mod mark;
+
 use crate::layout::server_config::Setting;
 use asmt_codec::encode::{ChunkKind, max_encoded_bytes};
 use asmt_codec::{DEFLATE_END, GZIP_HEADER, crc};

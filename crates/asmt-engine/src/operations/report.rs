@@ -4,10 +4,10 @@
 
 use crate::error::{Problem, Remark};
 use crate::format::{Encoding, ManifestSegment};
-use crate::inventory::{self, Inventory, Segment};
+use crate::look::segments::{self, Inventory, Segment};
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
-use crate::transfer::StagedNamespace;
+use crate::work::copy_out::StagedNamespace;
 use asmt_shm::{Address, Header, Key};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -206,7 +206,7 @@ impl Report {
                 base_version: segments
                     .iter()
                     .find_map(|segment| if let Header::Base(base) = &segment.header { Some(base.version) } else { None }),
-                state: Some(inventory::state(inventory, &group)),
+                state: Some(segments::state(inventory, &group)),
                 ..namespace_of_segments(group.instance, name.clone(), group.nsid, &segments)
             });
             self.segments.extend(segments.into_iter().map(|segment| segment_in_memory(segment, name.clone())));
