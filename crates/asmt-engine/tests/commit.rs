@@ -5,12 +5,12 @@
 //! which order things have to be; the order stands here a second time.
 
 use asmt_engine::error::{Code, Error};
+use asmt_engine::format::journal::{Journal, JournalNamespace};
 use asmt_engine::format::{is_manifest_name, manifest_name};
 use asmt_engine::look::{self, segments};
 use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::{Control, Event};
-use asmt_engine::store::{Journal, JournalNamespace, Store};
-use asmt_engine::sys::process::{Caller, RunId};
+use asmt_engine::store::Store;
 use asmt_engine::work::commit;
 use asmt_engine::work::copy_in::{self, Filled, Made, Trusted, Withheld};
 use asmt_engine::work::copy_out::{self, Options, Origin, Staged};
@@ -58,7 +58,7 @@ fn plan_request(compress: bool) -> plan::Request {
         require_manifest: false,
         allow_volatile: true,
         allow_private_ipc: true,
-        caller: Caller::own(),
+        caller: asmt_engine::sys::process::own_caller(),
         page_bytes: sysv::page_bytes(),
     }
 }
@@ -78,7 +78,7 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
         earlier_uses: Vec::new(),
         settings: BTreeMap::new(),
     };
-    let run = RunId::own().expect("an id");
+    let run = asmt_engine::sys::process::own_run().expect("an id");
     copy_out::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
 }
 
@@ -127,7 +127,7 @@ impl Watch {
 
     /// What happened, in order: `+` a name came, `-` it went; without names of staged files, and this run's is `<run>`.
     fn seen(self) -> Vec<String> {
-        let own = RunId::own().expect("an id").to_string();
+        let own = asmt_engine::sys::process::own_run().expect("an id").to_string();
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = inotify::Reader::new(self.0, &mut buffer);
         let mut seen = Vec::new();
@@ -210,7 +210,7 @@ fn a_group_without_files_is_not_told_of() {
 #[test]
 fn a_name_taken_meanwhile_is_left_alone_and_nothing_is_left_beside_it() {
     on_own_machine(|root| {
-        let journal = Store::journal_name(&RunId::own().expect("an id"));
+        let journal = Store::journal_name(&asmt_engine::sys::process::own_run().expect("an id"));
         let manifest = manifest_name(0, &NamespaceName::new("one").expect("a name"));
         let taken = [&*journal, "ae001001.dat", "a2001000.dat", "ad002000.dat", &*manifest, "ae001000.dat"];
         for (number, name) in taken.into_iter().enumerate() {
@@ -273,7 +273,7 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
         // What cannot be removed is before what is older.
         fs::create_dir(root.join("no-journal")).expect("a directory");
         fail_to_take_its_place(root, &["no-journal".to_owned()]);
-        let journal = Store::journal_name(&RunId::own().expect("an id"));
+        let journal = Store::journal_name(&asmt_engine::sys::process::own_run().expect("an id"));
         let text = fs::read_to_string(root.join(&journal)).expect("a journal");
         one.extend([old_journal, journal, "no-journal".to_owned(), "ad001000.dat.gz".to_owned()]);
         one.sort_unstable();

@@ -1,11 +1,11 @@
 //! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes with its thread.
 
 use asmt_engine::error::Code;
-use asmt_engine::look::memory::{CgroupLimit, Memory};
+use asmt_engine::facts::caller::Caller;
+use asmt_engine::facts::memory::{CgroupLimit, Memory};
 use asmt_engine::look::segments;
 use asmt_engine::operations::report::{Report, Verb};
 use asmt_engine::progress::Control;
-use asmt_engine::sys::process::Caller;
 use asmt_engine::{Failure, Request, perform, plan, store};
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, Access, Attachment};
@@ -207,7 +207,7 @@ fn a_plan_is_a_value() {
         machine.sim("make --name other --nsid 2 --shutdown 0");
         let found = segments::take().expect("an inventory");
         let request = plan::Request { compress: true, ..plan_request() };
-        let empty = store::Listing::default();
+        let empty = asmt_engine::facts::directory::Listing::default();
         let (first, second) = (plan::backup(&found, &empty, &request), plan::backup(&found, &empty, &request));
         assert_eq!(first.namespaces, second.namespaces);
         assert_eq!(first.refusals, second.refusals);
@@ -232,7 +232,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
         swapped.segments.values_mut().for_each(|segment| segment.swapped_bytes = 4096);
         for (finds_all_holes, count) in [(Some(true), 0), (None, 0), (Some(false), 1)] {
             swapped.finds_all_holes = finds_all_holes;
-            let plan = plan::backup(&swapped, &store::Listing::default(), &request);
+            let plan = plan::backup(&swapped, &asmt_engine::facts::directory::Listing::default(), &request);
             let found: Vec<&str> = plan.remarks.iter().map(|remark| remark.message.as_str()).collect();
             assert_eq!(found.len(), count, "{found:?}");
             assert!(
@@ -263,7 +263,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
             (Memory { cgroup: cgroup(needed - 1), ..plenty.clone() }, "/x/memory.max is 1099511627776, of which"),
         ];
         for (memory, expected) in cases {
-            let plan = plan::restore(&listing, &segments::Inventory { memory, ..empty.clone() }, &request);
+            let plan = plan::restore(&listing, &asmt_engine::facts::memory::Inventory { memory, ..empty.clone() }, &request);
             match plan.refusals.as_slice() {
                 [] => assert_eq!(expected, ""),
                 [problem] => {

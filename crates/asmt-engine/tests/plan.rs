@@ -4,12 +4,14 @@
 //! Must never: touch a segment, a file or the clock. All that a plan looks at is made up here.
 
 use asmt_engine::error::{Code, Kind, Problem, Remark};
-use asmt_engine::facts::directory::{PathStep, StepKind};
+use asmt_engine::facts::caller::Caller;
+use asmt_engine::facts::directory::{
+    DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, PathStep, StepKind, Volatile,
+};
+use asmt_engine::facts::memory::{Creator, Inventory, Segment};
+use asmt_engine::format::run_id::RunId;
 use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, Surroundings, chunk_count, file_name, manifest_name};
-use asmt_engine::look::segments::{Creator, Inventory, Segment};
 use asmt_engine::plan::{self, Plan, Request};
-use asmt_engine::store::{DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, Volatile};
-use asmt_engine::sys::process::{Caller, RunId};
 use asmt_shm::sysv::SegmentStat;
 use asmt_shm::{BaseHeader, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader};
 

@@ -2,6 +2,7 @@
 //! nothing.
 
 use asmt_engine::error::{Code, Problem};
+use asmt_engine::facts::directory::{FileRecord, Listing, ManifestRecord, Owner};
 use asmt_engine::facts::server::{
     ComparedTrace, Configuration, Device, DeviceState, Evidence, Host, Medium, ServiceHistory, ServiceStart, TraceChange,
 };
@@ -10,7 +11,6 @@ use asmt_engine::format::{Encoding, Manifest, Noted, Surroundings, Trace, TraceS
 use asmt_engine::layout::server_config::{self, ServerConfig};
 use asmt_engine::plan::staleness::{Overrides, SLACK_MS, Verdict, judge_backup, judge_restore};
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
-use asmt_engine::store::{FileRecord, Listing, ManifestRecord, Owner};
 use asmt_shm::{Header, Key, NamespaceName, StripeHeader};
 use proptest::prelude::*;
 use std::collections::BTreeMap;

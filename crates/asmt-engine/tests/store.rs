@@ -6,15 +6,14 @@
 
 use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
+use asmt_engine::facts::directory::{Interrupted, Leftovers, Volatile};
+use asmt_engine::format::journal::{Journal, JournalNamespace, published_name};
 use asmt_engine::format::mark::{Identity, Used};
+use asmt_engine::format::run_id::RunId;
 use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, ManifestSegment, Surroundings};
 use asmt_engine::progress::Control;
-use asmt_engine::store::{
-    Buffer, InFile, Interrupted, Journal, JournalNamespace, LOCK_NAME, Leftovers, Lock, MARKS_LOCK_NAME, Store, Volatile,
-    published_name,
-};
+use asmt_engine::store::{Buffer, InFile, LOCK_NAME, Lock, MARKS_LOCK_NAME, Store};
 use asmt_engine::sys::dir::names_of;
-use asmt_engine::sys::process::RunId;
 use asmt_shm::{Header, Key, NamespaceName};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -471,7 +470,7 @@ fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
 #[test]
 fn whose_run_may_live_is_let_be() {
     let root = Root::new();
-    let own = RunId::own().expect("an id").to_string();
+    let own = asmt_engine::sys::process::own_run().expect("an id").to_string();
     // Of another PID namespace, where nobody sees from here whether it lives.
     let mut parts: Vec<&str> = own.split('-').collect();
     parts[1] = "1";
@@ -843,7 +842,7 @@ fn room_is_what_the_file_system_says() {
 #[test]
 fn a_staged_file_is_closed_to_others_and_never_replaces_one() {
     let root = Root::new();
-    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
     assert_eq!(Store::journal_name(&run), format!(".asmt-run.{run}"));
     let file = store.create(&run, "ae001000.dat").expect("a file");
     let temporary = file.temporary().to_owned();
@@ -871,7 +870,7 @@ fn a_staged_file_is_closed_to_others_and_never_replaces_one() {
 #[test]
 fn what_a_file_system_can_do_is_tried_and_nothing_is_left() {
     let root = Root::new();
-    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
     store.try_abilities(&run, &[]).expect("it keeps modes and has a rename that replaces nothing");
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     store.try_abilities(&run, &[(uid, gid)]).expect("its own");
@@ -905,7 +904,7 @@ fn a_small_file_is_replaced_as_a_whole() {
 #[test]
 fn a_finished_file_is_cut_to_size_and_given_to_its_owner() {
     let root = Root::new();
-    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
     let file = store.create(&run, "ae001000.dat").expect("a file");
     file.write(0, &noise(SECTOR)).expect("written");
     let path = root.path(file.temporary());
@@ -954,7 +953,7 @@ fn a_buffer_is_aligned_and_made_once() {
 #[test]
 fn what_is_written_past_the_page_cache_is_what_was_given_and_stays_past_it() {
     on_each_file_system(|root| {
-        let (store, run) = (root.store(), RunId::own().expect("an id"));
+        let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
         for (offset, length) in [(0, SECTOR), (0, 5), (SECTOR, 3 * SECTOR), (2 * SECTOR, 5000), (SECTOR, 0)] {
             let temporary = store.create(&run, "ae001000.dat").expect("a file").temporary().to_owned();
             let path = root.path(&temporary);
@@ -975,7 +974,7 @@ fn what_is_written_past_the_page_cache_is_what_was_given_and_stays_past_it() {
 #[test]
 fn what_the_device_cannot_take_directly_goes_through_the_page_cache() {
     let root = Root::new();
-    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
     let temporary = store.create(&run, "ae001000.dat").expect("a file").temporary().to_owned();
     let file = store.reopen(&temporary, "ae001000.dat").expect("a file");
     let mut buffer = aligned(&[0; 2 * SECTOR]);
@@ -997,7 +996,7 @@ fn what_the_device_cannot_take_directly_goes_through_the_page_cache() {
 fn a_disk_that_is_full_says_so_and_is_not_written_to_elsewhere() {
     let root = Root::new();
     with_mounted("tmpfs", "size=64k", &root.0, || {
-        let file = root.store().create(&RunId::own().expect("an id"), "ae001000.dat").expect("a file");
+        let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001000.dat").expect("a file");
         assert_eq!(code_of(file.reserve(0, 128 << 10)), Some(Code::DiskFull));
         // Half of it goes; what is left of the bytes does not go to where the first went.
         assert_eq!(code_of(file.write(0, &noise(128 << 10))), Some(Code::DiskFull));
@@ -1027,7 +1026,7 @@ fn a_direct_write_that_ends_within_a_sector_has_failed() {
         return;
     }
     let root = Root::new();
-    let (store, run) = (root.store(), RunId::own().expect("an id"));
+    let (store, run) = (root.store(), asmt_engine::sys::process::own_run().expect("an id"));
     let temporary = store.create(&run, "ae001000.dat").expect("a file").temporary().to_owned();
     let file = store.reopen(&temporary, "ae001000.dat").expect("a file");
     let outcome = code_of(file.write(0, aligned(&noise(2 * SECTOR)).aligned(2 * SECTOR)));
@@ -1039,7 +1038,7 @@ fn a_direct_write_that_ends_within_a_sector_has_failed() {
 #[test]
 fn what_was_reserved_has_its_blocks() {
     on_each_file_system(|root| {
-        let file = root.store().create(&RunId::own().expect("an id"), "ae001000.dat").expect("a file");
+        let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001000.dat").expect("a file");
         let can_reserve = root.store().record().expect("a record").volatile != Some(Volatile::InMemory("ramfs"));
         assert!(file.reserve(0, 0).expect("nothing"));
         assert_eq!(file.reserve(SECTOR as u64, 1 << 20).expect("an answer"), can_reserve);
@@ -1056,7 +1055,7 @@ fn no_more_than_64_mib_wait_in_the_nodes_memory_to_be_written() {
         // An old kernel, or a file system that has nowhere to write to.
         return;
     }
-    let file = root.store().create(&RunId::own().expect("an id"), "ae001000.dat").expect("a file");
+    let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001000.dat").expect("a file");
     let (path, piece) = (root.path(file.temporary()), vec![7; 1 << 20]);
     // The same megabyte again and again: what counts is how much was written.
     for number in 1..=130 {
@@ -1151,7 +1150,7 @@ fn a_read_that_ends_before_the_file_does_is_a_failed_one() {
 #[test]
 fn data_is_found_between_holes_and_where_a_file_system_cannot_tell_all_is_data() {
     let root = Root::new();
-    let file = root.store().create(&RunId::own().expect("an id"), "ae001100.dat").expect("a file");
+    let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001100.dat").expect("a file");
     file.write(1 << 20, &[7; SECTOR]).expect("written");
     file.finish(4 << 20, None).expect("finished");
     let file = root.store().read(file.temporary(), 4 << 20, false).expect("a file");

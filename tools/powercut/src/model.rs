@@ -9,7 +9,7 @@
 
 use crate::scenario::{DIRECTORY, NEVER_HALF_PUBLISHED, Runner, Scenario, is_half_published, make_another_runs, text_of};
 use crate::states::Random;
-use asmt_engine::store::Journal;
+use asmt_engine::format::journal::Journal;
 use asmt_engine::sys::fsync::switch::{self, Call};
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

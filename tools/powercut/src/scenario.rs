@@ -6,7 +6,6 @@ use crate::machine::Machine;
 use crate::states::Shape;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
-use asmt_engine::sys::process::RunId;
 use asmt_engine::{Request, perform};
 use asmt_shm::{Key, SegmentType};
 use std::collections::BTreeMap;
@@ -289,7 +288,7 @@ impl Scenario {
 
 /// Renames what this process has left as if another had, which is dead: the engine tells runs apart by their process.
 pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
-    let own = RunId::own().map_err(std::io::Error::other)?.to_string();
+    let own = asmt_engine::sys::process::own_run().map_err(std::io::Error::other)?.to_string();
     for entry in std::fs::read_dir(directory)?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if !name.contains(&own) {

@@ -2,7 +2,8 @@
 //!
 //! Needs root, or to be root of a user namespace: each test has an IPC namespace of its own.
 
-use asmt_engine::look::segments::{self, Inventory};
+use asmt_engine::facts::memory::Inventory;
+use asmt_engine::look::segments;
 use asmt_shm::{Key, StripeHeader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -2,5 +2,7 @@
 //!
 //! `look` and `store` make these values, `plan` judges them, and tests write them down by hand.
 
+pub mod caller;
 pub mod directory;
+pub mod memory;
 pub mod server;

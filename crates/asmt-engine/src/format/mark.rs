@@ -5,9 +5,7 @@
 //! and nothing is ever taken back. ASMT ignores it. Must never: be what a restore of the same boot and IPC namespace
 //! fails for (a start may fail and be repeated), or replace a mark that cannot be read by less than it said.
 
-use crate::error::{Code, Error, Result};
 use crate::format::{is_namespace_file, namespace_file_name};
-use crate::store::Store;
 use asmt_shm::NamespaceName;
 use serde::{Deserialize, Serialize};
 
@@ -122,7 +120,8 @@ impl Used {
         Ok(used)
     }
 
-    fn to_text(&self) -> String {
+    /// The mark as it stands in its file.
+    pub fn to_text(&self) -> String {
         serde_json::to_string(self).expect("plain structures always serialise") + "\n"
     }
 
@@ -145,7 +144,7 @@ impl Used {
 
     /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first, those that made segments and
     /// those that did not apart: a backup may have been made in between.
-    fn add_restore(&mut self, mut restore: Use) {
+    pub fn add_restore(&mut self, mut restore: Use) {
         let is_same = |earlier: &Use| {
             (&earlier.boot_id, &earlier.ipc_namespace, earlier.has_made)
                 == (&restore.boot_id, &restore.ipc_namespace, restore.has_made)
@@ -170,57 +169,6 @@ impl Used {
 
 /// Marks as they are in a directory: name, and what it says or why it cannot be read.
 pub type Marks = [(String, std::result::Result<Used, String>)];
-
-/// What is to be marked.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Instance.
-    pub instance: u8,
-    /// Namespace.
-    pub name: NamespaceName,
-    /// Which backup it is.
-    pub identity: Identity,
-}
-
-impl Target {
-    fn file_name(&self) -> String {
-        used_name(self.instance, &self.name)
-    }
-
-    /// The mark of this very backup; a new one if there is none.
-    ///
-    /// Errors: `backup-used` if there is one that cannot be read: what it said must not be lost.
-    fn mark(&self, marks: &Marks) -> Result<Used> {
-        match marks.iter().find(|(name, _)| *name == self.file_name()) {
-            Some((_, Ok(used))) if used.is_of(&self.identity) => Ok(used.clone()),
-            Some((name, Err(why))) => Err(Error::new(
-                Code::BackupUsed,
-                format!("{name}: {why}"),
-                "look at the file; move it out of the directory only if you know that the backup was not used",
-            )),
-            _ => Ok(Used::new(&self.identity)),
-        }
-    }
-
-    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks` were read under the
-    /// lock of [`Store::lock_marks`], which is still held.
-    pub fn retire(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
-        let mut used = self.mark(marks)?;
-        if used.retired.is_none() {
-            used.retired = Some(now.clone());
-            store.replace(&self.file_name(), &used.to_text())?;
-        }
-        Ok(())
-    }
-
-    /// Marks it as restored from now on: the server may run on it as soon as this program has ended, whatever comes of
-    /// the restore. Durable when it returns; never taken back. As [`Self::retire`] for `marks`.
-    pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
-        let mut used = self.mark(marks)?;
-        used.add_restore(now.clone());
-        store.replace(&self.file_name(), &used.to_text())
-    }
-}
 
 #[cfg(test)]
 mod tests {

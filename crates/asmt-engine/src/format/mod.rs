@@ -6,7 +6,9 @@
 //! `docs/FORMAT.md` is this file for people; change both together. The header and names are ASMT 2.2.1's (observed);
 //! the manifest is ours.
 
+pub mod journal;
 pub mod mark;
+pub mod run_id;
 
 use crate::layout::server_config::Setting;
 use asmt_codec::encode::{ChunkKind, max_encoded_bytes};

@@ -4,5 +4,6 @@
 //! environment variable.
 
 pub mod environment;
+pub mod namespace;
 pub mod server_config;
 pub mod sets;

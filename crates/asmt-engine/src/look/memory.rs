@@ -4,32 +4,9 @@
 //! or not shown to this user, is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
 
 use crate::error::Result;
+use crate::facts::memory::{CgroupLimit, Memory};
 use crate::sys::procfs;
 use std::path::{Component, Path, PathBuf};
-
-/// What is there, at one moment. Sizes in bytes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// What the kernel believes can be had without swapping.
-    pub available_bytes: Option<u64>,
-    /// Largest segment that can be made, where `vm.overcommit_memory` is 0: memory and swap together.
-    pub largest_bytes: Option<u64>,
-    /// What may still be promised, where `vm.overcommit_memory` is 2. A segment counts with its full size.
-    pub promisable_bytes: Option<u64>,
-    /// The tightest limit of this process's cgroup and of those above it.
-    pub cgroup: Option<CgroupLimit>,
-}
-
-/// The limit of a cgroup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CgroupLimit {
-    /// The file that says so.
-    pub file: PathBuf,
-    /// The limit.
-    pub limit_bytes: u64,
-    /// What of it is left, with all that can be reclaimed (the page cache).
-    pub available_bytes: u64,
-}
 
 /// From 2^62 on a limit of cgroup v1 stands for none.
 const NO_LIMIT_BYTES: u64 = 1 << 62;

@@ -6,196 +6,17 @@
 //! is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
-use crate::look::memory::{self, Memory};
+use crate::facts::memory::{Attacher, Creator, Inventory, Segment};
+use crate::layout::namespace::Group;
+use crate::look::memory;
 use crate::sys::process;
 use crate::sys::procfs::{self, Process};
-use asmt_shm::sysv::{self, Access, Attachment, Limits, SegmentStat};
-use asmt_shm::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, Key, NamespaceName, SegmentType};
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
+use asmt_shm::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, SegmentType};
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::{fmt, fs};
-
-/// One segment of Aerospike's, as it stands in memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// What the kernel says.
-    pub stat: SegmentStat,
-    /// What the key says.
-    pub address: Address,
-    /// Bytes resident; `None` where `/proc/sysvipc/shm` does not say.
-    pub resident_bytes: Option<u64>,
-    /// Bytes swapped out.
-    pub swapped_bytes: u64,
-    /// What its first bytes say.
-    pub header: Header,
-    /// Whether its first bytes could not be had for want of permission.
-    pub is_denied: bool,
-    /// Whether it was found to be in huge pages, which no server uses.
-    pub is_huge: bool,
-    /// What has become of the process that made it.
-    pub creator: Creator,
-}
-
-/// What has become of the process that made a segment (`shm_cpid`): as long as it runs, another asmt may be at work on it.
-///
-/// Whether a process began before the segment was made is not asked: only the wall clock says when that was, and a clock that is
-/// set forward makes a process that is at work look younger than its segments.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Creator {
-    /// It has ended, or it is this process, which makes nothing while it looks.
-    Gone,
-    /// A process with its id runs in this IPC namespace.
-    Alive {
-        /// Its id.
-        pid: u32,
-        /// Its name, as the kernel has it.
-        command: String,
-    },
-    /// It may run where it cannot be seen from here: in another PID namespace, or hidden from this user.
-    Unseen,
-}
-
-impl Segment {
-    /// Its key.
-    pub fn key(&self) -> Key {
-        self.stat.key
-    }
-
-    /// Who has made it and whose it is. Both count: who makes a segment may give it to anybody.
-    pub fn makers(&self) -> Makers {
-        Makers([self.stat.creator_uid, self.stat.uid].into_iter().filter(|uid| *uid != 0).collect())
-    }
-}
-
-/// The users who have made a segment or own it, apart from root: none for root's own.
-///
-/// What a restore by root has made and given away, and what its owner makes later, is the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Makers(BTreeSet<u32>);
-
-impl Makers {
-    /// Their user ids.
-    pub fn uids(&self) -> &BTreeSet<u32> {
-        &self.0
-    }
-}
-
-impl fmt::Display for Makers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("root");
-        }
-        let uids: Vec<String> = self.0.iter().map(|uid| format!("uid {uid}")).collect();
-        f.write_str(&uids.join(" and "))
-    }
-}
-
-/// A process that has a segment attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attacher {
-    /// Process id.
-    pub pid: u32,
-    /// Its name; `asd` is the server.
-    pub command: String,
-}
-
-/// What there is, at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Inventory {
-    /// Aerospike's segments, by key.
-    pub segments: BTreeMap<Key, Segment>,
-    /// Segments of others.
-    pub foreign_count: u64,
-    /// Who is attached, by segment id; only of attached segments, and only as far as `/proc` shows.
-    pub attachers: HashMap<i32, Vec<Attacher>>,
-    /// Of those who have made or attached segments of an instance, the ones that are asmt at work on it: instance and
-    /// process id.
-    pub asmts: HashSet<(u8, u32)>,
-    /// Limits of the IPC namespace.
-    pub limits: Option<Limits>,
-    /// Memory that can be had.
-    pub memory: Memory,
-    /// `kernel.shm_rmid_forced` is set: a segment is destroyed as soon as nobody has it attached.
-    pub is_rmid_forced: bool,
-    /// Whether holes are found whatever is swapped out; `None` where no segment was looked into.
-    pub finds_all_holes: Option<bool>,
-    /// Whether the IPC namespace outlives this process; `None` where that was not looked at.
-    pub outlives_caller: Option<bool>,
-}
-
-/// A namespace as found in memory: its index by nsid, its stripes by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Group {
-    /// Instance.
-    pub instance: u8,
-    /// Name; `None` for index segments with no readable base.
-    pub name: Option<NamespaceName>,
-    /// nsid of the index, if there is one.
-    pub nsid: Option<u8>,
-    /// Keys, ascending.
-    pub keys: Vec<Key>,
-}
-
-impl Inventory {
-    /// Groups segments by instance, namespace name and who has made them. Stripes are matched by the name in them,
-    /// whatever their nsid; index segments by their base. What has no readable name stands in a group of its own.
-    pub fn groups(&self) -> Vec<Group> {
-        let makers: BTreeSet<Makers> = self.segments.values().map(Segment::makers).collect();
-        let of = |makers: &Makers| {
-            let own = self.segments.values().filter(|segment| segment.makers() == *makers);
-            group(own.map(|segment| (segment.key(), segment.address, segment.header.name())))
-        };
-        let mut groups: Vec<Group> = makers.iter().flat_map(of).collect();
-        groups.sort_by_key(|group| (group.instance, group.keys[0]));
-        groups
-    }
-}
-
-/// Groups keys by instance and namespace name, for segments and for files alike.
-///
-/// Index segments whose base is missing belong to the namespace whose stripes have their nsid, unless that has a base of
-/// its own: without that, what is left of a namespace would pass for a whole one that has only data.
-pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a NamespaceName>)> + Clone) -> Vec<Group> {
-    let base_names: HashMap<(u8, u8), &NamespaceName> = segments
-        .clone()
-        .filter(|(_, address, _)| address.segment_type == SegmentType::PiBase)
-        .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
-        .collect();
-    let has_base =
-        |instance: u8, name: &NamespaceName| base_names.iter().any(|(place, base)| place.0 == instance && *base == name);
-    let stripe_names: HashMap<(u8, u8), &NamespaceName> = segments
-        .clone()
-        .filter(|(_, address, _)| !address.segment_type.is_index())
-        .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
-        .filter(|((instance, _), name)| !has_base(*instance, name))
-        .collect();
-    // Instance and name; nameless ones by nsid, index and data apart.
-    type Identity = (u8, Option<NamespaceName>, Option<(u8, bool)>);
-    let mut groups: BTreeMap<Identity, Group> = BTreeMap::new();
-    for (key, address, own_name) in segments {
-        let is_index = address.segment_type.is_index();
-        let place = (address.instance, address.nsid);
-        let name = if is_index { base_names.get(&place).or_else(|| stripe_names.get(&place)).copied() } else { own_name };
-        let nameless = name.is_none().then_some((address.nsid, is_index));
-        let group = groups.entry((address.instance, name.cloned(), nameless)).or_insert_with(|| Group {
-            instance: address.instance,
-            name: name.cloned(),
-            nsid: None,
-            keys: Vec::new(),
-        });
-        if is_index {
-            group.nsid = group.nsid.or(Some(address.nsid));
-        }
-        group.keys.push(key);
-    }
-    let mut groups: Vec<Group> = groups.into_values().collect();
-    for group in &mut groups {
-        group.keys.sort_unstable();
-    }
-    groups.sort_by_key(|group| (group.instance, group.keys[0]));
-    groups
-}
 
 /// Looks at this IPC namespace.
 ///
@@ -241,7 +62,7 @@ pub fn take() -> Result<Inventory> {
 }
 
 /// Looks which of the processes that are seen with segments are asmt.
-fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
+pub(crate) fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
     let mut found = HashSet::new();
     let mut seen = HashSet::new();
     for segment in inventory.segments.values() {
@@ -263,7 +84,7 @@ fn pids_with(inventory: &Inventory, segment: &Segment) -> impl Iterator<Item = u
 }
 
 /// Looks for the process that made a segment.
-fn creator(pid: i32) -> Result<Creator> {
+pub(crate) fn creator(pid: i32) -> Result<Creator> {
     // 0 stands for a process of a PID namespace that cannot be seen from here.
     let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(Creator::Unseen) };
     if pid == std::process::id() {
@@ -364,7 +185,7 @@ fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
 }
 
 /// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.
-fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
+pub(crate) fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
     let Ok(processes) = crate::sys::dir::names_of(Path::new("/proc")) else { return found };
@@ -412,14 +233,15 @@ pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
     }
     let base = segments.iter().find(|segment| segment.address.segment_type == SegmentType::PiBase);
     let headers = headers_of(&segments);
-    let is_torn = || group.name.as_ref().is_some_and(|name| !crate::plan::torn_stripes(&headers, name, true).is_empty());
+    let is_torn =
+        || group.name.as_ref().is_some_and(|name| !crate::layout::namespace::torn_stripes(&headers, name, true).is_empty());
     match base.map(|base| &base.header) {
         None if group.nsid.is_some() || group.name.is_none() => "incomplete",
         None if is_torn() => "torn",
         None => "data-only",
         Some(Header::Base(base)) if !asmt_shm::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
         Some(Header::Base(base)) if base.shutdown != asmt_shm::SHUTDOWN_CLEAN => "unclean",
-        Some(Header::Base(_)) if !crate::plan::missing_or_extra(&headers).is_empty() => "incomplete",
+        Some(Header::Base(_)) if !crate::layout::namespace::missing_or_extra(&headers).is_empty() => "incomplete",
         Some(Header::Base(_)) if is_torn() => "torn",
         Some(Header::Base(_)) => "clean",
         Some(_) => "incomplete",
@@ -435,36 +257,6 @@ const _: () = assert!(BASE_MIN_BYTES as usize <= HEADER_BYTES, "one read holds e
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn named(key: u32, name: Option<&str>) -> (Key, Address, Option<NamespaceName>) {
-        (Key(key), Key(key).address().expect("an address"), name.and_then(NamespaceName::new))
-    }
-
-    #[test]
-    fn stripes_follow_their_name_and_index_segments_their_base() {
-        let segments = [
-            named(0xae00_1000, Some("a")),
-            named(0xae00_1001, None),
-            named(0xae00_1100, None),
-            named(0xa200_1000, None),
-            named(0xad00_5000, Some("a")),
-            named(0xad00_5001, Some("b")),
-            named(0xae00_3100, None),
-            named(0xad00_6000, None),
-            named(0xae20_1000, Some("a")),
-        ];
-        let groups = group(segments.iter().map(|(key, address, name)| (*key, *address, name.as_ref())));
-        let shown: Vec<(u8, Option<&str>, Option<u8>, usize)> =
-            groups.iter().map(|g| (g.instance, g.name.as_ref().map(NamespaceName::as_str), g.nsid, g.keys.len())).collect();
-        let expected = [
-            (0, Some("a"), Some(1), 5),
-            (0, Some("b"), None, 1),
-            (0, None, None, 1),
-            (0, None, Some(3), 1),
-            (2, Some("a"), Some(1), 1),
-        ];
-        assert_eq!(shown, expected);
-    }
 
     #[test]
     fn mappings_of_segments_are_told_from_others() {

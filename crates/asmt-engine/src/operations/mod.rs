@@ -2,21 +2,22 @@
 
 use crate::error::{self, Code, Error, Problem, Remark, Result};
 use crate::facts;
+use crate::facts::directory::Listing;
+use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::{Evidence, Host};
 use crate::format;
-use crate::format::mark::{self, Target, Use};
+use crate::format::mark::{self, Use};
 use crate::hints::STARTED_MEANWHILE;
-use crate::look;
-use crate::look::segments::{self, Inventory};
 use crate::look::server::Places;
+use crate::look::{self, segments};
 use crate::operations::report::{Report, Restorability, Verb};
 use crate::plan::staleness::{self, Overrides, Verdict};
 use crate::plan::{self, NamespaceBackup, NamespaceRestore, Plan, Source};
 use crate::progress::{Control, Phase};
-use crate::store::{self, Lock, Store};
-use crate::sys::process;
+use crate::store::{Lock, Store};
 use crate::work::copy_out::{self, Options, Origin};
 use crate::work::instance::{self, Runtime};
+use crate::work::marking::Target;
 use crate::work::{commit, copy_in, pool, read};
 use asmt_shm::{Header, MAX_INSTANCE, NamespaceName, SHUTDOWN_CLEAN};
 use serde::Deserialize;
@@ -133,7 +134,7 @@ impl<'r> Operation<'r> {
             require_manifest: self.request.require_manifest,
             allow_volatile: self.request.allow_volatile,
             allow_private_ipc: self.request.allow_private_ipc,
-            caller: process::Caller::own(),
+            caller: crate::sys::process::own_caller(),
             page_bytes: asmt_shm::sysv::page_bytes(),
         }
     }
@@ -223,7 +224,7 @@ impl<'r> Operation<'r> {
             self.control
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
-        let run = process::RunId::own()?;
+        let run = crate::sys::process::own_run()?;
         let origin = self.origin(&plan, &evidence, &listing);
         let mut staged = copy_out::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
         let now = self.evidence_for_backup(&listing, request.instance)?;
@@ -238,12 +239,12 @@ impl<'r> Operation<'r> {
     }
 
     /// What a backup would find in its directory; nothing where none is named.
-    fn listing_to_analyze(&self) -> Result<store::Listing> {
-        let Some(path) = &self.request.directory else { return Ok(store::Listing::default()) };
+    fn listing_to_analyze(&self) -> Result<Listing> {
+        let Some(path) = &self.request.directory else { return Ok(Listing::default()) };
         match Store::open(path) {
             Ok(store) => {
                 store.lock(Lock::Shared)?;
-                Ok(store::Listing { target: Some(store.target()?), ..store.list()? })
+                Ok(Listing { target: Some(store.target()?), ..store.list()? })
             }
             // A backup would make it.
             Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
@@ -251,7 +252,7 @@ impl<'r> Operation<'r> {
         }
     }
 
-    fn plan_backup(&self, listing: &store::Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
+    fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
         let mut inventory = segments::take()?;
         if inventory.segments.is_empty() {
             inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
@@ -271,7 +272,7 @@ impl<'r> Operation<'r> {
 
     /// What a backup can note. Devices that earlier backups of this server in the directory have noted count, too: this one
     /// may be made without the configuration that names them.
-    fn evidence_for_backup(&self, listing: &store::Listing, instance: u8) -> Result<Evidence> {
+    fn evidence_for_backup(&self, listing: &Listing, instance: u8) -> Result<Evidence> {
         let here = look::server::host()?;
         let mut earlier = staleness::manifests_of(listing, instance);
         earlier.retain(|manifest| manifest.host == here.name && manifest.noted.machine_id == here.machine_id);
@@ -289,7 +290,7 @@ impl<'r> Operation<'r> {
         Overrides { stale, host, require_proof }
     }
 
-    fn origin(&self, plan: &Plan<NamespaceBackup>, evidence: &Evidence, listing: &store::Listing) -> Origin {
+    fn origin(&self, plan: &Plan<NamespaceBackup>, evidence: &Evidence, listing: &Listing) -> Origin {
         let names = plan.namespaces.iter().map(|namespace| &namespace.name);
         let devices = names.map(|name| (name.clone(), staleness::noted_devices(evidence, name))).collect();
         Origin {
@@ -363,13 +364,13 @@ impl<'r> Operation<'r> {
     }
 
     /// Fails where there is nothing to restore.
-    fn check_needed(&self, judged: &Judged, listing: &store::Listing) -> std::result::Result<(), Failure> {
+    fn check_needed(&self, judged: &Judged, listing: &Listing) -> std::result::Result<(), Failure> {
         let Some(error) = judged.already_in_memory(listing) else { return Ok(()) };
         let report = self.new_report().with_restore_plan(&judged.plan.namespaces);
         Err(Failure { error, report: Some(Box::new(report)) })
     }
 
-    fn judge_restore(&self, store: &Store, listing: &store::Listing, request: &plan::Request) -> Result<Judged> {
+    fn judge_restore(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
         self.judge_restore_without(&HashSet::new(), store, listing, request)
     }
 
@@ -378,7 +379,7 @@ impl<'r> Operation<'r> {
         &self,
         leftovers: &HashSet<i32>,
         store: &Store,
-        listing: &store::Listing,
+        listing: &Listing,
         request: &plan::Request,
     ) -> Result<Judged> {
         let mut inventory = segments::take()?;
@@ -423,7 +424,7 @@ impl<'r> Operation<'r> {
         namespaces: &[NamespaceRestore],
         instance: u8,
         store: &Store,
-        listing: &store::Listing,
+        listing: &Listing,
     ) -> Result<(Verdict, Evidence)> {
         let mut evidence = self.evidence(instance, &staleness::manifests_of(listing, instance), Some(store))?;
         let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
@@ -437,7 +438,7 @@ impl<'r> Operation<'r> {
 
     /// Notes in the directory that a restore was begun whose configuration cannot be understood: the server may be started
     /// with another one. Gives the error of the configuration, with what more went wrong.
-    fn mark_unjudged(&self, store: &Store, listing: &store::Listing, request: &plan::Request, error: Error) -> Error {
+    fn mark_unjudged(&self, store: &Store, listing: &Listing, request: &plan::Request, error: Error) -> Error {
         let marked = look::server::host().and_then(|host| {
             let plan = plan::restore(listing, &segments::take()?, request);
             let manifests = staleness::manifests_of(listing, request.instance);
@@ -465,7 +466,7 @@ impl<'r> Operation<'r> {
     /// restore: it may be refused or killed, and the server started. Where a storage device tells, that is not needed.
     ///
     /// Marks are read again under their lock, and judged again: another restore may have noted itself meanwhile.
-    fn mark_beginning(&self, store: &Store, listing: &mut store::Listing, judged: &mut Judged) -> Result<()> {
+    fn mark_beginning(&self, store: &Store, listing: &mut Listing, judged: &mut Judged) -> Result<()> {
         let targets = targets(&judged.plan, listing);
         // In an IPC namespace that ends with asmt no server starts.
         let is_private = judged.plan.refusals.iter().any(|problem| problem.code == Code::PrivateIpcNamespace);
@@ -582,7 +583,7 @@ impl<'r> Operation<'r> {
     }
 
     /// What there is to verify: of the instance asked for, or of every one in the directory.
-    fn verify_plan(&self, listing: &store::Listing) -> Plan<NamespaceRestore> {
+    fn verify_plan(&self, listing: &Listing) -> Plan<NamespaceRestore> {
         let request = self.plan_request();
         if self.request.instance.is_some() {
             return plan::verify(listing, &request);
@@ -638,7 +639,7 @@ impl Judged {
 
     /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was restored, and a start would
     /// take it.
-    fn already_in_memory(&self, listing: &store::Listing) -> Option<Error> {
+    fn already_in_memory(&self, listing: &Listing) -> Option<Error> {
         let is_there = |namespace: &NamespaceRestore| self.is_kept(namespace, listing) || self.is_restored(namespace, listing);
         if self.plan.namespaces.is_empty() || !self.plan.namespaces.iter().all(is_there) {
             return None;
@@ -652,9 +653,9 @@ impl Judged {
     }
 
     /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
-    fn is_restored(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+    fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let Some(ids) = &self.restored else { return false };
-        let is_made_here = |source: &Source, segment: &segments::Segment| {
+        let is_made_here = |source: &Source, segment: &Segment| {
             let is_trusted = match &segment.header {
                 Header::Stripe(stripe) => stripe.is_trusted(),
                 _ => true,
@@ -666,12 +667,12 @@ impl Judged {
 
     /// Whether the segments of a namespace that were backed up are still in memory as they were, as far as can be seen: not
     /// made anew since. A restore that was begun by mistake must not make the backup look used.
-    fn is_kept(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+    fn is_kept(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let manifests = staleness::manifests_of(listing, self.evidence.instance);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
         let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
         let Some(manifest) = manifest else { return false };
-        let is_it = |source: &Source, segment: &segments::Segment| {
+        let is_it = |source: &Source, segment: &Segment| {
             let is_older = || segment.stat.changed_ms().is_some_and(|at_ms| at_ms <= manifest.created_ms);
             // Manifests of before ids were noted have the time alone.
             manifest.shmid_of(source.key).map_or_else(is_older, |shmid| shmid == segment.stat.shmid)
@@ -681,7 +682,7 @@ impl Judged {
 
     /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached by nobody, with a base
     /// that a start would trust. A server that has run has made base anew.
-    fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &segments::Segment) -> bool) -> bool {
+    fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &Segment) -> bool) -> bool {
         namespace.sources.iter().all(|source| {
             self.inventory.segments.get(&source.key).is_some_and(|segment| {
                 let is_clean = match &segment.header {
@@ -696,7 +697,7 @@ impl Judged {
     /// A segment in memory that shows that a server has run since a namespace was backed up: of any namespace of the
     /// instance, for one server makes them all. What restores have made here shows nothing, nor what was there already when
     /// the backup was made.
-    fn made_since(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> Option<&segments::Segment> {
+    fn made_since(&self, namespace: &NamespaceRestore, listing: &Listing) -> Option<&Segment> {
         let host = &self.evidence.host;
         let manifests = staleness::manifests_of(listing, self.evidence.instance);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, host);
@@ -706,7 +707,7 @@ impl Judged {
         }
         let made_ms = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
         let made_ms = made_ms.map(|manifest| manifest.created_ms);
-        let was_there = |segment: &&segments::Segment, name: Option<&NamespaceName>| {
+        let was_there = |segment: &&Segment, name: Option<&NamespaceName>| {
             let of_name = |manifest: &&&format::Manifest| Some(&manifest.namespace) == name && !manifest.noted.shmids.is_empty();
             // Where its ids were noted, they tell; times are those of clocks, to the second.
             if let Some(manifest) = manifests.iter().filter(is_same_place).find(of_name) {
@@ -714,7 +715,7 @@ impl Judged {
             }
             made_ms.zip(segment.stat.changed_ms()).is_some_and(|(made_ms, at_ms)| at_ms <= made_ms)
         };
-        let is_restored = |segment: &&segments::Segment, name: Option<&NamespaceName>| match &self.restored {
+        let is_restored = |segment: &&Segment, name: Option<&NamespaceName>| match &self.restored {
             Some(ids) => ids.contains(&segment.stat.shmid),
             // Another runtime directory may know; here the marks are all that is known.
             None => name.is_some_and(|name| self.has_made_here(name, listing)),
@@ -734,7 +735,7 @@ impl Judged {
     }
 
     /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments.
-    fn has_made_here(&self, name: &NamespaceName, listing: &store::Listing) -> bool {
+    fn has_made_here(&self, name: &NamespaceName, listing: &Listing) -> bool {
         let (host, own_name) = (&self.evidence.host, mark::used_name(self.evidence.instance, name));
         let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
         marks.flat_map(|mark| &mark.restores).any(|used| used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace))
@@ -742,7 +743,7 @@ impl Judged {
 
     /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
     /// way they are not named for removal.
-    fn judge_memory(&mut self, listing: &store::Listing, overrides: Overrides) {
+    fn judge_memory(&mut self, listing: &Listing, overrides: Overrides) {
         if self.verdict.is_proven {
             return;
         }
@@ -773,7 +774,7 @@ impl Judged {
     }
 
     /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
-    fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &store::Listing) -> bool {
+    fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
         let random_of = |header: &Header| match header {
             Header::Stripe(stripe) => Some(stripe.random),
@@ -828,7 +829,7 @@ fn use_of(host: &Host) -> Result<Use> {
         host: host.name.clone(),
         boot_id: host.boot_id.clone(),
         ipc_namespace: Some(host.ipc_namespace.clone()),
-        id: Some(format!("{}-{}", process::RunId::own()?, host.now_ms)),
+        id: Some(format!("{}-{}", crate::sys::process::own_run()?, host.now_ms)),
         has_served: false,
         served_ms: None,
         has_made: false,
@@ -836,7 +837,7 @@ fn use_of(host: &Host) -> Result<Use> {
 }
 
 /// The backups of a plan as what is to be marked.
-fn targets(plan: &Plan<NamespaceRestore>, listing: &store::Listing) -> Vec<Target> {
+fn targets(plan: &Plan<NamespaceRestore>, listing: &Listing) -> Vec<Target> {
     let target = |namespace: &NamespaceRestore| Target {
         instance: namespace.instance,
         name: namespace.name.clone(),

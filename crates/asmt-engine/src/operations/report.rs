@@ -3,8 +3,9 @@
 //! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
 
 use crate::error::{Problem, Remark};
+use crate::facts::memory::{Inventory, Segment};
 use crate::format::{Encoding, ManifestSegment};
-use crate::look::segments::{self, Inventory, Segment};
+use crate::look::segments;
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
 use crate::work::copy_out::StagedNamespace;

@@ -5,10 +5,9 @@
 //! but the backup. Must never: call the system.
 
 use crate::error::{Code, Problem};
-use crate::facts::directory::{PathStep, StepKind};
+use crate::facts::caller::Caller;
+use crate::facts::directory::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner, PathStep, StepKind};
 use crate::hints::shell_word;
-use crate::store::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner};
-use crate::sys::process::Caller;
 
 /// What a directory is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

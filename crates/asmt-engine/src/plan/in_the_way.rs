@@ -4,14 +4,15 @@
 //! names exactly the files of that backup, and names them for removal only if it was retired. Must
 //! never: call the system.
 
-use super::{Plan, title, title_of};
 use crate::error::Code;
+use crate::facts::directory::{FileRecord, Listing};
 use crate::format::mark::{Identity, Used, used_name};
 use crate::format::{parse_file_name, rfc3339};
 use crate::hints::shell_word;
-use crate::look::segments::group;
+use crate::layout::namespace::group;
+use crate::plan::Plan;
 use crate::plan::staleness::identity_of_files;
-use crate::store::{FileRecord, Listing};
+use crate::plan::titles::{title, title_of};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 

@@ -3,12 +3,13 @@
 //! Pure. Promise: a restore is refused where such a setting is known to be another one than at the
 //! backup. Must never: refuse for a setting that is not known on either side.
 
-use super::staleness::manifests_of;
-use super::{NamespaceRestore, title};
 use crate::error::{Code, Problem};
+use crate::facts::directory::Listing;
 use crate::facts::server::Configuration;
 use crate::layout::server_config::{DATA_SIZE, Setting, TREE_SPRIGS};
-use crate::store::Listing;
+use crate::plan::NamespaceRestore;
+use crate::plan::staleness::manifests_of;
+use crate::plan::titles::title;
 use asmt_shm::NamespaceName;
 use std::collections::BTreeMap;
 

@@ -4,11 +4,16 @@
 //! segments are named, and stop no more than the namespace that they claim to be of. Nothing that
 //! may be a namespace by itself is left out. Must never: call the system.
 
-use super::{AtWork, NamespaceBackup, NamespaceRestore, Plan, Request, at_work, plan_group_backup, segments_of, title_of};
 use crate::error::{Code, Problem, Remark};
-use crate::look::segments::{Group, Inventory, Makers, Segment};
-use crate::store::Listing;
-use crate::sys::process::Caller;
+use crate::facts::caller::Caller;
+use crate::facts::directory::Listing;
+use crate::facts::memory::{Inventory, Makers, Segment};
+use crate::layout::namespace::Group;
+use crate::plan::at_work::{AtWork, at_work};
+use crate::plan::checks::segments_of;
+use crate::plan::group::plan_group_backup;
+use crate::plan::titles::title_of;
+use crate::plan::{NamespaceBackup, NamespaceRestore, Plan, Request};
 use std::collections::BTreeMap;
 
 /// How much is believed of who has made a group: root and nobody else, most; one user, the more the

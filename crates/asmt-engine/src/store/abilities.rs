@@ -7,7 +7,7 @@
 
 use super::{Owner, Store, TEMPORARY_PREFIX, owner_of};
 use crate::error::{Code, Error, Result};
-use crate::sys::process::RunId;
+use crate::format::run_id::RunId;
 use rustix::fs::{self, AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;

@@ -10,23 +10,25 @@
 //! dead run are told from the work of a live one.
 
 use crate::error::{Code, Error, Problem, Result};
-use crate::facts::directory::PathStep;
+use crate::facts::directory::{
+    DirectoryRecord, FileRecord, Interrupted, Leftovers, Listing, ManifestRecord, MarkRecord, Owner, Target, Volatile, Writable,
+};
+use crate::format::journal::{JOURNAL_PREFIX, Journal, TEMPORARY_PREFIX, published_name};
 use crate::format::mark::{Used, is_used_name};
+use crate::format::run_id::RunId;
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, SECTOR_BYTES, instance_of_manifest_name, is_manifest_name,
-    manifest_name, parse_file_name,
+    ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, SECTOR_BYTES, is_manifest_name, manifest_name,
+    parse_file_name,
 };
 use crate::hints;
 use crate::progress::Control;
 use crate::sys::dir::names_at;
-use crate::sys::process::RunId;
 use crate::sys::{fsync, procfs, tmpfiles};
 use asmt_codec::GZIP_HEADER;
 use asmt_codec::decode::MemberDecoder;
 use asmt_shm::{Address, DataFinder, HEADER_BYTES, Header, Key};
 use rustix::fs::{self, AtFlags, FallocateFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -57,9 +59,6 @@ const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584
 /// Directories in which a backup would stand among other things. A name in one of them will do.
 const SYSTEM_DIRECTORIES: [&str; 12] =
     ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"];
-const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
-const JOURNAL_PREFIX: &str = ".asmt-run.";
-
 /// An open backup directory.
 pub struct Store {
     directory: OwnedFd,
@@ -80,191 +79,6 @@ impl Drop for Store {
         }
     }
 }
-
-/// The directory itself: who may write in it, and whether it outlives a reboot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DirectoryRecord {
-    /// Its path, for messages.
-    pub path: String,
-    /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
-    pub owner: Option<Owner>,
-    /// Whether it has the sticky bit: many users write there.
-    pub is_sticky: bool,
-    /// Why it is empty after a reboot, if it is.
-    pub volatile: Option<Volatile>,
-    /// Whether it is one of the system's, with other things in it and no backup.
-    pub is_systems: bool,
-    /// The directories by which its path is reached, as far as others than root may change them.
-    pub above: Vec<PathStep>,
-}
-
-/// Why a directory is empty after a reboot.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Volatile {
-    /// Its file system is in memory: the name of that.
-    InMemory(&'static str),
-    /// This configuration of systemd-tmpfiles has it emptied at boot.
-    EmptiedAtBoot(PathBuf),
-}
-
-/// Who may do what with a directory or file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner {
-    /// Owner.
-    pub uid: u32,
-    /// Permission bits. Where there is an access control list, the group's are what it allows at most.
-    pub mode: u32,
-}
-
-/// A file of a backup.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileRecord {
-    /// Its name as it stands in the directory (ASMT's may be of another case).
-    pub name: String,
-    /// Key of the segment.
-    pub key: Key,
-    /// What the key says.
-    pub address: Address,
-    /// How the segment stands in it.
-    pub encoding: Encoding,
-    /// Size of the file, bytes.
-    pub file_bytes: u64,
-    /// Bytes of the file that have blocks; the rest is holes.
-    pub allocated_bytes: u64,
-    /// Size of the segment, bytes, as file size or header claim it.
-    pub size_bytes: u64,
-    /// CRC-32 of the segment as the header of a compressed file claims it.
-    pub crc32: Option<u32>,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Permission bits.
-    pub mode: u32,
-    /// How many names it has, here and elsewhere.
-    pub link_count: u64,
-    /// When it was last written, milliseconds since 1970.
-    pub modified_ms: u64,
-    /// What the segment's first bytes say.
-    pub header: Header,
-}
-
-/// A manifest found, or why it was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestRecord {
-    /// Its name in the directory.
-    pub name: String,
-    /// Whose it is.
-    pub owner: Owner,
-    /// How many names it has, here and elsewhere.
-    pub link_count: u64,
-    /// What it says.
-    pub manifest: std::result::Result<Manifest, ManifestError>,
-}
-
-/// What is in a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// The directory itself; `None` where it was not looked at.
-    pub directory: Option<DirectoryRecord>,
-    /// Files of segments, by name. Those of an interrupted backup that never was committed are not among them.
-    pub files: Vec<FileRecord>,
-    /// Manifests, by name.
-    pub manifests: Vec<ManifestRecord>,
-    /// Marks of use, by name, or why one cannot be read.
-    pub marks: Vec<MarkRecord>,
-    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
-    pub problems: Vec<(String, Problem)>,
-    /// What interrupted backups left.
-    pub leftovers: Leftovers,
-    /// Whether something is in the directory that bears no name of asmt's or ASMT's.
-    pub has_other_names: bool,
-    /// What a backup could write here; `None` where nobody asked.
-    pub target: Option<Target>,
-}
-
-/// What a backup could write to a directory, or would have to make it in.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its path, for messages.
-    pub path: String,
-    /// Whether files can be made in it.
-    pub writable: Writable,
-    /// Bytes that this user can still have of its file system; `None` where that does not say.
-    pub free_bytes: Option<u64>,
-}
-
-/// Whether files can be made in a directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Writable {
-    /// As far as permissions and the mount say.
-    Yes,
-    /// This user may not.
-    Denied,
-    /// Its file system is mounted read-only.
-    ReadOnlyFileSystem,
-}
-
-/// What dead runs of asmt left in a directory.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Leftovers {
-    /// Files to remove, in this order: nothing that a reader would take for a backup without what was removed before.
-    pub sweep: Vec<String>,
-    /// Names under which files of a run stand that had committed some of its namespaces, but not all: the run never
-    /// reported success, so the next backup of these namespaces takes their place.
-    pub superseded: BTreeSet<String>,
-    /// Namespaces whose backup was interrupted before its commit.
-    pub interrupted: Vec<Interrupted>,
-    /// Runs that are still at work here.
-    pub live: Vec<RunId>,
-}
-
-/// A namespace whose backup was interrupted before its commit.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Interrupted {
-    /// Instance, as the names of its files say.
-    pub instance: u8,
-    /// Name, as in the journal.
-    pub namespace: String,
-}
-
-/// What a run is about to publish, and what of a dead run's it takes the place of: written before the first rename,
-/// removed after the last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Journal {
-    /// A namespace each; two of the same name where one takes the place of the other.
-    pub namespaces: Vec<JournalNamespace>,
-}
-
-/// The files of one namespace, in the order in which they are published: the last one commits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalNamespace {
-    /// Its name.
-    pub namespace: String,
-    /// Final name and inode of each file; the inode tells our file from another under the same name.
-    pub files: Vec<(String, u64)>,
-}
-
-impl JournalNamespace {
-    /// Instance of the namespace; `None` if no file of a backup is listed.
-    fn instance(&self) -> Option<u8> {
-        self.files.iter().find_map(|(name, _)| instance_of(name))
-    }
-}
-
-/// Instance that the name of a file of a backup stands for.
-fn instance_of(name: &str) -> Option<u8> {
-    parse_file_name(name).map(|(_, address, _)| address.instance).or_else(|| instance_of_manifest_name(name))
-}
-
-/// The name under which a staged file is published; any other name is its own.
-pub fn published_name(name: &str) -> &str {
-    let parts = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('.'));
-    parts.map_or(name, |(_run, published)| published)
-}
-
-/// A mark of use: its name, and what it says or why it cannot be read.
-pub type MarkRecord = (String, std::result::Result<Used, String>);
 
 /// How a directory is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -678,7 +492,7 @@ impl Store {
 
     /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
     fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
-        let (own, is_locked) = (RunId::own()?, self.is_locked.load(Ordering::Relaxed));
+        let (own, is_locked) = (crate::sys::process::own_run()?, self.is_locked.load(Ordering::Relaxed));
         let mut leftovers = Leftovers::default();
         let mut temporaries = Vec::new();
         let mut journals = Vec::new();
@@ -696,7 +510,7 @@ impl Store {
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
             let is_of_mark = is_used_name(published_name(name));
-            if run.is_other_and_may_live(&own, is_locked)? {
+            if crate::sys::process::is_other_and_may_live(&run, &own, is_locked)? {
                 // Who writes a mark is not at work on the files.
                 if !is_of_mark && !leftovers.live.contains(&run) {
                     leftovers.live.push(run);
@@ -831,7 +645,7 @@ impl Store {
     /// when it returns. There is the whole old text or the whole new one, whatever fails. The caller holds
     /// [`Self::lock_marks`]: what is there of others' temporaries for this name, dead runs have left.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
-        let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", RunId::own()?);
+        let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", crate::sys::process::own_run()?);
         let names = self.names()?;
         let of_dead = names.iter().filter(|found| found.starts_with(TEMPORARY_PREFIX) && published_name(found) == name);
         self.remove_all(of_dead.map(String::as_str))?;
@@ -970,7 +784,7 @@ impl Text {
 
 /// The count has another type on some architectures.
 #[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
-fn link_count(stat: &fs::Stat) -> u64 {
+pub(crate) fn link_count(stat: &fs::Stat) -> u64 {
     u64::try_from(stat.st_nlink).unwrap_or(u64::MAX)
 }
 

@@ -6,10 +6,11 @@
 //! after one has failed, or remove a segment after the first word that a start would trust.
 
 use crate::error::{Error, Result};
+use crate::format::journal::{Journal, JournalNamespace};
 use crate::format::parse_file_name;
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
-use crate::store::{Journal, JournalNamespace, Store};
+use crate::store::Store;
 use crate::work::copy_in::{Filled, Made, Withheld};
 use crate::work::copy_out::{Staged, StagedName, StagedNamespace, Temporaries};
 use asmt_shm::{Address, Key, SegmentType};

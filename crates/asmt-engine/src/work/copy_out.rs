@@ -6,17 +6,17 @@
 //! the manifest). Must never: write to a segment, or read a hole of one.
 
 use crate::error::{Code, Error, Result};
+use crate::facts::memory::Segment;
 use crate::facts::server::Host;
+use crate::format::run_id::RunId;
 use crate::format::{
     AsmtHeader, BEFORE_STREAM_BYTES, Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Noted, SECTOR_BYTES, Spans,
     Surroundings, Trace, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, max_file_bytes, zero_bytes,
 };
 use crate::layout::server_config::Setting;
-use crate::look::segments::Segment;
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::progress::{Control, Phase};
 use crate::store::{Buffer, StagedFile, Store};
-use crate::sys::process::RunId;
 use crate::work::pool::{InWork, Places, Pool, Turn, Units};
 use crate::work::read;
 use asmt_codec::crc::{self, RangeSum};
@@ -842,7 +842,7 @@ fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::look::segments::Creator;
+    use crate::facts::memory::Creator;
 
     #[test]
     fn a_segment_that_was_swapped_out_under_a_look_at_its_pages_fails_the_backup() {

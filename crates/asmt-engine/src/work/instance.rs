@@ -12,11 +12,11 @@
 //! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
-use crate::look::segments::{Creator, Segment};
+use crate::facts::memory::{Creator, Segment};
+use crate::format::run_id::RunId;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
-use crate::sys::process::{self, RunId};
-use crate::sys::procfs;
+use crate::sys::{process, procfs};
 use crate::{hints, look};
 use asmt_shm::sysv::{self, SegmentStat};
 use asmt_shm::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
@@ -99,7 +99,7 @@ impl Runtime {
 
     /// Writes down what is about to be made, before any of it is.
     pub fn begin_restore(&self, namespaces: &[NamespaceRestore]) -> Result<RestoreJournal> {
-        let path = self.directory.join(self.journal_prefix() + &RunId::own()?.to_string());
+        let path = self.directory.join(self.journal_prefix() + &crate::sys::process::own_run()?.to_string());
         let keys = |namespace: &NamespaceRestore| namespace.sources.iter().map(|source| source.key.0).collect();
         let ipc_namespace = Some(look::server::ipc_namespace()?);
         let head = JournalHead { began_s: now_s(), ipc_namespace, namespaces: namespaces.iter().map(keys).collect() };
@@ -140,7 +140,7 @@ impl Runtime {
                 }
             }
         }
-        self.forget_earlier_boots(&RunId::own()?)
+        self.forget_earlier_boots(&crate::sys::process::own_run()?)
     }
 
     /// Ids of the segments that [`Self::recover`] would remove.
@@ -155,10 +155,10 @@ impl Runtime {
     ///
     /// Errors: `another-asmt` for one that is at work; failed calls.
     fn dead_restores(&self) -> Result<Vec<(PathBuf, DeadRestore)>> {
-        let own = RunId::own()?;
+        let own = crate::sys::process::own_run()?;
         let mut found = Vec::new();
         for (path, run) in journals_at(&self.directory, &self.journal_prefix())? {
-            if run.is_other_and_may_live(&own, true)? {
+            if crate::sys::process::is_other_and_may_live(&run, &own, true)? {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
@@ -219,7 +219,7 @@ fn keep(path: &Path) -> Result<()> {
 ///
 /// Errors: failed calls.
 pub fn restored_ids(instance: u8) -> Result<Option<HashSet<i32>>> {
-    let (directory, ipc_namespace, own) = (runtime_directory()?, procfs::namespace("ipc")?, RunId::own()?);
+    let (directory, ipc_namespace, own) = (runtime_directory()?, procfs::namespace("ipc")?, crate::sys::process::own_run()?);
     let journals = |what| journals_at(&directory, &prefix_of(what, ipc_namespace, instance));
     let mut ids = None;
     for (path, run) in journals(AT_WORK)?.into_iter().chain(journals(DONE)?) {

@@ -7,6 +7,7 @@ pub mod commit;
 pub mod copy_in;
 pub mod copy_out;
 pub mod instance;
+pub mod marking;
 pub mod pages;
 pub mod pool;
 pub mod read;

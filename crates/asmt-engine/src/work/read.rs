@@ -5,6 +5,7 @@
 //! Must never: hand on bytes before they are checked, or believe a length in a file.
 
 use crate::error::{Code, Error, Problem, Result};
+use crate::format::journal::published_name;
 use crate::format::{
     ASMT_HEADER_BYTES, Chunk, Encoding, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count, chunk_range,
     combined_crc32,
@@ -12,7 +13,7 @@ use crate::format::{
 use crate::hints;
 use crate::plan::{Contents, Source};
 use crate::progress::{Control, Phase};
-use crate::store::{Buffer, InFile, Store, published_name};
+use crate::store::{Buffer, InFile, Store};
 use crate::work::copy_out::{gzip_front, gzip_tail};
 use crate::work::pages;
 use crate::work::pool::{InWork, Pool, Units};

@@ -4,9 +4,9 @@
 //! Must never: touch a segment, a file or the clock.
 
 use super::*;
+use asmt_engine::facts::memory::Attacher;
 use asmt_engine::format::mark::{Identity, Use, Used};
 use asmt_engine::format::parse_file_name;
-use asmt_engine::look::segments::Attacher;
 use asmt_shm::MAX_SEGMENT_BYTES;
 
 fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {
@@ -482,7 +482,7 @@ fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
         let mut made = whole();
         change(&mut made);
         let headers: Vec<_> = made.iter().map(|(key, header)| (Key(*key).address().expect("an address"), header)).collect();
-        assert_eq!(plan::missing_or_extra(&headers), *expected);
+        assert_eq!(asmt_engine::layout::namespace::missing_or_extra(&headers), *expected);
     }
 }
 

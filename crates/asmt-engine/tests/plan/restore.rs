@@ -4,9 +4,8 @@
 //! Must never: touch a segment, a file or the clock.
 
 use super::*;
+use asmt_engine::facts::memory::{Attacher, CgroupLimit, Memory};
 use asmt_engine::format::ManifestError;
-use asmt_engine::look::memory::{CgroupLimit, Memory};
-use asmt_engine::look::segments::Attacher;
 use asmt_engine::plan::{Contents, NamespaceRestore, Source, UndecidedRoom};
 use asmt_shm::MAX_SEGMENT_BYTES;
 use asmt_shm::sysv::Limits;

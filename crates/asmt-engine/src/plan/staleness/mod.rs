@@ -6,14 +6,14 @@
 //! system, or take a missing answer for a good one.
 
 use crate::error::{Code, Problem, Remark};
+use crate::facts::directory::{FileRecord, Listing};
+use crate::facts::memory::Segment;
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
 use crate::format::mark::{Identity, Use, is_used_name_of};
 use crate::format::{Manifest, Noted, instance_of_manifest_name};
 use crate::hints::{self, shell_word};
 use crate::layout::server_config::{NamespaceConfig, Storage};
-use crate::look::segments::Segment;
 use crate::plan::{NamespaceRestore, settings, title, titles};
-use crate::store::{FileRecord, Listing};
 use asmt_shm::{Header, NamespaceName};
 use std::collections::BTreeSet;
 

@@ -1,0 +1,119 @@
+//! Who may be at work on segments: the server, another asmt, or a process that cannot be seen from here.
+
+use crate::error::{Code, Problem};
+use crate::facts::memory::{Creator, Inventory, Segment};
+
+/// Who may be at work on segments that nobody has attached.
+pub enum AtWork<'s> {
+    /// All who made them have ended.
+    Nobody,
+    /// The server made some of them, and runs.
+    Server { pid: u32 },
+    /// Another process made some of them, and runs: another asmt, most likely.
+    Process { pid: u32, command: &'s str },
+    /// Who made them cannot be seen from here.
+    Unseen,
+}
+
+/// The name of the server's processes.
+pub const SERVER_COMMAND: &str = "asd";
+
+/// Judges who may be at work on segments, by who has made them.
+pub fn at_work<'s>(segments: &[&'s Segment]) -> AtWork<'s> {
+    let mut found = AtWork::Nobody;
+    for segment in segments {
+        match (&segment.creator, &found) {
+            (Creator::Alive { pid, command }, _) if command != SERVER_COMMAND => return AtWork::Process { pid: *pid, command },
+            (Creator::Alive { pid, .. }, _) => found = AtWork::Server { pid: *pid },
+            (Creator::Unseen, AtWork::Nobody) => found = AtWork::Unseen,
+            _ => {}
+        }
+    }
+    found
+}
+
+pub const NOBODY_UNSEEN: &str = "no asmt and no server is at work on it where it cannot be seen from here (in other containers)";
+
+pub fn at_work_problem(title: &str, count: usize, pid: u32, command: &str) -> Problem {
+    Problem::new(
+        Code::AnotherAsmt,
+        format!(
+            "{title}: {count} segments of it are in memory, and the process that made them still runs: pid {pid} ({command}), \
+             another asmt, as it seems"
+        ),
+        "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what made \
+         the segments (ipcs -m -p)",
+    )
+}
+
+/// Why it matters that segments are attached: what is right for a backup would roll a node back that runs already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Attached {
+    /// They are to be backed up.
+    ToBackUp,
+    /// They are where others are to be restored.
+    InTheWay,
+}
+
+pub fn attached_problem(
+    inventory: &Inventory,
+    title: &str,
+    segments: &[&Segment],
+    first: &Segment,
+    attached: Attached,
+) -> Problem {
+    let count = segments.iter().filter(|segment| segment.stat.attached_count > 0).count();
+    let mut holders: Vec<String> = segments
+        .iter()
+        .filter_map(|segment| inventory.attachers.get(&segment.stat.shmid))
+        .flatten()
+        .map(|attacher| format!("pid {} ({})", attacher.pid, attacher.command))
+        .collect();
+    holders.sort_unstable();
+    holders.dedup();
+    let is_server = segments
+        .iter()
+        .filter_map(|segment| inventory.attachers.get(&segment.stat.shmid))
+        .flatten()
+        .any(|attacher| attacher.command == SERVER_COMMAND);
+    let by = if holders.is_empty() { "a process that cannot be seen from here".to_owned() } else { holders.join(", ") };
+    let find = format!("find who has it (as root, also in other containers: grep -l SYSV{} /proc/[0-9]*/maps)", first.key());
+    let hint = match (attached, is_server, holders.is_empty()) {
+        (Attached::ToBackUp, true, _) => stop_the_server(first.address.instance),
+        (Attached::ToBackUp, false, true) => {
+            format!("{find}; if it is a server, stop it cleanly, else wait until it has ended; then run it again")
+        }
+        (Attached::ToBackUp, false, false) => "wait until that process has ended, then run it again; if it is the server under \
+                                               another name, stop it cleanly, and do not kill it"
+            .to_owned(),
+        (Attached::InTheWay, true, _) => {
+            "the server is running with them: nothing needs restoring, leave it as it is (a restore \
+                                          would roll it back)"
+                .to_owned()
+        }
+        (Attached::InTheWay, false, true) => format!(
+            "{find}; if it is a server, leave it as it is: nothing needs restoring; else wait until it has ended, then run it again"
+        ),
+        (Attached::InTheWay, false, false) => {
+            "if that process is the server under another name, leave it as it is: nothing needs \
+                                               restoring; else wait until it has ended, then run it again"
+                .to_owned()
+        }
+    };
+    Problem::new(
+        Code::SegmentAttached,
+        format!("{title}: {count} of {} segments attached ({} first), expected none; by {by}", segments.len(), first.key()),
+        hint,
+    )
+}
+
+/// The unit is that of instance 0: of another one it would stop the wrong server.
+pub fn stop_the_server(instance: u8) -> String {
+    if instance == 0 {
+        return "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again"
+            .to_owned();
+    }
+    format!(
+        "the server of instance {instance} is running: stop that one and no other, wait until its asd has gone, then run it again"
+    )
+}

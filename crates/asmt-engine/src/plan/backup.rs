@@ -1,0 +1,159 @@
+//! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for their files.
+
+use crate::error::{Code, Error, Remark, Result};
+use crate::facts::directory::{Listing, Volatile, Writable};
+use crate::facts::memory::{Inventory, Segment};
+use crate::format::mark::is_used_name_of;
+use crate::hints;
+use crate::plan::access::{Use, check_directory};
+use crate::plan::checks::{Place, choose, segments_of};
+use crate::plan::group::{STAY_STOPPED, has_unseen_holes};
+use crate::plan::{NamespaceBackup, Plan, Request, not_kept, strangers};
+use asmt_shm::Key;
+use std::collections::BTreeSet;
+
+/// Plans a backup of what is in memory into a directory.
+pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
+    let mut plan = Plan::new();
+    check_directory(listing, &request.caller, Use::Write, &mut plan.refusals);
+    check_own(listing, &mut plan);
+    check_durable(listing, request, &mut plan);
+    // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
+    plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
+    check_marks_readable(listing, request, &mut plan);
+    if inventory.is_rmid_forced {
+        plan.refusals.push(not_kept());
+        return plan;
+    }
+    for run in &listing.leftovers.live {
+        plan.refuse(
+            Code::AnotherAsmt,
+            format!("another asmt (pid {}) is at work in the directory", run.pid),
+            "wait for it to end, or use another directory",
+        );
+    }
+    let groups = inventory.groups();
+    let is_denied = groups
+        .iter()
+        .filter(|group| group.instance == request.instance)
+        .any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
+    let place = if inventory.outlives_caller == Some(false) { Place::PrivateMemory } else { Place::Memory };
+    let chosen = choose(groups.clone(), request, is_denied, &place, &mut plan);
+    for (group, is_outranked) in strangers::set_aside(inventory, &groups, chosen, request, &mut plan) {
+        strangers::plan_group(inventory, listing, request, &group, is_outranked, &mut plan);
+    }
+    plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
+    check_target(listing, &mut plan);
+    plan
+}
+
+/// Bytes that a backup needs at least: what is not holes, whatever it is compressed to.
+pub fn least_file_bytes(namespaces: &[NamespaceBackup]) -> u64 {
+    let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
+    let data = |segment: &Segment| segment.resident_bytes.map_or(0, |resident| resident.saturating_add(segment.swapped_bytes));
+    segments.map(data).fold(0, u64::saturating_add)
+}
+
+/// Refuses a directory that cannot be written to, or has no room for what must be in it.
+pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
+    let Some(target) = &listing.target else { return };
+    let path = &target.path;
+    match target.writable {
+        Writable::Yes => {}
+        Writable::Denied => plan.refuse(
+            Code::PermissionDenied,
+            format!("no permission to write in directory {path}"),
+            "run it as root, or as the directory's owner",
+        ),
+        Writable::ReadOnlyFileSystem => plan.refuse(
+            Code::PermissionDenied,
+            format!("{path} is on a file system that is mounted read-only"),
+            "choose another directory, or mount it for writing (see findmnt, and dmesg for why it is read-only)",
+        ),
+    }
+    let needed = least_file_bytes(&plan.namespaces);
+    // What an interrupted backup has left goes first.
+    let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
+    if needed > free_bytes && listing.leftovers.sweep.is_empty() {
+        plan.refuse(
+            Code::DiskFull,
+            format!("no room in {path}: at least {needed} bytes are needed for all files, and {free_bytes} are free"),
+            hints::NO_ROOM,
+        );
+    }
+}
+
+/// Refuses where a mark of use in the directory cannot be read: no restore from it would be accepted.
+pub fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
+    for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
+        if let Err(why) = mark {
+            let hint = "a restore of this backup would be refused for it: use another directory; leave the mark where it is as long \
+                        as a backup in this one may still be restored, for without it that would look unused";
+            plan.refuse(Code::BackupExists, format!("{name} cannot be read as a mark of use: {why}"), hint);
+        }
+    }
+}
+
+/// Where holes cannot be told from what is swapped out, all is read as data, and becomes memory.
+pub fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) -> Option<Remark> {
+    let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
+    let swapped: Vec<&Segment> = segments.filter(|segment| segment.swapped_bytes > 0).collect();
+    let bytes: u64 = swapped.iter().map(|segment| segment.stat.size_bytes).sum();
+    let text = format!(
+        "CAP_CHECKPOINT_RESTORE is missing, so that holes of the {} segments that are partly swapped out cannot be seen: all of their \
+         {bytes} bytes will be read and become resident",
+        swapped.len()
+    );
+    let is_unseen = swapped.iter().any(|segment| has_unseen_holes(inventory, segment));
+    is_unseen.then(|| Remark::new("holes-unseen", text))
+}
+
+/// Refuses a directory of the system's, where a backup would stand among other things.
+pub fn check_own(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
+    let Some(directory) = listing.directory.as_ref().filter(|directory| directory.is_systems) else { return };
+    plan.refuse(
+        Code::SystemDirectory,
+        format!("{} is a directory of the system's, with other things in it; expected one of the backup's own", directory.path),
+        "name a directory for backups alone, such as /var/lib/asmt: asmt makes it",
+    );
+}
+
+/// Refuses a directory that the reboot empties, unless that is what is wanted.
+pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
+    let Some((path, reason)) = listing.directory.as_ref().and_then(|found| Some((&found.path, found.volatile.as_ref()?))) else {
+        return;
+    };
+    let (message, expected) = match reason {
+        Volatile::InMemory(kind) => {
+            (format!("{path} is on a {kind}, which is in memory and empty after a reboot"), "one on a disk")
+        }
+        Volatile::EmptiedAtBoot(file) => {
+            (format!("{path} is emptied at boot: {} says so (tmpfiles.d)", file.display()), "one that is kept")
+        }
+    };
+    if request.allow_volatile {
+        plan.remarks.push(Remark::new("volatile-directory", message));
+    } else {
+        let hint = "choose a directory on a disk that no boot empties, such as /var/lib/asmt; add --allow-volatile only if it is restored \
+             before any reboot";
+        plan.refuse(Code::VolatileDirectory, format!("{message}; expected {expected}"), hint);
+    }
+}
+
+/// Fails if two looks have not found the same segments. A listing is not made at one moment: where segments are made anew
+/// meanwhile it may show some of them only, and of a namespace that has data alone nothing says how many there must be.
+pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
+    let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
+        let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);
+        copies.map(|copy| (copy.segment.key(), copy.segment.stat.shmid)).collect()
+    };
+    let (before, now) = (ids(before), ids(now));
+    match before.symmetric_difference(&now).next() {
+        None => Ok(()),
+        Some((key, shmid)) => Err(Error::new(
+            Code::SegmentChanged,
+            format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
+            STAY_STOPPED,
+        )),
+    }
+}

@@ -1,0 +1,219 @@
+//! The backup of one namespace: what is wrong with its segments in memory, and how each of them will stand in its file.
+
+use crate::error::{Code, Problem, Remark};
+use crate::facts::caller::Caller;
+use crate::facts::directory::Listing;
+use crate::facts::memory::{Creator, Inventory, Segment};
+use crate::format::{Encoding, manifest_name};
+use crate::layout::namespace::{Group, missing_or_extra, stripes_of};
+use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem};
+use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, check_stripes, is_too_short, segments_of};
+use crate::plan::titles::{nameless_stripe, title_of};
+use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way};
+use asmt_shm::{Address, Header, MAX_SEGMENT_BYTES};
+use std::collections::BTreeSet;
+
+pub const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then run it again";
+
+pub fn plan_group_backup(
+    inventory: &Inventory,
+    listing: &Listing,
+    request: &Request,
+    group: &Group,
+    plan: &mut Plan<NamespaceBackup>,
+) {
+    let segments = segments_of(inventory, group);
+    let title = title_of(group);
+    if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
+        plan.refuse_once(denied_problem(&title, denied, &request.caller));
+        return;
+    }
+    if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
+        plan.refusals.push(attached_problem(inventory, &title, &segments, attached, Attached::ToBackUp));
+        return;
+    }
+    if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
+        let text = format!("{title}: segment {} (shmid {}) is in huge pages (SHM_HUGETLB)", huge.key(), huge.stat.shmid);
+        plan.refuse(Code::SegmentInvalid, text, unknown_maker_hint(huge));
+        return;
+    }
+    // Long enough for its header, and with none to read: it went between the listing and the look into it.
+    if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
+        plan.refuse(
+            Code::SegmentChanged,
+            format!("{title}: segment {} (shmid {}) went away while it was looked at", gone.key(), gone.stat.shmid),
+            STAY_STOPPED,
+        );
+        return;
+    }
+    if let Some(segment) = segments.iter().find(|segment| !request.caller.can_give_to(segment.stat.uid, segment.stat.gid)) {
+        plan.refuse(
+            Code::PermissionDenied,
+            format!(
+                "{title}: segment {} belongs to uid {} and gid {}, and uid {} may not give its file to them: CAP_CHOWN is missing",
+                segment.key(),
+                segment.stat.uid,
+                segment.stat.gid,
+                request.caller.uid
+            ),
+            "run it as root, as the owner of the segments and in their group, or with CAP_CHOWN",
+        );
+    }
+    let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
+    let mut faults = faults_in_memory(group, &segments, &headers, &title);
+    let base_version = if group.name.is_some() { check_base(&headers, &title, &Place::Memory, &mut faults) } else { None };
+    if let Some(name) = &group.name {
+        check_stripes(&headers, name, true, &title, &Place::Memory, &mut faults);
+    }
+    // A stripe whose name may not be read may be the one that the set lacks.
+    let is_unread = |segment: &&Segment| {
+        segment.is_denied && segment.address.instance == group.instance && !segment.address.segment_type.is_index()
+    };
+    let unread = inventory.segments.values().find(is_unread);
+    if let Some(unread) = unread.filter(|_| faults.iter().any(|fault| fault.code == Code::SetTorn)) {
+        plan.refuse_once(denied_problem(&nameless_stripe(unread.key(), group.instance), unread, &request.caller));
+        return;
+    }
+    // What a restore is still making looks like this: nothing is done about it as long as one may be at work.
+    match at_work(&segments) {
+        AtWork::Process { pid, command } if !faults.is_empty() => {
+            plan.refusals.push(at_work_problem(&title, segments.len(), pid, command));
+            return;
+        }
+        AtWork::Unseen if !faults.is_empty() => faults.iter_mut().for_each(|fault| {
+            fault.hint = format!("make sure first that {NOBODY_UNSEEN}; then: {}", fault.hint);
+        }),
+        _ => {}
+    }
+    plan.refusals.extend(faults);
+    let Some(name) = &group.name else { return };
+    let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
+    let own_manifest = manifest_name(group.instance, name);
+    let superseded = in_the_way::check(listing, group.instance, &nsids, &own_manifest, &title, plan);
+    let copies: Vec<Copy> = segments
+        .iter()
+        .map(|&segment| {
+            let compress = request.compress
+                && segment.address.segment_type.may_be_compressed()
+                && (!zeros_outweigh_data(segment) || has_unseen_holes(inventory, segment));
+            Copy { segment: segment.clone(), encoding: if compress { Encoding::Gzip } else { Encoding::Raw } }
+        })
+        .collect();
+    plan.remarks.extend(request.compress.then(|| plain_remark(&copies, &title)).flatten());
+    plan.namespaces.push(NamespaceBackup {
+        instance: group.instance,
+        name: name.clone(),
+        nsid: group.nsid,
+        base_version,
+        copies,
+        superseded,
+    });
+}
+
+/// How many zeros deflate to one byte.
+pub const ZEROS_A_BYTE: u64 = 1000;
+
+/// Compressed zeros may cost one part in so many of the data.
+pub const DATA_A_ZERO_BYTE: u64 = 20;
+
+/// Whether what a segment never held, which costs nothing in a plain file, would cost more than a twentieth of its data in a
+/// compressed one: then that could be larger than the data, and takes longer to read and write.
+pub fn zeros_outweigh_data(segment: &Segment) -> bool {
+    let Some(resident_bytes) = segment.resident_bytes else { return false };
+    let data_bytes = resident_bytes.saturating_add(segment.swapped_bytes);
+    segment.stat.size_bytes.saturating_sub(data_bytes) / ZEROS_A_BYTE > data_bytes / DATA_A_ZERO_BYTE
+}
+
+/// Whether all of a segment will be read as data, holes and all.
+pub fn has_unseen_holes(inventory: &Inventory, segment: &Segment) -> bool {
+    inventory.finds_all_holes == Some(false) && segment.swapped_bytes > 0
+}
+
+/// What is written plain although compressed files were asked for.
+pub fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
+    let is_plain = |copy: &&Copy| copy.encoding == Encoding::Raw && copy.segment.address.segment_type.may_be_compressed();
+    let plain: Vec<&Copy> = copies.iter().filter(is_plain).collect();
+    let first = plain.first()?;
+    let text = format!(
+        "{title}: {} of {} segments, the first is {}, are written plain: nearly all of each was never used, and would take \
+         more room compressed",
+        plain.len(),
+        copies.len(),
+        first.segment.key()
+    );
+    Some(Remark::new("written-plain", text))
+}
+
+/// What is wrong with the segments of a namespace in memory, but for what base says.
+pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &Header)], title: &str) -> Vec<Problem> {
+    let mut faults = Vec::new();
+    let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
+    for text in missing_or_extra(headers) {
+        let hint = "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not \
+                    served since, restore that again; else start it and stop it cleanly, then back up";
+        faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
+    }
+    if group.name.is_none() {
+        // Only with its base there, or as a stripe, can it lack nothing but the name.
+        if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
+            faults.push(Problem::new(
+                Code::SegmentInvalid,
+                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
+                unknown_maker_hint(nameless),
+            ));
+        }
+        return faults;
+    }
+    for segment in segments.iter().filter(|segment| is_too_short(segment)) {
+        faults.push(Problem::new(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, fewer than a {} has",
+                segment.key(),
+                segment.stat.size_bytes,
+                segment.address.segment_type.name()
+            ),
+            unknown_maker_hint(segment),
+        ));
+    }
+    for segment in segments.iter().filter(|segment| segment.stat.size_bytes > MAX_SEGMENT_BYTES) {
+        faults.push(Problem::new(
+            Code::SegmentInvalid,
+            format!(
+                "{title}: segment {} has {} bytes, expected at most {MAX_SEGMENT_BYTES}",
+                segment.key(),
+                segment.stat.size_bytes
+            ),
+            "look for a newer asmt",
+        ));
+    }
+    faults
+}
+
+/// What to do about a segment that no server is known to make. Only where its maker has ended is it named for removal.
+pub fn unknown_maker_hint(segment: &Segment) -> String {
+    let leave =
+        "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces with -n";
+    match segment.creator {
+        Creator::Gone => format!(
+            "{leave}; only if you made it yourself, and no server needs it, remove it with: ipcrm -m {}",
+            segment.stat.shmid
+        ),
+        Creator::Alive { .. } | Creator::Unseen => format!("{leave}, or find out who made it (ipcs -m -p)"),
+    }
+}
+
+/// Why a segment cannot be backed up that the caller may not read.
+pub fn denied_problem(title: &str, denied: &Segment, caller: &Caller) -> Problem {
+    Problem::new(
+        Code::PermissionDenied,
+        format!(
+            "{title}: segment {} belongs to uid {} with mode {:04o}, and uid {} may not read it",
+            denied.key(),
+            denied.stat.uid,
+            denied.stat.mode,
+            caller.uid
+        ),
+        "run it as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
+    )
+}

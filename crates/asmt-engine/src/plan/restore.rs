@@ -1,0 +1,130 @@
+//! Plans a restore: a backup that can be read, nothing in its way in memory, and room for it.
+
+use crate::error::{Code, Problem, Remark};
+use crate::facts::caller::Caller;
+use crate::facts::directory::Listing;
+use crate::facts::memory::{Inventory, Segment};
+use crate::layout::namespace::stripes_of;
+use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem};
+use crate::plan::checks::START_LOSES;
+use crate::plan::room::check_room;
+use crate::plan::strangers::{self, is_strangers};
+use crate::plan::titles::title;
+use crate::plan::verify::verify;
+use crate::plan::{NamespaceRestore, Plan, Request, not_kept};
+use asmt_shm::{Address, Header, Key, SHUTDOWN_CLEAN};
+use std::collections::BTreeSet;
+
+/// Plans a restore from a directory into memory.
+pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> Plan<NamespaceRestore> {
+    let mut plan = verify(listing, request);
+    plan.refusals.extend(inventory.is_rmid_forced.then(not_kept));
+    check_outlives(inventory, request, &mut plan);
+    for namespace in plan.namespaces.clone() {
+        let mut in_the_way = Vec::new();
+        check_nothing_in_memory(inventory, &namespace, &request.caller, &mut in_the_way);
+        plan.refusals.extend(in_the_way.into_iter().map(|problem| problem.of(&namespace.name)));
+    }
+    check_room(inventory, &plan.namespaces, request.page_bytes, &mut plan.refusals);
+    plan
+}
+
+/// Refuses where the segments would be gone as soon as this process ends.
+pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<NamespaceRestore>) {
+    if inventory.outlives_caller != Some(false) {
+        return;
+    }
+    if request.allow_private_ipc {
+        plan.remarks.push(Remark::new("private-ipc-namespace", PRIVATE_IPC));
+    } else {
+        plan.refuse(
+            Code::PrivateIpcNamespace,
+            format!("{PRIVATE_IPC}: what is restored would be gone then"),
+            "run asmt in the IPC namespace of the server: without PrivateIPC= in its unit, or in the server's container; only \
+             where something that cannot be seen from here keeps the namespace (the holder of a pod), add --allow-private-ipc",
+        );
+    }
+}
+
+pub const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends with it";
+
+/// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
+pub fn check_nothing_in_memory(
+    inventory: &Inventory,
+    namespace: &NamespaceRestore,
+    caller: &Caller,
+    refusals: &mut Vec<Problem>,
+) {
+    let wanted: BTreeSet<(bool, u8)> =
+        namespace.sources.iter().map(|source| (source.address.segment_type.is_index(), source.address.nsid)).collect();
+    let named: BTreeSet<Key> = inventory
+        .groups()
+        .into_iter()
+        .filter(|group| group.instance == namespace.instance && group.name.as_ref() == Some(&namespace.name))
+        .flat_map(|group| group.keys)
+        .collect();
+    let in_the_way: Vec<&Segment> = inventory
+        .segments
+        .values()
+        .filter(|segment| segment.address.instance == namespace.instance)
+        .filter(|segment| {
+            wanted.contains(&(segment.address.segment_type.is_index(), segment.address.nsid)) || named.contains(&segment.key())
+        })
+        .collect();
+    let title = title(&namespace.name, namespace.instance);
+    let (strangers, in_the_way): (Vec<&Segment>, Vec<&Segment>) =
+        in_the_way.into_iter().partition(|segment| is_strangers(segment, std::slice::from_ref(namespace), caller));
+    refusals.extend(strangers::in_the_way(inventory, &title, namespace, &strangers));
+    let Some(first) = in_the_way.first() else { return };
+    if let Some(attached) = in_the_way.iter().find(|segment| segment.stat.attached_count > 0) {
+        refusals.push(attached_problem(inventory, &title, &in_the_way, attached, Attached::InTheWay));
+        return;
+    }
+    refusals.push(segments_exist(&title, &in_the_way, first));
+}
+
+/// What to do about segments in the way that a server has made or used since the backup.
+pub const SERVED_HINT: &str = "the server has made or used them since this backup was made: nothing needs restoring, start the \
+    server as it is";
+
+/// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
+/// whether the server has served with them is for the operator to say.
+pub fn segments_exist(title: &str, in_the_way: &[&Segment], first: &Segment) -> Problem {
+    let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
+    let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
+    let is_warm = headers.iter().any(is_clean) || stripes_of(&headers).is_empty();
+    let loses = if is_warm { "" } else { START_LOSES };
+    let start_as_it_is = format!(
+        "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or restored{loses}"
+    );
+    let (by, hint) = match at_work(in_the_way) {
+        AtWork::Process { pid, command } => return at_work_problem(title, in_the_way.len(), pid, command),
+        AtWork::Server { pid } => (
+            format!("; the server that made them still runs (pid {pid})"),
+            "leave them, nothing needs restoring: if the server runs, leave it as it is; if it is being stopped, wait until it has \
+             gone, then start it"
+                .to_owned(),
+        ),
+        AtWork::Unseen => (
+            "; the process that made them cannot be seen from here".to_owned(),
+            format!("{start_as_it_is}; else make sure first that {NOBODY_UNSEEN}, then see what there is with: ipcs -m -p"),
+        ),
+        AtWork::Nobody => {
+            let ids: String = in_the_way.iter().map(|segment| format!(" -m {}", segment.stat.shmid)).collect();
+            (
+                String::new(),
+                format!("{start_as_it_is}; only if it has not served since, remove exactly these, then run it again: ipcrm{ids}"),
+            )
+        }
+    };
+    Problem::new(
+        Code::SegmentsExist,
+        format!(
+            "{title}: {} segments of it are in memory, the first is {} (shmid {}); expected none{by}",
+            in_the_way.len(),
+            first.key(),
+            first.stat.shmid
+        ),
+        hint,
+    )
+}

@@ -1,0 +1,369 @@
+//! Plans the reading of a backup: what is there must be whole, committed and consistent.
+
+use crate::error::{Code, Problem, Remark};
+use crate::facts::directory::{FileRecord, Interrupted, Listing};
+use crate::format::journal::published_name;
+use crate::format::mark::is_used_name;
+use crate::format::{
+    Encoding, MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, manifest_name, parse_file_name,
+};
+use crate::hints;
+use crate::layout::namespace::{Group, group, missing_or_extra};
+use crate::plan::access::{FileAccess, Use, check_directory, check_files};
+use crate::plan::checks::{Place, bears_name, check_base, check_stripes, choose};
+use crate::plan::titles::{title, title_of};
+use crate::plan::{Contents, NamespaceRestore, Plan, Request, Source};
+use asmt_shm::{Address, Header, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Plans the reading of a backup: what is there must be whole, committed and consistent.
+pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
+    let mut plan = Plan::new();
+    check_directory(listing, &request.caller, Use::Read, &mut plan.refusals);
+    let in_instance = |file: &&FileRecord| file.address.instance == request.instance;
+    let records: BTreeMap<Key, &FileRecord> = listing.files.iter().filter(in_instance).map(|file| (file.key, file)).collect();
+    let manifests: Vec<&Manifest> = listing
+        .manifests
+        .iter()
+        .filter_map(|record| record.manifest.as_ref().ok())
+        .filter(|manifest| manifest.instance == request.instance)
+        .collect();
+    // A manifest claims its files; what no manifest claims is grouped by the names in the files.
+    let claimed: BTreeSet<Key> = manifests.iter().flat_map(|manifest| &manifest.segments).map(|segment| segment.key).collect();
+    let mut groups: Vec<Group> = manifests
+        .iter()
+        .map(|manifest| Group {
+            instance: manifest.instance,
+            name: Some(manifest.namespace.clone()),
+            nsid: manifest.nsid,
+            keys: manifest.segments.iter().map(|segment| segment.key).collect(),
+        })
+        .collect();
+    let unclaimed = records.values().filter(|file| !claimed.contains(&file.key));
+    for loose in group(unclaimed.map(|file| (file.key, file.address, file.header.name()))) {
+        let owner = groups
+            .iter()
+            .find(|group| group.name == loose.name && loose.name.is_some() || loose.nsid.is_some() && group.nsid == loose.nsid);
+        match owner {
+            Some(owner) => plan.refusals.extend(loose.keys.iter().map(|key| {
+                let name = &records[key].name;
+                let message = format!("{}: {name} is not in its manifest", title_of(owner));
+                Problem::new(Code::ExtraFile, message, hints::NOT_IN_MANIFEST).in_file(name)
+            })),
+            None => groups.push(loose),
+        }
+    }
+    check_interrupted(listing, request, &groups, &mut plan);
+    let others = listing.files.iter().filter(|file| file.address.instance != request.instance);
+    groups.extend(group(others.map(|file| (file.key, file.address, file.header.name()))));
+    let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
+    if !has_refused || !groups.is_empty() {
+        for group in choose(groups, request, false, &Place::Backup, &mut plan) {
+            let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
+            match manifest {
+                Some(manifest) => plan_from_manifest(manifest, &records, &group, listing, request, &mut plan),
+                None => {
+                    let own_name = group.name.as_ref().map(|name| manifest_name(group.instance, name));
+                    // One that cannot be used, or not be read, is refused below; this is no backup of ASMT's then.
+                    let there = listing.manifests.iter().map(|record| &record.name);
+                    let is_asmts =
+                        !there.chain(listing.problems.iter().map(|(name, _)| name)).any(|name| Some(name) == own_name.as_ref());
+                    plan_without_manifest(&records, &group, listing, request, is_asmts, &mut plan);
+                }
+            }
+        }
+    }
+    check_other_files(listing, request, &mut plan);
+    plan
+}
+
+/// Refuses where an interrupted backup, or one still at work, is what was asked for.
+pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group], plan: &mut Plan<NamespaceRestore>) {
+    for run in &listing.leftovers.live {
+        plan.refuse(
+            Code::AnotherAsmt,
+            format!("another asmt (pid {}) is at work in the directory", run.pid),
+            "wait for it to end",
+        );
+    }
+    let is_asked = |found: &Interrupted| {
+        let is_named =
+            request.namespaces.as_ref().is_none_or(|names| names.iter().any(|asked| asked.as_str() == found.namespace));
+        found.instance == request.instance && is_named
+    };
+    for found in listing.leftovers.interrupted.iter().filter(|found| is_asked(found)) {
+        plan.refuse(
+            Code::BackupIncomplete,
+            format!("the backup of {} was interrupted before it was committed", title(&found.namespace, found.instance)),
+            hints::INTERRUPTED,
+        );
+    }
+    let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
+    let is_of_backup = |name: &&String| !is_used_name(published_name(name));
+    let left: Vec<&String> = listing.leftovers.sweep.iter().filter(is_of_backup).collect();
+    if let Some(first) = left.first().filter(|_| groups.is_empty() && !has_refused) {
+        plan.refuse(
+            Code::BackupIncomplete,
+            format!(
+                "the directory holds {} files of a backup that was interrupted before it was committed, and no other; the first \
+                 is {first} (ls -A shows hidden ones)",
+                left.len()
+            ),
+            hints::INTERRUPTED,
+        );
+    }
+}
+
+/// Refuses for files that bear the name of a segment or manifest of this instance and cannot be read as such.
+pub fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceRestore>) {
+    let manifest_prefix = format!("asmt-manifest-{}-", request.instance);
+    let is_asked_manifest = |name: &str| match &request.namespaces {
+        None => name.starts_with(&manifest_prefix),
+        Some(names) => names.iter().any(|asked| manifest_name(request.instance, asked) == name),
+    };
+    for record in &listing.manifests {
+        let Err(error) = &record.manifest else { continue };
+        if !is_asked_manifest(&record.name) {
+            continue;
+        }
+        let problem = match error {
+            ManifestError::TooNew(version) => Problem::new(
+                Code::ManifestTooNew,
+                format!("{} has format version {version}, expected at most {MANIFEST_VERSION}", record.name),
+                "use the asmt that made this backup, or a newer one",
+            ),
+            ManifestError::Damaged(text) => {
+                Problem::new(Code::ManifestDamaged, format!("{} is damaged: {text}", record.name), hints::UNCHECKED)
+            }
+        };
+        plan.refusals.push(problem.in_file(&record.name));
+    }
+    for (name, problem) in &listing.problems {
+        let of_instance = parse_file_name(name).is_some_and(|(_, address, _)| address.instance == request.instance);
+        if of_instance || is_asked_manifest(name) {
+            plan.refusals.push(problem.clone());
+        }
+    }
+}
+
+pub fn plan_from_manifest(
+    manifest: &Manifest,
+    records: &BTreeMap<Key, &FileRecord>,
+    group: &Group,
+    listing: &Listing,
+    request: &Request,
+    plan: &mut Plan<NamespaceRestore>,
+) {
+    let title = title_of(group);
+    let own = listing.manifests.iter().filter(|record| record.manifest.as_ref() == Ok(manifest));
+    let files = manifest.segments.iter().filter_map(|segment| {
+        let record = records.get(&segment.key)?;
+        Some(FileAccess::of_file(record, segment.uid))
+    });
+    let all = own.map(FileAccess::of_manifest).chain(files);
+    check_files(listing, &title, &request.caller, all, &mut plan.refusals);
+    // What is there and cannot be read is refused for that.
+    let unreadable: BTreeSet<Key> =
+        listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
+    let (mut sources, mut headers, mut sound) = (Vec::new(), Vec::new(), Vec::new());
+    for segment in &manifest.segments {
+        let file = segment.file_name();
+        let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), hints::DAMAGED).in_file(&file);
+        let Some(record) = records.get(&segment.key) else {
+            if unreadable.contains(&segment.key) {
+                continue;
+            }
+            let mut problem = damage(Code::BackupIncomplete, format!("{file} is missing"));
+            if segment.address.segment_type == SegmentType::PiBase {
+                hints::WITHOUT_BASE.clone_into(&mut problem.hint);
+            }
+            plan.refusals.push(problem);
+            continue;
+        };
+        if record.encoding != segment.encoding {
+            let mut problem = damage(Code::ExtraFile, format!("found {}, expected {file}", record.name));
+            hints::OTHER_ENCODING.clone_into(&mut problem.hint);
+            plan.refusals.push(problem);
+            continue;
+        }
+        headers.push((segment.address, &record.header));
+        let problems_before = plan.refusals.len();
+        if record.file_bytes != segment.file_bytes {
+            let text = format!("{file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes);
+            plan.refusals.push(damage(Code::WrongSize, text).at(record.file_bytes.min(segment.file_bytes)));
+        }
+        if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
+            || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
+        {
+            let text = format!(
+                "the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
+                record.size_bytes,
+                record.crc32.unwrap_or(0),
+                segment.size_bytes,
+                segment.crc32
+            );
+            plan.refusals.push(damage(Code::ContentDamaged, text).at(0));
+        }
+        if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
+            let found = record.header.name().map_or("?", NamespaceName::as_str);
+            let text = format!("{file} is of namespace '{found}', expected '{}'", manifest.namespace);
+            plan.refusals.push(damage(Code::ContentDamaged, text));
+        }
+        if plan.refusals.len() > problems_before {
+            continue;
+        }
+        sound.push((segment.address, &record.header));
+        let (least_memory_bytes, most_memory_bytes) = memory_of(segment, record);
+        sources.push(Source {
+            key: segment.key,
+            address: segment.address,
+            size_bytes: segment.size_bytes,
+            uid: segment.uid,
+            gid: segment.gid,
+            mode: segment.mode,
+            file: record.name.clone(),
+            file_bytes: segment.file_bytes,
+            encoding: segment.encoding,
+            contents: Contents::Chunks(segment.clone()),
+            allocated_bytes: record.allocated_bytes,
+            least_memory_bytes,
+            most_memory_bytes,
+        });
+    }
+    if headers.len() == manifest.segments.len() {
+        for text in missing_or_extra(&headers) {
+            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::DAMAGED);
+        }
+    }
+    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
+    let is_all = sound.len() == manifest.segments.len();
+    check_stripes(&sound, &manifest.namespace, is_all, &title, &Place::Backup, &mut plan.refusals);
+    plan.namespaces.push(NamespaceRestore {
+        instance: manifest.instance,
+        name: manifest.namespace.clone(),
+        nsid: manifest.nsid,
+        base_version,
+        created_ms: Some(manifest.created_ms),
+        sources,
+    });
+}
+
+/// Memory that a segment of a manifest needs, at least and at most.
+pub fn memory_of(segment: &ManifestSegment, record: &FileRecord) -> (u64, u64) {
+    let without_zeros = segment.size_bytes.saturating_sub(segment.zero_bytes());
+    match (segment.data_bytes, segment.most_data_bytes(), segment.encoding) {
+        // What is read straight into its place is what the file has, if that is not much more than the segment had.
+        (Some(data), Some(most), Encoding::Raw) if record.allocated_bytes <= most => {
+            let needed = data.max(record.allocated_bytes).min(without_zeros);
+            (needed, needed)
+        }
+        (Some(data), ..) => (data.min(without_zeros), data.min(without_zeros)),
+        // Not noted. A plain file keeps holes that are smaller than a chunk, too.
+        (None, _, Encoding::Raw) => {
+            let needed = without_zeros.min(record.allocated_bytes);
+            (needed, needed)
+        }
+        (None, _, Encoding::Gzip) => (without_zeros.min(segment.file_bytes), without_zeros),
+    }
+}
+
+pub fn plan_without_manifest(
+    records: &BTreeMap<Key, &FileRecord>,
+    group: &Group,
+    listing: &Listing,
+    request: &Request,
+    is_asmts: bool,
+    plan: &mut Plan<NamespaceRestore>,
+) {
+    let title = title_of(group);
+    let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
+    // A file's owner is the segment's here, and may write to it.
+    let owned = files.iter().map(|file| FileAccess::of_file(file, file.uid));
+    check_files(listing, &title, &request.caller, owned, &mut plan.refusals);
+    if request.require_manifest && is_asmts {
+        plan.refuse(
+            Code::ManifestRequired,
+            format!("{title}: there is no manifest, and --require-manifest was given"),
+            "leave it out to restore a backup of ASMT's, whose plain files cannot be checked",
+        );
+    }
+    let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
+    // What is there and cannot be read is refused for that, and is not missing.
+    let is_unreadable =
+        |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
+    let is_all = !listing.problems.iter().any(is_unreadable);
+    let missing = if is_all { missing_or_extra(&headers) } else { Vec::new() };
+    for text in missing {
+        plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::INCOMPLETE);
+    }
+    let Some(name) = &group.name else {
+        if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), hints::DAMAGED);
+        }
+        return;
+    };
+    let mut readable = Vec::new();
+    for file in &files {
+        let least = file.address.segment_type.min_bytes();
+        // A deflate stream cannot grow more: a header that says so lies, and its size must not be believed.
+        let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
+        let most = most.min(MAX_SEGMENT_BYTES);
+        if file.size_bytes < least || file.size_bytes > most {
+            let message = format!(
+                "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
+                file.name, file.file_bytes, file.size_bytes
+            );
+            plan.refusals.push(Problem::new(Code::WrongSize, message, hints::DAMAGED).in_file(&file.name));
+        } else {
+            readable.push(file);
+        }
+    }
+    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
+    check_stripes(&headers, name, is_all, &title, &Place::Backup, &mut plan.refusals);
+    let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
+    plan.remarks.extend(stage_size_remark(&files, &title));
+    if is_asmts {
+        let text = format!(
+            "{title}: made by ASMT, with no manifest: {plain_count} of {} files are plain and cannot be checked for damage",
+            files.len()
+        );
+        plan.remarks.push(Remark::new("no-manifest", text));
+    }
+    let sources = readable.iter().map(|file| Source {
+        key: file.key,
+        address: file.address,
+        size_bytes: file.size_bytes,
+        uid: file.uid,
+        gid: file.gid,
+        mode: file.mode,
+        file: file.name.clone(),
+        file_bytes: file.file_bytes,
+        encoding: file.encoding,
+        contents: file.crc32.map_or(Contents::Plain, |crc32| Contents::Stream { crc32 }),
+        allocated_bytes: file.allocated_bytes,
+        // ASMT writes zeros for what a segment never held, which compress to next to nothing.
+        least_memory_bytes: if file.encoding == Encoding::Raw { 0 } else { file.size_bytes.min(file.allocated_bytes) },
+        most_memory_bytes: file.size_bytes,
+    });
+    plan.namespaces.push(NamespaceRestore {
+        instance: group.instance,
+        name: name.clone(),
+        nsid: group.nsid,
+        base_version,
+        created_ms: None,
+        sources: sources.collect(),
+    });
+}
+
+/// Without a manifest a plain file's size is all that tells the size of its segment. Base says what a stage has; that
+/// field decides nothing, but a file that was cut short would be restored in silence.
+pub fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
+    let expected =
+        files.iter().find_map(|file| if let Header::Base(base) = &file.header { Some(base.stage_bytes) } else { None })?;
+    let odd = files
+        .iter()
+        .find(|file| file.address.segment_type == SegmentType::PiStage && file.size_bytes != expected && expected > 0)?;
+    let text =
+        format!("{title}: the stage in {} has {} bytes, and base says {expected}: is it cut short?", odd.name, odd.size_bytes);
+    Some(Remark::new("stage-size", text))
+}
