@@ -1,6 +1,6 @@
 //! The journal of a run that publishes a backup, and the hidden names that runs give to files.
 
-use crate::format::{instance_of_manifest_name, parse_file_name};
+use crate::format::names::{instance_of_manifest_name, parse_file_name};
 use serde::{Deserialize, Serialize};
 
 /// What the names of files begin with that a run has not published: `.asmt-tmp.<run>.<name>`.

@@ -5,7 +5,7 @@
 //! and nothing is ever taken back. ASMT ignores it. Must never: be what a restore of the same boot and IPC namespace
 //! fails for (a start may fail and be repeated), or replace a mark that cannot be read by less than it said.
 
-use crate::format::{is_namespace_file, namespace_file_name};
+use crate::format::names::{is_namespace_file, namespace_file_name};
 use asmt_shm::NamespaceName;
 use serde::{Deserialize, Serialize};
 

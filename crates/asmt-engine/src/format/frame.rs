@@ -1,0 +1,113 @@
+//! What stands around the chunks of a compressed file: ASMT's header of 24 bytes, a gzip header, and the end of the member.
+//!
+//! The header is ASMT 2.2.1's, as observed; a test reads files that ASMT has made.
+
+use asmt_codec::{DEFLATE_END, GZIP_HEADER};
+
+/// Bytes in front of the gzip member of a `.dat.gz`.
+pub const ASMT_HEADER_BYTES: usize = 24;
+
+/// `ASMT`, as it stands in the file.
+pub const ASMT_MAGIC: [u8; 4] = *b"ASMT";
+
+/// Version of that header.
+pub const ASMT_VERSION: u32 = 1;
+
+/// CRC-32 and length mod 2^32 behind the deflate stream.
+pub const GZIP_TRAILER_BYTES: usize = 8;
+
+/// Bytes in front of the deflate stream of a `.dat.gz`.
+pub const BEFORE_STREAM_BYTES: usize = ASMT_HEADER_BYTES + GZIP_HEADER.len();
+
+/// Offset in bytes of the first chunk in a `.dat.gz` of ours; empty blocks fill what is before it.
+pub const FIRST_CHUNK_OFFSET: u64 = SECTOR_BYTES;
+
+/// Bytes behind the last chunk in a `.dat.gz` of ours.
+pub const AFTER_CHUNKS_BYTES: u64 = (DEFLATE_END.len() + GZIP_TRAILER_BYTES) as u64;
+
+/// What the chunks of a `.dat.gz` of ours are padded to with empty deflate blocks: they are written and read past the
+/// page cache, which needs whole sectors.
+pub const SECTOR_BYTES: u64 = 4096;
+
+/// Deflate cannot shrink more than this; a header that claims more is a lie (or a bomb).
+pub const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// ASMT's header of a compressed file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AsmtHeader {
+    /// Size of the segment in bytes; a claim.
+    pub size_bytes: u64,
+    /// CRC-32 of the segment.
+    pub crc32: u32,
+}
+
+impl AsmtHeader {
+    /// The header as it stands in the file.
+    pub fn to_bytes(self) -> [u8; ASMT_HEADER_BYTES] {
+        let mut bytes = [0; ASMT_HEADER_BYTES];
+        bytes[..4].copy_from_slice(&ASMT_MAGIC);
+        bytes[4..8].copy_from_slice(&ASMT_VERSION.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.size_bytes.to_le_bytes());
+        bytes[16..].copy_from_slice(&u64::from(self.crc32).to_le_bytes());
+        bytes
+    }
+
+    /// Reads a header. The error says what was found and what was expected.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let bytes: &[u8; ASMT_HEADER_BYTES] =
+            bytes.first_chunk().ok_or_else(|| format!("its header has {} bytes, expected {ASMT_HEADER_BYTES}", bytes.len()))?;
+        let mut magic = [bytes[0], bytes[1], bytes[2], bytes[3]];
+        // The reversed order is accepted too, as ASMT does.
+        if magic == *b"TMSA" {
+            magic.reverse();
+        }
+        if magic != ASMT_MAGIC {
+            return Err(format!("it starts with {:02x?}, expected \"ASMT\"", &bytes[..4]));
+        }
+        let word = |at: usize| {
+            u64::from_le_bytes([
+                bytes[at],
+                bytes[at + 1],
+                bytes[at + 2],
+                bytes[at + 3],
+                bytes[at + 4],
+                bytes[at + 5],
+                bytes[at + 6],
+                bytes[at + 7],
+            ])
+        };
+        let version = (word(4) & 0xffff_ffff) as u32;
+        if version != ASMT_VERSION {
+            return Err(format!("its header has version {version}, expected {ASMT_VERSION}"));
+        }
+        let crc32 = u32::try_from(word(16)).map_err(|_| format!("its header's CRC-32 is {:#x}, more than 32 bits", word(16)))?;
+        Ok(Self { size_bytes: word(8), crc32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asmts_header_is_read_and_written() {
+        let header = AsmtHeader { size_bytes: 0x30000, crc32: 0x6486_4e8a };
+        let bytes = header.to_bytes();
+        assert_eq!(bytes, [0x41, 0x53, 0x4d, 0x54, 1, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0x8a, 0x4e, 0x86, 0x64, 0, 0, 0, 0]);
+        assert_eq!(AsmtHeader::parse(&bytes), Ok(header));
+        let mut reversed = bytes;
+        reversed[..4].reverse();
+        assert_eq!(AsmtHeader::parse(&reversed), Ok(header));
+        for at in [0, 4, 20] {
+            let mut wrong = bytes;
+            wrong[at] ^= 0x40;
+            assert!(AsmtHeader::parse(&wrong).is_err(), "byte {at}");
+        }
+        assert!(AsmtHeader::parse(&bytes[..23]).is_err());
+    }
+
+    #[test]
+    fn a_compressed_files_parts_stand_where_the_document_says() {
+        assert_eq!((BEFORE_STREAM_BYTES, FIRST_CHUNK_OFFSET, AFTER_CHUNKS_BYTES), (34, 4096, 10));
+    }
+}
