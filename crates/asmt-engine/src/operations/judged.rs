@@ -1,0 +1,186 @@
+//! A restore that was planned, with the evidence, and what both come to.
+
+use crate::error::{Code, Error, Remark};
+use crate::facts::directory::Listing;
+use crate::facts::memory::{Inventory, Segment};
+use crate::facts::server::Evidence;
+use crate::format::{self, mark};
+use crate::plan::staleness::{self, Overrides, Verdict};
+use crate::plan::{self, NamespaceRestore, Plan, Source};
+use asmt_shm::{Header, NamespaceName, SHUTDOWN_CLEAN};
+use std::collections::{BTreeSet, HashSet};
+
+/// A restore as it was planned, with the evidence and what it comes to.
+pub struct Judged {
+    pub(super) plan: Plan<NamespaceRestore>,
+    pub(super) inventory: Inventory,
+    pub(super) evidence: Evidence,
+    pub(super) verdict: Verdict,
+    /// Ids of segments that restores have made here; `None` where no restore is known.
+    pub(super) restored: Option<HashSet<i32>>,
+}
+
+impl Judged {
+    /// The plan with the verdict in it.
+    pub(super) fn combined(&self) -> Plan<NamespaceRestore> {
+        let mut plan = self.plan.clone();
+        plan.refusals.extend(self.verdict.refusals.iter().cloned());
+        plan.remarks.extend(self.verdict.remarks.iter().cloned());
+        plan
+    }
+
+    /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was restored, and a start would
+    /// take it.
+    pub(super) fn already_in_memory(&self, listing: &Listing) -> Option<Error> {
+        let is_there = |namespace: &NamespaceRestore| self.is_kept(namespace, listing) || self.is_restored(namespace, listing);
+        if self.plan.namespaces.is_empty() || !self.plan.namespaces.iter().all(is_there) {
+            return None;
+        }
+        let names: Vec<&NamespaceName> = self.plan.namespaces.iter().map(|namespace| &namespace.name).collect();
+        Some(Error::new(
+            Code::AlreadyInMemory,
+            format!("{} is in memory already, and clean: nothing needs restoring", plan::titles(&names, self.evidence.instance)),
+            "start the server as it is",
+        ))
+    }
+
+    /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
+    fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
+        let Some(ids) = &self.restored else { return false };
+        let is_made_here = |source: &Source, segment: &Segment| {
+            let is_trusted = match &segment.header {
+                Header::Stripe(stripe) => stripe.is_trusted(),
+                _ => true,
+            };
+            is_trusted && ids.contains(&segment.stat.shmid) && segment.stat.size_bytes == source.size_bytes
+        };
+        self.holds_all(namespace, is_made_here) && !self.stripes_differ(namespace, listing)
+    }
+
+    /// Whether the segments of a namespace that were backed up are still in memory as they were, as far as can be seen: not
+    /// made anew since. A restore that was begun by mistake must not make the backup look used.
+    pub(super) fn is_kept(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
+        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
+        let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
+        let Some(manifest) = manifest else { return false };
+        let is_it = |source: &Source, segment: &Segment| {
+            let is_older = || segment.stat.changed_ms().is_some_and(|at_ms| at_ms <= manifest.created_ms);
+            // Manifests of before ids were noted have the time alone.
+            manifest.shmid_of(source.key).map_or_else(is_older, |shmid| shmid == segment.stat.shmid)
+        };
+        self.holds_all(namespace, is_it) && !self.stripes_differ(namespace, listing)
+    }
+
+    /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached by nobody, with a base
+    /// that a start would trust. A server that has run has made base anew.
+    fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &Segment) -> bool) -> bool {
+        namespace.sources.iter().all(|source| {
+            self.inventory.segments.get(&source.key).is_some_and(|segment| {
+                let is_clean = match &segment.header {
+                    Header::Base(base) => base.shutdown == SHUTDOWN_CLEAN,
+                    _ => true,
+                };
+                is_clean && segment.stat.attached_count == 0 && is_it(source, segment)
+            })
+        })
+    }
+
+    /// A segment in memory that shows that a server has run since a namespace was backed up: of any namespace of the
+    /// instance, for one server makes them all. What restores have made here shows nothing, nor what was there already when
+    /// the backup was made.
+    pub(super) fn made_since(&self, namespace: &NamespaceRestore, listing: &Listing) -> Option<&Segment> {
+        let host = &self.evidence.host;
+        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, host);
+        // What another asmt is at work on is no server's.
+        if self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt) {
+            return None;
+        }
+        let made_ms = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
+        let made_ms = made_ms.map(|manifest| manifest.created_ms);
+        let was_there = |segment: &&Segment, name: Option<&NamespaceName>| {
+            let of_name = |manifest: &&&format::Manifest| Some(&manifest.namespace) == name && !manifest.noted.shmids.is_empty();
+            // Where its ids were noted, they tell; times are those of clocks, to the second.
+            if let Some(manifest) = manifests.iter().filter(is_same_place).find(of_name) {
+                return manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
+            }
+            made_ms.zip(segment.stat.changed_ms()).is_some_and(|(made_ms, at_ms)| at_ms <= made_ms)
+        };
+        let is_restored = |segment: &&Segment, name: Option<&NamespaceName>| match &self.restored {
+            Some(ids) => ids.contains(&segment.stat.shmid),
+            // Another runtime directory may know; here the marks are all that is known.
+            None => name.is_some_and(|name| self.has_made_here(name, listing)),
+        };
+        let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
+        of_instance
+            .flat_map(|group| {
+                // Without its base, an index is known by its nsid.
+                let is_its = |manifest: &&&format::Manifest| group.nsid.is_some() && manifest.nsid == group.nsid;
+                let by_nsid = || manifests.iter().find(is_its).map(|manifest| manifest.namespace.clone());
+                let name = group.name.clone().or_else(by_nsid);
+                group.keys.into_iter().map(move |key| (key, name.clone()))
+            })
+            .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
+            .find(|(segment, name)| !was_there(segment, name.as_ref()) && !is_restored(segment, name.as_ref()))
+            .map(|(segment, _)| segment)
+    }
+
+    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments.
+    fn has_made_here(&self, name: &NamespaceName, listing: &Listing) -> bool {
+        let (host, own_name) = (&self.evidence.host, mark::used_name(self.evidence.instance, name));
+        let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
+        marks.flat_map(|mark| &mark.restores).any(|used| used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace))
+    }
+
+    /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
+    /// way they are not named for removal.
+    pub(super) fn judge_memory(&mut self, listing: &Listing, overrides: Overrides) {
+        if self.verdict.is_proven {
+            return;
+        }
+        for namespace in &self.plan.namespaces.clone() {
+            let made_since = self.made_since(namespace, listing).cloned();
+            if made_since.is_none() && !self.stripes_differ(namespace, listing) {
+                continue;
+            }
+            let mut is_in_the_way = false;
+            for refusal in &mut self.plan.refusals {
+                let is_its = refusal.namespace.as_ref() == Some(&namespace.name);
+                is_in_the_way |= refusal.code == Code::SegmentAttached && is_its;
+                if refusal.code == Code::SegmentsExist && is_its {
+                    is_in_the_way = true;
+                    refusal.hint = plan::SERVED_HINT.to_owned();
+                }
+            }
+            if let Some(segment) = made_since.filter(|_| !is_in_the_way) {
+                let problem = staleness::made_since_problem(&namespace.name, &segment);
+                if overrides.stale {
+                    let text = format!("OVERRIDDEN BY --force-stale: {}", problem.message);
+                    self.verdict.remarks.push(Remark::new("overridden", text));
+                } else {
+                    self.verdict.refusals.push(problem);
+                }
+            }
+        }
+    }
+
+    /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
+    pub(super) fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
+        let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
+        let random_of = |header: &Header| match header {
+            Header::Stripe(stripe) => Some(stripe.random),
+            _ => None,
+        };
+        listing.files.iter().filter(|file| keys.contains(&file.key)).any(|file| {
+            let in_memory = self.inventory.segments.get(&file.key).and_then(|segment| random_of(&segment.header));
+            in_memory.zip(random_of(&file.header)).is_some_and(|(now, backed_up)| now != backed_up)
+        })
+    }
+}
+
+/// Whether segments of what is to be restored are in memory.
+pub fn finds_segments(plan: &Plan<NamespaceRestore>) -> bool {
+    let is_of_segments = |code| matches!(code, Code::SegmentsExist | Code::SegmentAttached | Code::AnotherAsmt);
+    plan.refusals.iter().any(|problem| is_of_segments(problem.code))
+}

@@ -1,0 +1,49 @@
+//! What one entry of a directory says of itself.
+
+use crate::facts::directory::Owner;
+use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX};
+use crate::format::mark::is_used_name;
+use crate::store::lock::{LOCK_NAME, MARKS_LOCK_NAME};
+use rustix::fs;
+
+/// When a file was last written, milliseconds since 1970.
+pub fn modified_ms(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_mtime).unwrap_or(0).saturating_mul(1000).saturating_add(stat.st_mtime_nsec / 1_000_000)
+}
+
+/// What a small file says, and who may write it.
+pub struct Text {
+    /// `None` where it is none.
+    pub(super) text: Option<String>,
+    pub(super) owner: Owner,
+    pub(super) link_count: u64,
+}
+
+impl Text {
+    /// Whether others may write to it by another name, wherever that is.
+    pub(super) fn is_open_elsewhere(&self) -> bool {
+        let is_trusted = self.owner.uid == 0 || self.owner.uid == rustix::process::geteuid().as_raw();
+        self.link_count > 1 && !(is_trusted && self.owner.mode & 0o022 == 0)
+    }
+
+    pub(super) fn why_open(&self) -> String {
+        let Owner { uid, mode } = self.owner;
+        format!("it has {} links, uid {uid} and mode {mode:04o}, so that others may write to it", self.link_count)
+    }
+}
+
+/// The count has another type on some architectures.
+#[allow(clippy::useless_conversion, clippy::unnecessary_fallible_conversions)]
+pub fn link_count(stat: &fs::Stat) -> u64 {
+    u64::try_from(stat.st_nlink).unwrap_or(u64::MAX)
+}
+
+/// Whether a name in a backup directory is asmt's, but of no segment and no manifest.
+pub fn is_own_name(name: &str) -> bool {
+    let is_of_run = name.starts_with(TEMPORARY_PREFIX) || name.starts_with(JOURNAL_PREFIX);
+    is_of_run || is_used_name(name) || matches!(name, "." | ".." | LOCK_NAME | MARKS_LOCK_NAME)
+}
+
+pub fn owner_of(stat: &fs::Stat) -> Owner {
+    Owner { uid: stat.st_uid, mode: stat.st_mode & 0o777 }
+}

@@ -1,0 +1,125 @@
+//! What dead runs have left in the directory, and removing it.
+
+use crate::error::{Error, Problem, Result};
+use crate::facts::directory::{Interrupted, Leftovers};
+use crate::format::journal::{JOURNAL_PREFIX, Journal, TEMPORARY_PREFIX, published_name};
+use crate::format::mark::is_used_name;
+use crate::format::run_id::RunId;
+use crate::format::{is_manifest_name, parse_file_name};
+use crate::hints;
+use crate::store::Store;
+
+use rustix::fs::{self, AtFlags, FileType};
+use rustix::io::Errno;
+use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
+/// Largest journal that is read: the names of ten times as many files as a namespace can have.
+pub const MAX_JOURNAL_BYTES: u64 = 4 << 20;
+
+impl Store {
+    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
+    pub(super) fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
+        let (own, is_locked) = (crate::sys::process::own_run()?, self.is_locked.load(Ordering::Relaxed));
+        let mut leftovers = Leftovers::default();
+        let mut temporaries = Vec::new();
+        let mut journals = Vec::new();
+        for name in names {
+            let run = match (name.strip_prefix(TEMPORARY_PREFIX), name.strip_prefix(JOURNAL_PREFIX)) {
+                (Some(rest), _) => rest.split_once('.').and_then(|(run, _)| RunId::parse(run)),
+                (_, Some(run)) => RunId::parse(run),
+                _ => None,
+            };
+            let Some(run) = run else { continue };
+            let is_file = match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+                // Gone since it was listed.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(Error::io("stat", self.shown(name), error)),
+            };
+            let is_of_mark = is_used_name(published_name(name));
+            if crate::sys::process::is_other_and_may_live(&run, &own, is_locked)? {
+                // Who writes a mark is not at work on the files.
+                if !is_of_mark && !leftovers.live.contains(&run) {
+                    leftovers.live.push(run);
+                }
+            } else if !is_file {
+                let mut problem = self.unsafe_file(name, "no regular file");
+                hints::NOT_OURS.clone_into(&mut problem.hint);
+                problems.push((name.clone(), problem));
+            } else if name.starts_with(JOURNAL_PREFIX) {
+                journals.push(name);
+            } else {
+                temporaries.push(name.clone());
+            }
+        }
+        for name in &journals {
+            let found = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().filter(|found| !found.is_open_elsewhere());
+            let text = found.and_then(|found| found.text);
+            // A journal is renamed into place when it is whole; one that cannot be read is not ours.
+            let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
+            self.judge_journal(&journal, &mut leftovers)?;
+        }
+        // Journals last: while one is there, what it lists can still be swept by the next run.
+        leftovers.sweep.extend(temporaries);
+        leftovers.sweep.extend(journals.into_iter().cloned());
+        Ok(leftovers)
+    }
+
+    /// Decides what becomes of the files that a dead run had begun to publish.
+    ///
+    /// The last file of a namespace commits it. Where another one stands under that name, somebody has put a backup there
+    /// since, for instance with `cp`: then nothing of that namespace is the dead run's, whatever its inode, which may have
+    /// been used again.
+    pub(super) fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
+        let mut committed = BTreeSet::new();
+        let mut uncommitted = BTreeSet::new();
+        let mut published = Vec::new();
+        for namespace in &journal.namespaces {
+            // The names are claims: only those that a backup can have are looked at.
+            let is_of_backup = |name: &str| parse_file_name(name).is_some() || is_manifest_name(name);
+            let mut there = Vec::new();
+            let mut is_committed = false;
+            let mut is_replaced = false;
+            for (index, (name, inode)) in namespace.files.iter().enumerate().filter(|(_, (name, _))| is_of_backup(name)) {
+                let is_last = index + 1 == namespace.files.len();
+                match self.inode_of(name)? {
+                    Some(found) if found == *inode => {
+                        there.push(name.clone());
+                        is_committed = is_last;
+                    }
+                    Some(_) => is_replaced = is_last,
+                    None => {}
+                }
+            }
+            if is_committed {
+                committed.insert(&namespace.namespace);
+                published.push(there);
+            } else if !is_replaced {
+                uncommitted.insert((namespace.instance(), &namespace.namespace));
+                leftovers.sweep.extend(there.into_iter().rev());
+            }
+        }
+        uncommitted.retain(|(_, name)| !committed.contains(name));
+        if !uncommitted.is_empty() {
+            leftovers.superseded.extend(published.into_iter().flatten());
+        }
+        leftovers.interrupted.extend(
+            uncommitted
+                .into_iter()
+                .filter_map(|(instance, name)| Some(Interrupted { instance: instance?, namespace: name.clone() })),
+        );
+        Ok(())
+    }
+
+    /// Removes what dead runs left: journals only when what they account for is gone for good. Where this run takes the
+    /// place of what such a run had committed, they stay until its own journal accounts for that; gives their names.
+    pub fn sweep(&self, leftovers: &Leftovers, takes_places: bool) -> Result<Vec<String>> {
+        let (journals, files): (Vec<&str>, Vec<&str>) =
+            leftovers.sweep.iter().map(String::as_str).partition(|name| name.starts_with(JOURNAL_PREFIX));
+        self.remove_all(files.into_iter())?;
+        if takes_places {
+            return Ok(journals.into_iter().map(str::to_owned).collect());
+        }
+        self.remove_all(journals.into_iter()).map(|()| Vec::new())
+    }
+}

@@ -1,0 +1,184 @@
+//! What is in the directory: files, manifests and marks, with what they say of themselves. Reads no data.
+
+use crate::error::{Code, Error, Problem, Result};
+use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
+use crate::format::mark::{Used, is_used_name};
+use crate::format::{
+    ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, is_manifest_name, manifest_name, parse_file_name,
+};
+use crate::hints;
+use crate::store::Store;
+use crate::store::direct::read_at_most;
+use crate::store::entries::{Text, is_own_name, link_count, modified_ms};
+use asmt_codec::GZIP_HEADER;
+use asmt_codec::decode::MemberDecoder;
+use asmt_shm::{Address, HEADER_BYTES, Header, Key};
+
+use rustix::fs;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+
+/// Largest manifest that is read: a chunk table for about 50 TiB.
+pub const MAX_MANIFEST_BYTES: u64 = 512 << 20;
+
+/// Largest mark of use that is read.
+pub const MAX_MARK_BYTES: u64 = 64 << 10;
+
+/// What is wrong with one file is a finding, so that the others are looked at, too; anything else is a failure.
+pub fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -> Result<std::result::Result<T, Problem>> {
+    match outcome {
+        Err(error) if error.is_of_one_file() => Ok(Err(error.first().clone().in_file(name))),
+        other => other,
+    }
+}
+
+/// Inflates the first bytes of a gzip member; gives how many it could.
+pub fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
+    let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
+    // One step goes as far as what is there of either: a failure in it makes nothing of what came before trustworthy.
+    decoder.step(&member[GZIP_HEADER.len()..], output).map_or(0, |step| step.made)
+}
+
+impl Store {
+    /// Looks at what is in the directory: names, owners, sizes, headers, manifests. Reads no data.
+    ///
+    /// Errors: failed system calls. What is wrong with single files is in [`Listing::problems`].
+    pub fn list(&self) -> Result<Listing> {
+        let names = self.names()?;
+        let mut listing = Listing { directory: Some(self.record()?), ..Listing::default() };
+        listing.leftovers = self.leftovers(&names, &mut listing.problems)?;
+        let swept: BTreeSet<&str> = listing.leftovers.sweep.iter().map(String::as_str).collect();
+        let mut files: BTreeMap<Key, FileRecord> = BTreeMap::new();
+        for name in names.iter().filter(|name| !swept.contains(name.as_str())) {
+            if let Some((key, address, encoding)) = parse_file_name(name) {
+                match listed(name, self.file_record(name, key, address, encoding))? {
+                    Ok(record) => {
+                        if let Some(other) = files.get(&key) {
+                            let message =
+                                format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
+                            let problem = Problem::new(Code::ExtraFile, message, hints::TWICE);
+                            listing.problems.push((name.clone(), problem.in_file(name)));
+                        }
+                        files.insert(key, record);
+                    }
+                    Err(problem) => listing.problems.push((name.clone(), problem)),
+                }
+            } else if is_manifest_name(name) {
+                match listed(name, self.read_manifest(name))? {
+                    Ok(manifest) => listing.manifests.push(manifest),
+                    Err(problem) => listing.problems.push((name.clone(), problem)),
+                }
+            } else if !is_own_name(name) {
+                listing.has_other_names = true;
+            }
+        }
+        listing.marks = self.marks_among(&names)?;
+        listing.files = files.into_values().collect();
+        Ok(listing)
+    }
+
+    /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are read.
+    ///
+    /// Errors: failed calls.
+    pub fn marks(&self) -> Result<Vec<MarkRecord>> {
+        self.marks_among(&self.names()?)
+    }
+
+    pub(super) fn marks_among(&self, names: &[String]) -> Result<Vec<MarkRecord>> {
+        let mut marks = Vec::new();
+        for name in names.iter().filter(|name| is_used_name(name)) {
+            let mark = match self.read_text(name, MAX_MARK_BYTES) {
+                Ok(Ok(found)) if found.is_open_elsewhere() => Err(found.why_open()),
+                Ok(Ok(found)) => found.text.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                Ok(Err(problem)) => Err(problem.message),
+                // It was listed, and is gone: what it said is not known.
+                Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it went away".to_owned()),
+                Err(error) => return Err(error),
+            };
+            marks.push((name.clone(), mark));
+        }
+        Ok(marks)
+    }
+
+    pub(super) fn file_record(
+        &self,
+        name: &str,
+        key: Key,
+        address: Address,
+        encoding: Encoding,
+    ) -> Result<std::result::Result<FileRecord, Problem>> {
+        let file = match self.open_file(name)? {
+            Ok(file) => file,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        let file_bytes = stat.st_size.cast_unsigned();
+        let needs_header = address.segment_type.has_header();
+        let mut record = FileRecord {
+            name: name.to_owned(),
+            key,
+            address,
+            encoding,
+            file_bytes,
+            allocated_bytes: stat.st_blocks.cast_unsigned().saturating_mul(512),
+            size_bytes: file_bytes,
+            crc32: None,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mode: stat.st_mode & 0o777,
+            link_count: link_count(&stat),
+            modified_ms: modified_ms(&stat),
+            header: Header::None,
+        };
+        let wanted = match (encoding, needs_header) {
+            (Encoding::Raw, false) => 0,
+            (Encoding::Raw, true) => HEADER_BYTES,
+            (Encoding::Gzip, false) => ASMT_HEADER_BYTES,
+            // Enough compressed bytes for the first few decoded ones, whoever compressed them.
+            (Encoding::Gzip, true) => 256 << 10,
+        };
+        let mut bytes = vec![0; wanted.min(usize::try_from(file_bytes).unwrap_or(wanted))];
+        let read =
+            read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
+        bytes.truncate(read);
+        if encoding == Encoding::Raw {
+            record.header = Header::parse(address.segment_type, &bytes);
+            return Ok(Ok(record));
+        }
+        match AsmtHeader::parse(&bytes) {
+            Ok(header) => {
+                record.size_bytes = header.size_bytes;
+                record.crc32 = Some(header.crc32);
+            }
+            Err(text) => {
+                let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
+                let hint = hints::DAMAGED;
+                return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
+            }
+        }
+        if needs_header {
+            let mut start = vec![0; HEADER_BYTES.min(usize::try_from(record.size_bytes).unwrap_or(HEADER_BYTES))];
+            let made = inflate_start(&bytes[ASMT_HEADER_BYTES..], &mut start);
+            record.header = Header::parse(address.segment_type, &start[..made]);
+        }
+        Ok(Ok(record))
+    }
+
+    /// The inner error says why a file that bears a manifest's name must not be read.
+    pub(super) fn read_manifest(&self, name: &str) -> Result<std::result::Result<ManifestRecord, Problem>> {
+        let Text { text, owner, link_count } = match self.read_text(name, MAX_MANIFEST_BYTES)? {
+            Ok(found) => found,
+            Err(problem) => return Ok(Err(problem)),
+        };
+        let manifest = match text {
+            Some(text) => Manifest::parse(&text),
+            None => Err(ManifestError::Damaged(format!("it is no JSON of at most {MAX_MANIFEST_BYTES} bytes"))),
+        };
+        // A manifest renamed to another namespace's is not that namespace's.
+        let manifest = manifest.and_then(|manifest| {
+            let own_name = manifest_name(manifest.instance, &manifest.namespace);
+            if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
+        });
+        Ok(Ok(ManifestRecord { name: name.to_owned(), owner, link_count, manifest }))
+    }
+}

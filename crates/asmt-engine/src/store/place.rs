@@ -1,0 +1,178 @@
+//! The directory itself: what it is, whether a backup may be made in it, and making it.
+
+use crate::error::{Code, Error, Result};
+use crate::facts::directory::{DirectoryRecord, Listing, Target, Volatile, Writable};
+use crate::format::{is_manifest_name, parse_file_name};
+use crate::progress::Control;
+use crate::store::entries::{is_own_name, owner_of};
+use crate::store::{Store, above};
+
+use crate::sys::{fsync, procfs, tmpfiles};
+use rustix::fs::{self, AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+use std::ffi::OsStr;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
+pub const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
+/// Directories in which a backup would stand among other things. A name in one of them will do.
+pub const SYSTEM_DIRECTORIES: [&str; 12] =
+    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"];
+
+/// Why a backup cannot make its directory.
+pub fn nothing_above(path: &Path) -> Error {
+    Error::new(
+        Code::DirectoryMissing,
+        format!("cannot make directory {}: the directory above it is not there", path.display()),
+        "see first that its file system is mounted: what goes below the place of a mount cannot be seen later; then make it",
+    )
+}
+
+/// The directory above a path.
+pub fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+impl Store {
+    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the one above it.
+    ///
+    /// Errors: as of [`Self::open`], but for a directory that is not there.
+    pub fn look(path: &Path) -> Result<Listing> {
+        let (directory, target) = match Self::open(path) {
+            Ok(store) => (store.record()?, store.target()?),
+            Err(error) if error.first().code == Code::DirectoryMissing => {
+                let store = match Self::open(parent_of(path)) {
+                    Err(error) if error.first().code == Code::DirectoryMissing => return Err(nothing_above(path)),
+                    other => other?,
+                };
+                let (parent, above) = (store.record_of(path.file_name())?, above::steps(None, path)?);
+                let directory = DirectoryRecord { path: path.display().to_string(), owner: None, above, ..parent };
+                (directory, store.target()?)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Listing { directory: Some(directory), target: Some(target), ..Listing::default() })
+    }
+
+    /// Looks at what a backup could write in the directory.
+    ///
+    /// Errors: failed calls.
+    pub fn target(&self) -> Result<Target> {
+        let writable = match fs::accessat(&self.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Ok(()) => Writable::Yes,
+            Err(Errno::ACCESS | Errno::PERM) => Writable::Denied,
+            Err(Errno::ROFS) => Writable::ReadOnlyFileSystem,
+            Err(error) => return Err(Error::io("access", self.path.display(), error)),
+        };
+        Ok(Target { path: self.path.display().to_string(), writable, free_bytes: self.free_bytes()? })
+    }
+
+    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
+    pub fn open_or_create(path: &Path, control: &Control) -> Result<Self> {
+        let store = match Self::open(path) {
+            Ok(store) => store,
+            Err(_) => {
+                control.begin_changes()?;
+                Self::make_directory(path)?
+            }
+        };
+        store.sync_parent()?;
+        match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
+            Err(Errno::ACCESS) => Err(Error::new(
+                Code::PermissionDenied,
+                format!("no permission to write in directory {}", path.display()),
+                "run it as root, or as the directory's owner",
+            )),
+            // Whatever else it is, the first file will say so.
+            _ => Ok(store),
+        }
+    }
+
+    /// Makes a directory and opens it; opens it, too, if somebody else was faster.
+    pub(super) fn make_directory(path: &Path) -> Result<Self> {
+        // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
+        let mut more = OFlags::NOFOLLOW;
+        match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => more = OFlags::empty(),
+            Err(Errno::NOENT) => {
+                return Err(nothing_above(path));
+            }
+            Err(Errno::ACCESS) => {
+                return Err(Error::new(
+                    Code::PermissionDenied,
+                    format!("no permission to make directory {}", path.display()),
+                    "run it as root, or make the directory for this user first",
+                ));
+            }
+            Err(Errno::NOTDIR) => {
+                return Err(Error::new(
+                    Code::NotADirectory,
+                    format!("not a directory: above {}", path.display()),
+                    "check the path",
+                ));
+            }
+            Err(error) => return Err(Error::io("mkdir", path.display(), error)),
+        }
+        Self::open_as(path, more)
+    }
+
+    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
+    pub(super) fn sync_parent(&self) -> Result<()> {
+        match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(parent) => fsync::directory(parent, "the directory itself, in its parent")
+                .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
+            // Made by somebody who may do more than this caller.
+            Err(Errno::ACCESS) => Ok(()),
+            Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
+        }
+    }
+
+    /// Looks at the directory itself.
+    pub fn record(&self) -> Result<DirectoryRecord> {
+        self.record_of(None)
+    }
+
+    /// Looks at the directory, or at where one of this name would be in it.
+    pub(super) fn record_of(&self, name: Option<&OsStr>) -> Result<DirectoryRecord> {
+        let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
+        let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
+        // A signed number in some places.
+        let kind = system.f_type as u64 & 0xffff_ffff;
+        Ok(DirectoryRecord {
+            path: self.path.display().to_string(),
+            owner: Some(owner_of(&stat)),
+            is_sticky: stat.st_mode & 0o1000 != 0,
+            volatile: match VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind) {
+                Some((_, name)) => Some(Volatile::InMemory(name)),
+                None => {
+                    let place = self.real_path()?;
+                    tmpfiles::emptied_by(&name.map_or(place.clone(), |name| place.join(name)))?.map(Volatile::EmptiedAtBoot)
+                }
+            },
+            is_systems: name.is_none() && self.is_systems()?,
+            above: above::steps(Some(&self.directory), &self.path)?,
+        })
+    }
+
+    /// Whether it is one of the system's directories, with other things in it and no backup.
+    pub(super) fn is_systems(&self) -> Result<bool> {
+        let place = self.real_path()?;
+        if !SYSTEM_DIRECTORIES.iter().any(|known| place == Path::new(known)) {
+            return Ok(false);
+        }
+        let names = self.names()?;
+        let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
+        // A disk of its own, mounted there, has this and nothing else.
+        let is_other = |name: &String| !is_own_name(name) && name != "lost+found";
+        Ok(!names.iter().any(is_of_backup) && names.iter().any(is_other))
+    }
+
+    /// Its path without links, as the kernel knows it.
+    pub(super) fn real_path(&self) -> Result<PathBuf> {
+        let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        std::fs::read_link(&link).map_err(|error| procfs::failed("readlink", Path::new(&link), error))
+    }
+}
