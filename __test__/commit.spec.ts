@@ -98,7 +98,11 @@ test('segments whose maker has ended are named for removal, and what the hint sa
   // A start that failed early has burnt base.
   await machine.sim('remove', '--key', 'ae001000');
   const refused = await machine.expect(3, ['restore', machine.path('b')]);
-  t.regex(refused.stderr, /HINT: start the server as it is if .* has served since .*; only if it has not/, show(refused));
+  t.regex(
+    refused.stderr,
+    /HINT: .*a start discards them: start the server as it is only if it has served since .*; only if it has not/,
+    show(refused),
+  );
   const [, named = ''] = /then run it again: ipcrm((?: -m \d+)+)\n/.exec(refused.stderr) ?? [];
   const removed = await machine.exec('ipcrm', named.trim().split(' '));
   t.is(removed.status, 0, show(removed));

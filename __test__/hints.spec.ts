@@ -44,7 +44,7 @@ test('a backup in the way is moved and removed exactly as the hint says, and eac
   const own = machine.path("b's own", 'README');
   writeFileSync(own, 'do not touch');
   const hint = async () => (await machine.json(3, ['backup', directory])).error?.hint ?? '';
-  const move = commandIn(await hint(), /(mkdir -m 0700 .* && mv [^;]*);/);
+  const move = commandIn(await hint(), /(mkdir -p -m 0700 .* && mv [^;]*);/);
   t.is((await machine.exec('sh', ['-c', move])).status, 0, move);
   const place = readdirSync(directory).find((name) => name.startsWith('old-')) ?? '';
   t.deepEqual(readdirSync(directory).toSorted(), ['README', place]);

@@ -376,7 +376,7 @@ testTraced('verify goes on after what cannot be read, and lists it with the dama
       break;
     }
     count += 1;
-    t.regex(unread[0]?.message ?? '', /^read \S+\/b\/\S+( at \d+)?: input\/output error$/);
+    t.regex(unread[0]?.message ?? '', /^(namespace 'test': )?read \S+\/b\/\S+( at \d+)?: input\/output error$/);
     t.regex(unread[0]?.file ?? '', /^[\w-]+\.(dat|json)$/);
     // Where the damaged file is not the one that cannot be read, its damage is found all the same.
     const isFound = error?.problems.some(({ code, file }) => code === 'content-damaged' && file === 'ae001101.dat');

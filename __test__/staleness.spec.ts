@@ -1105,7 +1105,7 @@ testAsRoot('row 24: a namespace in memory alone is stale: the hint says what is 
   await node.backup();
   await machine.reboot();
   writeFileSync(log, 'a start\n');
-  const hint = /'test' lives in memory alone: a start without a restore is empty.*--force-stale brings back .* is lost/s;
+  const hint = /'test' lives in memory alone: a start without a restore is empty.*--force-stale \S+ brings back .* is lost/s;
   t.regex(await node.refused(4, STALE), hint);
   // The same by its mark, and where no configuration says so.
   rmSync(log);

@@ -96,9 +96,11 @@ function inside(directory) {
     '--mode',
     '640',
   );
+  // A server writes one random number into the stripes in memory and into the storage behind them.
+  const random = spawnSync(SIM, ['peek', '--key', 'ad003000', '--offset', '48', '--length', '8'], { encoding: 'utf8' }).stdout;
   const device = join(directory, 'device');
-  sim('device', '--path', device, '--random', '4711');
-  writeFileSync(process.env.ASMT_CONFIG, `namespace test {\n  storage-engine device {\n    device ${device}\n  }\n}\n`);
+  sim('device', '--path', device, '--random', String(Buffer.from(random.trim(), 'hex').readBigUInt64LE()));
+  writeFileSync(process.env.ASMT_CONFIG, `namespace test {\n  storage-engine memory {\n    file ${device}\n  }\n}\n`);
   // Without touching what the server never touched; afterwards every byte is read.
   const before = memory('--sparse');
   asmt('list');

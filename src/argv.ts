@@ -47,6 +47,9 @@ export function normalise(args: readonly string[]): Typed {
       throw AsmtError.usage('no command is given', `say ${COMMANDS}, or use ASMT's form with -b or -r; see asmt --help`);
     return { kind: 'run', form: 'commands', argv: [verbNamed(word)] };
   }
+  if (rest[0] === 'help' && rest.length === 1 && !has('path')) {
+    throw AsmtError.usage('"help" is no directory here', `for help: asmt ${verb} --help; for a directory of that name: ./help`);
+  }
   refuseSeveralValues(args, options, operands.slice(1), verb);
   if (rest.length === 0) refuseSwallowed(args, options, verb, []);
   return { kind: 'run', form: 'commands', argv: [verb, ...options.map(canonical), ...(rest.length > 0 ? ['--', ...rest] : [])] };
@@ -54,11 +57,18 @@ export function normalise(args: readonly string[]): Typed {
 
 const COMMANDS = `${VERBS.slice(0, -1).join(', ')} or ${VERBS.at(-1)}`;
 
+/** What is meant by words that look like commands, and are options. */
+const INSTEAD: Readonly<Record<string, readonly string[]>> = {
+  analyze: ['asmt backup -a DIR', 'asmt restore -a DIR'],
+  check: ['asmt verify DIR', 'asmt backup -a DIR'],
+  version: ['asmt --version'],
+};
+
 /** The command of that name. Throws a usage error that names those that look like it. */
 function verbNamed(word: string): Verb {
   const verb = VERBS.find((candidate) => candidate === word);
   if (verb !== undefined) return verb;
-  const near = similar(word, VERBS).map((candidate) => `asmt ${candidate}`);
+  const near = INSTEAD[word] ?? similar(word, VERBS).map((candidate) => `asmt ${candidate}`);
   const hint = near.length > 0 ? `did you mean ${near.join(' or ')}?` : `the commands are ${COMMANDS}`;
   throw AsmtError.usage(`there is no command "${word}"`, hint);
 }

@@ -53,7 +53,7 @@ export const OPTIONS = [
     name: 'crc',
     short: 'c',
     verbs: WITH_DATA,
-    help: 'read everything again when it is written, from the disk, and compare',
+    help: 'read back and compare; verify: read from the disk itself',
   },
   {
     name: 'threads',
@@ -68,7 +68,7 @@ export const OPTIONS = [
     name: 'config',
     value: 'FILE',
     verbs: WITH_DATA,
-    help: "the server's configuration (default: /etc/aerospike/aerospike.conf)",
+    help: "the server's configuration (default: $ASMT_CONFIG or the unit's)",
   },
   {
     name: 'device',

@@ -298,7 +298,7 @@ export function alternative(chalk: ChalkInstance, verb: Report['verb'], names: r
   const what =
     verb === 'restore'
       ? 'can be restored without the others, which the server would then cold-start'
-      : `can be ${PAST[verb]} without the others`;
+      : `can be ${PAST[verb]} without the others, of which a reboot loses what is in memory`;
   return `${chalk.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
 }
 

@@ -3,9 +3,9 @@
 //!
 //! Promise: an encoder never makes more than [`max_encoded_bytes`]. Must never: write past the output it was given.
 
-use crate::WINDOW_BITS;
 use crate::simd::Way;
 use crate::stride::Stride;
+use crate::{FULL_FLUSH, WINDOW_BITS};
 use zlib_rs::{Deflate, DeflateFlush};
 
 /// Fastest level whose Huffman codes fit the data; level 1 has fixed codes, and makes random digests longer.
@@ -14,8 +14,6 @@ const LEVEL: i32 = 2;
 const STORED_BLOCK_BYTES: usize = 65_535;
 /// Header of a stored block: type, padding, length, length's complement.
 const STORED_HEADER_BYTES: usize = 5;
-/// An empty stored block: what a full flush ends with.
-pub(crate) const FULL_FLUSH: [u8; STORED_HEADER_BYTES] = [0, 0, 0, 0xff, 0xff];
 /// An empty block with fixed codes, and an empty stored one: a byte longer than that.
 pub(crate) const LONGER_FLUSH: [u8; STORED_HEADER_BYTES + 1] = [2, 0, 0, 0, 0xff, 0xff];
 

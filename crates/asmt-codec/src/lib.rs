@@ -20,5 +20,7 @@ mod tests;
 pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3];
 /// A last, empty deflate block with fixed codes: what ends a row of chunks that each end on a full flush.
 pub const DEFLATE_END: [u8; 2] = [0x03, 0x00];
+/// An empty stored block: what a full flush ends with.
+const FULL_FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];
 /// Base-2 logarithm of deflate's window.
 const WINDOW_BITS: u8 = 15;

@@ -8,9 +8,8 @@
 //! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full flush; the same bytes
 //! whatever the CPU. Must never: refer to bytes before the chunk, or write past the output.
 
-use crate::encode::FULL_FLUSH;
-use crate::huffman;
 use crate::simd::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
+use crate::{FULL_FLUSH, huffman};
 use std::sync::LazyLock;
 
 /// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.

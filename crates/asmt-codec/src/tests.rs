@@ -1,11 +1,11 @@
 //! What an encoder makes and a decoder takes, judged by two other decoders.
 
 use crate::decode::{ChunkDecoder, MemberDecoder};
-use crate::encode::{FULL_FLUSH, LONGER_FLUSH, store, *};
+use crate::encode::{LONGER_FLUSH, store, *};
 use crate::reference::{decoded_by_us, decoded_by_zlib};
 use crate::simd::Way;
 use crate::stride::Stride;
-use crate::{DEFLATE_END, GZIP_HEADER, WINDOW_BITS};
+use crate::{DEFLATE_END, FULL_FLUSH, GZIP_HEADER, WINDOW_BITS};
 use proptest::prelude::*;
 use zlib_rs::{Deflate, DeflateFlush};
 

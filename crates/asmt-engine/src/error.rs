@@ -104,6 +104,8 @@ codes! {
     DeviceNotTrusted = "device-not-trusted", Refused;
     /// A storage device cannot be asked.
     DeviceUnreadable = "device-unreadable", Refused;
+    /// What the server writes to is not there, and cannot be compared with how it was.
+    LogMissing = "log-missing", Refused;
     /// The backup cannot be marked as used, and nothing else would tell the next boot.
     CannotMarkUsed = "cannot-mark-used", Refused;
     /// The configuration cannot be read or understood, or the server would refuse it.
@@ -191,6 +193,7 @@ impl Code {
             || matches!(
                 self,
                 Self::DeviceUnreadable
+                    | Self::LogMissing
                     | Self::DeviceNotTrusted
                     | Self::CannotMarkUsed
                     | Self::ConfigUnreadable
@@ -259,6 +262,15 @@ impl Problem {
     pub fn of(mut self, namespace: &NamespaceName) -> Self {
         self.namespace = Some(namespace.clone());
         self
+    }
+
+    /// Says of which namespace it is, if it is in a file: `owner_of` knows its name and its title for messages.
+    pub fn name_namespace(&mut self, owner_of: impl Fn(&str) -> Option<(NamespaceName, String)>) {
+        let owner = self.file.as_deref().filter(|_| self.namespace.is_none()).and_then(owner_of);
+        if let Some((name, title)) = owner {
+            self.message = format!("{title}: {}", self.message);
+            self.namespace = Some(name);
+        }
     }
 
     /// Says where in its file it is.
@@ -363,6 +375,14 @@ impl Error {
     pub fn in_file(mut self, name: &str) -> Self {
         for problem in self.problems.iter_mut().filter(|problem| problem.file.is_none()) {
             *problem = problem.clone().in_file(name);
+        }
+        self
+    }
+
+    /// Says of which namespaces its problems are: `owner_of` knows by the name of a file.
+    pub fn of_namespaces(mut self, owner_of: impl Fn(&str) -> Option<(NamespaceName, String)>) -> Self {
+        for problem in &mut self.problems {
+            problem.name_namespace(&owner_of);
         }
         self
     }

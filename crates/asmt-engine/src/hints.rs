@@ -13,6 +13,12 @@ macro_rules! instead {
 
 /// A backup whose files are damaged.
 pub const DAMAGED: &str = concat!("the backup is damaged: ", instead!());
+/// A compressed file that is gzip's own, and has no header of ASMT's.
+pub const GZIPPED: &str = concat!(
+    "if somebody has compressed the files since the backup was made, undo that (gunzip), then run it again; else the backup is \
+     damaged: ",
+    instead!()
+);
 /// A backup that lacks files.
 pub const INCOMPLETE: &str = concat!("the backup is incomplete: ", instead!());
 /// A backup whose manifest is damaged.
@@ -58,6 +64,9 @@ pub const NO_ROOM: &str = "make room, or choose another directory; with -n some 
 /// A device that does not answer.
 pub const DEVICE_UNREADABLE: &str = "make sure that the device is there and readable, then run it again; --force-stale goes \
     without asking: only if you know that the server has not run since the backup";
+/// A log or metadata directory that is not there.
+pub const LOG_MISSING: &str = "see that its file system is mounted, then run it again; if it was removed, --force-stale goes without \
+    it: only if you know that the server has not run since the backup";
 /// A device that is not the one that was noted.
 pub const DEVICE_REPLACED: &str = "make sure that it is the device that the server had, for names of devices can change \
     (--config, --device, /dev/disk/by-id), and start no server on a wrong one; if it was replaced or wiped on purpose, do not \
@@ -65,6 +74,9 @@ pub const DEVICE_REPLACED: &str = "make sure that it is the device that the serv
 /// A stale backup of a namespace on devices.
 pub const STALE: &str = "do not restore it: start the server as it is, it cold-starts and reads its devices (--force-stale only \
     if you know that the server has not run since)";
+/// A mark of use that cannot be read.
+pub const MARK_UNREADABLE: &str = "look at the file: move it out of the directory only if you know that no restore of this backup was \
+    begun, and that it was not retired; else start the server as it is";
 /// A used backup of a namespace on devices.
 pub const USED: &str = "do not restore it: start the server as it is; --force-stale only if you know that it has not run since";
 

@@ -13,8 +13,10 @@ use asmt_engine::progress::{Control, Event};
 use asmt_engine::store::Store;
 use asmt_engine::work::commit;
 use asmt_engine::work::copy_in::{self, Filled, Made, Trusted, Withheld};
-use asmt_engine::work::copy_out::{self, Options, Origin, Staged};
+use asmt_engine::work::copy_out::{self, Staged};
 use asmt_engine::work::instance::Runtime;
+use asmt_engine::work::job::Options;
+use asmt_engine::work::note::Origin;
 use asmt_engine::{Request, perform, plan};
 use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_shm::{Key, NamespaceName};
@@ -59,6 +61,7 @@ fn plan_request(compress: bool) -> plan::Request {
         allow_volatile: true,
         allow_private_ipc: true,
         caller: asmt_engine::sys::process::own_caller(),
+        host: asmt_engine::look::server::host().expect("a host"),
         page_bytes: sysv::page_bytes(),
     }
 }
@@ -72,6 +75,7 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
     let origin = Origin {
         tool: "asmt test".to_owned(),
         created_ms: 1,
+        shmids: Default::default(),
         host,
         devices: BTreeMap::new(),
         configuration: None,

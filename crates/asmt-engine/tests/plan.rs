@@ -9,6 +9,7 @@ use asmt_engine::facts::directory::{
     DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, PathStep, StepKind, Volatile,
 };
 use asmt_engine::facts::memory::{Creator, Inventory, Segment};
+use asmt_engine::facts::server::Host;
 use asmt_engine::format::run_id::RunId;
 use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, Surroundings, chunk_count, file_name, manifest_name};
 use asmt_engine::plan::{self, Plan, Request};
@@ -216,6 +217,7 @@ fn request() -> Request {
         allow_volatile: false,
         allow_private_ipc: false,
         caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX, unmapped_uid: None },
+        host: Host { name: "host".to_owned(), ..Host::default() },
         page_bytes: 4096,
     }
 }
@@ -405,7 +407,7 @@ fn a_hint_changes_no_directory_that_may_hold_more_than_the_backup() {
 #[test]
 fn nobody_but_root_and_the_caller_may_write_in_the_directory() {
     let mode = |mode| format!("writable-by-others: /b has mode {mode}: others than its owner may write there; expected 0700");
-    let foreign = "writable-by-others: /b belongs to uid 8, who can put there what he likes; expected root or uid 7".to_owned();
+    let foreign = "writable-by-others: /b is owned by uid 8, who could replace its contents; expected root or uid 7".to_owned();
     let cases = [
         (Some(Owner { uid: 0, mode: 0o700 }), vec![]),
         (Some(Owner { uid: 7, mode: 0o755 }), vec![]),

@@ -562,7 +562,7 @@ fn a_backup_without_a_manifest_is_judged_by_times_and_by_its_files() {
 fn what_is_stale_and_lives_in_memory_alone_has_a_hint_that_says_what_is_lost_either_way() {
     let hint = |case: Case| case.trace(TraceChange::Changed).judge().refusals[0].hint.clone();
     let in_memory = hint(Case::in_memory());
-    for text in ["a start without a restore is empty", "--force-stale brings back", "is lost"] {
+    for text in ["a start without a restore is empty", "--force-stale DIR brings back", "is lost"] {
         assert!(in_memory.contains(text), "{in_memory}");
     }
     let on_devices = Case::default().state("/dev/a", header("test", 8, true)).judge().refusals[0].hint.clone();

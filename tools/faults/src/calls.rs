@@ -2,7 +2,7 @@
 //!
 //! Promise: a call that is not known here counts like any other. Must never: leave out a call that could change something.
 
-use crate::tracer::memory_at;
+use crate::sys::memory_at;
 
 /// A system call that the engine is about to make.
 pub struct Call {

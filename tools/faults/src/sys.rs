@@ -7,6 +7,7 @@ use libc::{c_int, c_long, c_uint, c_void, pid_t};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -322,4 +323,9 @@ pub fn shut_down(mount: &File) -> io::Result<()> {
     let mut no_flush: u32 = 2;
     // SAFETY: `no_flush` is a live integer that the call reads.
     check(i64::from(unsafe { libc::ioctl(mount.as_raw_fd(), SHUTDOWN, &raw mut no_flush) })).map(drop)
+}
+
+/// Reads memory of a stopped thread.
+pub fn memory_at(tid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    std::fs::File::open(format!("/proc/{tid}/mem"))?.read_at(buffer, address)
 }

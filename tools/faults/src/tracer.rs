@@ -8,7 +8,6 @@ use crate::calls::{self, Call};
 use crate::sys::{self, Go, Limit, Stop};
 use std::collections::HashMap;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -242,9 +241,4 @@ impl<'a> Tracing<'a> {
         sys::go(tid, Go::ToCall, 0);
         Ok(())
     }
-}
-
-/// Reads memory of a stopped thread.
-pub fn memory_at(tid: i32, address: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    std::fs::File::open(format!("/proc/{tid}/mem"))?.read_at(buffer, address)
 }

@@ -68,6 +68,9 @@ impl World<'_> {
         call.compress = self.dice.chance(30);
         let outcome = self.run(&call);
         self.judge_backup(ask, &call.naming, &outcome);
+        // What it notes of older backups is judged by what a restore makes of it.
+        let (event, here) = (self.event, self.machine.here);
+        self.vaults[ask.vault].look_for_marks(event, here);
         if outcome.is_done() {
             let is_asmts = self.dice.chance(8);
             for (at, name) in asked {
@@ -110,7 +113,12 @@ impl World<'_> {
         let is_trusted = heads.iter().all(|head| head.is_some_and(|head| head.is_trusted));
         let all_complete = server.namespaces.iter().all(|of| of.is_configured && matches!(of.memory, Memory::Complete(_)));
         let is_readable = !server.is_config_bad && *naming != Naming::Mistyped;
-        all_complete && is_trusted && is_readable && !server.has_away() && self.machine.jumps.is_empty()
+        // Whether a backup of another container of this boot is of this server nobody can tell.
+        let here = self.machine.here;
+        let mut others = self.vaults[ask.vault].of(server.instance, None).into_iter();
+        let is_of_container = |backup: &Backup| !backup.is_asmts && backup.here.boot == here.boot && backup.here != here;
+        let is_alone = !others.any(is_of_container);
+        all_complete && is_trusted && is_readable && is_alone && !server.has_away() && self.machine.jumps.is_empty()
     }
 
     fn note_backup(&mut self, ask: &Ask, at: usize, naming: &Naming) {

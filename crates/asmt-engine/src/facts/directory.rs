@@ -138,6 +138,14 @@ pub struct Listing {
     pub target: Option<Target>,
 }
 
+impl Listing {
+    /// The manifests of an instance, readable ones alone.
+    pub fn manifests_of(&self, instance: u8) -> Vec<&Manifest> {
+        let readable = self.manifests.iter().filter_map(|record| record.manifest.as_ref().ok());
+        readable.filter(|manifest| manifest.instance == instance).collect()
+    }
+}
+
 /// What a backup could write to a directory, or would have to make it in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {

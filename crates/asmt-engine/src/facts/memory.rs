@@ -80,7 +80,7 @@ impl Segment {
 
     /// Who has made it and whose it is. Both count: who makes a segment may give it to anybody.
     pub fn makers(&self) -> Makers {
-        Makers([self.stat.creator_uid, self.stat.uid].into_iter().filter(|uid| *uid != 0).collect())
+        Makers::of([self.stat.creator_uid, self.stat.uid])
     }
 }
 
@@ -91,6 +91,11 @@ impl Segment {
 pub struct Makers(BTreeSet<u32>);
 
 impl Makers {
+    /// Of these users; root is none of them.
+    pub fn of(uids: impl IntoIterator<Item = u32>) -> Self {
+        Self(uids.into_iter().filter(|uid| *uid != 0).collect())
+    }
+
     /// Their user ids.
     pub fn uids(&self) -> &BTreeSet<u32> {
         &self.0
@@ -105,6 +110,22 @@ impl fmt::Display for Makers {
         let uids: Vec<String> = self.0.iter().map(|uid| format!("uid {uid}")).collect();
         f.write_str(&uids.join(" and "))
     }
+}
+
+/// Who keeps this IPC namespace when asmt has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// The machine, a mount, or a process that asmt does not depend on; or one that may be that.
+    Lasting,
+    /// No more than a process that runs asmt, such as a shell.
+    Ancestor {
+        /// Its id.
+        pid: u32,
+        /// Its name.
+        command: String,
+    },
+    /// Nobody: the namespace ends with asmt.
+    Nobody,
 }
 
 /// A process that has a segment attached.
@@ -137,7 +158,7 @@ pub struct Inventory {
     /// Whether holes are found whatever is swapped out; `None` where no segment was looked into.
     pub finds_all_holes: Option<bool>,
     /// Whether the IPC namespace outlives this process; `None` where that was not looked at.
-    pub outlives_caller: Option<bool>,
+    pub keeper: Option<Keeper>,
 }
 
 impl Inventory {

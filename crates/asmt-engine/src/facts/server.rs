@@ -129,6 +129,8 @@ pub enum TraceChange {
     EndOfStop,
     /// Something was written, or it cannot be told what became of it.
     Changed,
+    /// Nothing is there any more, nor beside it: no server does that.
+    Gone,
 }
 
 /// A trace that a backup noted, compared with what is there now.

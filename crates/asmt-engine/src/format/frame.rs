@@ -2,7 +2,7 @@
 //!
 //! The header is ASMT 2.2.1's, as observed; a test reads files that ASMT has made.
 
-use asmt_codec::{DEFLATE_END, GZIP_HEADER};
+use asmt_codec::{DEFLATE_END, GZIP_HEADER, encode};
 
 /// Bytes in front of the gzip member of a `.dat.gz`.
 pub const ASMT_HEADER_BYTES: usize = 24;
@@ -83,6 +83,21 @@ impl AsmtHeader {
         let crc32 = u32::try_from(word(16)).map_err(|_| format!("its header's CRC-32 is {:#x}, more than 32 bits", word(16)))?;
         Ok(Self { size_bytes: word(8), crc32 })
     }
+}
+
+/// What stands in front of the first chunk: ASMT's header, that of the gzip member, and empty blocks.
+pub fn gzip_front(size_bytes: u64, crc32: u32) -> [u8; SECTOR_BYTES as usize] {
+    let mut front = [0; SECTOR_BYTES as usize];
+    let (headers, blocks) = front.split_at_mut(BEFORE_STREAM_BYTES);
+    headers.copy_from_slice(&[&AsmtHeader { size_bytes, crc32 }.to_bytes()[..], &GZIP_HEADER].concat());
+    encode::fill_with_empty_blocks(blocks);
+    front
+}
+
+/// What stands behind the last chunk: the end of the deflate stream, CRC-32, and length mod 2^32.
+pub fn gzip_tail(size_bytes: u64, crc32: u32) -> Vec<u8> {
+    let length = (size_bytes & 0xffff_ffff) as u32;
+    [&DEFLATE_END[..], &crc32.to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
 #[cfg(test)]

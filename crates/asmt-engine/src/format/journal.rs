@@ -43,3 +43,9 @@ pub fn published_name(name: &str) -> &str {
     let parts = name.strip_prefix(TEMPORARY_PREFIX).and_then(|rest| rest.split_once('.'));
     parts.map_or(name, |(_run, published)| published)
 }
+
+/// Name of the lock of a directory that others may open.
+pub const LOCK_NAME: &str = ".asmt-lock";
+
+/// Name of the lock of its marks, where no file of the backup will do.
+pub const MARKS_LOCK_NAME: &str = ".asmt-lock-marks";

@@ -86,6 +86,8 @@ pub struct Noted {
     pub ids: Vec<String>,
     /// Whether it was blank: configured, and not used by a server yet. It has no random then.
     pub is_blank: bool,
+    /// Whether the server's configuration named it for its namespace. Not noted in backups made before this was.
+    pub is_configured: bool,
 }
 
 /// A file that a running server writes to: its log, or its metadata directory as a whole.
@@ -155,6 +157,9 @@ pub struct Surroundings {
     pub earlier_uses: Vec<String>,
     /// Ids of the segments, in the order of their keys: within an IPC namespace they tell these from ones made later.
     pub shmids: Vec<i32>,
+    /// Ids of the other segments of the instance, ascending: they were there already. `None` in backups made before this
+    /// was noted.
+    pub beside: Option<Vec<i32>>,
     /// Settings of the namespace that a start compares with its segments, by name.
     pub settings: BTreeMap<String, Setting>,
 }
@@ -216,6 +221,8 @@ pub struct HeadLine {
     earlier_uses: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     shmids: Vec<i32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    beside: Option<Vec<i32>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     settings: BTreeMap<String, Setting>,
     segment_count: u64,
@@ -237,6 +244,8 @@ pub struct NotedLine {
     ids: Vec<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     blank: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    configured: bool,
 }
 
 impl NotedLine {
@@ -249,6 +258,7 @@ impl NotedLine {
             file: noted.is_file,
             ids: noted.ids.clone(),
             blank: noted.is_blank,
+            configured: noted.is_configured,
         }
     }
 
@@ -258,8 +268,8 @@ impl NotedLine {
         let random = random.ok_or_else(|| damaged(format!("{:?} is no random of {}", self.random, self.what)))?;
         let name = |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is no namespace name")));
         let namespace = self.namespace.map(name).transpose()?;
-        let (is_trusted, is_file, is_blank) = (self.trusted, self.file, self.blank);
-        Ok(Noted { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank })
+        let (is_trusted, is_file, is_blank, is_configured) = (self.trusted, self.file, self.blank, self.configured);
+        Ok(Noted { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank, is_configured })
     }
 }
 
@@ -340,6 +350,7 @@ impl Manifest {
             configuration: self.noted.configuration.clone(),
             earlier_uses: self.noted.earlier_uses.clone(),
             shmids: self.noted.shmids.clone(),
+            beside: self.noted.beside.clone(),
             settings: self.noted.settings.clone(),
             segment_count: self.segments.len() as u64,
         };
@@ -410,6 +421,7 @@ impl Manifest {
             configuration: head.configuration,
             earlier_uses: head.earlier_uses,
             shmids: head.shmids,
+            beside: head.beside,
             settings: head.settings,
         };
         Ok(Self {
@@ -635,6 +647,7 @@ mod tests {
                         is_file: true,
                         ids: vec!["/dev/disk/by-id/x".to_owned()],
                         is_blank: true,
+                        is_configured: true,
                     },
                 ],
                 stripes: vec![Noted { what: "ad005001".to_owned(), ..Noted::default() }],
@@ -650,6 +663,7 @@ mod tests {
                 configuration: Some("/etc/aerospike/aerospike.conf".to_owned()),
                 earlier_uses: vec!["r".to_owned()],
                 shmids: vec![3, 32_770],
+                beside: Some(vec![5]),
                 settings: [
                     ("data-size".to_owned(), Setting { text: "4G".to_owned(), value: Some(4 << 30) }),
                     ("partition-tree-sprigs".to_owned(), Setting { text: "?".to_owned(), value: None }),

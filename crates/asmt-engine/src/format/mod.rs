@@ -18,7 +18,7 @@ pub use chunks::{
 };
 pub use frame::{
     AFTER_CHUNKS_BYTES, ASMT_HEADER_BYTES, AsmtHeader, BEFORE_STREAM_BYTES, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES,
-    MAX_DEFLATE_RATIO, SECTOR_BYTES,
+    MAX_DEFLATE_RATIO, SECTOR_BYTES, gzip_front, gzip_tail,
 };
 pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestSegment, Noted, Surroundings, Trace, TraceState};
 pub use names::{

@@ -4,6 +4,7 @@
 //! asmt, and no mount of it. Must never: take what cannot be looked into for proof that nobody keeps it.
 
 use crate::error::{Error, Result};
+use crate::facts::memory::Keeper;
 use crate::sys::dir;
 use crate::sys::procfs::{self, Process};
 use std::fs;
@@ -23,17 +24,38 @@ const MERE_INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", 
 /// the holder of a pod, for instance.
 ///
 /// Errors: failed calls.
-pub fn outlives_caller() -> Result<bool> {
+pub fn keeper() -> Result<Keeper> {
     let (own, pid_namespace) = (procfs::namespace("ipc")?, procfs::namespace("pid")?);
     if own == FIRST_NAMESPACE || is_mounted(&procfs::text("/proc/self/mountinfo")?, own) {
-        return Ok(true);
+        return Ok(Keeper::Lasting);
     }
+    let mut kept_by = Keeper::Nobody;
     // The machine's init, which may be hidden even from root, is in the first namespace.
     let is_init = |pid: &u32| *pid == 1 && pid_namespace == FIRST_PID_NAMESPACE;
     for pid in dir::names_of(Path::new("/proc"))?.iter().filter_map(|name| name.parse::<u32>().ok()) {
-        if pid != std::process::id() && !is_init(&pid) && may_keep(pid, own)? {
+        if pid == std::process::id() || is_init(&pid) || !may_keep(pid, own)? {
+            continue;
+        }
+        match procfs::process(pid)? {
+            // A shell or a timer that runs asmt ends with it. The first process of a container may become the server.
+            Process::Seen(stat) if pid != 1 && is_ancestor(pid)? => {
+                kept_by = Keeper::Ancestor { pid, command: stat.command };
+            }
+            _ => return Ok(Keeper::Lasting),
+        }
+    }
+    Ok(kept_by)
+}
+
+/// Whether a process is the parent of this one, or a parent of that.
+fn is_ancestor(pid: u32) -> Result<bool> {
+    let mut child = std::process::id();
+    while child > 1 {
+        let Some(parent) = procfs::parent_of(child)? else { return Ok(false) };
+        if parent == pid {
             return Ok(true);
         }
+        child = parent;
     }
     Ok(false)
 }

@@ -18,6 +18,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
+/// A segment ends in a page that may have so many bytes.
+const MOST_PAGE_BYTES: u64 = 64 << 10;
+
 /// Looks at this IPC namespace.
 ///
 /// Errors: failed calls. Segments that vanish meanwhile are left out.
@@ -37,7 +40,10 @@ pub fn take() -> Result<Inventory> {
             inventory.foreign_count += 1;
             continue;
         };
-        let (resident_bytes, swapped_bytes) = pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss), swap));
+        // Of huge pages the kernel shows more than there is.
+        let most = stat.size_bytes.saturating_add(MOST_PAGE_BYTES);
+        let (resident_bytes, swapped_bytes) =
+            pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss.min(most)), swap));
         let found = if inventory.is_rmid_forced && stat.attached_count == 0 {
             // Ours would be the last attachment: the segment would go with it.
             Start::Header(Header::Unreadable)

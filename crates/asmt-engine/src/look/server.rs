@@ -40,6 +40,8 @@ pub struct Places {
     pub configuration: Option<PathBuf>,
     /// `--device`.
     pub devices: Vec<PathBuf>,
+    /// Leave out logs on a file system that is in memory.
+    pub skips_volatile: bool,
 }
 
 /// This machine, boot and IPC namespace, now.
@@ -96,7 +98,8 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
     find_moved(&noted, &mut asked);
     // Where another server of this host writes to says nothing of one whose configuration is not known.
     let has_known_places = configuration.config().is_some() || places.instance == 0;
-    let (found, mut unseen) = if has_known_places { traces::find(configuration.config())? } else { Default::default() };
+    let (found, mut unseen) =
+        if has_known_places { traces::find(configuration.config(), places.skips_volatile)? } else { Default::default() };
     let mut compared = BTreeMap::new();
     for manifest in manifests {
         let changes = traces::compare(&manifest.noted.traces, &mut unseen)?;
@@ -124,8 +127,10 @@ fn device_paths(config: &ServerConfig) -> impl Iterator<Item = String> {
 
 /// Looks for disks that have another path than when they were noted, by what stays with them.
 fn find_moved(noted: &[&Noted], asked: &mut BTreeMap<String, Device>) {
+    // A copy says the same as its disk did: where a disk has an id, that tells.
     let is_there = |noted: &Noted, device: &Device| {
-        device.header().is_some_and(|header| header.random == noted.random) || device.ids.iter().any(|id| noted.ids.contains(id))
+        let says_same = device.header().is_some_and(|header| header.random == noted.random);
+        device.ids.iter().any(|id| noted.ids.contains(id)) || device.ids.is_empty() && says_same
     };
     let lost: Vec<&Noted> = noted
         .iter()

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// `SD_MESSAGE_UNIT_STARTED`. Source: `sd-messages.h` of systemd, and its catalog. (That a unit is *starting* also
 /// stands in the journal while its own `ExecStartPre=` restores.)
 const STARTED_MESSAGE: &str = "39f53479d3a045ac8e11786248231fbf";
+/// `SD_MESSAGE_UNIT_FAILURE_RESULT`. Source: as above.
+const FAILED_MESSAGE: &str = "d9b373ed55a64feb8242e02dbe79a49c";
 /// How long a program may take to answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Most bytes of an answer that are read.
@@ -80,9 +82,23 @@ fn start_of_properties(text: &str, boot_id: &str) -> Option<ServiceStart> {
 fn of_journal() -> Result<(Vec<String>, Vec<ServiceStart>), String> {
     let boots = boots_of(&answer("journalctl", &["--list-boots", "--no-pager", "--quiet"])?);
     let unit = format!("UNIT={SERVER_UNIT}");
-    let message = format!("MESSAGE_ID={STARTED_MESSAGE}");
-    let starts = answer("journalctl", &["--no-pager", "--quiet", "--output=json", "--lines=200", &unit, &message])?;
-    Ok((boots, starts.lines().filter_map(start_of_entry).collect()))
+    // Two matches of one field: either of them.
+    let messages = [STARTED_MESSAGE, FAILED_MESSAGE].map(|id| format!("MESSAGE_ID={id}"));
+    let words = ["--no-pager", "--quiet", "--output=json", "--lines=400", &unit, &messages[0], &messages[1]];
+    Ok((boots, starts_of_entries(&answer("journalctl", &words)?)))
+}
+
+/// Starts among entries of the journal, oldest first, and which of them failed within seconds.
+fn starts_of_entries(text: &str) -> Vec<ServiceStart> {
+    let mut starts: Vec<ServiceStart> = Vec::new();
+    for (id, start) in text.lines().filter_map(start_of_entry) {
+        if id != FAILED_MESSAGE {
+            starts.push(start);
+        } else if let Some(last) = starts.last_mut().filter(|last| last.boot_id == start.boot_id) {
+            last.has_failed_early |= start.monotonic_ms.saturating_sub(last.monotonic_ms) < EARLY_FAILURE_US / 1000;
+        }
+    }
+    starts
 }
 
 /// Boot ids of `--list-boots`, in its order: the form of a line differs between versions, an id does not.
@@ -91,16 +107,14 @@ fn boots_of(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.split_whitespace().find(is_id)).map(str::to_owned).collect()
 }
 
-fn start_of_entry(line: &str) -> Option<ServiceStart> {
+/// Message and time of an entry.
+fn start_of_entry(line: &str) -> Option<(String, ServiceStart)> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let text = |name: &str| entry.get(name)?.as_str().map(str::to_owned);
     let monotonic_us: u64 = text("__MONOTONIC_TIMESTAMP")?.parse().ok()?;
-    Some(ServiceStart {
-        boot_id: text("_BOOT_ID")?,
-        monotonic_ms: monotonic_us / 1000,
-        source: "the journal",
-        has_failed_early: false,
-    })
+    let id = text("MESSAGE_ID").unwrap_or_default();
+    let (boot_id, monotonic_ms) = (text("_BOOT_ID")?, monotonic_us / 1000);
+    Some((id, ServiceStart { boot_id, monotonic_ms, source: "the journal", has_failed_early: false }))
 }
 
 /// Times of boots, oldest first. Empty where no such records are kept, or their form is not known here.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::facts::server::{ComparedTrace, TraceChange};
 use crate::format::{Trace, TraceState};
 use crate::layout::server_config::ServerConfig;
-use crate::sys::dir::names_of;
+use crate::sys::dir::{is_in_memory, names_of};
 use rustix::fs::{self, FileType, Mode, OFlags};
 use std::fs::File;
 use std::io::ErrorKind;
@@ -32,11 +32,13 @@ pub type Found = (Vec<Trace>, Vec<String>);
 /// Looks at the log files and the metadata directory that a configuration names, or at the usual places.
 ///
 /// Errors: failed calls. What is not there, or may not be seen, is a finding.
-pub fn find(config: Option<&ServerConfig>) -> Result<Found> {
+pub fn find(config: Option<&ServerConfig>, skips_volatile: bool) -> Result<Found> {
     let (mut traces, mut unseen) = (Vec::new(), Vec::new());
     let logs = config.map_or_else(|| vec![DEFAULT_LOG.to_owned()], |config| config.logs.clone());
     for path in logs {
         match log(&path) {
+            // A reboot takes it away: it would be missed then.
+            Ok(Log::Witness(state)) if skips_volatile && is_volatile(&path) => unseen.extend(state.map(|_| path)),
             Ok(Log::Witness(state)) => traces.push(Trace { path, state }),
             Ok(Log::NoWitness) => {}
             // Where the server resolves such a path is not known.
@@ -51,6 +53,11 @@ pub fn find(config: Option<&ServerConfig>) -> Result<Found> {
         Err(error) => hidden(&path, error, &mut unseen)?,
     }
     Ok((traces, unseen))
+}
+
+/// Whether a log is on a file system that is in memory.
+fn is_volatile(path: &str) -> bool {
+    fs::statfs(path).is_ok_and(|stat| is_in_memory(stat.f_type as u64).is_some())
 }
 
 /// Compares what a backup noted with what is there now.
@@ -77,7 +84,12 @@ fn change(noted: &Trace) -> Result<Option<TraceChange>> {
     let path = Path::new(&noted.path);
     if noted.path.ends_with("/smd") {
         let now = metadata(path)?;
-        return Ok(Some(if now == noted.state { TraceChange::None } else { TraceChange::Changed }));
+        return Ok(Some(match now {
+            now if now == noted.state => TraceChange::None,
+            // No server removes it.
+            None => TraceChange::Gone,
+            Some(_) => TraceChange::Changed,
+        }));
     }
     match log(&noted.path)? {
         Log::Witness(now) => change_of_log(&real_path(path), noted, now).map(Some),
@@ -102,7 +114,9 @@ fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<
         Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before.size, before.is_finished),
         // Truncated in place, renamed or removed: a rotation does that without the server, if nothing was added.
         Some(now) if now.size > 0 => Ok(TraceChange::Changed),
-        _ => rotated(path, before),
+        // With a log there that is empty, nothing is missing.
+        Some(_) => rotated(path, before).map(|change| if change == TraceChange::Gone { TraceChange::Changed } else { change }),
+        None => rotated(path, before),
     }
 }
 
@@ -126,11 +140,11 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
     };
     let names = match names_of(directory) {
         Ok(names) => names,
-        Err(error) if is_missing(&error) => return Ok(TraceChange::Changed),
+        Err(error) if is_missing(&error) => return Ok(TraceChange::Gone),
         Err(error) => return Err(error),
     };
     // The noted file itself, or its compressed form; and copies of it, and what was written after it.
-    let (mut has_itself, mut copy_count, mut newer_count) = (false, 0, 0);
+    let (mut has_itself, mut copy_count, mut newer_count, mut is_rest) = (false, 0, 0, false);
     for sibling in names.iter().filter(|sibling| is_rotation_of(name, sibling)) {
         let sibling = directory.join(sibling);
         let Ok(stat) = fs::stat(&sibling) else { continue };
@@ -138,21 +152,34 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
             continue;
         }
         let size = stat.st_size.cast_unsigned();
+        // The last line of the stop came after the backup, and then the log was put away.
+        let is_plain = !matches!(sibling.extension().and_then(|extension| extension.to_str()), Some("gz" | "xz" | "zst" | "bz2"));
+        let has_rest =
+            is_plain && size > before.size && appended(&sibling, before.size, before.is_finished)? == TraceChange::EndOfStop;
         let is_itself = match sibling.extension().and_then(|extension| extension.to_str()) {
             // gzip keeps the time of the file, and its size modulo 2^32 in the last four bytes.
             Some("gz") => seconds(&stat) == before.modified_ns / NS && original_size(&sibling)? == before.size as u32,
             Some("xz" | "zst" | "bz2") => seconds(&stat) == before.modified_ns / NS,
+            _ if has_rest => stat.st_ino == before.inode,
             _ => size == before.size && stat.st_ino == before.inode && modified_ns(&stat) == before.modified_ns,
         };
+        is_rest |= has_rest;
         has_itself |= is_itself;
         if !is_itself && size > 0 && modified_ns(&stat) >= before.modified_ns {
             newer_count += 1;
-            copy_count += u32::from(size == before.size);
+            copy_count += u32::from(size == before.size || has_rest);
         }
     }
     // Another log may have been begun after it, written to, and rotated away, too.
     let is_same = if has_itself { newer_count == 0 } else { newer_count == 1 && copy_count == 1 };
-    Ok(if is_same { TraceChange::None } else { TraceChange::Changed })
+    // Nothing beside it at all: it is not there to be asked, as where its file system is not mounted.
+    let is_gone = !has_itself && newer_count == 0;
+    Ok(match (is_same, is_rest, is_gone) {
+        (true, false, _) => TraceChange::None,
+        (true, true, _) => TraceChange::EndOfStop,
+        (false, _, true) => TraceChange::Gone,
+        (false, _, false) => TraceChange::Changed,
+    })
 }
 
 const NS: u64 = 1_000_000_000;
@@ -412,7 +439,21 @@ mod tests {
             };
             assert_eq!(after("a\n", written_first), TraceChange::Changed, "written to, then rotated");
         }
-        assert_eq!(after("a\n", |path| std::fs::remove_file(path).expect("removed")), TraceChange::Changed);
+        assert_eq!(after("a\n", |path| std::fs::remove_file(path).expect("removed")), TraceChange::Gone);
+        // The last line of the stop came after the backup, and then it was rotated.
+        for rotation in [
+            |path: &Path| rename(path, path.with_extension("log.1")).expect("renamed"),
+            |path: &Path| {
+                std::fs::copy(path, path.with_extension("log.1")).expect("copied");
+                write(path, "").expect("truncated");
+            },
+        ] {
+            let finished_first = |path: &Path| {
+                append(path, "Nov 30 INFO (as): finished clean shutdown - exiting\n");
+                rotation(path);
+            };
+            assert_eq!(after("a\n", finished_first), TraceChange::EndOfStop);
+        }
         let earlier = |path: &Path| {
             append(path, "b\n");
             File::open(path).and_then(|file| file.set_modified(old)).expect("dated back");

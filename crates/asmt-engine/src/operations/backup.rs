@@ -3,25 +3,34 @@
 use crate::error::{Code, Result};
 use crate::facts;
 use crate::facts::directory::Listing;
+use crate::facts::memory::{Inventory, Keeper};
 use crate::facts::server::Evidence;
 use crate::look::{self, segments};
 use crate::operations::report::{Report, Verb};
-use crate::operations::{Failure, Operation, check_unchanged, checked};
+use crate::operations::{Failure, Operation, check_unchanged, checked, targets};
 use crate::plan::{self, NamespaceBackup, Plan, staleness};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::commit;
-use crate::work::copy_out::{self, Origin};
 use crate::work::instance::Runtime;
+use crate::work::note::Origin;
+use crate::work::{commit, copy_out};
+use std::path::Path;
 
-impl<'r> Operation<'r> {
+/// A backup as it was planned, with what it was planned from.
+struct Planned {
+    plan: Plan<NamespaceBackup>,
+    evidence: Evidence,
+    inventory: Inventory,
+}
+
+impl Operation<'_> {
     pub(super) fn backup(&self) -> std::result::Result<Report, Failure> {
         let outcome = self.backup_all();
         outcome.map_err(|failure| self.with_possible(failure, |request| self.is_backup_possible(request)))
     }
 
     pub(super) fn is_backup_possible(&self, request: &plan::Request) -> Result<bool> {
-        self.plan_backup(&self.listing_to_analyze()?, request).map(|(plan, _)| plan.check().is_ok())
+        self.plan_backup(&self.listing_to_analyze()?, request).map(|planned| planned.plan.check().is_ok())
     }
 
     pub(super) fn backup_all(&self) -> std::result::Result<Report, Failure> {
@@ -31,21 +40,26 @@ impl<'r> Operation<'r> {
         let _runtime = Runtime::lock(request.instance)?;
         if self.request.analyze {
             let listing = self.listing_to_analyze()?;
-            let (plan, _) = self.plan_backup(&listing, &request)?;
+            let Planned { plan, .. } = self.plan_backup(&listing, &request)?;
             let mut report = self.new_report().with_backup_plan(&plan.namespaces);
-            report.reserve_bytes = Some(plan::least_file_bytes(&plan.namespaces));
+            report.reserve_bytes = Some(plan::data_bytes(&plan.namespaces));
             report.free_bytes = listing.target.and_then(|target| target.free_bytes);
             return checked(&plan, report);
         }
         let path = self.directory()?;
         // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
-        let (before, _) = self.plan_backup(&Store::look(&path)?, &request)?;
-        checked(&before, self.new_report().with_backup_plan(&before.namespaces))?;
+        let Planned { plan: before, .. } = self.plan_backup(&Store::look(&path)?, &request)?;
+        if let Err(failure) = checked(&before, self.new_report().with_backup_plan(&before.namespaces)) {
+            self.mark_outlived_at(&path);
+            return Err(failure);
+        }
         let store = Store::open_or_create(&path, self.control)?;
         store.lock(Lock::Exclusive)?;
-        let listing = store.list()?;
-        let (plan, evidence) = self.plan_backup(&listing, &request)?;
-        let report = checked(&plan, self.new_report().with_backup_plan(&plan.namespaces))?;
+        let mut listing = Listing { target: Some(store.target()?), ..store.list()? };
+        self.mark_outlived(&store, &mut listing)?;
+        let planned = self.plan_backup(&listing, &request)?;
+        let plan = &planned.plan;
+        let report = checked(plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
         self.control.remark(&plan.remarks);
         self.control.begin_changes()?;
@@ -56,7 +70,8 @@ impl<'r> Operation<'r> {
                 .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
         }
         let run = crate::sys::process::own_run()?;
-        let origin = self.origin(&plan, &evidence, &listing);
+        let origin = self.origin(&planned, &listing);
+        let Planned { plan, evidence, .. } = planned;
         let mut staged = copy_out::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
         let now = self.evidence_for_backup(&listing, request.instance)?;
         check_unchanged(&evidence, &now, Verb::Backup)?;
@@ -67,6 +82,58 @@ impl<'r> Operation<'r> {
         report.reserve_bytes = Some(staged.reserved_bytes);
         commit::publish(staged, &old_journals, self.control)?;
         Ok(report)
+    }
+
+    /// As [`Self::mark_outlived`], where the backup is refused already: what fails here changes nothing of that.
+    fn mark_outlived_at(&self, path: &Path) {
+        let Ok(store) = Store::open(path) else { return };
+        let marked = store.list().and_then(|mut listing| self.mark_outlived(&store, &mut listing));
+        if let Err(error) = marked.as_ref().map_err(|error| error.first()) {
+            self.control.note("not-marked", format!("older backups in the directory were not looked at: {}", error.message));
+        }
+    }
+
+    /// Marks backups of this server in the directory where memory or a storage file shows now that it has run since: after
+    /// a reboot nothing may show that any more, and beside another backup they would pass for what belongs to it.
+    fn mark_outlived(&self, store: &Store, listing: &mut Listing) -> Result<()> {
+        let request = self.plan_request();
+        let here = &self.host;
+        let mut names = plan::names_in_backup(listing).remove(&request.instance).unwrap_or_default();
+        // One of another container is left alone, unless a namespace of its name shows that this one has taken its place.
+        let in_memory = plan::names_in_memory(&segments::take()?).remove(&request.instance).unwrap_or_default();
+        for manifest in listing.manifests_of(request.instance) {
+            let is_replaced = staleness::is_of_host(manifest, here) && in_memory.contains(&manifest.namespace);
+            if !staleness::may_be_of_server(manifest, here) && !is_replaced {
+                names.remove(&manifest.namespace);
+            }
+        }
+        if names.is_empty() {
+            return Ok(());
+        }
+        let all = plan::Request { namespaces: Some(names.into_iter().collect()), ..request };
+        let judged = self.judge_reading(store, listing, &all)?;
+        let targets = targets(&judged.plan, listing);
+        let seen = judged.plan.namespaces.iter().map(|namespace| judged.seen_served(namespace, listing));
+        let seen = seen.collect::<Result<Vec<_>>>()?;
+        if seen.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        self.control.begin_changes()?;
+        let _lock = store.lock_marks()?;
+        listing.marks = store.marks()?;
+        for (target, used) in targets.iter().zip(seen).filter_map(|(target, used)| Some((target, used?))) {
+            if target.is_known_to_have_served(&listing.marks) {
+                continue;
+            }
+            target.begin_restore(store, &listing.marks, &used)?;
+            let text = format!(
+                "{}: the server has run since its backup in this directory was made, which is marked as used",
+                plan::title(&target.name, target.instance)
+            );
+            self.control.note("outlived", text);
+        }
+        listing.marks = store.marks()?;
+        Ok(())
     }
 
     /// What a backup would find in its directory; nothing where none is named.
@@ -83,34 +150,41 @@ impl<'r> Operation<'r> {
         }
     }
 
-    pub(super) fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<(Plan<NamespaceBackup>, Evidence)> {
+    fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<Planned> {
         let mut inventory = segments::take()?;
         if inventory.segments.is_empty() {
-            inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
+            inventory.keeper = Some(look::keeper::keeper()?);
         }
         let mut plan = plan::backup(&inventory, listing, request);
         let evidence = self.evidence_for_backup(listing, request.instance)?;
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
-        if inventory.outlives_caller != Some(false) {
+        if inventory.keeper != Some(Keeper::Nobody) {
             plan::left_out::explain_nothing(&mut plan.refusals, request.namespaces.as_deref(), &evidence.configuration);
         }
         if request.namespaces.is_none() {
             let names = plan::names_in_memory(&inventory);
-            plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory"));
+            let mut remarks = plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory");
+            // What may not be read may be what is configured.
+            let is_denied = inventory.segments.values().any(|segment| segment.is_denied);
+            remarks.retain(|remark| !is_denied || remark.code != plan::left_out::NAMESPACE_LEFT_OUT);
+            plan.remarks.extend(remarks);
         }
-        Ok((plan, evidence))
+        Ok(Planned { plan, evidence, inventory })
     }
 
     /// What a backup can note. Devices that earlier backups of this server in the directory have noted count, too: this one
     /// may be made without the configuration that names them.
     pub(super) fn evidence_for_backup(&self, listing: &Listing, instance: u8) -> Result<Evidence> {
-        let here = look::server::host()?;
-        let mut earlier = staleness::manifests_of(listing, instance);
-        earlier.retain(|manifest| manifest.host == here.name && manifest.noted.machine_id == here.machine_id);
-        self.evidence(instance, &earlier, None)
+        let mut earlier = listing.manifests_of(instance);
+        earlier.retain(|manifest| staleness::is_of_host(manifest, &self.host));
+        // What is in memory is lost with the reboot, unless that is not to come before the restore.
+        self.evidence_of(instance, &earlier, None, !self.request.allow_volatile)
     }
 
-    pub(super) fn origin(&self, plan: &Plan<NamespaceBackup>, evidence: &Evidence, listing: &Listing) -> Origin {
+    fn origin(&self, planned: &Planned, listing: &Listing) -> Origin {
+        let Planned { plan, evidence, inventory } = planned;
+        let of_instance = inventory.segments.values().filter(|segment| segment.address.instance == evidence.instance);
+        let shmids = of_instance.map(|segment| segment.stat.shmid).collect();
         let names = plan.namespaces.iter().map(|namespace| &namespace.name);
         let devices = names.map(|name| (name.clone(), staleness::noted_devices(evidence, name))).collect();
         Origin {
@@ -124,6 +198,7 @@ impl<'r> Operation<'r> {
             },
             settings: plan::settings::configured(&evidence.configuration),
             earlier_uses: staleness::uses_in(listing, evidence.instance),
+            shmids,
         }
     }
 }

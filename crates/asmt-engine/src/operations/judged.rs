@@ -4,11 +4,14 @@ use crate::error::{Code, Error, Remark};
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::Evidence;
-use crate::format::{self, mark};
+use crate::format;
+use crate::format::mark::{self, Use};
+use crate::operations::use_of;
 use crate::plan::staleness::{self, Overrides, Verdict};
 use crate::plan::{self, NamespaceRestore, Plan, Source};
-use asmt_shm::{Header, NamespaceName, SHUTDOWN_CLEAN};
-use std::collections::{BTreeSet, HashSet};
+use crate::work::instance::Restored;
+use asmt_shm::{Header, NamespaceName, SHUTDOWN_CLEAN, STRIPE_MAGIC};
+use std::collections::BTreeSet;
 
 /// A restore as it was planned, with the evidence and what it comes to.
 pub struct Judged {
@@ -16,8 +19,8 @@ pub struct Judged {
     pub(super) inventory: Inventory,
     pub(super) evidence: Evidence,
     pub(super) verdict: Verdict,
-    /// Ids of segments that restores have made here; `None` where no restore is known.
-    pub(super) restored: Option<HashSet<i32>>,
+    /// Which segments restores have made here, as the runtime directory knows.
+    pub(super) restored: Restored,
 }
 
 impl Judged {
@@ -39,20 +42,23 @@ impl Judged {
         let names: Vec<&NamespaceName> = self.plan.namespaces.iter().map(|namespace| &namespace.name).collect();
         Some(Error::new(
             Code::AlreadyInMemory,
-            format!("{} is in memory already, and clean: nothing needs restoring", plan::titles(&names, self.evidence.instance)),
+            format!(
+                "{} {} in memory already, and clean: nothing needs restoring",
+                plan::titles(&names, self.evidence.instance),
+                if names.len() == 1 { "is" } else { "are" }
+            ),
             "start the server as it is",
         ))
     }
 
     /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
     fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
-        let Some(ids) = &self.restored else { return false };
         let is_made_here = |source: &Source, segment: &Segment| {
             let is_trusted = match &segment.header {
                 Header::Stripe(stripe) => stripe.is_trusted(),
                 _ => true,
             };
-            is_trusted && ids.contains(&segment.stat.shmid) && segment.stat.size_bytes == source.size_bytes
+            is_trusted && self.restored.shmids.contains(&segment.stat.shmid) && segment.stat.size_bytes == source.size_bytes
         };
         self.holds_all(namespace, is_made_here) && !self.stripes_differ(namespace, listing)
     }
@@ -60,7 +66,7 @@ impl Judged {
     /// Whether the segments of a namespace that were backed up are still in memory as they were, as far as can be seen: not
     /// made anew since. A restore that was begun by mistake must not make the backup look used.
     pub(super) fn is_kept(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
-        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let manifests = listing.manifests_of(self.evidence.instance);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
         let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
         let Some(manifest) = manifest else { return false };
@@ -91,34 +97,39 @@ impl Judged {
     /// the backup was made.
     pub(super) fn made_since(&self, namespace: &NamespaceRestore, listing: &Listing) -> Option<&Segment> {
         let host = &self.evidence.host;
-        let manifests = staleness::manifests_of(listing, self.evidence.instance);
+        let manifests = listing.manifests_of(self.evidence.instance);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, host);
         // What another asmt is at work on is no server's.
         if self.plan.refusals.iter().any(|problem| problem.code == Code::AnotherAsmt) {
             return None;
         }
-        let made_ms = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
-        let made_ms = made_ms.map(|manifest| manifest.created_ms);
+        let own = manifests.iter().find(|manifest| manifest.namespace == namespace.name).filter(is_same_place);
+        let made_ms = own.map(|manifest| manifest.created_ms);
         let was_there = |segment: &&Segment, name: Option<&NamespaceName>| {
             let of_name = |manifest: &&&format::Manifest| Some(&manifest.namespace) == name && !manifest.noted.shmids.is_empty();
             // Where its ids were noted, they tell; times are those of clocks, to the second.
             if let Some(manifest) = manifests.iter().filter(is_same_place).find(of_name) {
                 return manifest.shmid_of(segment.key()) == Some(segment.stat.shmid);
             }
+            if let Some(beside) = own.and_then(|manifest| manifest.noted.beside.as_ref()) {
+                return beside.binary_search(&segment.stat.shmid).is_ok();
+            }
             made_ms.zip(segment.stat.changed_ms()).is_some_and(|(made_ms, at_ms)| at_ms <= made_ms)
         };
-        let is_restored = |segment: &&Segment, name: Option<&NamespaceName>| match &self.restored {
-            Some(ids) => ids.contains(&segment.stat.shmid),
-            // Another runtime directory may know; here the marks are all that is known.
-            None => name.is_some_and(|name| self.has_made_here(name, listing)),
+        // Of a restore under another runtime directory, its mark is all that is known.
+        let is_restored = |segment: &&Segment, name: Option<&NamespaceName>| {
+            self.restored.shmids.contains(&segment.stat.shmid) || name.is_some_and(|name| self.was_made_elsewhere(name, listing))
         };
         let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
         of_instance
             .flat_map(|group| {
-                // Without its base, an index is known by its nsid.
-                let is_its = |manifest: &&&format::Manifest| group.nsid.is_some() && manifest.nsid == group.nsid;
-                let by_nsid = || manifests.iter().find(is_its).map(|manifest| manifest.namespace.clone());
-                let name = group.name.clone().or_else(by_nsid);
+                // Without its base, an index is known by its nsid; what is not filled yet, by its keys.
+                let is_its = |manifest: &&&format::Manifest| {
+                    let has_nsid = group.nsid.is_some() && manifest.nsid == group.nsid;
+                    has_nsid || group.keys.iter().all(|key| manifest.segments.iter().any(|segment| segment.key == *key))
+                };
+                let by_manifest = || manifests.iter().find(is_its).map(|manifest| manifest.namespace.clone());
+                let name = group.name.clone().or_else(by_manifest);
                 group.keys.into_iter().map(move |key| (key, name.clone()))
             })
             .filter_map(|(key, name)| Some((self.inventory.segments.get(&key)?, name)))
@@ -126,11 +137,39 @@ impl Judged {
             .map(|(segment, _)| segment)
     }
 
-    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments.
-    fn has_made_here(&self, name: &NamespaceName, listing: &Listing) -> bool {
+    /// A use of the backup of a namespace by the server, as far as it shows now: in memory, or on a storage device or file.
+    pub(super) fn seen_served(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
+        let has_run = self.verdict.has_run;
+        let made_since = self.made_since(namespace, listing);
+        let has_served = has_run || made_since.is_some() || self.stripes_differ(namespace, listing);
+        let served_ms = made_since.filter(|_| !has_run).and_then(|segment| segment.stat.changed_ms());
+        Ok(if has_served { Some(Use { has_served, served_ms, ..use_of(&self.evidence.host)? }) } else { None })
+    }
+
+    /// The same, but for segments of namespaces that have no backup in the directory: another asmt may have restored these
+    /// from elsewhere, and what is noted is never taken back.
+    pub(super) fn seen_served_here(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
+        let names = plan::names_in_backup(listing).remove(&self.evidence.instance).unwrap_or_default();
+        let groups = self.inventory.groups();
+        let is_here = |segment: &Segment| {
+            let group = groups.iter().find(|group| group.keys.contains(&segment.key()));
+            group.is_none_or(|group| group.name.as_ref().is_none_or(|name| names.contains(name)))
+        };
+        let is_certain = self.verdict.has_run || self.stripes_differ(namespace, listing);
+        let counts = is_certain || self.made_since(namespace, listing).is_some_and(is_here);
+        if counts { self.seen_served(namespace, listing) } else { Ok(None) }
+    }
+
+    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments, and this
+    /// runtime directory does not know which.
+    fn was_made_elsewhere(&self, name: &NamespaceName, listing: &Listing) -> bool {
         let (host, own_name) = (&self.evidence.host, mark::used_name(self.evidence.instance, name));
         let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
-        marks.flat_map(|mark| &mark.restores).any(|used| used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace))
+        let mut uses = marks.flat_map(|mark| &mark.restores);
+        uses.any(|used| {
+            let is_known = self.restored.runs.iter().any(|run| used.id().starts_with(&format!("{run}-")));
+            used.has_made && used.is_in(&host.boot_id, &host.ipc_namespace) && !is_known
+        })
     }
 
     /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
@@ -168,8 +207,9 @@ impl Judged {
     /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
     pub(super) fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
+        // One that is not filled yet has no header: a killed restore has made it, or another one is at work.
         let random_of = |header: &Header| match header {
-            Header::Stripe(stripe) => Some(stripe.random),
+            Header::Stripe(stripe) if stripe.magic == STRIPE_MAGIC => Some(stripe.random),
             _ => None,
         };
         listing.files.iter().filter(|file| keys.contains(&file.key)).any(|file| {

@@ -13,7 +13,7 @@ use crate::plan::staleness::{self, Overrides, Verdict};
 use crate::plan::{self, NamespaceRestore, Plan};
 use crate::progress::Control;
 use crate::store::Store;
-use crate::work::copy_out::Options;
+use crate::work::job::Options;
 use crate::work::marking::Target;
 use crate::work::pool;
 use asmt_shm::{MAX_INSTANCE, NamespaceName};
@@ -110,6 +110,8 @@ pub(super) struct Operation<'r> {
     request: &'r Request,
     names: Option<Vec<NamespaceName>>,
     options: Options,
+    /// This host, as it was when the operation began.
+    host: Host,
     tool: &'r str,
     control: &'r Control,
 }
@@ -125,7 +127,7 @@ impl<'r> Operation<'r> {
         };
         let names = request.namespaces.as_ref().map(|names| names.iter().map(name).collect::<Result<Vec<_>>>()).transpose()?;
         let options = Options { threads: pool::thread_count(request.threads.map(usize::from)), check: request.check };
-        Ok(Self { request, names, options, tool, control })
+        Ok(Self { request, names, options, host: look::server::host()?, tool, control })
     }
 
     fn plan_request(&self) -> plan::Request {
@@ -137,6 +139,7 @@ impl<'r> Operation<'r> {
             allow_volatile: self.request.allow_volatile,
             allow_private_ipc: self.request.allow_private_ipc,
             caller: crate::sys::process::own_caller(),
+            host: self.host.clone(),
             page_bytes: asmt_shm::sysv::page_bytes(),
         }
     }
@@ -167,7 +170,11 @@ impl<'r> Operation<'r> {
                 .and_then(|store| store.list())
                 .map(|listing| plan::names_in_backup(&listing)),
         };
-        let names = names.unwrap_or_default().remove(&request.instance).unwrap_or_default();
+        let mut names = names.unwrap_or_default().remove(&request.instance).unwrap_or_default();
+        // What was found while it was read does not show in a plan.
+        for problem in failure.error.problems() {
+            problem.namespace.as_ref().map(|name| names.remove(name));
+        }
         let possible = plan::possible_alone(&names, &request, |request| is_possible(request).unwrap_or(false));
         report.possible = possible.iter().map(ToString::to_string).collect();
         failure
@@ -175,8 +182,19 @@ impl<'r> Operation<'r> {
 
     /// What tells whether the server of an instance has run. `manifests` are those of the instance in the directory.
     fn evidence(&self, instance: u8, manifests: &[&format::Manifest], store: Option<&Store>) -> Result<Evidence> {
+        self.evidence_of(instance, manifests, store, false)
+    }
+
+    /// The same; `skips_volatile` leaves out what a reboot takes away.
+    fn evidence_of(
+        &self,
+        instance: u8,
+        manifests: &[&format::Manifest],
+        store: Option<&Store>,
+        skips_volatile: bool,
+    ) -> Result<Evidence> {
         let (configuration, devices) = (self.request.config.clone(), self.request.devices.clone());
-        look::server::gather(&Places { instance, configuration, devices }, manifests, store)
+        look::server::gather(&Places { instance, configuration, devices, skips_volatile }, manifests, store)
     }
 
     fn overrides(&self) -> Overrides {
@@ -192,7 +210,7 @@ impl<'r> Operation<'r> {
         store: &Store,
         listing: &Listing,
     ) -> Result<(Verdict, Evidence)> {
-        let mut evidence = self.evidence(instance, &staleness::manifests_of(listing, instance), Some(store))?;
+        let mut evidence = self.evidence(instance, &listing.manifests_of(instance), Some(store))?;
         let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
         // Where devices decide, or something speaks against it already, systemd and its journal need not be asked.
         if verdict.is_proven || !verdict.refusals.is_empty() || namespaces.is_empty() {

@@ -10,13 +10,14 @@ use crate::look::{self, segments};
 use crate::operations::judged::{Judged, finds_segments};
 use crate::operations::report::{Report, Verb};
 use crate::operations::{Failure, Operation, check_unchanged, checked, targets, use_of};
+use crate::work::read_all;
 
 use crate::plan::{self, NamespaceRestore, Plan, staleness};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::copy_out::Options;
 use crate::work::instance::{self, Runtime};
-use crate::work::{commit, copy_in, read};
+use crate::work::job::Options;
+use crate::work::{commit, copy_in};
 use std::collections::HashSet;
 
 /// Fails if the server has written to something since the first look: it has been started.
@@ -85,10 +86,14 @@ impl<'r> Operation<'r> {
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
         let threads = plan::threads_within(&judged.inventory, &plan.namespaces, self.options.threads);
         let options = Options { threads, ..self.options };
-        let filled = copy_in::fill(&store, &plan.namespaces, &mut journal, options, self.control)?;
+        let filled = copy_in::fill(&store, &plan.namespaces, &mut journal, options, self.control);
+        let filled = filled.map_err(|error| Failure {
+            error: error.of_namespaces(|file| plan::owner_among(&plan.namespaces, file)),
+            report: Some(Box::new(report.clone())),
+        })?;
         let mut report = report.with_sums(filled.sums().map(|(key, shmid, crc32)| (key, Some(shmid), crc32)));
         report.data_bytes = Some(filled.data_bytes);
-        let manifests = staleness::manifests_of(&listing, request.instance);
+        let manifests = listing.manifests_of(request.instance);
         // Once more, right before anything is trusted: filling takes its time.
         let now = self.evidence(request.instance, &manifests, None).and_then(|now| {
             check_unchanged(&judged.evidence, &now, Verb::Restore)?;
@@ -112,6 +117,15 @@ impl<'r> Operation<'r> {
         self.judge_restore_without(&HashSet::new(), store, listing, request)
     }
 
+    /// Judges whether the server has run since a backup was made, whether or not it could be restored.
+    pub(super) fn judge_reading(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
+        let inventory = segments::take()?;
+        let plan = plan::restore(listing, &inventory, request);
+        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
+        let restored = instance::restored_segments(request.instance)?;
+        Ok(Judged { plan, inventory, evidence, verdict, restored })
+    }
+
     /// Judges a restore as if the segments with some ids were not there.
     pub(super) fn judge_restore_without(
         &self,
@@ -122,7 +136,7 @@ impl<'r> Operation<'r> {
     ) -> Result<Judged> {
         let mut inventory = segments::take()?;
         inventory.segments.retain(|_, segment| !leftovers.contains(&segment.stat.shmid));
-        inventory.outlives_caller = Some(look::keeper::outlives_caller()?);
+        inventory.keeper = Some(look::keeper::keeper()?);
         let mut plan = plan::restore(listing, &inventory, request);
         // Nobody's segments but the server's and asmt's own tell anything of the server.
         inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
@@ -134,7 +148,7 @@ impl<'r> Operation<'r> {
         if verdict.refusals.is_empty() {
             self.count_what_fills(store, &inventory, &mut plan)?;
         }
-        let restored = instance::restored_ids(request.instance)?;
+        let restored = instance::restored_segments(request.instance)?;
         let mut judged = Judged { plan, inventory, evidence, verdict, restored };
         judged.judge_memory(listing, self.overrides());
         Ok(judged)
@@ -150,7 +164,7 @@ impl<'r> Operation<'r> {
         );
         self.control.note("counting", message);
         let threads = plan::threads_within(inventory, &plan.namespaces, self.options.threads);
-        let counted = read::count_data(store, &room.sources, room.most_bytes, threads, self.control)?;
+        let counted = read_all::count_data(store, &room.sources, room.most_bytes, threads, self.control)?;
         plan::decide_room(inventory, plan, &counted);
         self.control.begin(Phase::Plan, 0);
         Ok(())
@@ -161,7 +175,7 @@ impl<'r> Operation<'r> {
     pub(super) fn mark_unjudged(&self, store: &Store, listing: &Listing, request: &plan::Request, error: Error) -> Error {
         let marked = look::server::host().and_then(|host| {
             let plan = plan::restore(listing, &segments::take()?, request);
-            let manifests = staleness::manifests_of(listing, request.instance);
+            let manifests = listing.manifests_of(request.instance);
             let is_here = |namespace: &NamespaceRestore| {
                 let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
                 manifest.is_some_and(|manifest| staleness::is_same_place(manifest, &host))
@@ -198,20 +212,19 @@ impl<'r> Operation<'r> {
         judged.verdict = staleness::judge_restore(&judged.plan.namespaces, listing, &judged.evidence, self.overrides());
         judged.judge_memory(listing, self.overrides());
         let is_refused = judged.combined().check().is_err();
-        if is_refused && !judged.verdict.must_mark && !judged.verdict.has_run {
+        // What another host's server does is told by its own marks; nothing of it was used here.
+        let is_foreign = judged.verdict.refusals.iter().any(|problem| problem.code == Code::BackupForeignHost);
+        if is_refused && (is_foreign || !judged.verdict.must_mark && !judged.verdict.has_run) {
             return Ok(());
         }
         let now = use_of(&judged.evidence.host)?;
-        let has_run = judged.verdict.has_run;
         self.control.begin_changes()?;
         for (target, namespace) in targets.iter().zip(judged.plan.namespaces.clone()) {
             if judged.is_kept(&namespace, listing) {
                 continue;
             }
-            let made_since = judged.made_since(&namespace, listing);
-            let has_served = has_run || made_since.is_some() || judged.stripes_differ(&namespace, listing);
-            let served_ms = made_since.filter(|_| !has_run).and_then(|segment| segment.stat.changed_ms());
-            let now = Use { has_served, served_ms, has_made: !is_refused, ..now.clone() };
+            let seen = judged.seen_served_here(&namespace, listing)?.unwrap_or_else(|| now.clone());
+            let now = Use { has_made: !is_refused, ..seen };
             let Err(error) = target.begin_restore(store, &listing.marks, &now) else { continue };
             if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
                 return Err(error);

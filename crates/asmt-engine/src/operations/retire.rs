@@ -1,9 +1,11 @@
 //! `retire`: marks a backup as used; nothing of it is changed or removed.
 
+use crate::error::{self, Remark};
+use crate::look;
 use crate::operations::report::Report;
 use crate::operations::{Failure, Operation, checked, targets, use_of};
+use crate::plan::{self, staleness};
 use crate::store::{Lock, Store};
-use crate::{error, look, plan};
 
 impl<'r> Operation<'r> {
     /// Marks a backup as used, whatever its state: nothing of it is changed or removed.
@@ -17,6 +19,14 @@ impl<'r> Operation<'r> {
             plan.refusals.retain(|problem| problem.kind != error::Kind::Damaged);
         }
         plan.remarks.clear();
+        for manifest in listing.manifests_of(self.request.instance.unwrap_or(0)) {
+            let is_asked = plan.namespaces.iter().any(|namespace| namespace.name == manifest.namespace);
+            if is_asked && !staleness::is_of_host(manifest, &self.host) {
+                let text =
+                    format!("{}: the backup is of host '{}'", plan::title(&manifest.namespace, manifest.instance), manifest.host);
+                plan.remarks.push(Remark::new("other-host", text));
+            }
+        }
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
         let now = use_of(&look::server::host()?)?;
         let _lock = store.lock_marks()?;

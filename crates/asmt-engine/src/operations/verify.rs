@@ -5,13 +5,13 @@ use crate::facts::directory::Listing;
 use crate::format;
 use crate::operations::report::{Report, Restorability};
 use crate::operations::{Failure, Operation, checked};
+use crate::work::read_all;
 use asmt_shm::NamespaceName;
 
 use crate::plan::staleness::Verdict;
 use crate::plan::{self, NamespaceRestore, Plan, Source};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::read;
 use std::collections::BTreeSet;
 /// Code of the remark that nothing proves that the server has not run.
 pub const NOT_PROVEN: &str = "not-proven";
@@ -60,7 +60,10 @@ impl<'r> Operation<'r> {
         // Files that the plan refuses are not among these.
         let sources: Vec<Source> = plan.namespaces.iter().flat_map(|namespace| &namespace.sources).cloned().collect();
         self.control.begin(Phase::Verify, sources.iter().map(|source| source.size_bytes).sum());
-        let findings = read::read_all(&store, &sources, self.options.threads, self.control, self.request.check)?;
+        let mut findings = read_all::read_all(&store, &sources, self.options.threads, self.control, self.request.check)?;
+        for damage in &mut findings.damages {
+            damage.name_namespace(|file| plan::owner_among(&plan.namespaces, file));
+        }
         let mut report = report.with_sums(findings.sums.iter().map(|(key, crc32)| (*key, None, *crc32)));
         report.remarks.clone_from(&plan.remarks);
         report.data_bytes = Some(findings.data_bytes);

@@ -78,7 +78,7 @@ fn check_owner(
     if !is_trusted(owner.uid, caller) {
         refusals.push(Problem::new(
             Code::WritableByOthers,
-            format!("{path} belongs to uid {}, who can put there what he likes; expected root or uid {}", owner.uid, caller.uid),
+            format!("{path} is owned by uid {}, who could replace its contents; expected {}", owner.uid, trusted(caller.uid)),
             match purpose {
                 Use::Write => format!("choose another directory (asmt makes it), or run asmt as uid {}", owner.uid),
                 Use::Read => {
@@ -136,7 +136,7 @@ fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
     // In a user namespace, who is not in it may be root of the machine, as of its root directory.
     let is_trusted = is_trusted(step.uid, caller) || Some(step.uid) == caller.unmapped_uid;
     let (path, uid) = (&step.path, step.uid);
-    let expected = format!("expected root or uid {}", caller.uid);
+    let expected = format!("expected {}", trusted(caller.uid));
     match step.kind {
         StepKind::Directory if !is_trusted => {
             Some(format!("directory {path}, which belongs to uid {uid}, who can exchange what is in it; {expected}"))
@@ -190,4 +190,9 @@ pub(super) fn check_files<'f>(
         first.name
     );
     refusals.push(Problem::new(Code::WritableByOthers, message, hint).in_file(first.name));
+}
+
+/// The owners that a caller may trust.
+fn trusted(uid: u32) -> String {
+    if uid == 0 { "root".to_owned() } else { format!("root or uid {uid}") }
 }

@@ -1,7 +1,7 @@
 //! Who may be at work on segments: the server, another asmt, or a process that cannot be seen from here.
 
 use crate::error::{Code, Problem};
-use crate::facts::memory::{Creator, Inventory, Segment};
+use crate::facts::memory::{Creator, Inventory, Makers, Segment};
 
 /// Who may be at work on segments that nobody has attached.
 pub enum AtWork<'s> {
@@ -105,6 +105,38 @@ pub fn attached_problem(
         format!("{title}: {count} of {} segments attached ({} first), expected none; by {by}", segments.len(), first.key()),
         hint,
     )
+}
+
+/// A server that has segments of the instance attached: its process id, and the first of them. One server makes the
+/// segments of all namespaces of an instance, so none of these is at rest, whoever has it attached. Segments that
+/// somebody else has made than `own` say nothing.
+fn serving<'i>(inventory: &'i Inventory, instance: u8, own: &Makers) -> Option<(u32, &'i Segment)> {
+    let of_instance = inventory.segments.values().filter(|segment| segment.address.instance == instance);
+    of_instance.filter(|segment| segment.makers() == *own).find_map(|segment| {
+        let attachers = inventory.attachers.get(&segment.stat.shmid)?;
+        attachers.iter().find(|attacher| attacher.command == SERVER_COMMAND).map(|attacher| (attacher.pid, segment))
+    })
+}
+
+/// Why nothing is done about a namespace that no process has attached, while its server runs with others.
+pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &Makers, attached: Attached) -> Option<Problem> {
+    let (pid, segment) = serving(inventory, instance, own)?;
+    let hint = match attached {
+        Attached::ToBackUp => stop_the_server(instance),
+        Attached::InTheWay => {
+            "the server is running: nothing can be restored beside it; if it is still starting, this namespace \
+                               may be what it comes to next: leave it as it is"
+                .to_owned()
+        }
+    };
+    Some(Problem::new(
+        Code::SegmentAttached,
+        format!(
+            "{title}: its server is running: pid {pid} ({SERVER_COMMAND}) has segment {} of another namespace attached",
+            segment.key()
+        ),
+        hint,
+    ))
 }
 
 /// The unit is that of instance 0: of another one it would stop the wrong server.

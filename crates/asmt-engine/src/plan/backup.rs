@@ -1,15 +1,18 @@
 //! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for their files.
 
-use crate::error::{Code, Error, Remark, Result};
+use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::facts::directory::{Listing, Volatile, Writable};
-use crate::facts::memory::{Inventory, Segment};
+use crate::facts::memory::{Inventory, Keeper, Segment};
+use crate::format::Encoding;
 use crate::format::mark::is_used_name_of;
 use crate::hints;
+use crate::layout::namespace::Group;
 use crate::plan::access::{Use, check_directory};
 use crate::plan::checks::{Place, choose, segments_of};
 use crate::plan::group::{STAY_STOPPED, has_unseen_holes};
-use crate::plan::{NamespaceBackup, Plan, Request, not_kept, strangers};
-use asmt_shm::Key;
+use crate::plan::titles::title;
+use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way, not_kept, strangers};
+use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
 /// Plans a backup of what is in memory into a directory.
@@ -37,8 +40,9 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
         .iter()
         .filter(|group| group.instance == request.instance)
         .any(|group| segments_of(inventory, group).iter().any(|segment| segment.is_denied));
-    let place = if inventory.outlives_caller == Some(false) { Place::PrivateMemory } else { Place::Memory };
+    let place = if inventory.keeper == Some(Keeper::Nobody) { Place::PrivateMemory } else { Place::Memory };
     let chosen = choose(groups.clone(), request, is_denied, &place, &mut plan);
+    check_others(listing, request, &chosen, &mut plan);
     for (group, is_outranked) in strangers::set_aside(inventory, &groups, chosen, request, &mut plan) {
         strangers::plan_group(inventory, listing, request, &group, is_outranked, &mut plan);
     }
@@ -47,11 +51,15 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     plan
 }
 
-/// Bytes that a backup needs at least: what is not holes, whatever it is compressed to.
-pub fn least_file_bytes(namespaces: &[NamespaceBackup]) -> u64 {
-    let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
+/// Bytes of data that a backup copies: what is not holes. Compressed files need less.
+pub fn data_bytes(namespaces: &[NamespaceBackup]) -> u64 {
+    sum_of_data(namespaces, |_| true)
+}
+
+fn sum_of_data(namespaces: &[NamespaceBackup], counts: impl Fn(&Copy) -> bool) -> u64 {
+    let copies = namespaces.iter().flat_map(|namespace| &namespace.copies).filter(|copy| counts(copy));
     let data = |segment: &Segment| segment.resident_bytes.map_or(0, |resident| resident.saturating_add(segment.swapped_bytes));
-    segments.map(data).fold(0, u64::saturating_add)
+    copies.map(|copy| data(&copy.segment)).fold(0, u64::saturating_add)
 }
 
 /// Refuses a directory that cannot be written to, or has no room for what must be in it.
@@ -71,15 +79,43 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
             "choose another directory, or mount it for writing (see findmnt, and dmesg for why it is read-only)",
         ),
     }
-    let needed = least_file_bytes(&plan.namespaces);
-    // What an interrupted backup has left goes first.
+    // What something is compressed to shows when it is.
+    let needed = sum_of_data(&plan.namespaces, |copy| copy.encoding == Encoding::Raw);
+    let most = data_bytes(&plan.namespaces);
     let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
-    if needed > free_bytes && listing.leftovers.sweep.is_empty() {
+    // What an interrupted backup has left goes first.
+    if most <= free_bytes || !listing.leftovers.sweep.is_empty() {
+        return;
+    }
+    if needed <= free_bytes {
+        let text = format!(
+            "{path} has {free_bytes} bytes free, and {most} bytes of data are to be compressed: whether they fit shows when they \
+             are written; if they do not, nothing is left behind"
+        );
+        plan.remarks.push(Remark::new("room-uncertain", text));
+    } else {
         plan.refuse(
             Code::DiskFull,
             format!("no room in {path}: at least {needed} bytes are needed for all files, and {free_bytes} are free"),
             hints::NO_ROOM,
         );
+    }
+}
+
+/// Refuses where the directory has a backup of the same instance of another server: what one of them does would speak for
+/// the other one.
+fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &mut Plan<NamespaceBackup>) {
+    // What stands in the way of one that is backed up is refused for that.
+    let is_chosen = |name: &NamespaceName| chosen.iter().any(|group| group.name.as_ref() == Some(name));
+    for manifest in listing.manifests_of(request.instance).into_iter().filter(|manifest| !is_chosen(&manifest.namespace)) {
+        let Some(of) = in_the_way::elsewhere(manifest, &request.host) else { continue };
+        let path = listing.directory.as_ref().map_or("the directory", |directory| &directory.path);
+        plan.refuse_once(Problem::new(
+            Code::BackupExists,
+            format!("{path} contains a backup of {} of {of}", title(&manifest.namespace, manifest.instance)),
+            "use a directory of this server's own: which backup is of which server could not be told later; if the other server is \
+             gone for good, its backup can be moved away first",
+        ));
     }
 }
 

@@ -6,7 +6,7 @@ use crate::facts::directory::Listing;
 use crate::facts::memory::{Creator, Inventory, Segment};
 use crate::format::{Encoding, manifest_name};
 use crate::layout::namespace::{Group, missing_or_extra, stripes_of};
-use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem};
+use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem, serving_problem};
 use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, check_stripes, is_too_short, segments_of};
 use crate::plan::titles::{nameless_stripe, title_of};
 use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way};
@@ -30,6 +30,11 @@ pub fn plan_group_backup(
     }
     if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
         plan.refusals.push(attached_problem(inventory, &title, &segments, attached, Attached::ToBackUp));
+        return;
+    }
+    let makers = segments.first().map(|segment| segment.makers()).unwrap_or_default();
+    if let Some(problem) = serving_problem(inventory, &title, group.instance, &makers, Attached::ToBackUp) {
+        plan.refusals.push(problem);
         return;
     }
     if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
@@ -89,7 +94,7 @@ pub fn plan_group_backup(
     let Some(name) = &group.name else { return };
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
     let own_manifest = manifest_name(group.instance, name);
-    let superseded = in_the_way::check(listing, group.instance, &nsids, &own_manifest, &title, plan);
+    let superseded = in_the_way::check(listing, group.instance, &nsids, &own_manifest, &title, &request.host, plan);
     let copies: Vec<Copy> = segments
         .iter()
         .map(|&segment| {

@@ -6,12 +6,13 @@
 
 use crate::error::Code;
 use crate::facts::directory::{FileRecord, Listing};
+use crate::facts::server::Host;
 use crate::format::mark::{Identity, Used, used_name};
-use crate::format::{parse_file_name, rfc3339};
+use crate::format::{Manifest, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
 use crate::hints::shell_word;
 use crate::layout::namespace::group;
 use crate::plan::Plan;
-use crate::plan::staleness::identity_of_files;
+use crate::plan::staleness::{identity_of_files, is_of_host, may_be_of_server};
 use crate::plan::titles::{title, title_of};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
@@ -25,6 +26,8 @@ struct Found<'l> {
     made_ms: u64,
     has_manifest: bool,
     mark: Option<&'l Used>,
+    /// Where it was made, if that is another server than this one: host, or container.
+    elsewhere: Option<String>,
 }
 
 /// Refuses if files of the same instance and nsid are in the directory; gives those that an
@@ -35,6 +38,7 @@ pub(super) fn check<T>(
     nsids: &BTreeSet<u8>,
     own_manifest: &str,
     own_title: &str,
+    here: &Host,
     plan: &mut Plan<T>,
 ) -> Vec<String> {
     let is_ours = |name: &str| {
@@ -47,7 +51,7 @@ pub(super) fn check<T>(
     let there: BTreeSet<&str> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
     let (superseded, mut in_the_way): (BTreeSet<&str>, BTreeSet<&str>) =
         there.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
-    for found in backups_in(listing, instance) {
+    for found in backups_in(listing, instance, here) {
         if !found.files.iter().any(|name| in_the_way.contains(name)) {
             continue;
         }
@@ -71,7 +75,7 @@ pub(super) fn check<T>(
 }
 
 /// The backups of an instance in a directory, with and without a manifest.
-fn backups_in(listing: &Listing, instance: u8) -> Vec<Found<'_>> {
+fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<'l>> {
     let of_keys =
         |keys: &BTreeSet<Key>| -> Vec<&FileRecord> { listing.files.iter().filter(|file| keys.contains(&file.key)).collect() };
     let mut found = Vec::new();
@@ -85,17 +89,41 @@ fn backups_in(listing: &Listing, instance: u8) -> Vec<Found<'_>> {
         let identity = Identity { made_ms: manifest.created_ms, boot_id: Some(manifest.boot_id.clone()), files: None };
         let mark = mark_of(listing, instance, Some(&manifest.namespace), &identity, &mut files);
         let title = title(&manifest.namespace, instance);
-        found.push(Found { title, files, made_ms: manifest.created_ms, has_manifest: true, mark });
+        let elsewhere = elsewhere(manifest, here);
+        found.push(Found { title, files, made_ms: manifest.created_ms, has_manifest: true, mark, elsewhere });
     }
     let loose = listing.files.iter().filter(|file| file.address.instance == instance && !claimed.contains(&file.key));
     for group in group(loose.map(|file| (file.key, file.address, file.header.name()))) {
         let records = of_keys(&group.keys.iter().copied().collect());
         let identity = identity_of_files(records.iter().copied());
         let mut files: Vec<&str> = records.iter().map(|file| file.name.as_str()).collect();
+        // A manifest that cannot be read goes with the files: without it they would pass for ASMT's.
+        let is_its = |name: &str| match &group.name {
+            Some(own) => name == manifest_name(instance, own),
+            None => instance_of_manifest_name(name) == Some(instance),
+        };
+        let unreadable = listing.manifests.iter().filter(|record| record.manifest.is_err()).map(|record| record.name.as_str());
+        let refused = listing.problems.iter().map(|(name, _)| name.as_str());
+        files.extend(unreadable.chain(refused).filter(|name| is_its(name)));
         let mark = mark_of(listing, instance, group.name.as_ref(), &identity, &mut files);
-        found.push(Found { title: title_of(&group), files, made_ms: identity.made_ms, has_manifest: false, mark });
+        found.push(Found {
+            title: title_of(&group),
+            files,
+            made_ms: identity.made_ms,
+            has_manifest: false,
+            mark,
+            elsewhere: None,
+        });
     }
     found
+}
+
+/// Which other server a backup is of; `None` where it may be this one's.
+pub(super) fn elsewhere(manifest: &Manifest, here: &Host) -> Option<String> {
+    if !is_of_host(manifest, here) {
+        return Some(format!("host '{}'", manifest.host));
+    }
+    (!may_be_of_server(manifest, here)).then(|| "another IPC namespace (container) of this boot".to_owned())
 }
 
 /// The mark of this very backup, whose name is added to its files.
@@ -122,6 +150,7 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
     let path = listing.directory.as_ref().map_or("the directory", |directory| &directory.path);
     let state = match found.mark {
         Some(Used { retired: Some(retired), .. }) => format!("retired on {}", day(retired.at_ms)),
+        Some(mark) if mark.restores.iter().any(|used| used.has_served) => "the server has run since".to_owned(),
         Some(mark) => mark
             .restores
             .last()
@@ -131,8 +160,9 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
     let manifest = if found.has_manifest { "" } else { ", without a manifest" };
     let for_whom = if found.title == own_title { String::new() } else { format!("{own_title}: ") };
     let nsid = if found.title == own_title { "" } else { " under the same nsid" };
+    let elsewhere = found.elsewhere.as_ref().map_or(String::new(), |of| format!(" of {of}"));
     format!(
-        "{for_whom}{path} already contains a backup of {}{nsid} ({}, {state}{manifest}): {} files, the first is {first}",
+        "{for_whom}{path} already contains a backup of {}{elsewhere}{nsid} ({}, {state}{manifest}): {} files, the first is {first}",
         found.title,
         day(found.made_ms),
         found.files.len()
@@ -142,10 +172,16 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
 /// A backup is moved as a whole: what is left of it behind would be taken for another one.
 fn hint(found: &Found<'_>, listing: &Listing) -> String {
     let Some(directory) = &listing.directory else { return "use another directory".to_owned() };
+    if found.elsewhere.is_some() {
+        return "it is not this server's: leave it where it is, and use a directory of this server's own; if the other server is gone \
+                for good, its backup can be moved away first"
+            .to_owned();
+    }
     let path = shell_word(directory.path.trim_end_matches('/'));
     let files = patterns(&found.files).into_iter().map(|pattern| format!("{path}/{pattern}")).collect::<Vec<_>>().join(" ");
-    let place = format!("{path}/old-{}", day(found.made_ms));
-    let move_it = format!("mkdir -m 0700 {place} && mv {files} {place}");
+    // To the second: another backup of the same day may have gone there already.
+    let place = format!("{path}/old-{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
+    let move_it = format!("mkdir -p -m 0700 {place} && mv {files} {place}");
     match found.mark {
         Some(Used { retired: Some(_), .. }) => {
             format!(

@@ -8,6 +8,9 @@ use crate::layout::server_config::{NamespaceConfig, Storage};
 use asmt_shm::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Code of the remark that configured namespaces are not there.
+pub const NAMESPACE_LEFT_OUT: &str = "namespace-left-out";
+
 /// Remarks on namespaces of other instances, and on those that are configured and not there. `there` is every namespace
 /// by instance, `place` says where: `in shared memory`.
 pub fn remarks(
@@ -32,7 +35,7 @@ pub fn remarks(
         .collect();
     let of_missing = (!missing.is_empty()).then(|| {
         let text = format!("configured, but not {place}, and so left out: {} (instance {instance})", listed(&missing));
-        Remark::new("namespace-left-out", text)
+        Remark::new(NAMESPACE_LEFT_OUT, text)
     });
     of_others.chain(of_missing).collect()
 }

@@ -7,6 +7,7 @@ use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
+use crate::facts::server::Host;
 use crate::format::{Encoding, ManifestSegment, chunk_bytes_for, file_name};
 use asmt_shm::{Address, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,7 @@ mod strangers;
 mod titles;
 mod verify;
 
-pub use backup::{backup, check_same, least_file_bytes};
+pub use backup::{backup, check_same, data_bytes};
 pub use restore::{SERVED_HINT, restore};
 pub use room::{UndecidedRoom, decide_room, threads_within, undecided_room};
 pub use strangers::is_strangers;
@@ -50,6 +51,8 @@ pub struct Request {
     pub allow_private_ipc: bool,
     /// Who asks, and what he may do.
     pub caller: Caller,
+    /// This host: a backup of another one is not ours to move.
+    pub host: Host,
     /// Page size in bytes: limits count in pages.
     pub page_bytes: u64,
 }
@@ -210,6 +213,13 @@ pub struct NamespaceRestore {
     pub created_ms: Option<u64>,
     /// Files, by key.
     pub sources: Vec<Source>,
+}
+
+/// Name and title of the namespace that a file is of.
+pub fn owner_among(namespaces: &[NamespaceRestore], file: &str) -> Option<(NamespaceName, String)> {
+    let is_its = |namespace: &&NamespaceRestore| namespace.sources.iter().any(|source| source.file == file);
+    let owner = namespaces.iter().find(is_its)?;
+    Some((owner.name.clone(), title(&owner.name, owner.instance)))
 }
 
 /// Names of namespaces by instance.

@@ -3,16 +3,16 @@
 use crate::error::{Code, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
-use crate::facts::memory::{Inventory, Segment};
-use crate::layout::namespace::stripes_of;
-use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem};
+use crate::facts::memory::{Inventory, Keeper, Makers, Segment};
+use crate::layout::namespace::{missing_or_extra, stripes_of, torn_stripes};
+use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem, serving_problem};
 use crate::plan::checks::START_LOSES;
 use crate::plan::room::check_room;
 use crate::plan::strangers::{self, is_strangers};
 use crate::plan::titles::title;
 use crate::plan::verify::verify;
 use crate::plan::{NamespaceRestore, Plan, Request, not_kept};
-use asmt_shm::{Address, Header, Key, SHUTDOWN_CLEAN};
+use asmt_shm::{Address, Header, Key, NamespaceName, SHUTDOWN_CLEAN};
 use std::collections::BTreeSet;
 
 /// Plans a restore from a directory into memory.
@@ -31,8 +31,16 @@ pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> P
 
 /// Refuses where the segments would be gone as soon as this process ends.
 pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<NamespaceRestore>) {
-    if inventory.outlives_caller != Some(false) {
-        return;
+    match &inventory.keeper {
+        Some(Keeper::Nobody) => {}
+        Some(Keeper::Ancestor { pid, command }) => {
+            let text = format!(
+                "nothing but pid {pid} ({command}), which runs asmt, keeps this IPC namespace: what is restored is gone when that ends"
+            );
+            plan.remarks.push(Remark::new("private-ipc-namespace", text));
+            return;
+        }
+        Some(Keeper::Lasting) | None => return,
     }
     if request.allow_private_ipc {
         plan.remarks.push(Remark::new("private-ipc-namespace", PRIVATE_IPC));
@@ -75,12 +83,16 @@ pub fn check_nothing_in_memory(
     let (strangers, in_the_way): (Vec<&Segment>, Vec<&Segment>) =
         in_the_way.into_iter().partition(|segment| is_strangers(segment, std::slice::from_ref(namespace), caller));
     refusals.extend(strangers::in_the_way(inventory, &title, namespace, &strangers));
-    let Some(first) = in_the_way.first() else { return };
+    let Some(first) = in_the_way.first() else {
+        let own = Makers::of(namespace.sources.iter().map(|source| source.uid));
+        refusals.extend(serving_problem(inventory, &title, namespace.instance, &own, Attached::InTheWay));
+        return;
+    };
     if let Some(attached) = in_the_way.iter().find(|segment| segment.stat.attached_count > 0) {
         refusals.push(attached_problem(inventory, &title, &in_the_way, attached, Attached::InTheWay));
         return;
     }
-    refusals.push(segments_exist(&title, &in_the_way, first));
+    refusals.push(segments_exist(&title, &namespace.name, &in_the_way, first));
 }
 
 /// What to do about segments in the way that a server has made or used since the backup.
@@ -89,14 +101,22 @@ pub const SERVED_HINT: &str = "the server has made or used them since this backu
 
 /// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
 /// whether the server has served with them is for the operator to say.
-pub fn segments_exist(title: &str, in_the_way: &[&Segment], first: &Segment) -> Problem {
+pub fn segments_exist(title: &str, name: &NamespaceName, in_the_way: &[&Segment], first: &Segment) -> Problem {
     let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
     let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
-    let is_warm = headers.iter().any(is_clean) || stripes_of(&headers).is_empty();
-    let loses = if is_warm { "" } else { START_LOSES };
-    let start_as_it_is = format!(
-        "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or restored{loses}"
-    );
+    let is_whole = missing_or_extra(&headers).is_empty() && torn_stripes(&headers, name, true).is_empty();
+    let is_warm = is_whole && (headers.iter().any(is_clean) || stripes_of(&headers).is_empty());
+    let loses = if stripes_of(&headers).is_empty() { "" } else { START_LOSES };
+    // What is not whole was never shut down cleanly like this: a start discards it.
+    let start_as_it_is = if is_warm {
+        "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or restored"
+            .to_owned()
+    } else {
+        format!(
+            "they are not what a clean stop leaves, and a start discards them: start the server as it is only if it has served since \
+             this backup was made or restored{loses}"
+        )
+    };
     let (by, hint) = match at_work(in_the_way) {
         AtWork::Process { pid, command } => return at_work_problem(title, in_the_way.len(), pid, command),
         AtWork::Server { pid } => (

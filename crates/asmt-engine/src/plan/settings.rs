@@ -1,14 +1,15 @@
-//! Settings of the server that a start compares with the segments that it finds.
+//! Settings of the server that a start compares with the segments that it finds, and where it will look for its data.
 //!
 //! Pure. Promise: a restore is refused where such a setting is known to be another one than at the
 //! backup. Must never: refuse for a setting that is not known on either side.
 
 use crate::error::{Code, Problem};
 use crate::facts::directory::Listing;
-use crate::facts::server::Configuration;
-use crate::layout::server_config::{DATA_SIZE, Setting, TREE_SPRIGS};
+use crate::facts::server::{Configuration, Device, Evidence};
+use crate::format::{Manifest, Noted};
+use crate::layout::server_config::{DATA_SIZE, NamespaceConfig, Setting, TREE_SPRIGS};
 use crate::plan::NamespaceRestore;
-use crate::plan::staleness::manifests_of;
+use crate::plan::left_out::keeps_its_index;
 use crate::plan::titles::title;
 use asmt_shm::NamespaceName;
 use std::collections::BTreeMap;
@@ -23,13 +24,15 @@ pub fn configured(configuration: &Configuration) -> BTreeMap<NamespaceName, Sett
 }
 
 /// Refusals of a restore after which the server would not start, or not with what was restored.
-pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, configuration: &Configuration) -> Vec<Problem> {
-    let Configuration::Read { path, config } = configuration else { return Vec::new() };
+pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, evidence: &Evidence) -> Vec<Problem> {
+    let Configuration::Read { path, config } = &evidence.configuration else { return Vec::new() };
     let mut problems = Vec::new();
     for namespace in namespaces {
-        let manifests = manifests_of(listing, namespace.instance);
+        let manifests = listing.manifests_of(namespace.instance);
         let Some(manifest) = manifests.iter().find(|manifest| manifest.namespace == namespace.name) else { continue };
-        let Some(configured) = config.namespaces.get(&namespace.name) else { continue };
+        let configured = config.namespaces.get(&namespace.name);
+        problems.extend(moved(namespace, manifest, configured, path, evidence));
+        let Some(configured) = configured else { continue };
         let has = |is_index: bool| namespace.sources.iter().any(|source| source.address.segment_type.is_index() == is_index);
         for (name, is_compared, why) in [
             (DATA_SIZE, has(false), "the server crashes at its start on data stripes of another size"),
@@ -52,6 +55,67 @@ pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, configuration
         }
     }
     problems
+}
+
+/// Why the server would look for the data of a namespace elsewhere than when it was backed up: an index of what is on one
+/// device says nothing of another one.
+fn moved(
+    namespace: &NamespaceRestore,
+    manifest: &Manifest,
+    configured: Option<&NamespaceConfig>,
+    path: &str,
+    evidence: &Evidence,
+) -> Option<Problem> {
+    let title = title(&namespace.name, namespace.instance);
+    let hint = format!(
+        "if {path} is not the configuration of this server, name the right one with --config; if its storage was changed on purpose, \
+         do not restore: start the server as it is"
+    );
+    let refused = |what: String| Some(Problem::new(Code::SettingChanged, format!("{title}: {what}"), hint.clone()));
+    let noted = || manifest.noted.devices.iter().filter(|noted| noted.namespace.is_none() && noted.is_configured);
+    // What the command line names stands for what is configured; and another file may be another server's.
+    let is_same_file = manifest.noted.configuration.as_deref() == Some(path);
+    if !evidence.named.is_empty() || !is_same_file || noted().next().is_none() {
+        return None;
+    }
+    // A server that has no such namespace leaves its segments and devices alone.
+    let configured = configured?;
+    let has_index = namespace.sources.iter().any(|source| source.address.segment_type.is_index());
+    if has_index && keeps_its_index(configured) {
+        return refused(format!(
+            "{path} keeps its index elsewhere than in shared memory (index-type flash or pmem), and did not then"
+        ));
+    }
+    let mut paths: Vec<&str> = configured.devices.iter().flat_map(|line| line.paths()).collect();
+    let mut lost: Vec<&Noted> = Vec::new();
+    for noted in noted() {
+        match paths.iter().position(|path| is_same(noted, path, evidence)) {
+            Some(at) => drop(paths.remove(at)),
+            None => lost.push(noted),
+        }
+    }
+    // The devices of a set say the same: each stands in for one.
+    lost.retain(|noted| {
+        let at = paths.iter().position(|path| says_same(noted, path, evidence));
+        at.map(|at| paths.remove(at)).is_none()
+    });
+    let lost = lost.first()?;
+    refused(format!("{path} does not name its storage device {}, and did when the backup was made", lost.what))
+}
+
+/// Whether a configured path leads to a noted device: under its name, or by what stays with the disk.
+fn is_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
+    let Some(device) = evidence.devices.get(path) else { return noted.what == path };
+    let unique = |path: &str| evidence.devices.get(path).and_then(|device| device.unique);
+    noted.what == path
+        || device.ids.iter().any(|id| noted.ids.contains(id))
+        || unique(&noted.what).is_some_and(|there| device.unique == Some(there))
+}
+
+/// Whether what a configured path leads to says what a noted device said.
+fn says_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
+    let header = evidence.devices.get(path).and_then(Device::header);
+    header.is_some_and(|header| header.random == noted.random && !noted.is_blank)
 }
 
 /// Whether two settings are known to be different. One that is written in two ways is the same.

@@ -11,7 +11,8 @@ pub fn title(name: impl std::fmt::Display, instance: u8) -> String {
 /// The same of several.
 pub fn titles(names: &[&NamespaceName], instance: u8) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
-    format!("namespace {}{}", quoted.join(", "), of_instance(instance))
+    let namespaces = if names.len() == 1 { "namespace" } else { "namespaces" };
+    format!("{namespaces} {}{}", quoted.join(", "), of_instance(instance))
 }
 
 /// ` of instance 2`; nothing for instance 0.

@@ -138,12 +138,52 @@ pub fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<N
         };
         plan.refusals.push(problem.in_file(&record.name));
     }
+    let is_asked = |name: &NamespaceName| request.namespaces.as_ref().is_none_or(|names| names.contains(name));
     for (name, problem) in &listing.problems {
         let of_instance = parse_file_name(name).is_some_and(|(_, address, _)| address.instance == request.instance);
-        if of_instance || is_asked_manifest(name) {
-            plan.refusals.push(problem.clone());
+        let owner = owner_of(listing, name);
+        if of_instance && owner.is_none_or(is_asked) || is_asked_manifest(name) {
+            let problem = stray(listing, name).unwrap_or_else(|| problem.clone());
+            plan.refusals.push(match owner {
+                Some(owner) => problem.of(owner),
+                None => problem,
+            });
         }
     }
+}
+
+/// Manifests that can be read, of an instance.
+fn readable(listing: &Listing, instance: u8) -> impl Iterator<Item = &Manifest> {
+    let manifests = listing.manifests.iter().filter_map(|record| record.manifest.as_ref().ok());
+    manifests.filter(move |manifest| manifest.instance == instance)
+}
+
+/// The namespace that a file belongs to, as far as manifests and headers tell.
+fn owner_of<'l>(listing: &'l Listing, name: &str) -> Option<&'l NamespaceName> {
+    let (key, address, _) = parse_file_name(name)?;
+    let is_claimed = |manifest: &&Manifest| manifest.segments.iter().any(|segment| segment.key == key);
+    let has_nsid = |manifest: &&Manifest| address.segment_type.is_index() && manifest.nsid == Some(address.nsid);
+    let manifests = || readable(listing, address.instance);
+    if let Some(manifest) = manifests().find(is_claimed).or_else(|| manifests().find(has_nsid)) {
+        return Some(&manifest.namespace);
+    }
+    let own = listing.files.iter().find(|file| file.name == name).and_then(|file| file.header.name());
+    let is_base = |file: &&FileRecord| {
+        let of_base = Address { segment_type: SegmentType::PiBase, index: 0, ..address };
+        address.segment_type.is_index() && file.address == of_base
+    };
+    own.or_else(|| listing.files.iter().find(is_base)?.header.name())
+}
+
+/// A file in the other form of a segment whose own file is there: somebody has compressed or unpacked that.
+fn stray(listing: &Listing, name: &str) -> Option<Problem> {
+    let (key, address, encoding) = parse_file_name(name)?;
+    let mut segments = readable(listing, address.instance).flat_map(|manifest| &manifest.segments);
+    let own = segments.find(|segment| segment.key == key && segment.encoding != encoding)?.file_name();
+    let is_there = listing.files.iter().any(|file| file.name == own);
+    let hint = format!("move {name} out of the directory, and keep it: the manifest names {own}");
+    let text = format!("{name} and {own} are both of segment {key}, expected the second alone");
+    is_there.then(|| Problem::new(Code::ExtraFile, text, hint).in_file(name))
 }
 
 pub fn plan_from_manifest(

@@ -1,9 +1,8 @@
 //! What one entry of a directory says of itself.
 
 use crate::facts::directory::Owner;
-use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX};
+use crate::format::journal::{JOURNAL_PREFIX, LOCK_NAME, MARKS_LOCK_NAME, TEMPORARY_PREFIX};
 use crate::format::mark::is_used_name;
-use crate::store::lock::{LOCK_NAME, MARKS_LOCK_NAME};
 use rustix::fs;
 
 /// When a file was last written, milliseconds since 1970.

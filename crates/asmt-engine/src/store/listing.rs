@@ -152,7 +152,7 @@ impl Store {
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = hints::DAMAGED;
+                let hint = if bytes.starts_with(&GZIP_HEADER[..2]) { hints::GZIPPED } else { hints::DAMAGED };
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }

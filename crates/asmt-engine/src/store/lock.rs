@@ -14,6 +14,7 @@
 
 use super::{Lock, MARKS_PATIENCE, Store, owner_of};
 use crate::error::{Code, Error, Problem, Result};
+use crate::format::journal::{LOCK_NAME, MARKS_LOCK_NAME};
 use crate::format::{is_manifest_name, parse_file_name};
 use crate::hints;
 use rustix::fs::{self, AtFlags, FileType, FlockOperation, Mode, OFlags};
@@ -21,11 +22,6 @@ use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-/// Name of the lock of a directory that others may open.
-pub const LOCK_NAME: &str = ".asmt-lock";
-/// Name of the lock of its marks, where no file of the backup will do.
-pub const MARKS_LOCK_NAME: &str = ".asmt-lock-marks";
 
 /// Permission bits that let others open a directory or file.
 const READABLE_BY_OTHERS: u32 = 0o044;

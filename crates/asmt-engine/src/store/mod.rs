@@ -16,7 +16,6 @@ use crate::hints;
 use crate::store::direct::read_at_most;
 use crate::store::entries::{Text, link_count, owner_of};
 
-use crate::store::place::parent_of;
 use crate::sys::dir::names_at;
 use crate::sys::fsync;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
@@ -37,10 +36,11 @@ mod lock;
 mod output;
 mod place;
 
+pub use crate::format::journal::{LOCK_NAME, MARKS_LOCK_NAME};
 pub use direct::Buffer;
 pub use entries::modified_ms;
 pub use input::InFile;
-pub use lock::{LOCK_NAME, MARKS_LOCK_NAME, MarksLock};
+pub use lock::MarksLock;
 pub use output::StagedFile;
 
 /// How long a run waits for another one that reads or writes marks.
@@ -81,25 +81,6 @@ impl Store {
     /// Errors: `directory-missing`, `not-a-directory`, `permission-denied`.
     pub fn open(path: &Path) -> Result<Self> {
         Self::open_as(path, OFlags::empty())
-    }
-
-    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is there, nobody has made a
-    /// backup there: that is told apart from a file system that is not mounted, or a path that was mistyped.
-    ///
-    /// Errors: as of [`Self::open`], and `no-backup`.
-    pub fn open_backup(path: &Path) -> Result<Self> {
-        Self::open(path).map_err(|error| {
-            // A link that leads nowhere is there.
-            let is_gone = || fs::lstat(path).is_err_and(|error| error == Errno::NOENT) && Self::open(parent_of(path)).is_ok();
-            if error.first().code != Code::DirectoryMissing || !is_gone() {
-                return error;
-            }
-            Error::new(
-                Code::NoBackup,
-                format!("no backup is there: no such directory: {}", path.display()),
-                "if a backup was made, check the path, and that its file system is mounted; if none was, there is nothing to do",
-            )
-        })
     }
 
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {

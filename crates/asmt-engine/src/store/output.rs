@@ -144,7 +144,7 @@ impl Store {
         let names = self.names()?;
         let of_dead = names.iter().filter(|found| found.starts_with(TEMPORARY_PREFIX) && published_name(found) == name);
         self.remove_all(of_dead.map(String::as_str))?;
-        let file = self.make(temporary.clone(), name)?;
+        let file = self.make(temporary.clone(), name, name)?;
         let placed = file.write(0, text.as_bytes()).and_then(|()| file.sync()).and_then(|()| {
             fs::renameat(&self.directory, &temporary, &self.directory, name)
                 .map_err(|error| Error::io("rename", self.shown(name), error))
@@ -161,14 +161,15 @@ impl Store {
 
     /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
-        self.make(format!("{TEMPORARY_PREFIX}{run}.{name}"), name)
+        let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
+        self.make(temporary.clone(), name, &temporary)
     }
 
-    /// Makes a file under a name that nothing may have yet: empty, and 0600.
-    pub(super) fn make(&self, temporary: String, name: &str) -> Result<StagedFile> {
+    /// Makes a file under a name that nothing may have yet: empty, and 0600. Messages say what is `meant`.
+    fn make(&self, temporary: String, name: &str, meant: &str) -> Result<StagedFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(|error| Error::io("create", self.shown(&temporary), error))?;
+            .map_err(|error| Error::io("create", self.shown(meant), error))?;
         Ok(StagedFile::new(file, self.shown(&temporary), temporary, name, false))
     }
 

@@ -6,7 +6,7 @@ use crate::format::{is_manifest_name, parse_file_name};
 use crate::progress::Control;
 use crate::store::entries::{is_own_name, owner_of};
 use crate::store::{Store, above};
-
+use crate::sys::dir::is_in_memory;
 use crate::sys::{fsync, procfs, tmpfiles};
 use rustix::fs::{self, AtFlags, Mode, OFlags};
 use rustix::io::Errno;
@@ -14,12 +14,36 @@ use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
-pub const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
-
 /// Directories in which a backup would stand among other things. A name in one of them will do.
-pub const SYSTEM_DIRECTORIES: [&str; 12] =
-    ["/", "/boot", "/dev", "/etc", "/home", "/proc", "/root", "/run", "/sys", "/tmp", "/usr", "/var"];
+const SYSTEM_DIRECTORIES: [&str; 24] = [
+    "/",
+    "/home",
+    "/media",
+    "/mnt",
+    "/opt",
+    "/root",
+    "/run",
+    "/srv",
+    "/tmp",
+    "/var",
+    "/var/backups",
+    "/var/cache",
+    "/var/lib",
+    "/var/lib/aerospike",
+    "/var/lib/docker",
+    "/var/lib/dpkg",
+    "/var/lib/rpm",
+    "/var/lib/systemd",
+    "/var/local",
+    "/var/log",
+    "/var/opt",
+    "/var/spool",
+    "/var/tmp",
+    "/opt/aerospike",
+];
+/// Directories that are the system's with all that is below them.
+const SYSTEM_TREES: [&str; 11] =
+    ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/var/lib/dpkg"];
 
 /// Why a backup cannot make its directory.
 pub fn nothing_above(path: &Path) -> Error {
@@ -139,14 +163,12 @@ impl Store {
     pub(super) fn record_of(&self, name: Option<&OsStr>) -> Result<DirectoryRecord> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
-        // A signed number in some places.
-        let kind = system.f_type as u64 & 0xffff_ffff;
         Ok(DirectoryRecord {
             path: self.path.display().to_string(),
             owner: Some(owner_of(&stat)),
             is_sticky: stat.st_mode & 0o1000 != 0,
-            volatile: match VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind) {
-                Some((_, name)) => Some(Volatile::InMemory(name)),
+            volatile: match is_in_memory(system.f_type as u64) {
+                Some(name) => Some(Volatile::InMemory(name)),
                 None => {
                     let place = self.real_path()?;
                     tmpfiles::emptied_by(&name.map_or(place.clone(), |name| place.join(name)))?.map(Volatile::EmptiedAtBoot)
@@ -160,7 +182,8 @@ impl Store {
     /// Whether it is one of the system's directories, with other things in it and no backup.
     pub(super) fn is_systems(&self) -> Result<bool> {
         let place = self.real_path()?;
-        if !SYSTEM_DIRECTORIES.iter().any(|known| place == Path::new(known)) {
+        let is_known = SYSTEM_DIRECTORIES.iter().any(|known| place == Path::new(known));
+        if !is_known && !SYSTEM_TREES.iter().any(|known| place.starts_with(known)) {
             return Ok(false);
         }
         let names = self.names()?;
@@ -174,5 +197,26 @@ impl Store {
     pub(super) fn real_path(&self) -> Result<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
         std::fs::read_link(&link).map_err(|error| procfs::failed("readlink", Path::new(&link), error))
+    }
+}
+
+impl Store {
+    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is there, nobody has made a
+    /// backup there: that is told apart from a file system that is not mounted, or a path that was mistyped.
+    ///
+    /// Errors: as of [`Self::open`], and `no-backup`.
+    pub fn open_backup(path: &Path) -> Result<Self> {
+        Self::open(path).map_err(|error| {
+            // A link that leads nowhere is there.
+            let is_gone = || fs::lstat(path).is_err_and(|error| error == Errno::NOENT) && Self::open(parent_of(path)).is_ok();
+            if error.first().code != Code::DirectoryMissing || !is_gone() {
+                return error;
+            }
+            Error::new(
+                Code::NoBackup,
+                format!("no backup is there: no such directory: {}", path.display()),
+                "if a backup was made, check the path, and that its file system is mounted; if none was, there is nothing to do",
+            )
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Names in a directory.
+//! Directories: names in them, and the file systems that they are on.
 //!
 //! Promise: a directory that cannot be read to its end is a failed call.
 
@@ -7,6 +7,14 @@ use rustix::fs::{self, Mode, OFlags, RawDir};
 use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
+
+/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
+const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
+/// The name of a file system that is in memory, by the type that `statfs` shows, a signed number in some places.
+pub fn is_in_memory(kind: u64) -> Option<&'static str> {
+    VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind & 0xffff_ffff).map(|(_, name)| *name)
+}
 
 /// Names in a directory, sorted. Names that are not UTF-8 are nobody's we know.
 ///

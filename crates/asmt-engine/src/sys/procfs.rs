@@ -91,6 +91,8 @@ pub struct ProcessStat {
     start_ticks: u64,
     /// One letter; `Z` and `X` have ended.
     state: char,
+    /// Process id of its parent; 0 where that is in another PID namespace.
+    parent: u32,
 }
 
 const OWN_STAT: &str = "/proc/self/stat";
@@ -134,13 +136,24 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// Fields 2, 3 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold anything.
+/// Fields 2, 3, 4 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold anything.
 fn parse_stat(text: &str) -> Option<ProcessStat> {
     let (before, after) = text.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    let start_ticks = fields.nth(18)?.parse().ok()?;
-    Some(ProcessStat { command: before.split_once('(')?.1.to_owned(), start_ticks, state })
+    let parent = fields.next()?.parse().ok()?;
+    let start_ticks = fields.nth(17)?.parse().ok()?;
+    Some(ProcessStat { command: before.split_once('(')?.1.to_owned(), start_ticks, state, parent })
+}
+
+/// The parent of a process; `None` where it cannot be seen.
+///
+/// Errors: failed calls.
+pub fn parent_of(pid: u32) -> Result<Option<u32>> {
+    Ok(match process(pid)? {
+        Process::Seen(stat) => Some(stat.parent).filter(|parent| *parent > 0),
+        Process::Gone | Process::Hidden => None,
+    })
 }
 
 /// The start of this process in clock ticks since the machine's boot: see [`host_ticks`].
@@ -225,7 +238,7 @@ mod tests {
     #[test]
     fn a_command_may_hold_anything() {
         let text = "7 (a) R b)) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
-        let stat = ProcessStat { command: "a) R b)".to_owned(), start_ticks: 4711, state: 'S' };
+        let stat = ProcessStat { command: "a) R b)".to_owned(), start_ticks: 4711, state: 'S', parent: 1 };
         assert_eq!(parse_stat(text), Some(stat));
         for text in ["", "7 a S 1", "7 (a)", "7 (a) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18"] {
             assert_eq!(parse_stat(text), None, "{text}");

@@ -12,7 +12,8 @@ use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::store::Store;
 use crate::work::copy_in::{Filled, Made, Withheld};
-use crate::work::copy_out::{Staged, StagedName, StagedNamespace, Temporaries};
+use crate::work::copy_out::{Staged, StagedName, StagedNamespace};
+use crate::work::job::Temporaries;
 use asmt_shm::{Address, Key, SegmentType};
 use std::cmp::Reverse;
 

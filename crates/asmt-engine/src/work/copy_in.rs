@@ -12,8 +12,8 @@ use crate::hints;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::progress::{Control, Phase};
 use crate::store::{InFile, Store};
-use crate::work::copy_out::{Options, data_ranges};
 use crate::work::instance::RestoreJournal;
+use crate::work::job::{Options, data_ranges};
 use crate::work::pages;
 use crate::work::pool::{InWork, Pool, Units};
 use crate::work::read::{self, Scratch, Tally, Way};
@@ -483,8 +483,8 @@ fn cannot_make(source: &Source, error: std::io::Error) -> Error {
 }
 
 struct Open {
-    file: InFile,
-    attachment: Attachment,
+    pub(super) file: InFile,
+    pub(super) attachment: Attachment,
     /// What the file has as data is what the segment had: it may be read straight into its place.
     keeps_holes: bool,
 }

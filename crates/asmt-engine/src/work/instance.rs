@@ -214,24 +214,33 @@ fn keep(path: &Path) -> Result<()> {
     fs::rename(path, &kept).map_err(|error| Error::io("rename", path.display(), error))
 }
 
+/// What restores have made in this boot and IPC namespace.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Ids of the segments.
+    pub shmids: HashSet<i32>,
+    /// The restores.
+    pub runs: HashSet<RunId>,
+}
+
 /// Ids of the segments that restores have made in this boot and IPC namespace, as far as this runtime directory knows;
-/// `None` where it knows of no restore.
 ///
 /// Errors: failed calls.
-pub fn restored_ids(instance: u8) -> Result<Option<HashSet<i32>>> {
+pub fn restored_segments(instance: u8) -> Result<Restored> {
     let (directory, ipc_namespace, own) = (runtime_directory()?, procfs::namespace("ipc")?, crate::sys::process::own_run()?);
     let journals = |what| journals_at(&directory, &prefix_of(what, ipc_namespace, instance));
-    let mut ids = None;
+    let mut restored = Restored::default();
     for (path, run) in journals(AT_WORK)?.into_iter().chain(journals(DONE)?) {
         if !run.is_of_boot_of(&own) {
             continue;
         }
         let Some(journal) = parse_journal(&read_journal(&path)?) else { continue };
         if place_of(&journal.head)? != Place::Elsewhere {
-            ids.get_or_insert_with(HashSet::new).extend(journal.shmids);
+            restored.shmids.extend(journal.shmids);
+            restored.runs.insert(run);
         }
     }
-    Ok(ids)
+    Ok(restored)
 }
 
 /// Text of a journal: of a file and nothing else, which a killed run may have left cut short.

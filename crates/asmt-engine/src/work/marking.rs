@@ -25,6 +25,12 @@ impl Target {
         used_name(self.instance, &self.name)
     }
 
+    /// Whether a mark of this very backup says that the server has served on it.
+    pub fn is_known_to_have_served(&self, marks: &Marks) -> bool {
+        let own = marks.iter().find(|(name, _)| *name == self.file_name()).and_then(|(_, mark)| mark.as_ref().ok());
+        own.is_some_and(|mark| mark.is_of(&self.identity) && mark.restores.iter().any(|used| used.has_served))
+    }
+
     /// The mark of this very backup; a new one if there is none.
     ///
     /// Errors: `backup-used` if there is one that cannot be read: what it said must not be lost.

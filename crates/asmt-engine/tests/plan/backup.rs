@@ -718,7 +718,9 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     let files = "/b/a2001???.dat /b/a2001???.dat.gz /b/ad005???.dat.gz /b/ae001???.dat /b/ae001???.dat.gz \
                  /b/asmt-manifest-0-test.json";
     let move_it = |files: &str| {
-        format!("use another directory, or move it away: mkdir -m 0700 /b/old-1970-01-01 && mv {files} /b/old-1970-01-01")
+        format!(
+            "use another directory, or move it away: mkdir -p -m 0700 /b/old-19700101T000001Z && mv {files} /b/old-19700101T000001Z"
+        )
     };
     let exists = |state: &str, count: u8| {
         format!(
@@ -750,7 +752,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     let other: Change = |mark| (mark.backup_ms, mark.retired) = (7, Some(Use::default()));
     assert_eq!(of(whole(), "/b", Some(other)).0, exists("not restored yet", 9));
     // A path is one word for a shell, and the root is no double slash.
-    assert!(of(whole(), "/a b", None).1.contains("mkdir -m 0700 '/a b'/old-1970-01-01 && mv '/a b'/a2001???.dat "));
+    assert!(of(whole(), "/a b", None).1.contains("mkdir -p -m 0700 '/a b'/old-19700101T000001Z && mv '/a b'/a2001???.dat "));
     // Another namespace under the same nsid is named, and all of it is moved.
     let mut listing = committed("other", 0, [index("other", 0, 1, 1), data("other", 0, 9, 1)].concat());
     listing.marks.push(("asmt-used-0-other.json".to_owned(), Err("it is no mark".to_owned())));

@@ -1,14 +1,30 @@
 //! Settings that a start compares with what it finds in memory: changed since the backup, or not.
 
 use super::*;
-use asmt_engine::facts::server::Configuration;
+use asmt_engine::facts::server::{Configuration, Evidence, ServiceHistory};
 use asmt_engine::layout::server_config;
+use std::collections::BTreeMap;
 
 /// A configuration of namespace 'test'.
 fn configuration(in_namespace: &str, in_memory: &str) -> Configuration {
     let text = format!("namespace test {{\n{in_namespace}\nstorage-engine memory {{\n{in_memory}\n}}\n}}\n");
     let config = server_config::parse(text.as_bytes()).unwrap_or_else(|refused| panic!("{refused}"));
     Configuration::Read { path: "/etc/a.conf".to_owned(), config }
+}
+
+fn evidence(configuration: &Configuration) -> Evidence {
+    Evidence {
+        host: Host::default(),
+        instance: 0,
+        configuration: configuration.clone(),
+        named: Vec::new(),
+        devices: BTreeMap::new(),
+        traces: Vec::new(),
+        compared: BTreeMap::new(),
+        unseen: Vec::new(),
+        service: ServiceHistory::default(),
+        is_markable: true,
+    }
 }
 
 /// What is refused where a backup of these segments was made with one configuration and is restored with another.
@@ -18,7 +34,7 @@ fn changed(made: Vec<Made>, before: &Configuration, now: &Configuration) -> Vec<
     manifest.noted.settings = plan::settings::configured(before).remove(&name("test")).unwrap_or_default();
     let plan = plan::verify(&listing, &request());
     assert_eq!(plan.namespaces.len(), 1);
-    let problems = plan::settings::changed(&plan.namespaces, &listing, now);
+    let problems = plan::settings::changed(&plan.namespaces, &listing, &evidence(now));
     assert!(problems.iter().all(|problem| problem.kind == Kind::Refused && problem.hint.contains(" back to ")), "{problems:?}");
     problems.iter().map(|problem| format!("{}: {}", problem.code.as_str(), problem.message)).collect()
 }
@@ -74,5 +90,5 @@ fn settings_of_another_namespace_say_nothing() {
     let config =
         server_config::parse(b"namespace other {\nstorage-engine memory {\ndata-size 8G\n}\n}\n").expect("a configuration");
     let now = Configuration::Read { path: "/etc/a.conf".to_owned(), config };
-    assert_eq!(plan::settings::changed(&namespaces, &listing, &now), []);
+    assert_eq!(plan::settings::changed(&namespaces, &listing, &evidence(&now)), []);
 }

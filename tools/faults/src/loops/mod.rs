@@ -17,7 +17,14 @@ type Loop = fn(&Path, &mut Tally<'_>);
 
 /// Name and loop.
 pub const ALL: &[(&str, Loop)] =
-    &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run), ("races", races::run)];
+    &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run), ("races", all_races)];
+
+/// Races beside a run, and those in which a server starts.
+fn all_races(scratch: &Path, tally: &mut Tally<'_>) {
+    let place = disk(scratch, "races", 64);
+    races::run(scratch, &place, tally);
+    starts::run(scratch, &place, tally);
+}
 
 /// A file system of this many MiB for backups; a plain directory where none can be mounted.
 fn disk(scratch: &Path, name: &str, mib: u64) -> PathBuf {

@@ -5,7 +5,7 @@
 //! is whole; one that is not leaves nothing that a start would trust, and what others have made. At each call the race is decided:
 //! the engine waits while the other acts. At random moments both run.
 
-use super::{act_at, clean_calls, disk};
+use super::{act_at, clean_calls};
 use crate::tally::{Count, Tally};
 use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, Told, World, names, perform_here, sums};
 use asmt_engine::operations::report::Verb;
@@ -48,25 +48,23 @@ const ON_BACKUP: &[Act] = &[Act::Attach, Act::Write, Act::Serve, Act::Remove, Ac
 const ON_RESTORE: &[Act] = &[Act::Attach, Act::Write, Act::Remove, Act::RemoveOne, Act::Recreate, Act::MakeBase, Act::ColdStart];
 
 /// Runs the loop.
-pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
-    let place = disk(scratch, "races", 64);
+pub fn run(scratch: &Path, place: &Path, tally: &mut Tally<'_>) {
     for (scenario, acts) in [(BACKUP, ON_BACKUP), (RESTORE, ON_RESTORE)] {
         for act in acts {
             let name = format!("races:{}-{act:?}", scenario.name);
-            with_world(&name, scratch, &place, scenario, tally, &mut |world, count, tally| {
+            with_world(&name, scratch, place, scenario, tally, &mut |world, count, tally| {
                 at_each_call(world, *act, count, tally)
             });
         }
     }
     for (first, second) in [(BACKUP, Verb::Backup), (BACKUP, Verb::Restore), (RESTORE, Verb::Restore), (RESTORE, Verb::Backup)] {
         let name = format!("races:two-{}-{second:?}", first.name);
-        with_world(&name, scratch, &place, first, tally, &mut |world, count, tally| two_at_once(world, second, count, tally));
+        with_world(&name, scratch, place, first, tally, &mut |world, count, tally| two_at_once(world, second, count, tally));
     }
     for (scenario, acts) in [(BACKUP_THREADS, ON_BACKUP), (RESTORE_THREADS, ON_RESTORE)] {
         let name = format!("races:random-{}", scenario.name);
-        with_world(&name, scratch, &place, scenario, tally, &mut |world, count, tally| at_random(world, acts, count, tally));
+        with_world(&name, scratch, place, scenario, tally, &mut |world, count, tally| at_random(world, acts, count, tally));
     }
-    super::starts::run(scratch, &place, tally);
 }
 
 /// Runs `body` with a world of a scenario, if its states are asked for.

@@ -8,8 +8,9 @@
 
 use super::races::{segments, with_world, without_count};
 use crate::calls::Call;
+use crate::sys::memory_at;
 use crate::tally::{Count, Tally};
-use crate::tracer::{Action, Stepped, memory_at};
+use crate::tracer::{Action, Stepped};
 use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World, names, perform_here, sums};
 use asmt_engine::operations::report::Verb;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};

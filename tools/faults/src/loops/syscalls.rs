@@ -191,7 +191,8 @@ fn shorter(bytes: u64) -> u64 {
 fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(first) = outcome.problems.first().filter(|_| !outcome.is_done) else { return wrong };
-    if fault.is_answer && first.kind == "refused" && !first.hint.is_empty() {
+    let is_refusal = first.kind == "refused" || first.code == "permission-denied";
+    if fault.is_answer && is_refusal && !first.hint.is_empty() {
         return wrong;
     }
     let expected = match errno {

@@ -32,6 +32,7 @@ pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<Noted> {
             is_file: device.medium != Some(Medium::Device),
             ids: device.ids.clone(),
             is_blank: device.state == DeviceState::Blank,
+            is_configured: configured_for(evidence, device).is_some(),
         })
     });
     noted.collect()

@@ -45,7 +45,7 @@ impl Overrides {
             Code::BackupStale | Code::MadeSince | Code::BackupUsed | Code::BackupRetired | Code::CannotBeTold => {
                 Some("--force-stale")
             }
-            Code::DeviceUnreadable | Code::DeviceNotTrusted | Code::CannotMarkUsed => Some("--force-stale"),
+            Code::DeviceUnreadable | Code::LogMissing | Code::DeviceNotTrusted | Code::CannotMarkUsed => Some("--force-stale"),
             Code::BackupForeignHost => Some("--force-host"),
             _ => None,
         }
@@ -126,14 +126,8 @@ fn sum_of<'f>(files: impl Iterator<Item = &'f FileRecord>) -> String {
 }
 
 fn manifest_of<'l>(namespace: &NamespaceRestore, listing: &'l Listing) -> Option<&'l Manifest> {
-    let mut manifests = manifests_of(listing, namespace.instance).into_iter();
+    let mut manifests = listing.manifests_of(namespace.instance).into_iter();
     manifests.find(|manifest| manifest.namespace == namespace.name)
-}
-
-/// The manifests of an instance in a directory, readable ones alone.
-pub fn manifests_of(listing: &Listing, instance: u8) -> Vec<&Manifest> {
-    let readable = listing.manifests.iter().filter_map(|record| record.manifest.as_ref().ok());
-    readable.filter(|manifest| manifest.instance == instance).collect()
 }
 
 /// The ids of uses that marks of an instance tell of: they are older than a backup that is made now.
@@ -218,14 +212,16 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     // What was noted is asked again by every later restore; what is named now may not be named then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
     let has_run = judge.has_run && !found.is_empty();
+    // Where a device that could prove it does not answer, that comes first: what marks and signs say would not count then.
+    let waits = |claim: &Claim<'_>| !overrides.stale && judge.waits_for_device(claim);
     let mut remarks: Vec<Remark> = Vec::new();
     for claim in &judge.claims {
         let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
         remarks.extend(own_means(claim.name, configured, evidence));
         judge.check_host(claim, proven.contains(claim.name), &mut found, &mut remarks);
-        judge.check_marks(claim, proven.contains(claim.name), &mut found);
+        judge.check_marks(claim, proven.contains(claim.name) || waits(claim), &mut found);
     }
-    for claim in &unproven {
+    for claim in unproven.iter().filter(|claim| !waits(claim)) {
         judge.check_manifests(claim, &mut found);
         judge.check_traces(claim, &mut found);
         judge.check_service(claim, &mut found);
@@ -246,7 +242,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     }
     remarks.extend(configuration_remarks(evidence));
     let (mut refusals, overridden) = split(found, overrides);
-    refusals.extend(settings::changed(asked, listing, &evidence.configuration));
+    refusals.extend(settings::changed(asked, listing, evidence));
     if !unproven.is_empty() && overrides.require_proof {
         let hint = "start the server as it is, or leave --require-proof out if the signs that were checked are enough";
         refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));
@@ -321,7 +317,7 @@ impl<'l> Judge<'l> {
         let earliest = claims.iter().map(|claim| claim.identity.made_ms).min().unwrap_or(0);
         let is_asked = |manifest: &Manifest| claims.iter().any(|claim| claim.name == &manifest.namespace);
         let mut noted: Vec<NotedDevice<'_>> = Vec::new();
-        for manifest in manifests_of(listing, instance) {
+        for manifest in listing.manifests_of(instance) {
             // What was noted before a backup and differs now may have changed before that backup was made.
             if !is_asked(manifest) && manifest.created_ms < earliest {
                 continue;
@@ -359,6 +355,13 @@ impl<'l> Judge<'l> {
     /// Whether a block device of the namespace proves that the server has not run since.
     fn is_proven(&self, name: &NamespaceName) -> bool {
         self.same.contains(name) && !self.differs.contains(name)
+    }
+
+    /// Whether all that keeps a namespace from being proven is that a block device of its own does not answer.
+    fn waits_for_device(&self, claim: &Claim<'_>) -> bool {
+        let of_name = || self.found.iter().filter(|finding| finding.name == *claim.name);
+        let has_disk = claim.noted().iter().any(|noted| noted.namespace.is_none() && !noted.is_file && !noted.is_blank);
+        has_disk && of_name().next().is_some() && of_name().all(|finding| finding.problem.code == Code::DeviceUnreadable)
     }
 
     /// What is said where no device proves that the server has not run.
@@ -426,12 +429,15 @@ impl<'l> Judge<'l> {
             (String::new(), String::new())
         } else {
             let names: Vec<&str> = in_memory.iter().map(|claim| claim.name.as_str()).collect();
-            let not_others = format!("; do not restore {} with it, which cold-starts and reads its devices", self.names(&others));
+            let reads = if others.iter().all(|claim| self.is_configured(claim)) { " and reads its devices" } else { "" };
+            let not_others = format!("; do not restore {} with it, which cold-starts{reads}", self.names(&others));
             (format!("-n {} ", shell_word(&names.join(","))), not_others)
         };
+        let instance = if self.instance == 0 { String::new() } else { format!("-i {} ", self.instance) };
+        let directory = self.listing.directory.as_ref().map_or("DIR".to_owned(), |directory| shell_word(&directory.path));
         format!(
             "{} {lives}: a start without a restore is empty, and the data comes back from other nodes or from a backup of data \
-             (asrestore); {alone}--force-stale brings back what was there at the time of this backup, and all that was written or deleted \
+             (asrestore); asmt restore {instance}{alone}--force-stale {directory} brings back what was there at the time of this backup, and all that was written or deleted \
              later is lost{not_others}",
             self.names(&in_memory)
         )
@@ -465,13 +471,39 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     Problem::new(
         Code::MadeSince,
         format!(
-            "{}: segment {} (shmid {}) in memory was made by a server after the backup: it has run since",
+            "{}: segment {} (shmid {}) in memory was made after the backup, and by no restore that is known here: the server seems to \
+             have run since",
             title(name, segment.address.instance),
             segment.key(),
             segment.stat.shmid
         ),
-        "do not restore it: start the server as it is; --force-stale only if you know that no server has made that segment",
+        "do not restore it: start the server as it is; --force-stale only if you know that no server has made that segment, but \
+         ASMT, or an asmt with another runtime directory",
     )
+}
+
+/// Whether a backup may be of the server that is backed up here: not of another host, nor of another IPC namespace of this
+/// boot, where another server runs.
+pub fn may_be_of_server(manifest: &Manifest, here: &Host) -> bool {
+    let is_of_container = manifest.boot_id == here.boot_id
+        && manifest.noted.ipc_namespace.as_ref().is_some_and(|noted| *noted != here.ipc_namespace);
+    is_of_host(manifest, here) && !is_of_container
+}
+
+/// Whether a backup was made on this host, as far as its name and machine id tell.
+///
+/// A name that is not set yet, or that has a domain behind it now, is that of the same machine; with another machine id,
+/// or another name, it is another host's: clones of one image have one machine id.
+pub fn is_of_host(manifest: &Manifest, here: &Host) -> bool {
+    let has_same_id = match (&manifest.noted.machine_id, &here.machine_id) {
+        (Some(there), Some(found)) => there == found,
+        // One that is not known leaves the name.
+        _ => return manifest.host == here.name,
+    };
+    let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
+    let is_unset = |name: &str| matches!(name, "localhost" | "localhost.localdomain" | "(none)");
+    let has_same_name = first(&manifest.host) == first(&here.name);
+    has_same_id && (has_same_name || is_unset(&here.name) || is_unset(&manifest.host))
 }
 
 /// Whether a backup was made in this boot and IPC namespace.

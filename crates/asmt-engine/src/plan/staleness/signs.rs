@@ -1,21 +1,18 @@
 //! Witnesses that are not storage devices: the host, marks of use, files that a server writes to, systemd, boots.
 
-use super::{Claim, Judge, SLACK_MS, manifests_of};
+use super::{Claim, Judge, SLACK_MS, is_of_host};
 use crate::error::{Code, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
-use crate::format::mark::{Use, is_used_name_of, used_name};
+use crate::format::mark::{Identity, Use, is_used_name_of, used_name};
 use crate::format::{Manifest, Trace, rfc3339};
+use crate::hints;
 
 impl Judge<'_> {
     /// Another host's backup: by machine id and host name, for clones of one image have one machine id.
     pub(super) fn check_host(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>, remarks: &mut Vec<Remark>) {
         let Some(manifest) = claim.manifest else { return };
         let here = &self.evidence.host;
-        let has_same_id = match (&manifest.noted.machine_id, &here.machine_id) {
-            (Some(there), Some(found)) => there == found,
-            _ => true,
-        };
-        if has_same_id && manifest.host == here.name {
+        if is_of_host(manifest, here) {
             return;
         }
         let id = |id: &Option<String>| id.as_ref().map_or(String::new(), |id| format!(", machine id {id}"));
@@ -53,7 +50,7 @@ impl Judge<'_> {
                 Err(_) if !is_own && is_proven => continue,
                 Err(why) => {
                     let text = format!("{title}: whether the backup was used cannot be told: {mark_name}: {why}");
-                    found.push(Problem::new(Code::BackupUsed, text, self.used_hint()));
+                    found.push(Problem::new(Code::BackupUsed, text, hints::MARK_UNREADABLE));
                     continue;
                 }
             };
@@ -91,7 +88,8 @@ impl Judge<'_> {
                     (false, false) => "in another boot: the server may have run since",
                 };
                 let at = rfc3339(earlier.at_ms);
-                let text = format!("{title}: a restore of the backup was begun on {} at {at}, {place}", earlier.host);
+                let what = if earlier.has_served { "the backup was looked at" } else { "a restore of the backup was begun" };
+                let text = format!("{title}: {what} on {} at {at}, {place}", earlier.host);
                 found.push(Problem::new(Code::BackupUsed, text, self.used_hint()));
             }
         }
@@ -107,9 +105,17 @@ impl Judge<'_> {
 
     /// Another namespace's backup of a later boot in the same directory: its segments came from a server, or a restore.
     pub(super) fn check_manifests(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
-        let Some(own) = claim.manifest else { return };
-        let is_of_later_boot = |other: &&&Manifest| other.boot_id != own.boot_id && other.created_ms > own.created_ms;
-        if let Some(later) = manifests_of(self.listing, self.instance).iter().find(is_of_later_boot) {
+        let is_of_later_boot = |other: &&&Manifest| match claim.manifest {
+            Some(own) => {
+                other.boot_id != own.boot_id && other.created_ms > own.created_ms && !self.was_outlived_before(other, own)
+            }
+            // Files that were there before the boot that the other one was made in.
+            None => other.noted.monotonic_ms.is_some_and(|since_boot_ms| {
+                let booted_ms = other.created_ms.saturating_sub(since_boot_ms);
+                claim.identity.made_ms.saturating_add(SLACK_MS) < booted_ms
+            }),
+        };
+        if let Some(later) = self.listing.manifests_of(self.instance).iter().find(is_of_later_boot) {
             let text = format!(
                 "{}: the directory has a backup of namespace '{}' of a later boot ({}): the server has run since, or its segments \
                  were restored",
@@ -121,12 +127,25 @@ impl Judge<'_> {
         }
     }
 
+    /// Whether a backup was known to be outlived when another one was made: then it is the older one, whatever clocks say.
+    fn was_outlived_before(&self, older: &Manifest, newer: &Manifest) -> bool {
+        let own_name = used_name(self.instance, &older.namespace);
+        let marks = self.listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
+        let identity = Identity { made_ms: older.created_ms, boot_id: Some(older.boot_id.clone()), files: None };
+        let mut uses = marks.filter(|mark| mark.is_of(&identity)).flat_map(|mark| &mark.restores);
+        uses.any(|used| used.has_served && newer.noted.earlier_uses.contains(&used.id()))
+    }
+
     /// What the server writes to: compared with how it was noted, or where nothing was noted by its times.
     pub(super) fn check_traces(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let made = rfc3339(claim.identity.made_ms);
         if claim.manifest.is_some_and(|manifest| !manifest.noted.traces.is_empty()) {
-            let compared = self.evidence.compared.get(claim.name).into_iter().flatten();
-            for trace in compared.filter(|trace| trace.change == TraceChange::Changed) {
+            let compared = || self.evidence.compared.get(claim.name).into_iter().flatten();
+            for trace in compared().filter(|trace| trace.change == TraceChange::Gone) {
+                let text = format!("{} is not there, and was when the backup was made: it cannot be asked", trace.path);
+                found.push(Problem::new(Code::LogMissing, text, hints::LOG_MISSING));
+            }
+            for trace in compared().filter(|trace| trace.change == TraceChange::Changed) {
                 let text = format!("{} has changed since the backup of {made}: the server seems to have run", trace.path);
                 found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
             }
