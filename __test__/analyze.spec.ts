@@ -1,4 +1,7 @@
-/** `-a` is a rehearsal: it finds what the run would find, short of writing, and says what it cannot find. */
+/**
+ * `-a` is a rehearsal: it finds what the run would find, short of writing, and says what it cannot
+ * find.
+ */
 
 import { mkdirSync } from 'node:fs';
 

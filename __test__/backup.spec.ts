@@ -84,7 +84,8 @@ test('-z: base and si-meta plain, the rest one gzip member behind 24 bytes', asy
       machine.path('plain', name.slice(0, -3)),
     ]);
     t.is(file.readBigUInt64LE(16), BigInt(crc.stdout.trim()));
-    // Node's gunzip goes on through further members: what it gives must be the whole, and the member must be the only one.
+    // Node's gunzip goes on through further members: what it gives must be the whole, and the
+    // member must be the only one.
     t.true(gunzipSync(file.subarray(24)).equals(plain), name);
     const members = await run('python3', [
       '-c',
@@ -154,7 +155,8 @@ test('-a shows the plan and does nothing: not even the directory is made', async
   const verbose = await machine.expect(0, ['-bavzi0', '-ntest', '-t2', '-p', machine.path('b')]);
   t.regex(verbose.stdout, /to do it: asmt -b -z -t 2 -n test -p .*\/b\n/, show(verbose));
   t.deepEqual(machine.names(machine.directory), ['run']);
-  // With something against it, the plan is shown all the same, and the exit status is that of the refusal.
+  // With something against it, the plan is shown all the same, and the exit status is that of the
+  // refusal.
   await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00');
   const refused = await machine.expect(3, ['backup', '-a', machine.path('b')]);
   t.regex(refused.stdout, /ae001101\.dat/, show(refused));

@@ -1,4 +1,7 @@
-/** The benchmark runs, in its small form, so that it cannot rot. Nothing is said of how fast anything is: see docs/PERFORMANCE.md. */
+/**
+ * The benchmark runs, in its small form, so that it cannot rot. Nothing is said of how fast
+ * anything is: see docs/PERFORMANCE.md.
+ */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

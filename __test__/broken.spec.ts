@@ -1,6 +1,6 @@
 /**
- * What an hour of breaking has found: stale data that was restored, good backups that were refused for good, and hints that
- * did harm when they were followed to the letter.
+ * What an hour of breaking has found: stale data that was restored, good backups that were refused
+ * for good, and hints that did harm when they were followed to the letter.
  */
 
 import { mkdirSync, readdirSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';

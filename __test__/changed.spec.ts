@@ -1,4 +1,7 @@
-/** A backup while something happens to the segments: whatever moved, it fails and leaves nothing; a mere look is let be. */
+/**
+ * A backup while something happens to the segments: whatever moved, it fails and leaves nothing; a
+ * mere look is let be.
+ */
 
 import type { ExecutionContext } from 'ava';
 

@@ -1,6 +1,7 @@
 /**
- * Who else may be at work while a restore is: another asmt in any other namespace, or a process that cannot be seen. A restore at
- * work is neither swept nor named for removal, and a writer in another PID namespace is noticed.
+ * Who else may be at work while a restore is: another asmt in any other namespace, or a process
+ * that cannot be seen. A restore at work is neither swept nor named for removal, and a writer in
+ * another PID namespace is noticed.
  */
 
 import { readFileSync } from 'node:fs';
@@ -14,7 +15,10 @@ const UNSEEN = ['unshare', '--pid', '--fork', '--mount-proc'];
 /** A time namespace of its own, in which the machine seems to have been up for a day longer. */
 const ANOTHER_TIME = ['unshare', '--time', '--boottime', '100000', '--fork'];
 
-/** A lock that the file system does not know: then only names tell a live run from a dead one. The first one is asmt's own. */
+/**
+ * A lock that the file system does not know: then only names tell a live run from a dead one. The
+ * first one is asmt's own.
+ */
 const NO_LOCKS = 'flock:error=ENOLCK:when=2+';
 
 async function backedUp(t: Parameters<typeof Machine.start>[0], ...shape: string[]): Promise<Machine> {
@@ -37,8 +41,8 @@ async function count(machine: Machine): Promise<number> {
 }
 
 /**
- * Runs asmt, started by `starter`, and stops it at a system call as `injections` say (`shmget:signal=STOP:when=3`). It goes on when
- * `during` has ended.
+ * Runs asmt, started by `starter`, and stops it at a system call as `injections` say
+ * (`shmget:signal=STOP:when=3`). It goes on when `during` has ended.
  */
 async function stopped(
   machine: Machine,
@@ -195,7 +199,8 @@ testAsRoot("a live restore's journal and segments stay, whatever time namespace 
 testAsRoot('a writer in another PID namespace is noticed while a segment is restored', async (t) => {
   const machine = await backedUp(t);
   await machine.sim('remove');
-  // The first stage is filled, and the restore does not have it attached: it makes base, the last segment.
+  // The first stage is filled, and the restore does not have it attached: it makes base, the last
+  // segment.
   const args = ['restore', '-t1', machine.path('b')];
   const done = await stopped(machine, UNSEEN, ['shmget:signal=STOP:when=4'], args, async () => {
     await until('all segments', async () => (await count(machine)) === 4);

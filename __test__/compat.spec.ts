@@ -1,4 +1,7 @@
-/** Directories as ASMT 2.2.1 and 2.3.0 leave them (2.3.0 writes the same files), and as people rearrange them. */
+/**
+ * Directories as ASMT 2.2.1 and 2.3.0 leave them (2.3.0 writes the same files), and as people
+ * rearrange them.
+ */
 
 import { chmodSync, copyFileSync, readFileSync, readdirSync, renameSync, unlinkSync, writeFileSync } from 'node:fs';
 

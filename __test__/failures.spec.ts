@@ -1,6 +1,7 @@
 /**
- * What ASMT 2.2.1 was measured to get wrong, row by row: none of it can happen here. (Rows 1 and 7 at full size are in
- * `limits.spec.ts`, row 2 at every system call in `npm run test:faults -- --only kills`.)
+ * What ASMT 2.2.1 was measured to get wrong, row by row: none of it can happen here. (Rows 1 and 7
+ * at full size are in `limits.spec.ts`, row 2 at every system call in `npm run test:faults --
+ * --only kills`.)
  */
 
 import { lstatSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';

@@ -1,4 +1,7 @@
-/** File systems that lack what others have: found out before anything is copied, and nothing is left. */
+/**
+ * File systems that lack what others have: found out before anything is copied, and nothing is
+ * left.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, readdirSync, statSync } from 'node:fs';

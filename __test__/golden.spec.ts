@@ -1,4 +1,7 @@
-/** Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), both ways. */
+/**
+ * Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), both
+ * ways.
+ */
 
 import { readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,6 @@
-/** Nobody is let in: who may write a backup, what may stand under its names, and where it may be. */
+/**
+ * Nobody is let in: who may write a backup, what may stand under its names, and where it may be.
+ */
 
 import { execFileSync } from 'node:child_process';
 import {

@@ -1,10 +1,11 @@
 /**
- * What the specs over the built command line share: a machine with an IPC namespace and a directory of its own, and runs
- * of asmt and of the simulator in it.
+ * What the specs over the built command line share: a machine with an IPC namespace and a directory
+ * of its own, and runs of asmt and of the simulator in it.
  *
- * Promise: a failed expectation shows the whole run; nothing is left over when a test ends, however it ends (the holder's
- * standard input closes with this process, the namespace goes with the holder, and the segments go with the namespace).
- * Must never: touch the segments of the namespace that the tests were started in.
+ * Promise: a failed expectation shows the whole run; nothing is left over when a test ends, however
+ * it ends (the holder's standard input closes with this process, the namespace goes with the
+ * holder, and the segments go with the namespace). Must never: touch the segments of the namespace
+ * that the tests were started in.
  */
 
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
@@ -34,7 +35,10 @@ export const MAIN = join(ROOT, 'dist', 'main.js');
 export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
 export const GOLDEN = join(ROOT, '__test__', 'fixtures', 'golden');
 
-/** Whether files and segments can be given to others, and file systems mounted: not so in a user namespace. */
+/**
+ * Whether files and segments can be given to others, and file systems mounted: not so in a user
+ * namespace.
+ */
 export const IS_REAL_ROOT =
   process.getuid?.() === 0 && readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] === '4294967295';
 
@@ -234,7 +238,10 @@ export class Machine {
     return ['nsenter', [...this.#ipc.entered, ...host, ...init, '--', command, ...args]];
   }
 
-  /** Its configuration, which is not there unless a test writes it: never that of the machine that the tests run on. */
+  /**
+   * Its configuration, which is not there unless a test writes it: never that of the machine that
+   * the tests run on.
+   */
   get config(): string {
     return this.path('aerospike.conf');
   }
@@ -269,14 +276,18 @@ export class Machine {
   }
 
   /**
-   * Runs asmt under strace, which does to its system calls what `injections` say (`fsync:signal=KILL:when=3`). The
-   * process that is given to `during` is asmt's own: the tracer is detached.
+   * Runs asmt under strace, which does to its system calls what `injections` say
+   * (`fsync:signal=KILL:when=3`). The process that is given to `during` is asmt's own: the tracer
+   * is detached.
    */
   async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
     return this.tracedThrough([], injections, args, options);
   }
 
-  /** The same, started by a command such as `unshare` (its words, without the command that it is to start). */
+  /**
+   * The same, started by a command such as `unshare` (its words, without the command that it is to
+   * start).
+   */
   async tracedThrough(
     starter: readonly string[],
     injections: readonly string[],
@@ -322,7 +333,10 @@ export class Machine {
     return done.stdout;
   }
 
-  /** What is in memory: a line a segment with key, size, CRC-32, owner, group, mode and attach count. */
+  /**
+   * What is in memory: a line a segment with key, size, CRC-32, owner, group, mode and attach
+   * count.
+   */
   async memory(): Promise<string> {
     return this.sim('sum');
   }
@@ -350,7 +364,10 @@ export class Machine {
     return { pid: child.pid, end };
   }
 
-  /** Puts a backup made by ASMT 2.2.1 here as the tool left it: owners, groups and modes are not kept by git. */
+  /**
+   * Puts a backup made by ASMT 2.2.1 here as the tool left it: owners, groups and modes are not
+   * kept by git.
+   */
   golden(name: string): { directory: string; segments: string } {
     const directory = this.path(name);
     cpSync(join(GOLDEN, name, 'backup'), directory, { recursive: true });

@@ -1,6 +1,6 @@
 /**
- * What was never used takes no memory after a restore, next to no room on the disk, and next to no time: whatever form a
- * backup has, and however it was copied.
+ * What was never used takes no memory after a restore, next to no room on the disk, and next to no
+ * time: whatever form a backup has, and however it was copied.
  */
 
 import { spawnSync } from 'node:child_process';

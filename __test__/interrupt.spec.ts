@@ -1,6 +1,7 @@
 /**
- * Signals and progress, devices that do not answer, and, beyond what the loops show (`npm run test:faults -- --only kills` sends each signal at every system call):
- * a second signal, ASMT's form, what is drawn on a terminal, and the words with which a second asmt is refused.
+ * Signals and progress, devices that do not answer, and, beyond what the loops show (`npm run
+ * test:faults -- --only kills` sends each signal at every system call): a second signal, ASMT's
+ * form, what is drawn on a terminal, and the words with which a second asmt is refused.
  */
 
 import type { ChildProcess } from 'node:child_process';
@@ -141,7 +142,10 @@ for (const [signal, status] of Object.entries(STATUSES) as [keyof typeof STATUSE
   });
 }
 
-/** Sends a signal to asmt when it has the lock of the instance, so that it is about to look at devices. */
+/**
+ * Sends a signal to asmt when it has the lock of the instance, so that it is about to look at
+ * devices.
+ */
 async function stopped(
   child: ChildProcess,
   output: () => string,

@@ -1,6 +1,7 @@
 /**
- * What a kill leaves, beyond what the loops show (`npm run test:faults -- --only kills` kills at every system call): other
- * segments are let be when it is cleaned up, and a name appears when its file is whole.
+ * What a kill leaves, beyond what the loops show (`npm run test:faults -- --only kills` kills at
+ * every system call): other segments are let be when it is cleaned up, and a name appears when its
+ * file is whole.
  */
 
 import { chmodSync, closeSync, copyFileSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
@@ -70,7 +71,9 @@ testTraced('what a killed restore made stays while somebody has it attached, and
   t.is(await machine.memory(), before);
 });
 
-/** Starts asmt somewhere else than the run that was killed, after something was done to its journal. */
+/**
+ * Starts asmt somewhere else than the run that was killed, after something was done to its journal.
+ */
 type Elsewhere = [where: string, starter: readonly string[], change: (journal: string) => void];
 
 const ELSEWHERE: readonly Elsewhere[] = [

@@ -1,4 +1,7 @@
-/** Large, many, first and last: segments past 4 GiB, past the limit on open files, names and numbers at their ends. */
+/**
+ * Large, many, first and last: segments past 4 GiB, past the limit on open files, names and numbers
+ * at their ends.
+ */
 
 import { lstatSync } from 'node:fs';
 
@@ -8,7 +11,8 @@ import { Machine, show } from './helpers.ts';
 
 test('a segment over 4 GiB, sparse, goes through -z -c and back (row 1)', async (t) => {
   const machine = await Machine.start(t);
-  // Data in front, as much as it takes to be compressed, and behind the 4 GiB: nothing else is resident.
+  // Data in front, as much as it takes to be compressed, and behind the 4 GiB: nothing else is
+  // resident.
   await machine.sim('make', '--stages', '1', '--si-stages', '1', '--si-stage-size', '4608MiB', '--si-fill', '0.03');
   await machine.sim('poke', '--key', 'a2001100', '--offset', String(4 * 2 ** 30 + 12_345), '--hex', 'c0ffee');
   const before = await machine.sim('sum', '--sparse', '--resident');

@@ -1,6 +1,6 @@
 /**
- * A night of an operator with two namespaces: what is offered without the other one, and old backups, stray files and small
- * disks in the way.
+ * A night of an operator with two namespaces: what is offered without the other one, and old
+ * backups, stray files and small disks in the way.
  */
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';

@@ -109,7 +109,10 @@ test('a list of names with one that is unknown: the message says which are there
   t.is(await machine.memory(), '');
 });
 
-/** Runs a command under a `/proc` that is mounted with these options, in a PID namespace of its own or the machine's. */
+/**
+ * Runs a command under a `/proc` that is mounted with these options, in a PID namespace of its own
+ * or the machine's.
+ */
 function underProc(machine: Machine, options: string, namespaces: string[], command: readonly string[]): Promise<Run> {
   const script = `mount -t proc -o ${options} proc /proc && exec "$@"`;
   return machine.exec('unshare', ['--mount', ...namespaces, 'sh', '-c', script, 'sh', ...command]);
@@ -180,7 +183,10 @@ testAsRoot('where /proc hides the processes of others (ProtectProc=invisible), r
 });
 
 const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
-/** Whether two huge pages can be had. It is the machine's number, so it is set for one test, and set back. */
+/**
+ * Whether two huge pages can be had. It is the machine's number, so it is set for one test, and set
+ * back.
+ */
 function canHaveHugePages(): boolean {
   try {
     return (
@@ -191,7 +197,9 @@ function canHaveHugePages(): boolean {
   }
 }
 
-/** Makes a segment in huge pages in the place of another one: 2 MiB that start as the other one did. */
+/**
+ * Makes a segment in huge pages in the place of another one: 2 MiB that start as the other one did.
+ */
 const MAKE_HUGE = `
 import ctypes, sys
 libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,6 @@
-/** `asmt restore` and `asmt verify`: what comes back, and what is refused before a segment is made. */
+/**
+ * `asmt restore` and `asmt verify`: what comes back, and what is refused before a segment is made.
+ */
 
 import {
   copyFileSync,
@@ -103,7 +105,8 @@ test('refused: segments of the namespace are in memory', async (t) => {
   );
   t.is(await machine.memory(), before);
   const holder = await machine.hold();
-  // The directory has noted that somebody else's segments of the namespace were there: a server's, as it seems.
+  // The directory has noted that somebody else's segments of the namespace were there: a server's,
+  // as it seems.
   const { stderr } = await machine.expect(4, ['restore', directory]);
   t.regex(stderr, new RegExp(`attached .* by pid ${holder.pid}`));
   t.regex(stderr, /segments that a server had made or used were in memory then: it seems to have run since/);

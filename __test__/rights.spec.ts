@@ -1,4 +1,7 @@
-/** Without being root: the segments' owner does everything, needs no capability, and is told which one is missing. */
+/**
+ * Without being root: the segments' owner does everything, needs no capability, and is told which
+ * one is missing.
+ */
 
 import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 
@@ -8,7 +11,10 @@ import { MAIN, Machine, SIM, show, testAsRoot, type Run } from './helpers.ts';
 
 const UID = 23456;
 
-/** A machine with a directory that another user may enter, and whose lock he can have; and runs by that user. */
+/**
+ * A machine with a directory that another user may enter, and whose lock he can have; and runs by
+ * that user.
+ */
 async function shared(t: ExecutionContext) {
   const machine = await Machine.start(t);
   chmodSync(machine.directory, 0o711);

@@ -1,4 +1,7 @@
-/** What a restore knows before it makes the first segment: memory, this cgroup's limits, and what the kernel is set to. */
+/**
+ * What a restore knows before it makes the first segment: memory, this cgroup's limits, and what
+ * the kernel is set to.
+ */
 
 import { spawnSync } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
@@ -151,7 +154,8 @@ testForced(
     }
     await setForced(machine, '0');
     await machine.expect(0, ['restore', machine.path('b')]);
-    // A process that made a segment and lives keeps it, unattached, when the setting comes: only a look would destroy it.
+    // A process that made a segment and lives keeps it, unattached, when the setting comes: only a
+    // look would destroy it.
     const maker = await machine.start(
       'python3',
       [
@@ -214,7 +218,8 @@ test('a file of holes alone is read in no time, however large it says it is', as
 
 testAsRoot('a journal that can no longer be written: what was made meanwhile is removed', async (t) => {
   const machine = await Machine.start(t);
-  // What is about to be made fills most of a page of the journal, and the ids of what is made the rest.
+  // What is about to be made fills most of a page of the journal, and the ids of what is made the
+  // rest.
   await machine.sim('make', '--stages', '300', '--stage-size', '4096');
   const before = await machine.memory();
   await machine.expect(0, ['backup', machine.path('b')]);

@@ -27,7 +27,8 @@ import { Disk, configuration, header, write, type Service } from './server.ts';
 
 const MARK = 'asmt-used-0-test.json';
 /** More than JavaScript's numbers can hold. */
-// As the simulator's stripes have it: a server writes one random into them and the devices behind them.
+// As the simulator's stripes have it: a server writes one random into them and the devices behind
+// them.
 const RANDOM = 'd93b700227976a89';
 
 interface Node {
@@ -57,7 +58,10 @@ function configure(machine: Machine, files: readonly string[]): void {
   writeFileSync(machine.config, configuration({ test: lines }, service(machine)));
 }
 
-/** A node that was stopped cleanly, with two storage files; or with none, so that nothing can be asked. */
+/**
+ * A node that was stopped cleanly, with two storage files; or with none, so that nothing can be
+ * asked.
+ */
 async function stopped(t: ExecutionContext, fileCount = 2, make: readonly string[] = []): Promise<Node> {
   const machine = await Machine.start(t);
   await machine.sim('make', '--stage-size', '64KiB', '--stripes', '1', ...make);

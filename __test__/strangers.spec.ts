@@ -1,4 +1,7 @@
-/** Other users of the machine: what they lock, plant and exchange stops nothing of root's, and is named. */
+/**
+ * Other users of the machine: what they lock, plant and exchange stops nothing of root's, and is
+ * named.
+ */
 
 import { execFileSync } from 'node:child_process';
 import { chmodSync, chownSync, cpSync, lchownSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';

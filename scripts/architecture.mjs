@@ -1,7 +1,8 @@
 /**
  * Who may import whom, checked on the sources: the rules of docs/ARCHITECTURE.md, one entry each.
  *
- * Promise: gives every violation, not just the first. Must never: depend on anything but Node and cargo.
+ * Promise: gives every violation, not just the first. Must never: depend on anything but Node and
+ * cargo.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -10,8 +11,8 @@ import { circles, code, files, read, rustImports, typescriptImports } from './im
 import { ROOT } from './setup.mjs';
 
 /**
- * The engine's folders, and its files beside them, in the order in which they may know each other: each imports from itself
- * and from what stands before it.
+ * The engine's folders, and its files beside them, in the order in which they may know each other:
+ * each imports from itself and from what stands before it.
  */
 const LAYERS = [
   'layout',
@@ -66,7 +67,8 @@ export function violations() {
   };
   only(/native\/index\.cjs/, ['src/native.ts'], 'load the addon');
   only(/JSON\.parse/, ['src/native.ts'], 'believe JSON');
-  // `base.ts` makes the two instances, by stream; what is coloured, and how, is decided in `render.ts`.
+  // `base.ts` makes the two instances, by stream; what is coloured, and how, is decided in
+  // `render.ts`.
   only(/from 'chalk'/, ['src/render.ts', 'src/commands/base.ts'], 'use chalk');
   only(
     /from 'clipanion'|import\('clipanion'\)/,

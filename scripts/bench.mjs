@@ -1,13 +1,15 @@
 /**
- * `npm run bench`: what asmt does, beside what this machine can do, in one run and in turn. docs/PERFORMANCE.md explains how
- * each figure comes about.
+ * `npm run bench`: what asmt does, beside what this machine can do, in one run and in turn.
+ * docs/PERFORMANCE.md explains how each figure comes about.
  *
- * Promise: real segments in an IPC namespace of its own, the program as users get it, medians with the least and the most;
- * a figure that is missed is shown as missed; nothing is left behind. With ASMT_REFERENCE set to ASMT's binary it is
- * measured in the same run; without, what it would take is estimated from the limits, and called an estimate. Must never:
- * give a time without its neighbour, or fail because a machine is slow.
+ * Promise: real segments in an IPC namespace of its own, the program as users get it, medians with
+ * the least and the most; a figure that is missed is shown as missed; nothing is left behind. With
+ * ASMT_REFERENCE set to ASMT's binary it is measured in the same run; without, what it would take
+ * is estimated from the limits, and called an estimate. Must never: give a time without its
+ * neighbour, or fail because a machine is slow.
  *
- * Needs about twice the size of the shape on the disk and in memory: 8 GiB for the default, 16 GiB with --scale.
+ * Needs about twice the size of the shape on the disk and in memory: 8 GiB for the default, 16 GiB
+ * with --scale.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -32,7 +34,10 @@ const USAGE = `npm run bench -- [--shape dense,mixed,sparse,many] [--gib 4] [--r
 
 const MIB = 2 ** 20;
 const GIB = 2 ** 30;
-/** Of ASMT 2.2.1's measured times, what they were of the limits measured beside them (4 GiB dense, 2 CPUs). */
+/**
+ * Of ASMT 2.2.1's measured times, what they were of the limits measured beside them (4 GiB dense, 2
+ * CPUs).
+ */
 const ASMT = {
   backup: 3.8 / 1.55,
   backupCrc: 7.2 / 1.55,
@@ -99,7 +104,10 @@ async function outside() {
   process.exit(status);
 }
 
-/** Runs a command to its end; gives its seconds, its output, and the most memory of its own that was seen. */
+/**
+ * Runs a command to its end; gives its seconds, its output, and the most memory of its own that was
+ * seen.
+ */
 async function timed(command, args, env = {}) {
   const since = performance.now();
   const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, NO_COLOR: '1', ...env } });

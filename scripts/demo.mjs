@@ -1,9 +1,11 @@
 /**
- * `npm run demo`: a namespace is made, listed, backed up (plain and compressed), wiped as by a reboot, verified, restored,
- * and compared to the last byte, owner and mode; then the server runs, and what is stale is refused.
+ * `npm run demo`: a namespace is made, listed, backed up (plain and compressed), wiped as by a
+ * reboot, verified, restored, and compared to the last byte, owner and mode; then the server runs,
+ * and what is stale is refused.
  *
- * Promise: real segments, in an IPC namespace of its own, with the program as users get it; nothing is left behind, however
- * it ends; exit status 1 if anything differs. Needs no root where user namespaces are allowed.
+ * Promise: real segments, in an IPC namespace of its own, with the program as users get it; nothing
+ * is left behind, however it ends; exit status 1 if anything differs. Needs no root where user
+ * namespaces are allowed.
  */
 
 import { spawn, spawnSync } from 'node:child_process';

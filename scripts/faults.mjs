@@ -1,10 +1,11 @@
 /**
- * `npm run test:faults`: the loops of docs/RELIABILITY.md whole, or as far as the words behind it say
- * (`npm run test:faults -- --only kills --short`; `--help` lists them).
+ * `npm run test:faults`: the loops of docs/RELIABILITY.md whole, or as far as the words behind it
+ * say (`npm run test:faults -- --only kills --short`; `--help` lists them).
  *
- * Promise: does the set-up that is missing by itself; tries the states in as many parts at once as there are CPUs; prints a
- * line a loop with the number of states tried and found wrong; exit status 1 if one is wrong. Without root it runs in a user
- * namespace, and skips what only root of the machine may do. `npm test`, which has built everything, sets `ASMT_TEST_TMP`.
+ * Promise: does the set-up that is missing by itself; tries the states in as many parts at once as
+ * there are CPUs; prints a line a loop with the number of states tried and found wrong; exit status
+ * 1 if one is wrong. Without root it runs in a user namespace, and skips what only root of the
+ * machine may do. `npm test`, which has built everything, sets `ASMT_TEST_TMP`.
  */
 
 import { spawn } from 'node:child_process';
@@ -56,7 +57,10 @@ async function run(part) {
   return ended;
 }
 
-/** Takes in a line of a part: of a loop that has ended, which is printed when it has in all parts, or of a wrong state. */
+/**
+ * Takes in a line of a part: of a loop that has ended, which is printed when it has in all parts,
+ * or of a wrong state.
+ */
 function collect(line) {
   const counts = /^(?:not )?ok \d+ - (\S+): (\d+) states, (\d+) wrong \((.*?)\)(.*)$/.exec(line);
   const skipped = /^ok \d+ - (\S+) # (SKIP .*)$/.exec(line);

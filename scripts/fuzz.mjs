@@ -1,9 +1,11 @@
 /**
- * `npm run fuzz`: each target of fuzz/ for a minute; `-- --target NAME` one of them, `--seconds N` for another time.
+ * `npm run fuzz`: each target of fuzz/ for a minute; `-- --target NAME` one of them, `--seconds N`
+ * for another time.
  *
- * Promise: installs cargo-fuzz if it is missing; prints a line a target with the number of executions; what was found lies
- * in fuzz/artifacts, its whole output is shown, and the script ends by 1. Needs a C++ compiler, and no nightly toolchain.
- * Must never: say that nothing was found when nothing ran.
+ * Promise: installs cargo-fuzz if it is missing; prints a line a target with the number of
+ * executions; what was found lies in fuzz/artifacts, its whole output is shown, and the script ends
+ * by 1. Needs a C++ compiler, and no nightly toolchain. Must never: say that nothing was found when
+ * nothing ran.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -17,7 +19,10 @@ const FUZZ = join(ROOT, 'fuzz');
 const TARGETS = readdirSync(join(FUZZ, 'fuzz_targets'))
   .map((name) => basename(name, '.rs'))
   .toSorted();
-/** Sanitizers need clang's runtime, and find little where `unsafe` is in two files: overflows and bounds are checked anyway. */
+/**
+ * Sanitizers need clang's runtime, and find little where `unsafe` is in two files: overflows and
+ * bounds are checked anyway.
+ */
 const HOW = ['--fuzz-dir', FUZZ, '--sanitizer', 'none'];
 /** The flags for coverage are not stable; this is what lets a stable compiler take them. */
 const ENVIRONMENT = { RUSTC_BOOTSTRAP: '1' };

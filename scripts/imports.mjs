@@ -1,8 +1,8 @@
 /**
  * Who imports whom, read from the sources: of a crate's files, and of the command line's.
  *
- * A `mod.rs` that only re-exports what its files hold is a list and no import: what is imported by way of it comes from the
- * file that holds it. Unit tests do not count.
+ * A `mod.rs` that only re-exports what its files hold is a list and no import: what is imported by
+ * way of it comes from the file that holds it. Unit tests do not count.
  */
 
 import { existsSync, readFileSync, readdirSync } from 'node:fs';

@@ -1,11 +1,13 @@
 /**
- * `npm run test:mutants`: changes the engine's plan, commit, format, store, segment and sets in every way that cargo-mutants knows,
- * one at a time, and shows which changes no test notices; `-- --file NAME` one of them, `--shard I/N` a part. In segment, which
- * is all layout, each number is changed, too, and only tests that use bytes of other programs count.
+ * `npm run test:mutants`: changes the engine's plan, commit, format, store, segment and sets in
+ * every way that cargo-mutants knows, one at a time, and shows which changes no test notices; `--
+ * --file NAME` one of them, `--shard I/N` a part. In segment, which is all layout, each number is
+ * changed, too, and only tests that use bytes of other programs count.
  *
- * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its own; each file is judged by its
- * own tests and no others, for that takes seconds; ends by 1 if a change is not noticed that `.cargo/mutants.toml` does not
- * explain. Must never: say that all was noticed when nothing was tried.
+ * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its
+ * own; each file is judged by its own tests and no others, for that takes seconds; ends by 1 if a
+ * change is not noticed that `.cargo/mutants.toml` does not explain. Must never: say that all was
+ * noticed when nothing was tried.
  */
 
 import { spawnSync } from 'node:child_process';

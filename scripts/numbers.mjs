@@ -1,11 +1,11 @@
 /**
- * The second half of `npm run test:mutants -- --file segment`: cargo-mutants changes what a function does, and leaves numbers as
- * they are. Here each number in the layout code is made one more and one less, one at a time, and a test that uses bytes of other
- * programs must notice.
+ * The second half of `npm run test:mutants -- --file segment`: cargo-mutants changes what a
+ * function does, and leaves numbers as they are. Here each number in the layout code is made one
+ * more and one less, one at a time, and a test that uses bytes of other programs must notice.
  *
- * Promise: works on a copy; a number whose change is not noticed stands in UNWITNESSED with its reason, and in docs/FORMAT.md;
- * an entry there that explains nothing any more is a failure, too. Must never: take a change that does not compile for one that
- * was noticed.
+ * Promise: works on a copy; a number whose change is not noticed stands in UNWITNESSED with its
+ * reason, and in docs/FORMAT.md; an entry there that explains nothing any more is a failure, too.
+ * Must never: take a change that does not compile for one that was noticed.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -15,7 +15,8 @@ import { join } from 'node:path';
 import { ROOT } from './setup.mjs';
 
 /**
- * Numbers that no bytes of another program show: the line, and why. "Table" is "Facts with no outside witness" in docs/FORMAT.md.
+ * Numbers that no bytes of another program show: the line, and why. "Table" is "Facts with no
+ * outside witness" in docs/FORMAT.md.
  */
 const UNWITNESSED = [
   ['pub const MAX_INSTANCE: u8 = 15;', 'table: the field of a key has four bits'],
@@ -44,7 +45,10 @@ export function numbersOf(source) {
   return found;
 }
 
-/** Changes each number of a file of the engine and runs these tests; returns whether all that is not explained was noticed. */
+/**
+ * Changes each number of a file of the engine and runs these tests; returns whether all that is not
+ * explained was noticed.
+ */
 export function judgeNumbers({ file, tests, scratch, shard, env, prefix }) {
   const tree = join(scratch, 'numbers');
   mkdirSync(tree, { recursive: true });

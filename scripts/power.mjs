@@ -1,8 +1,10 @@
 /**
- * `npm run test:power`: the power loops of docs/RELIABILITY.md, whole; with `--short` those that `npm test` runs.
+ * `npm run test:power`: the power loops of docs/RELIABILITY.md, whole; with `--short` those that
+ * `npm test` runs.
  *
- * Promise: a line of TAP for each loop, which names the command that runs it by itself, below the states that it tried;
- * ends by 1 if one failed. Must never: pass a build for tests, in which an fsync can be taken out, off as a release.
+ * Promise: a line of TAP for each loop, which names the command that runs it by itself, below the
+ * states that it tried; ends by 1 if one failed. Must never: pass a build for tests, in which an
+ * fsync can be taken out, off as a release.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -55,7 +57,10 @@ function tap(isRight, title, skipped) {
   if (!isRight) process.exitCode = 1;
 }
 
-/** The marker stands in the build for tests (or looking for it would show nothing), and not in the addon. */
+/**
+ * The marker stands in the build for tests (or looking for it would show nothing), and not in the
+ * addon.
+ */
 function releaseHasNoSwitch() {
   const has = (path) => readFileSync(path).includes(MARKER);
   const addons = readdirSync(join(ROOT, 'native')).filter((name) => name.endsWith('.node'));

@@ -1,11 +1,13 @@
 /**
- * `npm run test:sequences`: random sequences of events on a node (10,000, or as the words behind it say: `-- --count N
- * --seed S --seconds T`; `--only SEED` tells one from begin to end; `--help` lists them); with `--short` those that
- * `npm test` runs.
+ * `npm run test:sequences`: random sequences of events on a node (10,000, or as the words behind it
+ * say: `-- --count N --seed S --seconds T`; `--only SEED` tells one from begin to end; `--help`
+ * lists them); with `--short` those that `npm test` runs.
  *
- * Promise: does the set-up that is missing by itself; tries as many sequences at once as there are CPUs; prints one line of
- * TAP with the number of sequences, events, wrong ones, and those in which nothing tells that the server has run, and one
- * that says whether wrong ones are found at all; exit status 1 if one is wrong. Without root it runs in a user namespace, with files in the place of block devices.
+ * Promise: does the set-up that is missing by itself; tries as many sequences at once as there are
+ * CPUs; prints one line of TAP with the number of sequences, events, wrong ones, and those in which
+ * nothing tells that the server has run, and one that says whether wrong ones are found at all;
+ * exit status 1 if one is wrong. Without root it runs in a user namespace, with files in the place
+ * of block devices.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -39,7 +41,10 @@ const totals = { ended: 0, sequences: 0, events: 0, wrong: 0, notTold: 0 };
 const statuses = await Promise.all(Array.from({ length: parts }, (_, part) => run(part)));
 if (!isOne) end();
 
-/** The library by which a process sees another time: without it, events of the clock are left out, which is said then. */
+/**
+ * The library by which a process sees another time: without it, events of the clock are left out,
+ * which is said then.
+ */
 function installClock() {
   const isThere = readdirSync('/usr/lib').some((name) => existsSync(join('/usr/lib', name, 'faketime')));
   if (isThere || process.getuid() !== 0 || spawnSync('apt-get', ['--version']).status !== 0) return;
@@ -83,7 +88,9 @@ function collect(line) {
   else if (line.startsWith('# ') && !(isShort && line.startsWith('# not told apart: '))) process.stdout.write(`${line}\n`);
 }
 
-/** Whether the oracle sees anything: where every restore is forced, stale ones must be found wrong. */
+/**
+ * Whether the oracle sees anything: where every restore is forced, stale ones must be found wrong.
+ */
 function findsForced() {
   const done = spawnSync(program, [...words, '--count', '60', '--forced'], { cwd: ROOT, encoding: 'utf8' });
   return done.status === 1 && /^#   WRONG stale: /m.test(done.stdout);

@@ -1,8 +1,10 @@
 /**
- * Set-up that the other scripts share: installs and builds what is missing or older than its sources, by npm and cargo,
- * which decide that themselves. Imports nothing but Node, for it runs before anything is installed.
+ * Set-up that the other scripts share: installs and builds what is missing or older than its
+ * sources, by npm and cargo, which decide that themselves. Imports nothing but Node, for it runs
+ * before anything is installed.
  *
- * Promise: quiet when it succeeds (a line a step); when a step fails, its whole output is shown and the script ends by 1.
+ * Promise: quiet when it succeeds (a line a step); when a step fails, its whole output is shown and
+ * the script ends by 1.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -21,7 +23,10 @@ const LEAST_NODE = [20, 19];
 /** What `statfs` calls a tmpfs and a ramfs. */
 const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
 
-/** Where temporary directories go: on a disk, for a backup in memory is refused. `ASMT_TEST_TMP` names another place. */
+/**
+ * Where temporary directories go: on a disk, for a backup in memory is refused. `ASMT_TEST_TMP`
+ * names another place.
+ */
 export function temporaries() {
   const named = process.env.ASMT_TEST_TMP;
   const isOnDisk = (path) => existsSync(path) && !IN_MEMORY.has(statfsSync(path).type);
@@ -73,7 +78,10 @@ export function build() {
   step('building simulator, benchmark and loops (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
 }
 
-/** The words before a command that give it an IPC namespace of its own; null where the system allows none. */
+/**
+ * The words before a command that give it an IPC namespace of its own; null where the system allows
+ * none.
+ */
 export function ipcNamespace() {
   const candidates = [
     ['unshare', '--ipc'],

@@ -1,9 +1,10 @@
 /**
- * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether every spec ran and
- * nothing is left.
+ * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether
+ * every spec ran and nothing is left.
  *
- * Promise: does the set-up that is missing by itself; its last line is the number of tests that passed, failed and were
- * skipped. Without root it runs in a user namespace, and skips what only root of the machine may do.
+ * Promise: does the set-up that is missing by itself; its last line is the number of tests that
+ * passed, failed and were skipped. Without root it runs in a user namespace, and skips what only
+ * root of the machine may do.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -134,7 +135,10 @@ async function specs() {
   );
 }
 
-/** What a test may leave behind: segments here, and mounts, loop devices, processes and files of the scratch directory. */
+/**
+ * What a test may leave behind: segments here, and mounts, loop devices, processes and files of the
+ * scratch directory.
+ */
 function leftovers() {
   const lines = (text, pattern) => text.split('\n').filter((line) => line.includes(pattern));
   const run = (command, args) => spawnSync(command, args, { encoding: 'utf8' }).stdout ?? '';

@@ -1,8 +1,10 @@
 /**
- * What was typed, made regular: every form that getopt allows (`-ba`, `-zcv`, `-i2`, `-ntest`, `-bavn test`) becomes long
- * options with values, and it is decided which form it is: a command, or ASMT's own (`-b`, `-r`).
+ * What was typed, made regular: every form that getopt allows (`-ba`, `-zcv`, `-i2`, `-ntest`,
+ * `-bavn test`) becomes long options with values, and it is decided which form it is: a command, or
+ * ASMT's own (`-b`, `-r`).
  *
- * clipanion alone would refuse `-i2` and would take `-bavn test` for something else without a word. Pure: no I/O.
+ * clipanion alone would refuse `-i2` and would take `-bavn test` for something else without a word.
+ * Pure: no I/O.
  */
 
 import { parseArgs } from 'node:util';
@@ -14,7 +16,10 @@ import { OPTIONS, VERBS, optionNamed, type OptionSpec, type Verb } from './optio
 export type Typed =
   | { kind: 'help'; verb: Verb | null }
   | { kind: 'version' }
-  /** `argv` is what clipanion reads: the command word (none in ASMT's form), long options, `--`, operands. */
+  /**
+   * `argv` is what clipanion reads: the command word (none in ASMT's form), long options, `--`,
+   * operands.
+   */
   | { kind: 'run'; form: Form; argv: string[] };
 
 const SPECS: readonly OptionSpec[] = OPTIONS;
@@ -84,8 +89,9 @@ export function quoted(word: string): string {
 }
 
 /**
- * Refuses `-n a b DIR` and `--device d1 d2 DIR`: of what follows such an option, only the first word is its value, and the
- * rest must not pass for a directory. `operands` are without the command word.
+ * Refuses `-n a b DIR` and `--device d1 d2 DIR`: of what follows such an option, only the first
+ * word is its value, and the rest must not pass for a directory. `operands` are without the command
+ * word.
  */
 function refuseSeveralValues(
   args: readonly string[],
@@ -129,7 +135,10 @@ function operandsFrom(operands: readonly Operand[], index: number): Operand[] {
   return run;
 }
 
-/** Refuses an option that took the directory for its value, as in `backup -n /srv/b`: the directory is what is missing then. */
+/**
+ * Refuses an option that took the directory for its value, as in `backup -n /srv/b`: the directory
+ * is what is missing then.
+ */
 function refuseSwallowed(args: readonly string[], options: readonly Option[], verb: Verb, before: readonly string[]): void {
   const has = (name: string) => options.some(({ spec }) => spec.name === name);
   if (verb === 'list' || has('path')) return;
@@ -159,7 +168,10 @@ export function wantsJson(args: readonly string[]): boolean {
   return (end < 0 ? args : args.slice(0, end)).includes('--json');
 }
 
-/** Whether it looks like ASMT's own form, even if the rest makes no sense: decides the exit status of a usage error. */
+/**
+ * Whether it looks like ASMT's own form, even if the rest makes no sense: decides the exit status
+ * of a usage error.
+ */
 export function looksLikeAsmt(args: readonly string[]): boolean {
   return args.some((arg) => /^-[acvz]*[br]/.test(arg) || arg === '--backup' || arg === '--restore');
 }
@@ -217,7 +229,8 @@ function add(
   } else if (value === undefined || value === '') {
     throw AsmtError.usage(`${typed} needs a value`, `write ${typed} ${spec.value}`);
   } else if (!isAttached && value.startsWith('-')) {
-    // getopt would take what follows, whatever it is: a forgotten value would swallow an option in silence.
+    // getopt would take what follows, whatever it is: a forgotten value would swallow an option in
+    // silence.
     throw AsmtError.usage(`${typed} needs a value, but "${value}" follows`, `write ${typed} ${spec.value}`);
   }
   const words = value === undefined ? [] : [{ value, index, isAttached }];
@@ -248,7 +261,10 @@ function unknownOption(typed: string): AsmtError {
   );
 }
 
-/** The candidates that begin with the word; without such, those that are fewest letters away, and not too many. */
+/**
+ * The candidates that begin with the word; without such, those that are fewest letters away, and
+ * not too many.
+ */
 function similar(typed: string, candidates: readonly string[]): string[] {
   const word = typed.toLowerCase();
   const begun = word.length > 1 ? candidates.filter((candidate) => candidate.startsWith(word)) : [];
@@ -260,7 +276,10 @@ function similar(typed: string, candidates: readonly string[]): string[] {
   return least > most ? [] : candidates.filter((_, index) => distances[index] === least);
 }
 
-/** How many letters are missing, too many, wrong, or swapped with the next one (Levenshtein, Damerau). */
+/**
+ * How many letters are missing, too many, wrong, or swapped with the next one (Levenshtein,
+ * Damerau).
+ */
 function distance(a: string, b: string): number {
   let before: number[] = [];
   let row = Array.from({ length: b.length + 1 }, (_, index) => index);

@@ -1,13 +1,13 @@
 /**
  * Failures, and what exit status each kind of them gives: the one table of it.
  *
- * The engine's problems come as data (see `native.ts`); the front end's own become the same shape here, so that there is
- * one way to show them. Must never: print, or end the process.
+ * The engine's problems come as data (see `native.ts`); the front end's own become the same shape
+ * here, so that there is one way to show them. Must never: print, or end the process.
  */
 
 /**
- * What kind of failure: the engine's kinds, in the engine's words, and `not-reported`, of the command line alone: the work
- * is done, and its report was lost.
+ * What kind of failure: the engine's kinds, in the engine's words, and `not-reported`, of the
+ * command line alone: the work is done, and its report was lost.
  */
 export type Kind =
   | 'failed'
@@ -68,7 +68,8 @@ export type Form = 'commands' | 'asmt';
 export function exitStatus(kind: Kind | null, form: Form, signal: NodeJS.Signals | null = null): number {
   const wanted = kind ?? 'done';
   const status = EXIT_STATUSES.find((entry) => entry.kind === wanted)?.status ?? 70;
-  // Whoever calls ASMT takes 1 for a failure, and starts the server without its index or throws the backup away.
+  // Whoever calls ASMT takes 1 for a failure, and starts the server without its index or throws the
+  // backup away.
   if (form === 'asmt') return wanted === 'not-reported' ? 0 : Math.min(status, 1);
   return kind === 'interrupted' && signal !== null ? (STATUS_OF_SIGNAL[signal] ?? status) : status;
 }

@@ -1,10 +1,11 @@
 #!/usr/bin/env node
 /**
- * Entry of the command line: makes what was typed regular, finds the command, and turns whatever happens into an exit
- * status.
+ * Entry of the command line: makes what was typed regular, finds the command, and turns whatever
+ * happens into an exit status.
  *
- * clipanion's own `run` would write errors to standard output and always exit by 1; it only finds and fills the command
- * here. Heavy modules are imported where they are used, so that `--help` stays quick.
+ * clipanion's own `run` would write errors to standard output and always exit by 1; it only finds
+ * and fills the command here. Heavy modules are imported where they are used, so that `--help`
+ * stays quick.
  */
 
 import { createRequire } from 'node:module';

@@ -1,9 +1,11 @@
 /**
- * The border to the engine: the only file that loads the addon, and the only one that believes its JSON.
+ * The border to the engine: the only file that loads the addon, and the only one that believes its
+ * JSON.
  *
- * The shapes are those of `Request`, `Report`, `Problem` and `Snapshot` in `crates/asmt-engine`; sizes are bytes, times
- * milliseconds. A number beyond 2^53, as only a lie in a manifest is, comes rounded. Must never: decide, print, or be imported for types only at a cost
- * (the addon is loaded when a job begins, so that `--help` stays quick).
+ * The shapes are those of `Request`, `Report`, `Problem` and `Snapshot` in `crates/asmt-engine`;
+ * sizes are bytes, times milliseconds. A number beyond 2^53, as only a lie in a manifest is, comes
+ * rounded. Must never: decide, print, or be imported for types only at a cost (the addon is loaded
+ * when a job begins, so that `--help` stays quick).
  */
 
 import { createRequire } from 'node:module';
@@ -34,7 +36,10 @@ export interface Request {
   allow_volatile: boolean;
   /** Restore: make segments where they seem to end with this process, too. */
   allow_private_ipc: boolean;
-  /** Restore and verify: refuse where no storage device proves that the server has not run since the backup. */
+  /**
+   * Restore and verify: refuse where no storage device proves that the server has not run since the
+   * backup.
+   */
   require_proof: boolean;
   /** Verify: fail as a restore here would. */
   restorable: boolean;
@@ -112,7 +117,10 @@ export interface Report {
   remarks: Remark[];
   /** Size of all segments. */
   total_bytes: number;
-  /** Of this data, whatever form it has in files: holes, and pages of zeros that a restore leaves untouched, left out. */
+  /**
+   * Of this data, whatever form it has in files: holes, and pages of zeros that a restore leaves
+   * untouched, left out.
+   */
   data_bytes: number | null;
   /** Room asked for on the disk; backup only. */
   reserve_bytes: number | null;
@@ -175,8 +183,9 @@ export function engineVersion(): string {
 /**
  * Runs one operation to its end. Rejects only if the engine cannot be loaded.
  *
- * The result is null where the engine was asked to stop, did not come back (a device or a file system does not answer), and
- * had changed nothing: it never will. Its thread may still be there, so that the process ends by {@link endProcess} only.
+ * The result is null where the engine was asked to stop, did not come back (a device or a file
+ * system does not answer), and had changed nothing: it never will. Its thread may still be there,
+ * so that the process ends by {@link endProcess} only.
  */
 export async function runJob(
   request: Request,

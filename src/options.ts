@@ -1,5 +1,6 @@
 /**
- * Every option of asmt, once: the normaliser of what was typed, the commands, the help and the tests walk this table.
+ * Every option of asmt, once: the normaliser of what was typed, the commands, the help and the
+ * tests walk this table.
  *
  * Must never: know how an option is carried out.
  */

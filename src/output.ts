@@ -1,8 +1,9 @@
 /**
- * Standard output: everything is written before the exit status is decided, so that a report that got lost is known.
+ * Standard output: everything is written before the exit status is decided, so that a report that
+ * got lost is known.
  *
- * Node's own stream reports a failed write later, and takes a short write to a file for a whole one. Must never: throw, or
- * write to standard error.
+ * Node's own stream reports a failed write later, and takes a short write to a file for a whole
+ * one. Must never: throw, or write to standard error.
  */
 
 import { writeSync } from 'node:fs';
@@ -12,8 +13,8 @@ const STDOUT = 1;
 const WAIT_MS = 5;
 
 /**
- * Writes the whole text. Returns why it could not be written, or null. A reader that went away (`| head`) is no failure:
- * it has what it wanted.
+ * Writes the whole text. Returns why it could not be written, or null. A reader that went away (`|
+ * head`) is no failure: it has what it wanted.
  */
 export function writeOut(text: string): string | null {
   let rest = Buffer.from(text);

@@ -1,7 +1,9 @@
 /**
- * What was typed becomes what is meant: defaults, limits and what goes with what. Pure: no I/O, no addon, no clock.
+ * What was typed becomes what is meant: defaults, limits and what goes with what. Pure: no I/O, no
+ * addon, no clock.
  *
- * Promise: a request that comes out of here is complete and in range; everything else is a usage error with a next step.
+ * Promise: a request that comes out of here is complete and in range; everything else is a usage
+ * error with a next step.
  */
 
 import { AsmtError } from './errors.ts';
@@ -108,7 +110,8 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
     throw AsmtError.usage(`two directories are given, "${operand}" and "${path}"`, 'give one of them');
   }
   const directory = path ?? operand;
-  // As in the documentation of ASMT: asmt -a -b -n test. What is in memory can be checked without a directory.
+  // As in the documentation of ASMT: asmt -a -b -n test. What is in memory can be checked without a
+  // directory.
   if (directory === undefined && verb === 'backup' && isAnalysis) return null;
   if (directory === undefined) throw AsmtError.usage(`${verb} needs a directory`, `write asmt ${verb} DIR, or -p DIR`);
   refuseOddPath('the directory', directory);
@@ -117,7 +120,8 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
 
 function refuseOddPath(what: string, path: string): void {
   if (path === '') throw AsmtError.usage(`${what} is empty text`, 'is a variable in the script not set?');
-  // Node puts this in the place of bytes that are no UTF-8: it would be another path than the one that is meant.
+  // Node puts this in the place of bytes that are no UTF-8: it would be another path than the one
+  // that is meant.
   if (path.includes('\uFFFD') || path.includes('\0')) {
     throw AsmtError.usage(`${what} is not valid UTF-8: "${path}"`, 'choose a plain name');
   }
@@ -170,8 +174,8 @@ function integer(option: string, typed: string | undefined, least: number, most:
 }
 
 /**
- * What a list was asked for and did not find, as a failure; null if it found everything. `all` is what there is, whatever
- * was asked for.
+ * What a list was asked for and did not find, as a failure; null if it found everything. `all` is
+ * what there is, whatever was asked for.
  */
 export function notFound(
   { namespaces, instance }: Pick<Request, 'namespaces' | 'instance'>,

@@ -1,5 +1,6 @@
 /**
- * Shows progress on standard error: one line drawn again on a terminal, else a line every few seconds.
+ * Shows progress on standard error: one line drawn again on a terminal, else a line every few
+ * seconds.
  *
  * Must never: write to standard output, or leave a half line behind when it ends.
  */

@@ -1,8 +1,9 @@
 /**
- * What a user sees, as text: tables, sizes, plans, errors, the progress line. Pure; the only file that colours.
+ * What a user sees, as text: tables, sizes, plans, errors, the progress line. Pure; the only file
+ * that colours.
  *
- * Promise: nothing that came from outside (names, messages) reaches a terminal with control characters in it. Must never:
- * write, read a clock, or decide what happens.
+ * Promise: nothing that came from outside (names, messages) reaches a terminal with control
+ * characters in it. Must never: write, read a clock, or decide what happens.
  */
 
 import type { ChalkInstance } from 'chalk';
@@ -30,8 +31,8 @@ const PHASES: Readonly<Record<Progress['phase'], string>> = {
 };
 
 /**
- * Characters that must not reach a terminal or a log as they are: controls, those that turn the direction of the writing
- * round, line ends, and those that cannot be seen.
+ * Characters that must not reach a terminal or a log as they are: controls, those that turn the
+ * direction of the writing round, line ends, and those that cannot be seen.
  */
 const INVISIBLE =
   // oxlint-disable-next-line no-control-regex -- they are what this is about

@@ -1,14 +1,15 @@
 /**
  * What each signal does.
  *
- * SIGINT, SIGTERM, SIGHUP and SIGQUIT ask the engine to stop and clean up; they never end the process half-way (and SIGQUIT
- * must not: its core file would hold the node's data). A second one is answered, not obeyed: what is left to do is short,
- * and leaving it undone is what this tool is there to prevent. The handlers stay to the end of the process: a signal that
- * comes when the work is done must not take away the report of it.
+ * SIGINT, SIGTERM, SIGHUP and SIGQUIT ask the engine to stop and clean up; they never end the
+ * process half-way (and SIGQUIT must not: its core file would hold the node's data). A second one
+ * is answered, not obeyed: what is left to do is short, and leaving it undone is what this tool is
+ * there to prevent. The handlers stay to the end of the process: a signal that comes when the work
+ * is done must not take away the report of it.
  *
- * SIGUSR1 and SIGUSR2 do nothing. Without a handler, the first makes Node open its debugger to everybody on this host, in a
- * process of root's, and the second ends the process. A write past the limit on file sizes (SIGXFSZ) is an error like any
- * other, told and cleaned up after.
+ * SIGUSR1 and SIGUSR2 do nothing. Without a handler, the first makes Node open its debugger to
+ * everybody on this host, in a process of root's, and the second ends the process. A write past the
+ * limit on file sizes (SIGXFSZ) is an error like any other, told and cleaned up after.
  */
 
 const STOPPING = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const;
@@ -19,7 +20,10 @@ export interface SignalWatch {
   received(): NodeJS.Signals | null;
 }
 
-/** Takes the signals that must do nothing; first of all, for until then they do what Node and the kernel do. */
+/**
+ * Takes the signals that must do nothing; first of all, for until then they do what Node and the
+ * kernel do.
+ */
 export function takeHarmlessSignals(): void {
   for (const signal of WITHOUT_EFFECT) process.on(signal, () => {});
 }

@@ -1,6 +1,6 @@
 /**
- * Names of users and groups for tables. Reads /etc/passwd and /etc/group only: a lookup over the network could hang where
- * a table is all that is wanted. Without a name there, it is the number.
+ * Names of users and groups for tables. Reads /etc/passwd and /etc/group only: a lookup over the
+ * network could hang where a table is all that is wanted. Without a name there, it is the number.
  */
 
 import { readFileSync } from 'node:fs';

@@ -1,7 +1,9 @@
-//! Any chunk becomes blocks that three decoders read back to it, and never more bytes than was promised.
+//! Any chunk becomes blocks that three decoders read back to it, and never more bytes than was
+//! promised.
 //!
-//! The input describes a table, for a fuzzer makes no long ones: a width, a number of elements, what is in each column,
-//! and places that are changed. Must never: make more than a few stored blocks' worth, or a run shows little.
+//! The input describes a table, for a fuzzer makes no long ones: a width, a number of elements,
+//! what is in each column, and places that are changed. Must never: make more than a few stored
+//! blocks' worth, or a run shows little.
 
 #![no_main]
 

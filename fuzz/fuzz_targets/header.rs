@@ -1,4 +1,5 @@
-//! Any bytes are a header or none: ASMT's of a compressed file, and Aerospike's of each type of segment.
+//! Any bytes are a header or none: ASMT's of a compressed file, and Aerospike's of each type of
+//! segment.
 
 #![no_main]
 

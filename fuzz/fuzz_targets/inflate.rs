@@ -1,5 +1,5 @@
-//! Any bytes are a chunk for our decoder if they are one for zlib-rs, with the same content; what ours alone refuses is
-//! what `inflate.rs` says it does.
+//! Any bytes are a chunk for our decoder if they are one for zlib-rs, with the same content; what
+//! ours alone refuses is what `inflate.rs` says it does.
 
 #![no_main]
 

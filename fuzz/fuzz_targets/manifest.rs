@@ -1,6 +1,8 @@
-//! Any text is a manifest or an error; what a manifest says is within its bounds, and is read back the same.
+//! Any text is a manifest or an error; what a manifest says is within its bounds, and is read back
+//! the same.
 //!
-//! A checksum in its last line keeps nearly everything else out: it is made to fit, so that what is behind it is reached.
+//! A checksum in its last line keeps nearly everything else out: it is made to fit, so that what is
+//! behind it is reached.
 
 #![no_main]
 

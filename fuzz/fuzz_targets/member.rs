@@ -1,4 +1,5 @@
-//! Any gzip member comes to its end, to an error or to a stop, in steps of any size; what is read is what miniz_oxide reads.
+//! Any gzip member comes to its end, to an error or to a stop, in steps of any size; what is read
+//! is what miniz_oxide reads.
 
 #![no_main]
 

@@ -1,4 +1,5 @@
-//! Any name of a file is a segment's, a manifest's, a mark's, a run's or nobody's, and none leads out of a directory.
+//! Any name of a file is a segment's, a manifest's, a mark's, a run's or nobody's, and none leads
+//! out of a directory.
 
 #![no_main]
 

@@ -1,7 +1,8 @@
-//! What the targets share: streams that reach beyond a block's header, and other decoders to be judged by.
+//! What the targets share: streams that reach beyond a block's header, and other decoders to be
+//! judged by.
 //!
-//! Promise: the same input gives the same stream. Must never: take a length from the input without a bound, or a fuzzer
-//! finds nothing but its own memory's end.
+//! Promise: the same input gives the same stream. Must never: take a length from the input without
+//! a bound, or a fuzzer finds nothing but its own memory's end.
 
 use asmt_codec::DEFLATE_END;
 
@@ -19,8 +20,9 @@ pub fn choice(data: &[u8]) -> Option<(u8, &[u8])> {
     data.split_first().map(|(first, rest)| (*first, rest))
 }
 
-/// Deflate blocks of the input: its bytes as they are, or what zlib-rs makes of them at a level and by a strategy of its
-/// first byte's, with up to three bytes changed. Without that no fuzzer gets past the header of a block with codes.
+/// Deflate blocks of the input: its bytes as they are, or what zlib-rs makes of them at a level and
+/// by a strategy of its first byte's, with up to three bytes changed. Without that no fuzzer gets
+/// past the header of a block with codes.
 pub fn stream_of(data: &[u8]) -> Vec<u8> {
     let Some((how, rest)) = choice(data) else { return Vec::new() };
     if how < 64 {

@@ -1,9 +1,10 @@
 /**
- * What all commands share: options of the one table, and the run of a job with progress, signals and output.
+ * What all commands share: options of the one table, and the run of a job with progress, signals
+ * and output.
  *
- * Promise: results go to standard output, everything else to standard error; the exit status is decided by `exitStatus`
- * alone. A reader that goes away (EPIPE) neither stops nor undoes the work. Work that is done is never reported as failed,
- * whatever becomes of its report.
+ * Promise: results go to standard output, everything else to standard error; the exit status is
+ * decided by `exitStatus` alone. A reader that goes away (EPIPE) neither stops nor undoes the work.
+ * Work that is done is never reported as failed, whatever becomes of its report.
  */
 
 import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from 'chalk';
@@ -151,7 +152,8 @@ export abstract class AsmtCommand extends Command {
   }
 
   #text(meant: Meant, report: Report, isDone: boolean): string {
-    // A plan that must not be executed is still worth seeing, where seeing it is what was asked for.
+    // A plan that must not be executed is still worth seeing, where seeing it is what was asked
+    // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
     const segments = meant.verbose ? render.segmentTable(chalks.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
@@ -207,7 +209,10 @@ async function missing({ request }: Meant, report: Report | null): Promise<AsmtE
 
 function ignore(): void {}
 
-/** Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was abandoned. */
+/**
+ * Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was
+ * abandoned.
+ */
 async function run(meant: Meant): Promise<{ outcome: Outcome | null; signal: NodeJS.Signals | null; shown: Set<string> }> {
   const shown = new Set<string>();
   const display = new ProgressDisplay(process.stderr);

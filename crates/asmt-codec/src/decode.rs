@@ -1,7 +1,7 @@
 //! Decoding: chunks of our own files, and the stream of any gzip member.
 //!
-//! Promise: a decoder returns exactly the bytes expected, or an error. Must never: trust a length found in the data, or
-//! write past the output it was given.
+//! Promise: a decoder returns exactly the bytes expected, or an error. Must never: trust a length
+//! found in the data, or write past the output it was given.
 
 use crate::inflate::Inflater;
 use crate::simd::Way;

@@ -1,14 +1,16 @@
-//! Encoding: every chunk becomes a row of deflate blocks that stands alone and ends on a full flush, so that chunks made
-//! side by side, put one behind the other, are one stream.
+//! Encoding: every chunk becomes a row of deflate blocks that stands alone and ends on a full
+//! flush, so that chunks made side by side, put one behind the other, are one stream.
 //!
-//! Promise: an encoder never makes more than [`max_encoded_bytes`]. Must never: write past the output it was given.
+//! Promise: an encoder never makes more than [`max_encoded_bytes`]. Must never: write past the
+//! output it was given.
 
 use crate::simd::Way;
 use crate::stride::Stride;
 use crate::{FULL_FLUSH, WINDOW_BITS};
 use zlib_rs::{Deflate, DeflateFlush};
 
-/// Fastest level whose Huffman codes fit the data; level 1 has fixed codes, and makes random digests longer.
+/// Fastest level whose Huffman codes fit the data; level 1 has fixed codes, and makes random
+/// digests longer.
 const LEVEL: i32 = 2;
 /// Most bytes of a stored block.
 const STORED_BLOCK_BYTES: usize = 65_535;
@@ -22,8 +24,8 @@ pub fn max_encoded_bytes(chunk_bytes: u64) -> u64 {
     chunk_bytes + (chunk_bytes.div_ceil(STORED_BLOCK_BYTES as u64) + 1) * STORED_HEADER_BYTES as u64
 }
 
-/// Fills a row of blocks up with empty ones, to a multiple of `unit` bytes (32 at least). `length` bytes of `buffer` are
-/// taken; returns how many are then: at most two units more.
+/// Fills a row of blocks up with empty ones, to a multiple of `unit` bytes (32 at least). `length`
+/// bytes of `buffer` are taken; returns how many are then: at most two units more.
 pub fn pad_to_multiple(buffer: &mut [u8], length: usize, unit: usize) -> usize {
     let mut end = length.next_multiple_of(unit);
     // Made of fives and sixes, and not every number is.
@@ -34,7 +36,8 @@ pub fn pad_to_multiple(buffer: &mut [u8], length: usize, unit: usize) -> usize {
     end
 }
 
-/// Fills bytes with empty blocks. Their number must be one that fives and sixes add up to, as any from 20 on is.
+/// Fills bytes with empty blocks. Their number must be one that fives and sixes add up to, as any
+/// from 20 on is.
 pub fn fill_with_empty_blocks(bytes: &mut [u8]) {
     let longer = bytes.len() % STORED_HEADER_BYTES;
     let (front, back) = bytes.split_at_mut(longer * LONGER_FLUSH.len());
@@ -53,8 +56,9 @@ pub enum ChunkKind {
 
 /// Makes a chunk's deflate blocks. One a thread.
 pub trait ChunkEncoder: Send {
-    /// Puts the chunk's blocks to the beginning of `output`, which has [`max_encoded_bytes`] at least: not final,
-    /// byte-aligned, ended by a full flush, with no reference to bytes before the chunk. Gives how many bytes they are.
+    /// Puts the chunk's blocks to the beginning of `output`, which has [`max_encoded_bytes`] at
+    /// least: not final, byte-aligned, ended by a full flush, with no reference to bytes before the
+    /// chunk. Gives how many bytes they are.
     fn encode(&mut self, chunk: &[u8], kind: ChunkKind, output: &mut [u8]) -> usize;
 }
 
@@ -76,7 +80,8 @@ const TRIED_BYTES: usize = 64 << 10;
 impl ChunkEncoder for AdaptiveEncoder {
     fn encode(&mut self, chunk: &[u8], kind: ChunkKind, output: &mut [u8]) -> usize {
         let plan = Stride::plan(chunk, self.way);
-        // Elements are known to suit the one encoder, unless they are something else than we believe.
+        // Elements are known to suit the one encoder, unless they are something else than we
+        // believe.
         let is_known = kind == ChunkKind::Elements && plan.estimated_bytes() < chunk.len() / 4 * 3;
         let by_stride =
             if is_known || !self.is_general_better(&plan, chunk) { plan.encode(chunk, output, self.way) } else { None };
@@ -85,7 +90,8 @@ impl ChunkEncoder for AdaptiveEncoder {
 }
 
 impl AdaptiveEncoder {
-    /// Whether the general encoder, which is about ten times slower, saves an eighth of what the other makes.
+    /// Whether the general encoder, which is about ten times slower, saves an eighth of what the
+    /// other makes.
     fn is_general_better(&mut self, plan: &Stride, chunk: &[u8]) -> bool {
         let middle = (chunk.len() / 2).saturating_sub(TRIED_BYTES / 2);
         let part = &chunk[middle..chunk.len().min(middle + TRIED_BYTES)];

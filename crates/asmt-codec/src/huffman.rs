@@ -1,6 +1,8 @@
-//! Huffman codes as deflate wants them: canonical, of bounded length, most significant bit first in the stream.
+//! Huffman codes as deflate wants them: canonical, of bounded length, most significant bit first in
+//! the stream.
 //!
-//! Promise: lengths that make a complete code (RFC 1951, 3.2.2) for any frequencies. Must never: exceed the bound asked for.
+//! Promise: lengths that make a complete code (RFC 1951, 3.2.2) for any frequencies. Must never:
+//! exceed the bound asked for.
 
 /// Bits of deflate's longest code.
 pub const MAX_BITS: usize = 15;
@@ -16,7 +18,8 @@ pub struct Code {
     pub length: u8,
 }
 
-/// Code lengths for symbols of these frequencies, none longer than `max_bits`; 0 for those that do not occur.
+/// Code lengths for symbols of these frequencies, none longer than `max_bits`; 0 for those that do
+/// not occur.
 ///
 /// `max_bits` is at most [`MAX_BITS`], and 2^`max_bits` at least the number of symbols that occur.
 pub fn lengths(frequencies: &[u32], max_bits: usize) -> Vec<u8> {
@@ -38,7 +41,8 @@ pub fn lengths(frequencies: &[u32], max_bits: usize) -> Vec<u8> {
     lengths
 }
 
-/// How many leaves an optimal tree has at each depth; frequencies ascend (Moffat and Katajainen, in place).
+/// How many leaves an optimal tree has at each depth; frequencies ascend (Moffat and Katajainen, in
+/// place).
 fn depth_counts(mut weights: Vec<u64>) -> Vec<usize> {
     let count = weights.len();
     // First the weight of each inner node, then in its place the index of its parent.
@@ -63,7 +67,8 @@ fn depth_counts(mut weights: Vec<u64>) -> Vec<usize> {
     for node in (0..count - 2).rev() {
         weights[node] = weights[usize::try_from(weights[node]).unwrap_or(0)] + 1;
     }
-    // At each depth there is room for twice the inner nodes above it; what is not inner there is a leaf.
+    // At each depth there is room for twice the inner nodes above it; what is not inner there is a
+    // leaf.
     let inner: Vec<usize> = weights[..count - 1].iter().map(|depth| usize::try_from(*depth).unwrap_or(0)).collect();
     let deepest = inner.iter().copied().max().unwrap_or(0) + 1;
     let mut counts = vec![0; deepest + 1];
@@ -96,7 +101,8 @@ pub fn codes(lengths: &[u8]) -> Vec<Code> {
     each_code(lengths).collect()
 }
 
-/// The same, one after the other, with nothing allocated. The lengths must not ask for more codes than there are.
+/// The same, one after the other, with nothing allocated. The lengths must not ask for more codes
+/// than there are.
 pub fn each_code(lengths: &[u8]) -> impl Iterator<Item = Code> {
     let mut next = [0u16; MAX_BITS + 2];
     for length in lengths.iter().filter(|length| **length > 0) {

@@ -1,20 +1,23 @@
-//! A deflate decoder for whole chunks: all of the input and all of the room for the output are there from the beginning.
+//! A deflate decoder for whole chunks: all of the input and all of the room for the output are
+//! there from the beginning.
 //!
-//! A chunk of the index is mostly literals of seven to ten bits, half of them random, and what takes the time is that a
-//! code's place is known only when the length of the one before it is. So the lengths of two codes are looked up at once
-//! ([`Codes::pairs`]): the length of the second follows from its first bits alone, nearly always, as codes of one
-//! length lie together. What they stand for is looked up beside that, where nothing waits for it.
+//! A chunk of the index is mostly literals of seven to ten bits, half of them random, and what
+//! takes the time is that a code's place is known only when the length of the one before it is. So
+//! the lengths of two codes are looked up at once ([`Codes::pairs`]): the length of the second
+//! follows from its first bits alone, nearly always, as codes of one length lie together. What they
+//! stand for is looked up beside that, where nothing waits for it.
 //!
-//! Promise: exactly the bytes that RFC 1951 says, to the last bit of the input and the last byte of the output, or an
-//! error that says what was found. Stricter than zlib in one thing that no encoder makes: a code of a single symbol is
-//! taken for distances alone. Must never: panic, run on for ever or allocate (but for an error), whatever the input;
-//! believe a length or a distance.
+//! Promise: exactly the bytes that RFC 1951 says, to the last bit of the input and the last byte of
+//! the output, or an error that says what was found. Stricter than zlib in one thing that no
+//! encoder makes: a code of a single symbol is taken for distances alone. Must never: panic, run on
+//! for ever or allocate (but for an error), whatever the input; believe a length or a distance.
 
 use crate::huffman::{self, MAX_BITS};
 use crate::simd::{Kernel, Lanes, Way};
 use std::sync::LazyLock;
 
-/// Most symbols a block can have codes for: literals, end, lengths; and distances (RFC 1951, 3.2.7).
+/// Most symbols a block can have codes for: literals, end, lengths; and distances (RFC 1951,
+/// 3.2.7).
 const MOST_SYMBOLS: usize = 286;
 const MOST_DISTANCES: usize = 30;
 /// Symbols with a fixed code: two more than can occur.
@@ -26,7 +29,8 @@ const END: usize = 256;
 const PAIR_BITS: usize = 13;
 const SYMBOL_BITS: usize = 11;
 const DISTANCE_BITS: usize = 9;
-/// Most bits of two codes that are taken at once: three times these are in the buffer after it was filled.
+/// Most bits of two codes that are taken at once: three times these are in the buffer after it was
+/// filled.
 const MOST_PAIR_BITS: u8 = 18;
 /// Bits in the buffer after it was filled.
 const FILLED_BITS: u32 = 56;
@@ -40,14 +44,15 @@ const _: () = assert!(MAX_BITS + 5 + MAX_BITS + 13 <= FILLED_BITS as usize, "a m
 /// Bytes that are copied at once.
 const COPIED: usize = 32;
 const LONGEST: usize = 258;
-/// Bytes that the fast loop may read and write in one turn: two fillings; three pairs or a literal and the longest match,
-/// of which whole pieces are copied.
+/// Bytes that the fast loop may read and write in one turn: two fillings; three pairs or a literal
+/// and the longest match, of which whole pieces are copied.
 const FAST_INPUT: usize = 16;
 const FAST_OUTPUT: usize = 8 + LONGEST + 2 * COPIED;
 
-/// What a code stands for: in the lowest six bits, how many bits it and its extra bits take; from bit 8, how many it takes
-/// alone; from bit 16, the length or distance that the extra bits are added to, 0 for none; a literal has its value in the
-/// lowest eight bits. (A shift by such a word, or by one shifted by eight, looks at its lowest six bits alone.)
+/// What a code stands for: in the lowest six bits, how many bits it and its extra bits take; from
+/// bit 8, how many it takes alone; from bit 16, the length or distance that the extra bits are
+/// added to, 0 for none; a literal has its value in the lowest eight bits. (A shift by such a word,
+/// or by one shifted by eight, looks at its lowest six bits alone.)
 type Entry = u32;
 const CODE_SHIFT: u32 = 8;
 const BASE_SHIFT: u32 = 16;
@@ -57,7 +62,8 @@ const DISTANCE_MASK: u32 = 0x7fff;
 /// A symbol that is no literal: a length if it has a base, else the end, or one that means nothing.
 const NO_LITERAL: Entry = 1 << 31;
 const BLOCK_END: Entry = NO_LITERAL | (1 << 30);
-/// Of symbols and of distances: the code is longer than what is looked up at once, or there is none.
+/// Of symbols and of distances: the code is longer than what is looked up at once, or there is
+/// none.
 const LONG: Entry = NO_LITERAL;
 
 /// Of a pair: no literal, or there are two, not one. Below that, the bits that they take.
@@ -120,7 +126,8 @@ fn base(entry: Entry, mask: u32) -> usize {
     ((entry >> BASE_SHIFT) & mask) as usize
 }
 
-/// Codes that are longer than what is looked up at once, by length: how many there are, and their symbols in order.
+/// Codes that are longer than what is looked up at once, by length: how many there are, and their
+/// symbols in order.
 struct Long<const SYMBOLS: usize> {
     counts: [u16; MAX_BITS + 1],
     sorted: [u16; SYMBOLS],
@@ -189,7 +196,8 @@ fn taken(lengths: &[u8]) -> u32 {
 
 const ALL_CODES: u32 = 1 << MAX_BITS;
 
-/// Puts the entry of each code of at most `entries.len()`'s bits to wherever the bits looked up begin with it.
+/// Puts the entry of each code of at most `entries.len()`'s bits to wherever the bits looked up
+/// begin with it.
 fn fill(entries: &mut [Entry], lengths: &[u8], entry_of: impl Fn(usize, u8) -> Entry) {
     entries.fill(LONG);
     for (symbol, code) in huffman::each_code(lengths).enumerate().filter(|(_, code)| code.length > 0) {
@@ -222,7 +230,8 @@ impl Codes {
     }
 
     fn set_pairs(&mut self) {
-        // By a number of bits and their value: the length of all that begins so. From the longest to the shortest.
+        // By a number of bits and their value: the length of all that begins so. From the longest
+        // to the shortest.
         let mut known = [UNKNOWN; 2 << SYMBOL_BITS];
         for (known, entry) in known[1 << SYMBOL_BITS..].iter_mut().zip(&self.symbols) {
             *known = if entry & NO_LITERAL == 0 { code_bits(*entry) as u8 } else { UNKNOWN };
@@ -265,7 +274,8 @@ impl Codes {
     }
 }
 
-/// The input as bits. Above the `count` that are reckoned with there may be more in the buffer: those that follow.
+/// The input as bits. Above the `count` that are reckoned with there may be more in the buffer:
+/// those that follow.
 #[derive(Clone, Copy)]
 struct Bits<'i> {
     input: &'i [u8],
@@ -361,7 +371,8 @@ impl Inflater {
         Self { way, codes: Codes::new() }
     }
 
-    /// Decodes blocks, none of which is the last of a stream, into exactly `output`. The error says what was found.
+    /// Decodes blocks, none of which is the last of a stream, into exactly `output`. The error says
+    /// what was found.
     pub fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), String> {
         let mut work = Work { bits: Bits { input, at: 0, buffer: 0, count: 0 }, output, at: 0 };
         while !work.bits.is_at_end() {
@@ -453,7 +464,8 @@ impl Work<'_, '_> {
             return Err("a block has no code for its end".to_owned());
         }
         complete(lengths, "literals")?;
-        // A code for one distance takes one bit, and leaves the other unused; without matches there is none.
+        // A code for one distance takes one bit, and leaves the other unused; without matches there
+        // is none.
         if !matches!((taken(distance_lengths), distance_lengths.iter().max()), (0, _) | (SINGLE_CODE, Some(1))) {
             complete(distance_lengths, "distances")?;
         }
@@ -513,8 +525,8 @@ fn complete(lengths: &[u8], what: &str) -> Result<(), String> {
     }
 }
 
-/// The loop for nearly everything: as long as there is input and room enough not to look at either for each symbol. It
-/// stops in front of what it leaves to others.
+/// The loop for nearly everything: as long as there is input and room enough not to look at either
+/// for each symbol. It stops in front of what it leaves to others.
 struct Fast<'w, 'i, 'o> {
     work: &'w mut Work<'i, 'o>,
     codes: &'w Codes,
@@ -534,7 +546,8 @@ impl Kernel for Fast<'_, '_, '_> {
         // Copied, to be kept in registers.
         let (mut bits, mut at) = (work.bits, work.at);
         let output = &mut *work.output;
-        // Nothing here can overflow: counts of bits as the constants' assertions say, and places as the loop's condition.
+        // Nothing here can overflow: counts of bits as the constants' assertions say, and places as
+        // the loop's condition.
         'turns: while bits.at <= last_input && at <= last_output {
             bits.fill_fast();
             let entry = 'no_literal: {
@@ -576,7 +589,8 @@ impl Kernel for Fast<'_, '_, '_> {
     }
 }
 
-/// Copies a match. May write up to [`COPIED`] bytes more than `length`, for which there must be room.
+/// Copies a match. May write up to [`COPIED`] bytes more than `length`, for which there must be
+/// room.
 #[inline(always)]
 fn copy(output: &mut [u8], at: usize, distance: usize, length: usize) {
     let end = at.wrapping_add(length);
@@ -584,7 +598,8 @@ fn copy(output: &mut [u8], at: usize, distance: usize, length: usize) {
     if distance >= COPIED || distance == 1 {
         // A run of one byte or a piece from before: no branch for what nobody could guess.
         let (is_run, byte) = (&IS_RUN[usize::from(distance == 1)], output[from]);
-        // Of a run nothing else is needed, and what was stored just now would have to be waited for.
+        // Of a run nothing else is needed, and what was stored just now would have to be waited
+        // for.
         let earlier = if distance == 1 { 0 } else { from };
         let mut piece: [u8; COPIED] = *output[earlier..earlier + COPIED].first_chunk().expect("a slice of this length");
         piece.iter_mut().zip(is_run).for_each(|(at, is_run)| *at = (byte & is_run) | (*at & !is_run));

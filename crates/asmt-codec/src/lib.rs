@@ -1,8 +1,9 @@
-//! CRC-32, and deflate by chunks: a chunk becomes a row of blocks that stands alone, so that chunks can be encoded and
-//! decoded side by side, and all of them together are one stream that any gunzip reads.
+//! CRC-32, and deflate by chunks: a chunk becomes a row of blocks that stands alone, so that chunks
+//! can be encoded and decoded side by side, and all of them together are one stream that any gunzip
+//! reads.
 //!
-//! The second of two fences around `unsafe` (the other one is `asmt-shm`): only [`simd`] holds any. Invariant: no I/O, and
-//! no knowledge of segments or files: bytes in, bytes out.
+//! The second of two fences around `unsafe` (the other one is `asmt-shm`): only [`simd`] holds any.
+//! Invariant: no I/O, and no knowledge of segments or files: bytes in, bytes out.
 
 pub mod crc;
 pub mod decode;
@@ -18,7 +19,8 @@ mod tests;
 
 /// The gzip header that is written: deflate, no name, no time, "fastest", Unix; the same as ASMT's.
 pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 3];
-/// A last, empty deflate block with fixed codes: what ends a row of chunks that each end on a full flush.
+/// A last, empty deflate block with fixed codes: what ends a row of chunks that each end on a full
+/// flush.
 pub const DEFLATE_END: [u8; 2] = [0x03, 0x00];
 /// An empty stored block: what a full flush ends with.
 const FULL_FLUSH: [u8; 5] = [0, 0, 0, 0xff, 0xff];

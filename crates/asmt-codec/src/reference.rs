@@ -1,7 +1,7 @@
 //! By what the decoder of chunks is judged: zlib-rs, and itself in every way that the CPU has.
 //!
-//! Promise: knows nothing of how the decoder works. Must never: be part of the program: this crate's tests are built with
-//! it, and the fuzz targets by its feature `testing`.
+//! Promise: knows nothing of how the decoder works. Must never: be part of the program: this
+//! crate's tests are built with it, and the fuzz targets by its feature `testing`.
 
 use crate::inflate::Inflater;
 use crate::simd::Way;
@@ -10,7 +10,8 @@ use zlib_rs::{Inflate, InflateFlush, Status};
 
 /// What zlib-rs makes of a chunk: blocks that end where the chunk does, and nothing else.
 pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
-    /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut short.
+    /// Two blocks that end a stream. One alone may by chance be the rest of a block that was cut
+    /// short.
     const ENDS: [&[u8]; 2] = [&DEFLATE_END, &[1, 0, 0, 0xff, 0xff]];
     let [one, other] = ENDS.map(|end| {
         let (mut inflate, mut back) = (Inflate::new(false, WINDOW_BITS), vec![0; length]);
@@ -28,7 +29,8 @@ pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
     if one == other { one } else { None }
 }
 
-/// What the decoder makes of a chunk in each way that this machine has; all must agree, also on what is wrong.
+/// What the decoder makes of a chunk in each way that this machine has; all must agree, also on
+/// what is wrong.
 pub fn decoded_by_us(blocks: &[u8], length: usize) -> Result<Vec<u8>, String> {
     let mut all = Way::available().into_iter().map(|way| {
         let mut back = vec![0xa5; length];

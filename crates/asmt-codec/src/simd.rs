@@ -1,9 +1,10 @@
-//! Comparing 64 bytes with 64 others, and looking up and merging their codes, at once: SIMD where the CPU has it, and a
-//! portable twin that gives the same bits.
+//! Comparing 64 bytes with 64 others, and looking up and merging their codes, at once: SIMD where
+//! the CPU has it, and a portable twin that gives the same bits.
 //!
-//! Promise: every way gives the same result for the same bytes; a way is only taken on a CPU that has it. The only file of
-//! this crate with `unsafe` in it: loads from arrays whose length the type holds, and calls of functions that were compiled
-//! for a CPU that was found. Must never: be given a pointer.
+//! Promise: every way gives the same result for the same bytes; a way is only taken on a CPU that
+//! has it. The only file of this crate with `unsafe` in it: loads from arrays whose length the type
+//! holds, and calls of functions that were compiled for a CPU that was found. Must never: be given
+//! a pointer.
 
 // A row of intrinsics with one reason for all of them reads better than a block for each.
 #![allow(clippy::multiple_unsafe_ops_per_block)]
@@ -12,12 +13,14 @@
 pub const LANES: usize = 64;
 /// Bytes that are widened at once.
 pub const WIDENED: usize = 32;
-/// A lane is a code of at most 15 bits. Lanes are kept as planes: of low bytes, of high bytes, and of numbers of bits.
+/// A lane is a code of at most 15 bits. Lanes are kept as planes: of low bytes, of high bytes, and
+/// of numbers of bits.
 pub const PLANES: usize = 3;
 /// Words that 64 lanes are merged to: four lanes each.
 pub const WORDS: usize = LANES / 4;
 
-/// A way to compare. Only this file makes the ones that need a CPU of a kind: whoever has one may use it.
+/// A way to compare. Only this file makes the ones that need a CPU of a kind: whoever has one may
+/// use it.
 pub trait Lanes: Copy {
     /// Bit `i` of the result is set if byte `i` of both is the same.
     fn equal(self, a: &[u8; LANES], b: &[u8; LANES]) -> u64;
@@ -25,8 +28,8 @@ pub trait Lanes: Copy {
     /// Stores each byte as a word.
     fn widen(self, bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]);
 
-    /// Gathers lanes at the beginning of `dense`, zeros behind them: for each bit of `literals` what the table has for
-    /// that byte, for each of `taken` what is in `sparse` there.
+    /// Gathers lanes at the beginning of `dense`, zeros behind them: for each bit of `literals`
+    /// what the table has for that byte, for each of `taken` what is in `sparse` there.
     #[inline(always)]
     fn gather(
         self,
@@ -46,7 +49,8 @@ pub trait Lanes: Copy {
         }
     }
 
-    /// Merges each four lanes to a word, the first in the lowest bits, and adds up how many bits it has.
+    /// Merges each four lanes to a word, the first in the lowest bits, and adds up how many bits it
+    /// has.
     #[inline(always)]
     fn merge(self, planes: [&[u8; LANES]; PLANES], words: &mut [u64; WORDS], counts: &mut [u32; WORDS]) {
         let [low, high, lengths] = planes;
@@ -147,7 +151,8 @@ impl Way {
     pub fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match self.0 {
             Kind::Portable => kernel.run(PortableLanes),
-            // SAFETY: the CPU was found to have what the function is compiled for, or there were no such way.
+            // SAFETY: the CPU was found to have what the function is compiled for, or there were no
+            // such way.
             #[cfg(target_arch = "x86_64")]
             Kind::Avx2 => unsafe { x86::run_avx2(kernel) },
             // SAFETY: as above.
@@ -207,7 +212,8 @@ mod x86 {
     fn widen(bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]) {
         for at in [0, WIDENED / 2] {
             let (source, target) = (bytes[at..at + WIDENED / 2].as_ptr(), words[at..at + WIDENED / 2].as_mut_ptr());
-            // SAFETY: 16 bytes are readable at one and 16 words writable at the other; the callers have found AVX2.
+            // SAFETY: 16 bytes are readable at one and 16 words writable at the other; the callers
+            // have found AVX2.
             unsafe {
                 let words = _mm256_cvtepu8_epi16(_mm_loadu_si128(source.cast::<__m128i>()));
                 _mm256_storeu_si256(target.cast::<__m256i>(), words);
@@ -223,7 +229,8 @@ mod x86 {
         fn equal(self, a: &[u8; LANES], b: &[u8; LANES]) -> u64 {
             let half = |at: usize| {
                 let (a, b) = (a[at..at + 32].as_ptr(), b[at..at + 32].as_ptr());
-                // SAFETY: 32 bytes are readable at both; this type is only made where the CPU has AVX2.
+                // SAFETY: 32 bytes are readable at both; this type is only made where the CPU has
+                // AVX2.
                 let bits = unsafe {
                     let (a, b) = (_mm256_loadu_si256(a.cast::<__m256i>()), _mm256_loadu_si256(b.cast::<__m256i>()));
                     _mm256_movemask_epi8(_mm256_cmpeq_epi8(a, b))
@@ -245,7 +252,8 @@ mod x86 {
     impl Lanes for Avx512Lanes {
         #[inline(always)]
         fn equal(self, a: &[u8; LANES], b: &[u8; LANES]) -> u64 {
-            // SAFETY: 64 bytes are readable at both; this type is only made where the CPU has AVX-512BW.
+            // SAFETY: 64 bytes are readable at both; this type is only made where the CPU has
+            // AVX-512BW.
             unsafe {
                 let (a, b) = (_mm512_loadu_si512(a.as_ptr().cast::<__m512i>()), _mm512_loadu_si512(b.as_ptr().cast::<__m512i>()));
                 _mm512_cmpeq_epi8_mask(a, b)
@@ -282,8 +290,8 @@ mod x86 {
             taken: u64,
             dense: [&mut [u8; LANES]; PLANES],
         ) {
-            // SAFETY: 64 bytes are readable or writable at each, four times as many at a table; this type is only made
-            // where the CPU has AVX-512VBMI and VBMI2.
+            // SAFETY: 64 bytes are readable or writable at each, four times as many at a table;
+            // this type is only made where the CPU has AVX-512VBMI and VBMI2.
             unsafe {
                 let bytes = _mm512_loadu_si512(bytes.as_ptr().cast::<__m512i>());
                 let is_high = _mm512_movepi8_mask(bytes);
@@ -310,8 +318,8 @@ mod x86 {
             const A_OR_B_AND_C: i32 = 0xf8;
             /// (a & c) | (b & !c)
             const C_SELECTS_A_OR_B: i32 = 0xe4;
-            // SAFETY: 64 bytes are readable at each plane, 16 words of 8 and of 4 bytes writable; this type is only made
-            // where the CPU has AVX-512BW and VBMI2.
+            // SAFETY: 64 bytes are readable at each plane, 16 words of 8 and of 4 bytes writable;
+            // this type is only made where the CPU has AVX-512BW and VBMI2.
             unsafe {
                 let [low, high, lengths] = planes.map(|plane| _mm512_loadu_si512(plane.as_ptr().cast::<__m512i>()));
                 let zero = _mm512_setzero_si512();
@@ -340,7 +348,8 @@ mod x86 {
         }
     }
 
-    /// All of the kernel is inlined here and so compiled for these features. The caller has found them.
+    /// All of the kernel is inlined here and so compiled for these features. The caller has found
+    /// them.
     #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
     pub fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx2Lanes(()))
@@ -382,7 +391,8 @@ mod neon {
                     let (a, b) = (vld1q_u8(a[at..at + 16].as_ptr()), vld1q_u8(b[at..at + 16].as_ptr()));
                     vandq_u8(vceqq_u8(a, b), weights)
                 };
-                // Adding neighbours three times leaves a byte for each eight: the bits are apart, nothing carries.
+                // Adding neighbours three times leaves a byte for each eight: the bits are apart,
+                // nothing carries.
                 let low = vpaddq_u8(quarter(0), quarter(16));
                 let high = vpaddq_u8(quarter(32), quarter(48));
                 let sum = vpaddq_u8(low, high);

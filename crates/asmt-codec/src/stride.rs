@@ -1,18 +1,22 @@
-//! A deflate encoder for tables: for data in which an element resembles the one a fixed distance before it.
+//! A deflate encoder for tables: for data in which an element resembles the one a fixed distance
+//! before it.
 //!
-//! It looks for two things alone: runs that equal what stands one, two or three strides before, and runs of one byte;
-//! everything else is literals. One Huffman table a chunk, from a sample of it. That makes the primary index (64-byte
-//! elements, half of them random digests and handles) as small as a search for matches would, at ten times the speed.
-//! What is parsed is written token by token, or packed, where the CPU looks up and merges codes of 64 bytes at once.
+//! It looks for two things alone: runs that equal what stands one, two or three strides before, and
+//! runs of one byte; everything else is literals. One Huffman table a chunk, from a sample of it.
+//! That makes the primary index (64-byte elements, half of them random digests and handles) as
+//! small as a search for matches would, at ten times the speed. What is parsed is written token by
+//! token, or packed, where the CPU looks up and merges codes of 64 bytes at once.
 //!
-//! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full flush; the same bytes
-//! whatever the CPU. Must never: refer to bytes before the chunk, or write past the output.
+//! Promise: what [`Stride::encode`] gives is one deflate block that is not the last, then a full
+//! flush; the same bytes whatever the CPU. Must never: refer to bytes before the chunk, or write
+//! past the output.
 
 use crate::simd::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
 use crate::{FULL_FLUSH, huffman};
 use std::sync::LazyLock;
 
-/// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and b-tree nodes.
+/// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and
+/// b-tree nodes.
 const STRIDES: [usize; 9] = [64, 8, 16, 5, 4, 24, 32, 128, 4096];
 /// What a run can refer to: the byte before, and one, two and three strides before.
 const REFERENCES: usize = 4;
@@ -49,7 +53,8 @@ const fn run_token(reference: usize, length: usize) -> usize {
 const COPIED: usize = WIDENED;
 /// Blocks that are parsed before their tokens are used.
 const STEP: usize = 16;
-/// Room for the tokens of a step: every byte a literal, a run that ends in it, and what is stored too many.
+/// Room for the tokens of a step: every byte a literal, a run that ends in it, and what is stored
+/// too many.
 const ROOM: usize = STEP * LANES + 1 + COPIED;
 /// Most bytes a step can become.
 const MOST_STEP_BYTES: usize = ROOM * 4;
@@ -58,7 +63,8 @@ const MOST_STEP_BYTES: usize = ROOM * 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parse {
     stride: usize,
-    /// Shortest run that is worth a match a stride back, which costs more bits than one of a single byte.
+    /// Shortest run that is worth a match a stride back, which costs more bits than one of a single
+    /// byte.
     least_run: usize,
 }
 
@@ -80,7 +86,8 @@ trait Sink {
     /// A block is parsed; those of its bytes that are literals have a bit.
     fn end(&mut self, number: usize, literals: u64);
 
-    /// A run begins at `at`. One that went on over blocks is told of when its end is known, before anything behind it.
+    /// A run begins at `at`. One that went on over blocks is told of when its end is known, before
+    /// anything behind it.
     fn run(&mut self, at: usize, token: usize);
 }
 
@@ -106,7 +113,8 @@ impl Sink for Tokens {
     fn literals<L: Lanes>(&mut self, lanes: L, chunk: &[u8], at: usize, count: usize) {
         let bytes = &chunk[at..];
         let mut done = 0;
-        // Once for nearly all: how many there are must not steer the program, as nobody could guess it.
+        // Once for nearly all: how many there are must not steer the program, as nobody could guess
+        // it.
         loop {
             let source: &[u8; COPIED] = bytes[done..done + COPIED].first_chunk().expect("a slice of this length");
             let at = self.count + done;
@@ -154,7 +162,8 @@ fn block_mut(bytes: &mut [u8], at: usize) -> &mut [u8; LANES] {
     bytes[at..at + LANES].first_chunk_mut().expect("a slice of this length")
 }
 
-/// Number of blocks of a chunk that are parsed: behind each there are bytes enough to store literals at once.
+/// Number of blocks of a chunk that are parsed: behind each there are bytes enough to store
+/// literals at once.
 fn block_count(chunk: &[u8]) -> usize {
     chunk.len().saturating_sub(COPIED) / LANES
 }
@@ -191,10 +200,12 @@ impl Parse {
             runs &= u64::MAX << position;
         }
         let mut literals = !runs & (u64::MAX << position);
-        // Inverted, so that shifts bring in what ends no run; none is longer than what is left of the block.
+        // Inverted, so that shifts bring in what ends no run; none is longer than what is left of
+        // the block.
         let differing = same.map(|same| !same);
-        // Nothing here can overflow; to check it all the same would cost a tenth. And branches, though many are not
-        // foreseen: without them each block, and each run, would have to wait for the one before it.
+        // Nothing here can overflow; to check it all the same would cost a tenth. And branches,
+        // though many are not foreseen: without them each block, and each run, would have to wait
+        // for the one before it.
         while runs != 0 {
             let start = runs.trailing_zeros() as usize;
             // The first row of ones carries out of itself.
@@ -232,8 +243,8 @@ impl Parse {
     }
 }
 
-/// The bits of `mask` from a place on. Not inlined, so that it stays behind a branch: chosen without one it would be
-/// waited for.
+/// The bits of `mask` from a place on. Not inlined, so that it stays behind a branch: chosen
+/// without one it would be waited for.
 #[cold]
 #[inline(never)]
 fn cut(mask: u64, from: usize) -> u64 {
@@ -275,8 +286,9 @@ fn distance_symbol(distance: usize) -> Symbol {
     Symbol { symbol: symbol as usize, extra_bits, extra: before & ((1 << extra_bits) - 1) }
 }
 
-/// Bits as they go into the stream, lowest first, and how many: the number in the lowest byte, the bits above it. (A
-/// shift by such a word looks at its lowest six bits alone, and adding two adds their numbers.)
+/// Bits as they go into the stream, lowest first, and how many: the number in the lowest byte, the
+/// bits above it. (A shift by such a word looks at its lowest six bits alone, and adding two adds
+/// their numbers.)
 #[derive(Clone, Copy, Default)]
 struct Bits(u64);
 
@@ -315,10 +327,12 @@ impl Bits {
 const STEP_BYTES: usize = STEP * LANES;
 /// Bits a lane holds at most: no code has more.
 const LANE_BITS: u32 = MAX_CODE_BITS as u32;
-/// Lanes a run is stored in: those it needs, which are no more than the bytes of the shortest, and one to make it a word.
+/// Lanes a run is stored in: those it needs, which are no more than the bytes of the shortest, and
+/// one to make it a word.
 const RUN_LANES: usize = 4;
 
-/// The bits of a run as lanes: low bytes, high bytes and numbers of bits, as [`Lanes::gather`] takes them.
+/// The bits of a run as lanes: low bytes, high bytes and numbers of bits, as [`Lanes::gather`]
+/// takes them.
 #[derive(Clone, Copy, Default)]
 struct RunLanes {
     planes: [[u8; RUN_LANES]; PLANES],
@@ -346,7 +360,8 @@ struct PackTable {
     runs: [RunLanes; TOKENS],
 }
 
-/// A step as it is packed: a lane for each byte, of which those are taken that are literals or that runs were put into.
+/// A step as it is packed: a lane for each byte, of which those are taken that are literals or that
+/// runs were put into.
 struct Packed {
     literals: [u64; STEP],
     runs: [u64; STEP],
@@ -373,7 +388,8 @@ struct Packing<'p> {
     table: &'p PackTable,
     /// Where the step begins.
     base: usize,
-    /// The token of the run that began before the step and ends in it; 0, which is none of a run, if there is none.
+    /// The token of the run that began before the step and ends in it; 0, which is none of a run,
+    /// if there is none.
     before: usize,
 }
 
@@ -454,8 +470,8 @@ impl Stride {
         self.estimated_bytes
     }
 
-    /// Encodes the chunk that was planned, to the beginning of `output`. Gives the number of bytes; `None` if there was
-    /// not room for them.
+    /// Encodes the chunk that was planned, to the beginning of `output`. Gives the number of bytes;
+    /// `None` if there was not room for them.
     pub fn encode(&self, chunk: &[u8], output: &mut [u8], way: Way) -> Option<usize> {
         self.encode_by(chunk, output, way, way.packs())
     }
@@ -547,7 +563,8 @@ impl Kernel for Plan<'_> {
         let every = if count > 4 * SAMPLE_EVERY { SAMPLE_EVERY } else { SAMPLE_BLOCKS };
         let rows = || {
             (0..count).step_by(every).map(|first| {
-                // Not at even distances: what repeats in the data would be met at the same place each time.
+                // Not at even distances: what repeats in the data would be met at the same place
+                // each time.
                 let room = every.min(count - first).saturating_sub(SAMPLE_BLOCKS) as u64;
                 let shift = (first as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
                 let first = first + ((shift * (room + 1)) >> 24) as usize;
@@ -643,7 +660,8 @@ impl Kernel for WriteStep<'_, '_> {
         let output = std::mem::take(&mut self.writer.output);
         let mut writer = Writer { output, ..*self.writer };
         let bits_of = |token: Token| self.table[usize::from(token) % TOKENS].0;
-        // Bits and their number apart, as neither has room for the other here: right for up to 64 bits.
+        // Bits and their number apart, as neither has room for the other here: right for up to 64
+        // bits.
         let pair = |a: u64, b: u64| ((a >> BITS_SHIFT) | (b >> BITS_SHIFT).wrapping_shl(a as u32), (a & 0xff) + (b & 0xff));
         let (fours, rest) = self.tokens.as_chunks::<4>();
         for four in fours {
@@ -662,7 +680,8 @@ impl Kernel for WriteStep<'_, '_> {
     }
 }
 
-/// Parses a step of a chunk and writes it, with no tokens for literals: the codes of all bytes are looked up at once.
+/// Parses a step of a chunk and writes it, with no tokens for literals: the codes of all bytes are
+/// looked up at once.
 struct PackStep<'e, 'o> {
     parse: Parse,
     chunk: &'e [u8],
@@ -696,7 +715,8 @@ impl Kernel for PackStep<'_, '_> {
         if before != 0 {
             writer.put(self.table[before % TOKENS]);
         }
-        // Not before all are parsed: what was stored a moment ago piece by piece cannot be loaded at once.
+        // Not before all are parsed: what was stored a moment ago piece by piece cannot be loaded
+        // at once.
         let mut end = 0;
         for number in 0..count {
             let (literals, runs) = (packed.literals[number % STEP], packed.runs[number % STEP]);
@@ -779,7 +799,8 @@ mod tests {
             let (length, strides) = (131 + random() % 127, 2 + random() % 2);
             (0..length).for_each(|_| chunk.push(chunk[chunk.len() - strides * stride]));
         }
-        // As if the sample had seen literals alone, so that every length has one of the longest codes.
+        // As if the sample had seen literals alone, so that every length has one of the longest
+        // codes.
         let mut seen = [0; TOKENS];
         seen[..END].fill(1 << 20);
         let plan = Stride::new(Parse { stride, least_run: SHORTEST }, &seen, chunk.len(), chunk.len());

@@ -125,7 +125,8 @@ fn chunks_come_back_alone_and_as_one_stream() {
     assert!(decoded(&stream, all.len()).iter().all(|found| *found == all));
 }
 
-/// Data as it may come: elements of any width with fields that stay, grow, change or are random, and runs.
+/// Data as it may come: elements of any width with fields that stay, grow, change or are random,
+/// and runs.
 fn table() -> impl Strategy<Value = Vec<u8>> {
     let field = (1usize..40, 0u8..6, any::<u8>());
     (prop::collection::vec(field, 1..8), 1usize..400, any::<u64>(), 0usize..70).prop_map(|(fields, count, seed, tail)| {
@@ -192,7 +193,8 @@ fn every_prefix_of_a_chunk_is_judged_as_by_zlib() {
     }
 }
 
-/// Found by fuzzing: a literal, an end, and five bits of a block with codes, which take up whatever is put behind them.
+/// Found by fuzzing: a literal, an end, and five bits of a block with codes, which take up whatever
+/// is put behind them.
 #[test]
 fn a_chunk_cut_within_a_header_is_none_for_zlib_either() {
     assert!(!assert_same_verdict(&[0x3a, 0x0a, 0x20], 1));
@@ -326,7 +328,8 @@ proptest! {
         let at = at.index(blocks.len());
         blocks[at] ^= 1 << bit;
         let mut back = vec![0xa5; bytes.len()];
-        // Whatever comes out is within its bounds, and told by the chunk's CRC-32 where it is another.
+        // Whatever comes out is within its bounds, and told by the chunk's CRC-32 where it is
+        // another.
         if ChunkDecoder::default().decode(&blocks, &mut back).is_ok() && back != bytes {
             prop_assert_ne!(crc32fast::hash(&back), crc32fast::hash(&bytes));
         }
@@ -349,7 +352,8 @@ proptest! {
 fn what_suits_whom_is_found_out() {
     let samples = samples();
     let state = &mut 5u64;
-    // Elements of an index, as a whole chunk has them: tables come out smaller than by the general encoder's trial.
+    // Elements of an index, as a whole chunk has them: tables come out smaller than by the general
+    // encoder's trial.
     let elements: Vec<u8> = (0..1 << 20).map(|i| if i % 64 < 24 { random(state) } else { (i % 64) as u8 }).collect();
     assert!(encoded(&elements, ChunkKind::Elements).len() < elements.len() / 2);
     // Text is not a table: left to the encoder for tables it would hardly get smaller.

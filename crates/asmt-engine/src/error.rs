@@ -1,7 +1,9 @@
-//! What can go wrong, as data: a kind, a stable code, what was found and expected, and the next step.
+//! What can go wrong, as data: a kind, a stable code, what was found and expected, and the next
+//! step.
 //!
-//! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never change their meaning.
-//! Must never: end the process, print, or know an exit status (the command line decides that, in one place).
+//! Promise: every failure of the engine is an [`Error`] of one or more [`Problem`]s; codes never
+//! change their meaning. Must never: end the process, print, or know an exit status (the command
+//! line decides that, in one place).
 
 use crate::format::{instance_of_manifest_name, parse_file_name};
 use asmt_shm::{Key, NamespaceName};
@@ -24,7 +26,8 @@ pub enum Kind {
     Damaged,
     /// A backup that must not be used here: stale, used, foreign, or of a form that is not known.
     Stale,
-    /// Not safe now: server running, not cleanly shut down, something in the way, another asmt at work.
+    /// Not safe now: server running, not cleanly shut down, something in the way, another asmt at
+    /// work.
     Refused,
     /// No room: disk, memory, a system limit.
     NoRoom,
@@ -187,7 +190,8 @@ codes! {
 }
 
 impl Code {
-    /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it is told, and goes on.
+    /// Whether it keeps a backup from being restored, and not from being read: whoever verifies it
+    /// is told, and goes on.
     pub fn is_about_restoring(self) -> bool {
         self.is_about_access()
             || matches!(
@@ -232,7 +236,8 @@ pub struct Problem {
     pub offset: Option<u64>,
     /// Key of the segment that it is about, eight hex digits.
     pub segment: Option<String>,
-    /// The namespace that was not found, or that segments in memory are in the way of; `None` for every other problem.
+    /// The namespace that was not found, or that segments in memory are in the way of; `None` for
+    /// every other problem.
     #[serde(skip)]
     pub namespace: Option<NamespaceName>,
 }
@@ -264,7 +269,8 @@ impl Problem {
         self
     }
 
-    /// Says of which namespace it is, if it is in a file: `owner_of` knows its name and its title for messages.
+    /// Says of which namespace it is, if it is in a file: `owner_of` knows its name and its title
+    /// for messages.
     pub fn name_namespace(&mut self, owner_of: impl Fn(&str) -> Option<(NamespaceName, String)>) {
         let owner = self.file.as_deref().filter(|_| self.namespace.is_none()).and_then(owner_of);
         if let Some((name, title)) = owner {
@@ -332,7 +338,8 @@ impl Error {
         self.source.as_ref()
     }
 
-    /// A failed system call: what was being done, to what, and what the system said. The code follows from the error.
+    /// A failed system call: what was being done, to what, and what the system said. The code
+    /// follows from the error.
     pub fn io(call: &str, object: impl fmt::Display, source: impl Into<std::io::Error>) -> Self {
         let source = source.into();
         let (code, hint) = match source.raw_os_error() {
@@ -387,7 +394,8 @@ impl Error {
         self
     }
 
-    /// Whether it is of one file alone: then the others can still be looked at, and all that is wrong be listed.
+    /// Whether it is of one file alone: then the others can still be looked at, and all that is
+    /// wrong be listed.
     pub fn is_of_one_file(&self) -> bool {
         let errno = self.source.as_ref().and_then(std::io::Error::raw_os_error);
         self.first().kind == Kind::Damaged || matches!(errno, Some(libc::EIO | libc::EACCES | libc::EPERM))

@@ -1,9 +1,11 @@
 //! Next steps that several refusals name, each once.
 //!
-//! Pure. Promise: an operator who does exactly what a hint says loses nothing that could still be had, whatever state
-//! led to it; docs/HINTS.md goes through them state by state. Must never: tell to remove what may be good.
+//! Pure. Promise: an operator who does exactly what a hint says loses nothing that could still be
+//! had, whatever state led to it; docs/HINTS.md goes through them state by state. Must never: tell
+//! to remove what may be good.
 
-/// What is left where a backup cannot be used. An older backup is no way out: the server has run since it was made.
+/// What is left where a backup cannot be used. An older backup is no way out: the server has run
+/// since it was made.
 macro_rules! instead {
     () => {
         "restore a copy of this same backup, if there is one (an older backup is stale); else let the namespace cold-start, \

@@ -1,11 +1,13 @@
-//! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node nor a terminal.
+//! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node
+//! nor a terminal.
 //!
-//! Data flows one way: [`inventory`], [`store::Listing`] and [`look`] → [`plan`] and [`plan::staleness`] (pure,
-//! printable, refusable) → [`transfer`] or [`fill`] (temporaries only; parallel; stoppable) → [`commit`] (few, ordered, durable
-//! steps) → [`report`].
+//! Data flows one way: [`inventory`], [`store::Listing`] and [`look`] → [`plan`] and
+//! [`plan::staleness`] (pure, printable, refusable) → [`transfer`] or [`fill`] (temporaries only;
+//! parallel; stoppable) → [`commit`] (few, ordered, durable steps) → [`report`].
 //!
-//! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever failed. Must never:
-//! print, end the process, or panic for what a file, a segment or the system says.
+//! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever
+//! failed. Must never: print, end the process, or panic for what a file, a segment or the system
+//! says.
 
 #![forbid(unsafe_code)]
 

@@ -1,6 +1,8 @@
-//! How far an operation has come, what happened on the way, and the request to stop: what its caller may share.
+//! How far an operation has come, what happened on the way, and the request to stop: what its
+//! caller may share.
 //!
-//! Promise: cheap to read at any time from any thread. Must never: block the work, or hold events without bound.
+//! Promise: cheap to read at any time from any thread. Must never: block the work, or hold events
+//! without bound.
 
 use crate::error::{Error, Remark, Result};
 use serde::Serialize;
@@ -74,7 +76,8 @@ const ABANDONED: u8 = 2;
 /// Shared between an operation and whoever watches or stops it.
 pub struct Control {
     stop: AtomicBool,
-    /// [`LOOKING`] at first; the first of [`Control::begin_changes`] and [`Control::abandon`] decides for good.
+    /// [`LOOKING`] at first; the first of [`Control::begin_changes`] and [`Control::abandon`]
+    /// decides for good.
     changes: AtomicU8,
     done_bytes: AtomicU64,
     state: Mutex<PhaseState>,
@@ -103,9 +106,9 @@ impl Control {
         if self.stop.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
     }
 
-    /// Must be called before anything is changed that outlives this process: a directory, a file, a mark, a segment, a
-    /// leftover. Locks do not count. May be called again. A stop alone does not make it fail: a restore that was stopped
-    /// still notes in the directory that it was begun.
+    /// Must be called before anything is changed that outlives this process: a directory, a file, a
+    /// mark, a segment, a leftover. Locks do not count. May be called again. A stop alone does not
+    /// make it fail: a restore that was stopped still notes in the directory that it was begun.
     ///
     /// Errors: `interrupted` if the operation was abandoned.
     pub fn begin_changes(&self) -> Result<()> {
@@ -115,8 +118,9 @@ impl Control {
         }
     }
 
-    /// Gives the operation up, where a system call does not come back: returns true if it has changed nothing, and from
-    /// then on it never will, so that the process may end. Returns false if it has begun to change something.
+    /// Gives the operation up, where a system call does not come back: returns true if it has
+    /// changed nothing, and from then on it never will, so that the process may end. Returns false
+    /// if it has begun to change something.
     pub fn abandon(&self) -> bool {
         self.stop();
         match self.changes.compare_exchange(LOOKING, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
@@ -149,7 +153,8 @@ impl Control {
         self.push(Event { code, message: message.into(), is_remark: false });
     }
 
-    /// Notes remarks of a plan that is about to be executed: they must be seen before that, and not only in the report.
+    /// Notes remarks of a plan that is about to be executed: they must be seen before that, and not
+    /// only in the report.
     pub fn remark(&self, remarks: &[Remark]) {
         for Remark { code, message } in remarks {
             self.push(Event { code, message: message.clone(), is_remark: true });

@@ -1,8 +1,8 @@
-//! The commit, watched from outside: which name appears and goes when, which word is trusted last, and what is left where it
-//! fails.
+//! The commit, watched from outside: which name appears and goes when, which word is trusted last,
+//! and what is left where it fails.
 //!
-//! Promise: real segments and a real directory, each test in an IPC namespace of its own. Must never: ask the engine in
-//! which order things have to be; the order stands here a second time.
+//! Promise: real segments and a real directory, each test in an IPC namespace of its own. Must
+//! never: ask the engine in which order things have to be; the order stands here a second time.
 
 use asmt_engine::error::{Code, Error};
 use asmt_engine::format::journal::{Journal, JournalNamespace};
@@ -98,9 +98,9 @@ fn with_inodes(directory: &Path, names: &[String]) -> Vec<(String, u64)> {
     names.iter().map(|name| (name.clone(), inode_of(name))).collect()
 }
 
-/// Makes a backup, and what is in the directory look as if the run that made it had died between the commits of the two
-/// namespaces: "one" is there, and "data" still lacks its manifest. Gives the journal's name, and that of every file of
-/// "one".
+/// Makes a backup, and what is in the directory look as if the run that made it had died between
+/// the commits of the two namespaces: "one" is there, and "data" still lacks its manifest. Gives
+/// the journal's name, and that of every file of "one".
 fn leave_half_a_commit(directory: &Path) -> (String, Vec<String>) {
     backup(directory, &Control::default());
     let is_of_one = |name: &String| name.contains("001") || name.contains("-one");
@@ -129,7 +129,8 @@ impl Watch {
         Self(inotify)
     }
 
-    /// What happened, in order: `+` a name came, `-` it went; without names of staged files, and this run's is `<run>`.
+    /// What happened, in order: `+` a name came, `-` it went; without names of staged files, and
+    /// this run's is `<run>`.
     fn seen(self) -> Vec<String> {
         let own = asmt_engine::sys::process::own_run().expect("an id").to_string();
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -164,8 +165,8 @@ fn what_commits_goes_first_and_comes_last() {
             // From here on this run's journal accounts for what the dead one's did.
             "+.asmt-run.<run>",
             &format!("-{old_journal}"),
-            // What the dead run had committed, as it came but backwards: stripes go before the index beside which nobody
-            // takes them.
+            // What the dead run had committed, as it came but backwards: stripes go before the
+            // index beside which nobody takes them.
             "-ae001000.dat",
             "-asmt-manifest-0-one.json",
             "-ad001000.dat",
@@ -250,7 +251,8 @@ fn nothing_is_published_after_a_stop_or_into_a_directory_that_has_moved() {
     });
 }
 
-/// Publishes a backup that takes the place of what [`leave_half_a_commit`] has left, and that cannot be completed.
+/// Publishes a backup that takes the place of what [`leave_half_a_commit`] has left, and that
+/// cannot be completed.
 fn fail_to_take_its_place(directory: &Path, old_journals: &[String]) {
     let store = Store::open(directory).expect("a directory");
     let leftovers = store.list().expect("a listing").leftovers;
@@ -297,12 +299,13 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
     });
 }
 
-/// Fills segments from a backup, and passes them on before they are trusted. The journal is that of a run that has died, if
-/// they are forgotten.
+/// Fills segments from a backup, and passes them on before they are trusted. The journal is that of
+/// a run that has died, if they are forgotten.
 fn filled<T>(directory: &Path, then: impl FnOnce(Filled<'_>, &Control) -> T) -> T {
     let store = Store::open(directory).expect("a directory");
     let runtime = Runtime::lock(0).expect("a lock");
-    // As a restore does: an earlier test that failed may have left a journal of a namespace with the same number.
+    // As a restore does: an earlier test that failed may have left a journal of a namespace with
+    // the same number.
     runtime.recover(&Control::default()).expect("recovered");
     let inventory = segments::take().expect("an inventory");
     let plan = plan::restore(&store.list().expect("a listing"), &inventory, &plan_request(false));
@@ -321,7 +324,8 @@ fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>)
     })
 }
 
-/// The words that a commit stores, each with its segment attached, in the order in which they are to be stored.
+/// The words that a commit stores, each with its segment attached, in the order in which they are
+/// to be stored.
 fn words_of(filled: &Filled<'_>) -> Vec<Withheld> {
     let word = |segment: &Made| segment.attach_withheld().expect("an attachment");
     filled.segments_by_rank().filter_map(word).collect()
@@ -551,7 +555,8 @@ fn base_is_trusted_when_everything_else_is() {
     on_own_machine(|root| {
         let directory = root.join("b");
         sim("remove");
-        // Storing this many words takes so long that who looks all the time sees base without the rest, if it comes too early.
+        // Storing this many words takes so long that who looks all the time sees base without the
+        // rest, if it comes too early.
         sim(&format!("make --name many --stages 1 --base-size 4096 --treex-size 4096 --stripes {STRIPES} --stripe-size 4096"));
         backup(&directory, &Control::default());
         for _ in 0..5 {

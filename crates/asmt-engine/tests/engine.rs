@@ -1,4 +1,5 @@
-//! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes with its thread.
+//! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes
+//! with its thread.
 
 use asmt_engine::error::Code;
 use asmt_engine::facts::caller::Caller;

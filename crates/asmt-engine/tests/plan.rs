@@ -1,7 +1,9 @@
-//! Plans as values: what is planned, refused and remarked for a given memory, directory and request.
+//! Plans as values: what is planned, refused and remarked for a given memory, directory and
+//! request.
 //!
-//! Promise: every refusal of a plan stands here with its code and its words, next to the nearest case that is not refused.
-//! Must never: touch a segment, a file or the clock. All that a plan looks at is made up here.
+//! Promise: every refusal of a plan stands here with its code and its words, next to the nearest
+//! case that is not refused. Must never: touch a segment, a file or the clock. All that a plan
+//! looks at is made up here.
 
 use asmt_engine::error::{Code, Kind, Problem, Remark};
 use asmt_engine::facts::caller::Caller;
@@ -129,7 +131,8 @@ fn empty() -> Listing {
     }
 }
 
-/// A directory with a file for each of these segments: base and si-meta plain, the rest compressed to 10,000 bytes.
+/// A directory with a file for each of these segments: base and si-meta plain, the rest compressed
+/// to 10,000 bytes.
 fn directory(made: Vec<Made>) -> Listing {
     let mut listing = empty();
     for (key, header) in made {

@@ -1,5 +1,5 @@
-//! The judgement of docs/STALENESS.md on evidence written down by hand: each witness beside the nearest one that says
-//! nothing.
+//! The judgement of docs/STALENESS.md on evidence written down by hand: each witness beside the
+//! nearest one that says nothing.
 
 use asmt_engine::error::{Code, Problem};
 use asmt_engine::facts::directory::{FileRecord, Listing, ManifestRecord, Owner};
@@ -25,7 +25,8 @@ fn name(text: &str) -> NamespaceName {
     NamespaceName::new(text).expect("a name")
 }
 
-/// A header as a server left it at a clean stop, from its own bytes: in a set of two, of namespace 'test'.
+/// A header as a server left it at a clean stop, from its own bytes: in a set of two, of namespace
+/// 'test'.
 fn header(of: &str, random: u64, is_trusted: bool) -> DeviceState {
     let bytes = include_bytes!("../../../__test__/fixtures/server/file-2-clean-stop/test-a.dat.head");
     let stopped = StripeHeader::parse(bytes).expect("a header");
@@ -69,7 +70,8 @@ fn manifest(of: &str, devices: Vec<Noted>) -> Manifest {
     }
 }
 
-/// What is tried: a directory, a machine, and what was asked for. The default is a backup that is fresh for sure.
+/// What is tried: a directory, a machine, and what was asked for. The default is a backup that is
+/// fresh for sure.
 #[derive(Clone)]
 struct Case {
     /// Namespaces that are asked for.
@@ -482,7 +484,8 @@ fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
             &[],
         ),
     ]);
-    // What b's later manifest noted of a's device is no proof for an older backup of a, such as one of ASMT's.
+    // What b's later manifest noted of a's device is no proof for an older backup of a, such as one
+    // of ASMT's.
     let older = beside(vec![of_a()]).with(|case| {
         case.manifests.remove(0);
         case.asked = vec![("test", 0xae00_1000)];
@@ -490,7 +493,8 @@ fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
     assert!(!older.judge().is_proven && older.judge().must_mark, "{:?}", older.judge());
     assert_eq!(older.used("test", used_in(OTHER_BOOT, None)).codes(), [Code::BackupUsed]);
     assert!(!beside(vec![of_a()]).judge().is_proven, "a configuration without the other namespace leaves its device alone");
-    // With a proof of its own, the other namespace's device says nothing: its server may have run without it.
+    // With a proof of its own, the other namespace's device says nothing: its server may have run
+    // without it.
     let own = |case: Case| {
         case.with(|case| {
             case.manifests[1].noted.devices.push(noted("/dev/own", 5));
@@ -674,8 +678,8 @@ fn state() -> impl Strategy<Value = DeviceState> {
 }
 
 proptest! {
-    /// Nothing but the noted state of every noted device proves anything; an override takes back every refusal but
-    /// that of what is torn, and prints each.
+    /// Nothing but the noted state of every noted device proves anything; an override takes back
+    /// every refusal but that of what is torn, and prints each.
     #[test]
     fn only_the_noted_state_is_a_proof(a in state(), b in state()) {
         let case = Case::default().state("/dev/a", a.clone()).state("/dev/b", b.clone());

@@ -1,8 +1,8 @@
-//! A backup directory, looked at and written to as it comes: names that lie, what dead runs left, file systems that do
-//! not do what others do.
+//! A backup directory, looked at and written to as it comes: names that lie, what dead runs left,
+//! file systems that do not do what others do.
 //!
-//! Promise: real files in a directory of the test's own; what the engine says of them is compared with what the kernel
-//! says. Must never: need a segment, or leave anything mounted.
+//! Promise: real files in a directory of the test's own; what the engine says of them is compared
+//! with what the kernel says. Must never: need a segment, or leave anything mounted.
 
 use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
@@ -84,7 +84,8 @@ fn without_capabilities<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Runs with a file system of this type at a path, which nobody else sees. Needs root, or to be root of a user namespace.
+/// Runs with a file system of this type at a path, which nobody else sees. Needs root, or to be
+/// root of a user namespace.
 fn with_mounted<T: Send>(kind: &str, options: &str, path: &Path, test: impl FnOnce() -> T + Send) -> T {
     let text = |text: &OsStr| CString::new(text.as_bytes()).expect("text");
     let (kind, options, path) = (text(kind.as_ref()), text(options.as_ref()), text(path.as_ref()));
@@ -103,7 +104,8 @@ fn with_mounted<T: Send>(kind: &str, options: &str, path: &Path, test: impl FnOn
     std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Flags of the descriptors that this process has open to a file or directory, as the kernel shows them.
+/// Flags of the descriptors that this process has open to a file or directory, as the kernel shows
+/// them.
 fn open_flags(path: &Path) -> Vec<OFlags> {
     let path = fs::canonicalize(path).expect("a path");
     let is_of_path = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target == path);
@@ -928,8 +930,8 @@ fn aligned(bytes: &[u8]) -> Buffer {
     buffer
 }
 
-/// Runs on the file system of the test's own directory, on one that has no direct I/O, and on one that may have it and
-/// does not say what it asks for.
+/// Runs on the file system of the test's own directory, on one that has no direct I/O, and on one
+/// that may have it and does not say what it asks for.
 fn on_each_file_system(test: impl Fn(&Root) + Sync) {
     test(&Root::new());
     for kind in ["ramfs", "tmpfs"] {
@@ -1004,7 +1006,8 @@ fn a_disk_that_is_full_says_so_and_is_not_written_to_elsewhere() {
     });
 }
 
-/// A limit on the size of files ends a write where it stands. It is one of a whole process: so in one of its own.
+/// A limit on the size of files ends a write where it stands. It is one of a whole process: so in
+/// one of its own.
 #[test]
 fn a_direct_write_that_ends_within_a_sector_has_failed() {
     const IS_LIMITED: &str = "ASMT_TEST_IS_LIMITED";
@@ -1096,7 +1099,8 @@ fn bytes_are_read_wherever_they_stand_and_past_the_page_cache() {
         assert!(*whole == contents, "up to its odd end");
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let is_direct = has_direct_io(&path);
-        // What opening it took for a FIFO's sake means nothing to a regular file, and goes with the first change of flags.
+        // What opening it took for a FIFO's sake means nothing to a regular file, and goes with the
+        // first change of flags.
         assert_eq!(open_flags(&path), [flags | if is_direct { OFlags::DIRECT } else { OFlags::NONBLOCK }]);
         assert_eq!(file.is_from_disk(), is_direct);
     });

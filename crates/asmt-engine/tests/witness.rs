@@ -1,11 +1,13 @@
 //! Layout facts against bytes that other programs made.
 //!
-//! A constant that is typed once in the engine and once more in the simulator proves nothing: both may be wrong alike.
-//! So each fact that the engine relies on is held here against bytes that neither of them made: what a real server wrote
-//! (`__test__/fixtures/server`), and backups by ASMT 2.2.1 (`__test__/fixtures/golden`). Facts that no such bytes
-//! show are listed in `docs/FORMAT.md`, "Facts with no outside witness".
+//! A constant that is typed once in the engine and once more in the simulator proves nothing: both
+//! may be wrong alike. So each fact that the engine relies on is held here against bytes that
+//! neither of them made: what a real server wrote (`__test__/fixtures/server`), and backups by ASMT
+//! 2.2.1 (`__test__/fixtures/golden`). Facts that no such bytes show are listed in
+//! `docs/FORMAT.md`, "Facts with no outside witness".
 //!
-//! `npm run test:mutants -- --file segment` changes each line and each number of `segment.rs`, and runs these tests alone.
+//! `npm run test:mutants -- --file segment` changes each line and each number of `segment.rs`, and
+//! runs these tests alone.
 
 use asmt_codec::GZIP_HEADER;
 use asmt_codec::decode::ChunkDecoder;
@@ -36,7 +38,8 @@ fn text_of(path: impl AsRef<Path>) -> String {
 
 // ---- What a real server wrote ----
 
-/// A case of the server's fixtures: a directory, the number of headers in it, and what each of them says.
+/// A case of the server's fixtures: a directory, the number of headers in it, and what each of them
+/// says.
 struct Written {
     case: &'static str,
     files: usize,
@@ -154,8 +157,9 @@ fn number(name: &str) -> u64 {
     number.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The public headers, compiled: each field of a device's header is where and as wide as it is read. What a name in the
-/// header of a device may have, a field of 32 bytes, no server wrote: none has a name that long.
+/// The public headers, compiled: each field of a device's header is where and as wide as it is
+/// read. What a name in the header of a device may have, a field of 32 bytes, no server wrote: none
+/// has a name that long.
 #[test]
 fn a_devices_header_is_as_the_public_headers_lay_it_out() {
     assert_eq!(number("(uint64_t)DRV_HEADER_MAGIC"), STRIPE_MAGIC);
@@ -193,8 +197,8 @@ fn a_devices_header_is_as_the_public_headers_lay_it_out() {
     assert_eq!(Header::parse(SegmentType::DataStage, &bytes), Header::Unreadable);
 }
 
-/// Where base keeps the arena of the primary index. The stage count that ASMT goes by is at 2152, and the compiler puts
-/// it 104 bytes into the arena.
+/// Where base keeps the arena of the primary index. The stage count that ASMT goes by is at 2152,
+/// and the compiler puts it 104 bytes into the arena.
 const ARENA_OFFSET: usize = 2048;
 
 /// Base has the arena's structure in it, and that of a running server is at hand.
@@ -225,7 +229,8 @@ fn base_holds_the_arena_of_a_server() {
 fn a_servers_elements_suit_the_encoder_and_come_back_from_it() {
     let stage = bytes_of("server/arena-ce/full-stage-1MiB.bin");
     assert_eq!(number("sizeof(as_index)"), 64);
-    // Byte 3 has the tree's id, the colour and one flag, and bytes 44 to 46 the high byte of a time and a generation.
+    // Byte 3 has the tree's id, the colour and one flag, and bytes 44 to 46 the high byte of a time
+    // and a generation.
     for element in stage.chunks_exact(64) {
         assert_eq!((element[..3].iter().max(), element[44], element[46]), (Some(&0), 0x7c, 0));
     }
@@ -307,7 +312,8 @@ impl Saved {
     }
 }
 
-/// ASMT names a file by its key, and takes nothing else: keys, names of files, instance, nsid, types, stages and stripes.
+/// ASMT names a file by its key, and takes nothing else: keys, names of files, instance, nsid,
+/// types, stages and stripes.
 #[test]
 fn files_of_asmts_backups_are_what_their_names_say() {
     for saved in &SAVED {
@@ -424,7 +430,8 @@ fn versions_and_nsids_that_are_known_have_been_seen() {
     assert_eq!((u32::from(*NSID_RANGE.start()), u32::from(*NSID_RANGE.end())), nsids);
 }
 
-/// A compressed file of ASMT's: its header says size and CRC-32 of the segment, and one gzip member follows.
+/// A compressed file of ASMT's: its header says size and CRC-32 of the segment, and one gzip member
+/// follows.
 #[test]
 fn a_compressed_file_of_asmts_is_as_ours() {
     for saved in SAVED.iter().filter(|saved| saved.folder.starts_with("gz")) {

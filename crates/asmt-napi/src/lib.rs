@@ -1,12 +1,12 @@
 //! Binds the engine to Node: a request in, progress out, a result out, all as JSON text. No logic.
 //!
-//! Promise: the work runs on a thread of its own, so that Node's event loop (and with it signals) stays free; a panic
-//! of the engine becomes an outcome of kind `bug`. Must never: reject the promise, block the event loop, or decide
-//! anything.
+//! Promise: the work runs on a thread of its own, so that Node's event loop (and with it signals)
+//! stays free; a panic of the engine becomes an outcome of kind `bug`. Must never: reject the
+//! promise, block the event loop, or decide anything.
 //!
-//! Not an `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run, and do not catch panics.
-//! The shapes of the JSON are those of `Request`, `Report`, `Problem` and `Snapshot` in the engine; `src/native.ts`
-//! repeats them for TypeScript.
+//! Not an `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run, and
+//! do not catch panics. The shapes of the JSON are those of `Request`, `Report`, `Problem` and
+//! `Snapshot` in the engine; `src/native.ts` repeats them for TypeScript.
 
 use asmt_engine::error::{Code, Error, Problem};
 use asmt_engine::operations::report::Report;
@@ -78,7 +78,8 @@ impl Job {
         Ok(Self { request: Some(request), control: Arc::default() })
     }
 
-    /// Does what the request asks for, on a thread of its own. Resolves with the outcome; call it once.
+    /// Does what the request asks for, on a thread of its own. Resolves with the outcome; call it
+    /// once.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn run<'env>(&mut self, env: &'env Env) -> napi::Result<Object<'env>> {
         let request = self.request.take().ok_or_else(|| napi::Error::new(Status::GenericFailure, "a job runs once"))?;
@@ -105,7 +106,8 @@ impl Job {
         self.control.stop();
     }
 
-    /// Gives it up if it has changed nothing yet: then it never will, and the process may end without it. Returns whether.
+    /// Gives it up if it has changed nothing yet: then it never will, and the process may end
+    /// without it. Returns whether.
     #[napi]
     pub fn abandon(&self) -> bool {
         self.control.abandon()

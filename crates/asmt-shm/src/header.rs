@@ -1,11 +1,12 @@
 //! The headers that segments begin with, and the name of a namespace in them.
 //!
-//! Pure. Promise: no header field is believed further than its bounds. Must never: attach, read or open anything.
+//! Pure. Promise: no header field is believed further than its bounds. Must never: attach, read or
+//! open anything.
 //!
-//! Layout facts come from the public Community Edition headers (8.1.2), from what a server was seen to write, and from the
-//! observed behaviour of ASMT 2.2.1. The engine's `tests/witness.rs` holds them against bytes that other programs made;
-//! those that no such bytes show are listed in `docs/FORMAT.md`. All integers are little-endian on x86-64 and aarch64
-//! alike.
+//! Layout facts come from the public Community Edition headers (8.1.2), from what a server was seen
+//! to write, and from the observed behaviour of ASMT 2.2.1. The engine's `tests/witness.rs` holds
+//! them against bytes that other programs made; those that no such bytes show are listed in
+//! `docs/FORMAT.md`. All integers are little-endian on x86-64 and aarch64 alike.
 
 use crate::key::SegmentType;
 use std::fmt;
@@ -28,7 +29,8 @@ pub const STRIPE_MAGIC: u64 = 0x4349_7472_7573_0322;
 /// Version of the header of a stripe or device; no other is known.
 pub const STRIPE_VERSION: u32 = 4;
 
-/// Bytes from the start of a segment that hold every header field read here (base is the longest: 2156).
+/// Bytes from the start of a segment that hold every header field read here (base is the longest:
+/// 2156).
 pub const HEADER_BYTES: usize = 4096;
 /// Smallest base that holds all fields that decide: version, shutdown status, name, stage count.
 pub const BASE_MIN_BYTES: u64 = 2156;
@@ -108,7 +110,8 @@ pub struct BaseHeader {
     pub shutdown: u32,
     /// Namespace name, char\[32\] at 1024; `None` if the field holds no valid name.
     pub name: Option<NamespaceName>,
-    /// Size of a primary stage in bytes, u64 at 2088. Read out of public headers: it may only inform.
+    /// Size of a primary stage in bytes, u64 at 2088. Read out of public headers: it may only
+    /// inform.
     pub stage_bytes: u64,
     /// Number of primary stages, u32 at 2152.
     pub stage_count: u32,
@@ -152,7 +155,8 @@ pub struct StripeHeader {
     pub name: Option<NamespaceName>,
     /// Number of stripes in the set, or of its main devices (shadows are not counted), u32 at 44.
     pub device_count: u32,
-    /// Random id, the same in every member of a set, u64 at 48; a server stores another one at each start.
+    /// Random id, the same in every member of a set, u64 at 48; a server stores another one at each
+    /// start.
     pub random: u64,
     /// Flags, u32 at 56; bit 0 is "trusted".
     pub flags: u32,
@@ -188,12 +192,14 @@ pub enum Header {
     Stripe(StripeHeader),
     /// The segment has no header: treex and stages.
     None,
-    /// The segment should have a header, and it is not there: too short, or its bytes could not be had.
+    /// The segment should have a header, and it is not there: too short, or its bytes could not be
+    /// had.
     Unreadable,
 }
 
 impl Header {
-    /// Reads the header that a segment of this type must have from its first [`HEADER_BYTES`] bytes (or all, if shorter).
+    /// Reads the header that a segment of this type must have from its first [`HEADER_BYTES`] bytes
+    /// (or all, if shorter).
     pub fn parse(segment_type: SegmentType, bytes: &[u8]) -> Self {
         let found = match segment_type {
             SegmentType::PiBase => BaseHeader::parse(bytes).map(Self::Base),

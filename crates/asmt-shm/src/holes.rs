@@ -9,8 +9,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Finds where a file holds data, and remembers the range found last.
 ///
-/// The kernel looks for the end of a range page by page, however far it is: asked anew for each chunk of a dense segment,
-/// it would walk over the whole of it as many times as it has chunks.
+/// The kernel looks for the end of a range page by page, however far it is: asked anew for each
+/// chunk of a dense segment, it would walk over the whole of it as many times as it has chunks.
 pub struct DataFinder<F> {
     file: F,
     found: Mutex<Range<u64>>,
@@ -37,7 +37,8 @@ impl<F: AsFd> DataFinder<F> {
         &self.file
     }
 
-    /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.
+    /// The next range that may hold data at or after `from` and before `to`; `None` if there are
+    /// only holes.
     ///
     /// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
     pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
@@ -48,8 +49,8 @@ impl<F: AsFd> DataFinder<F> {
         // Held while the kernel looks: whoever comes meanwhile most often wants the same range.
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         if !found.contains(&from) {
-            // Not a shared file position: SEEK_DATA and SEEK_HOLE take absolute offsets and only return their finding
-            // (the position they leave behind is never used).
+            // Not a shared file position: SEEK_DATA and SEEK_HOLE take absolute offsets and only
+            // return their finding (the position they leave behind is never used).
             let start = match seek(&self.file, SeekFrom::Data(from)) {
                 Ok(start) => start,
                 Err(rustix::io::Errno::NXIO) => return Ok(None),

@@ -1,7 +1,7 @@
 //! The keys of Aerospike's segments: which instance, namespace, type and stage a key stands for.
 //!
-//! Pure. Promise: nothing is called Aerospike's unless every field of its key is in range. Must never: attach, read or
-//! open anything.
+//! Pure. Promise: nothing is called Aerospike's unless every field of its key is in range. Must
+//! never: attach, read or open anything.
 
 use std::fmt;
 
@@ -11,11 +11,13 @@ pub const MAX_INSTANCE: u8 = 15;
 pub const NSID_RANGE: std::ops::RangeInclusive<u8> = 1..=32;
 /// `low` of the first arena stage of a primary or secondary index.
 pub const FIRST_STAGE: u32 = 0x100;
-/// `low` of the last arena stage, and the number of the last data stripe: 2,048 stages, 2,304 stripes.
+/// `low` of the last arena stage, and the number of the last data stripe: 2,048 stages, 2,304
+/// stripes.
 const LAST_LOW: u32 = 0x8ff;
 /// Most arena stages of an index.
 pub const MAX_STAGES: u32 = 2048;
-/// Largest segment that is believed: eight times the largest stripe there can be, and what tables of sums are bounded by.
+/// Largest segment that is believed: eight times the largest stripe there can be, and what tables
+/// of sums are bounded by.
 pub const MAX_SEGMENT_BYTES: u64 = 16 << 40;
 
 /// What a segment holds.
@@ -48,12 +50,14 @@ impl SegmentType {
         }
     }
 
-    /// Base and si-meta are small and are never compressed, so that they can be read with no decoder.
+    /// Base and si-meta are small and are never compressed, so that they can be read with no
+    /// decoder.
     pub fn may_be_compressed(self) -> bool {
         !matches!(self, Self::PiBase | Self::SiMeta)
     }
 
-    /// Whether the segment belongs to the primary or secondary index (found by nsid) and not to the data (found by name).
+    /// Whether the segment belongs to the primary or secondary index (found by nsid) and not to the
+    /// data (found by name).
     pub fn is_index(self) -> bool {
         self != Self::DataStage
     }

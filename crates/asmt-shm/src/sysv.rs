@@ -1,11 +1,13 @@
 //! System V calls and attachments.
 //!
-//! Promise: every call checks its result; an attachment is detached when dropped; a slice never reaches past the
-//! segment. Must never: attach a segment that the caller has not named by id, or remove one by key.
+//! Promise: every call checks its result; an attachment is detached when dropped; a slice never
+//! reaches past the segment. Must never: attach a segment that the caller has not named by id, or
+//! remove one by key.
 //!
-//! libc has neither `SHM_STAT`, `SHM_INFO` and `SHM_STAT_ANY` nor their structures, and its `ipc_perm` differs between
-//! glibc and musl. So the kernel's own 64-bit structures (`include/uapi/asm-generic/{ipcbuf,shmbuf}.h`) are declared
-//! here and the system calls made directly: the same bytes whatever the C library.
+//! libc has neither `SHM_STAT`, `SHM_INFO` and `SHM_STAT_ANY` nor their structures, and its
+//! `ipc_perm` differs between glibc and musl. So the kernel's own 64-bit structures
+//! (`include/uapi/asm-generic/{ipcbuf,shmbuf}.h`) are declared here and the system calls made
+//! directly: the same bytes whatever the C library.
 
 use crate::holes::DataFinder;
 use crate::key::Key;
@@ -29,7 +31,8 @@ const SHM_STAT: i32 = 13;
 const SHM_INFO: i32 = 14;
 const SHM_STAT_ANY: i32 = 15;
 const SHM_RDONLY: i32 = 0o10000;
-/// Flag in the mode of a segment that was removed while attached: it goes when the last process detaches.
+/// Flag in the mode of a segment that was removed while attached: it goes when the last process
+/// detaches.
 const SHM_DEST: u32 = 0o1000;
 
 #[repr(C)]
@@ -120,7 +123,8 @@ pub struct SegmentStat {
 }
 
 impl SegmentStat {
-    /// Last change of owner or mode, or creation, in milliseconds since 1970, to the second; `None` for a time before that.
+    /// Last change of owner or mode, or creation, in milliseconds since 1970, to the second; `None`
+    /// for a time before that.
     pub fn changed_ms(&self) -> Option<u64> {
         u64::try_from(self.changed_at_s).ok().map(|at| at.saturating_mul(1000))
     }
@@ -144,13 +148,16 @@ impl SegmentStat {
 
 /// `shmctl` for the commands that fill a [`KernelShmid`].
 fn stat_call(id_or_index: i32, command: i32, stat: &mut KernelShmid) -> io::Result<i64> {
-    // SAFETY: `stat` is a live, exclusively borrowed structure of the size the kernel fills for these commands.
+    // SAFETY: `stat` is a live, exclusively borrowed structure of the size the kernel fills for
+    // these commands.
     check(unsafe { libc::syscall(libc::SYS_shmctl, id_or_index, command, std::ptr::from_mut(stat)) })
 }
 
-/// Every segment of this IPC namespace, in the kernel's order. Segments that vanish meanwhile are left out.
+/// Every segment of this IPC namespace, in the kernel's order. Segments that vanish meanwhile are
+/// left out.
 ///
-/// Errors: what `shmctl` gives; a kernel before 4.17 shows an unprivileged caller only what it may read.
+/// Errors: what `shmctl` gives; a kernel before 4.17 shows an unprivileged caller only what it may
+/// read.
 pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     let mut info = KernelShmInfo::default();
     // SAFETY: `info` is a live, exclusively borrowed structure of the size that SHM_INFO fills.
@@ -159,8 +166,8 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     for index in 0..=i32::try_from(highest).unwrap_or(i32::MAX) {
         let mut stat = KernelShmid::default();
         let outcome = match stat_call(index, SHM_STAT_ANY, &mut stat) {
-            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT tells them apart. It
-            // shows only what the caller may read.
+            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT
+            // tells them apart. It shows only what the caller may read.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match stat_call(index, SHM_STAT, &mut stat) {
                 Err(error) if error.raw_os_error() == Some(libc::EACCES) => continue,
                 other => other,
@@ -207,10 +214,11 @@ impl fmt::Display for LastHand {
     }
 }
 
-/// Who attached or detached the segment with this id last. Not part of [`SegmentStat`]: reading a segment's bytes changes it.
+/// Who attached or detached the segment with this id last. Not part of [`SegmentStat`]: reading a
+/// segment's bytes changes it.
 ///
-/// `shm_lpid` is 0 both before the first attach and for a process that cannot be seen; `shm_atime` is 0 only before the first
-/// attach (shmget(2)).
+/// `shm_lpid` is 0 both before the first attach and for a process that cannot be seen; `shm_atime`
+/// is 0 only before the first attach (shmget(2)).
 ///
 /// Errors: as of [`stat`].
 pub fn last_hand(shmid: i32) -> io::Result<LastHand> {
@@ -260,7 +268,8 @@ pub fn limits() -> io::Result<Limits> {
     })
 }
 
-/// Makes a segment that must not exist yet, mode 0600, all zeros and with no memory behind it. Gives its id.
+/// Makes a segment that must not exist yet, mode 0600, all zeros and with no memory behind it.
+/// Gives its id.
 ///
 /// Errors: `EEXIST`, `ENOSPC` (shmmni or shmall), `EINVAL` (shmmax), `ENOMEM`.
 pub fn create(key: Key, size_bytes: u64) -> io::Result<i32> {
@@ -277,7 +286,8 @@ pub fn remove(shmid: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a segment its owner, group and mode. The caller must be its owner or creator, or have `CAP_SYS_ADMIN`.
+/// Gives a segment its owner, group and mode. The caller must be its owner or creator, or have
+/// `CAP_SYS_ADMIN`.
 pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     let mut stat = KernelShmid::default();
     stat.perm.uid = uid;
@@ -289,7 +299,8 @@ pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
 
 /// Room for the longest handle that the kernel gives (`MAX_HANDLE_SZ`).
 const MAX_HANDLE_BYTES: usize = 128;
-/// Type of the handle of a namespace's file (`FILEID_NSFS`): its id, which is never used again in a boot.
+/// Type of the handle of a namespace's file (`FILEID_NSFS`): its id, which is never used again in a
+/// boot.
 const NAMESPACE_HANDLE: i32 = 0xf1;
 
 #[repr(C)]
@@ -307,16 +318,17 @@ fn kernel_page_bytes(smaps: &str, start: u64) -> Option<u64> {
     size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel has no such
-/// handle (before 6.18), or a container's rules forbid to ask for one.
+/// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel
+/// has no such handle (before 6.18), or a container's rules forbid to ask for one.
 ///
-/// Errors: any other failure of the call. One that passed for a missing handle would make this namespace look like
-/// another one.
+/// Errors: any other failure of the call. One that passed for a missing handle would make this
+/// namespace look like another one.
 pub fn namespace_handle(path: &str) -> io::Result<Option<Vec<u8>>> {
     let path = std::ffi::CString::new(path)?;
     let mut handle = FileHandle { bytes: MAX_HANDLE_BYTES as u32, kind: 0, handle: [0; MAX_HANDLE_BYTES] };
     let mut mount = 0i32;
-    // SAFETY: the path is a C string, and both structures are live, exclusively borrowed and as large as they say.
+    // SAFETY: the path is a C string, and both structures are live, exclusively borrowed and as
+    // large as they say.
     let outcome = check(unsafe {
         libc::syscall(
             libc::SYS_name_to_handle_at,
@@ -374,17 +386,19 @@ pub struct Exclusive<'a> {
     range: Range<u64>,
 }
 
-// SAFETY: the mapping is the process's, not a thread's; all methods take offsets that are checked against the size.
+// SAFETY: the mapping is the process's, not a thread's; all methods take offsets that are checked
+// against the size.
 unsafe impl Send for Attachment {}
-// SAFETY: as above; writers keep to disjoint ranges (see `write`), and readers only read segments nobody writes.
+// SAFETY: as above; writers keep to disjoint ranges (see `write`), and readers only read segments
+// nobody writes.
 unsafe impl Sync for Attachment {}
 
 impl Attachment {
-    /// Attaches the segment with this id. `swapped_bytes` is what `/proc/sysvipc/shm` shows: with pages swapped out,
-    /// `mincore` would call them holes.
+    /// Attaches the segment with this id. `swapped_bytes` is what `/proc/sysvipc/shm` shows: with
+    /// pages swapped out, `mincore` would call them holes.
     ///
-    /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space, RLIMIT_AS);
-    /// [`io::ErrorKind::Unsupported`] for one in huge pages.
+    /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space,
+    /// RLIMIT_AS); [`io::ErrorKind::Unsupported`] for one in huge pages.
     pub fn new(shmid: i32, access: Access, swapped_bytes: u64) -> io::Result<Self> {
         let mut attachment = Self::without_holes(shmid, access)?;
         if attachment.is_in_huge_pages()? {
@@ -395,38 +409,41 @@ impl Attachment {
         Ok(attachment)
     }
 
-    /// As [`Self::new`], but all of it counts as data, and it takes no file descriptor: thousands of segments can be attached
-    /// at once.
+    /// As [`Self::new`], but all of it counts as data, and it takes no file descriptor: thousands
+    /// of segments can be attached at once.
     ///
-    /// Errors: as of [`Self::new`]; `ENOMEM` also where the process has too many mappings (`vm.max_map_count`).
+    /// Errors: as of [`Self::new`]; `ENOMEM` also where the process has too many mappings
+    /// (`vm.max_map_count`).
     pub fn without_holes(shmid: i32, access: Access) -> io::Result<Self> {
         let size_bytes = stat(shmid)?.size_bytes;
         let flags = match access {
             Access::ReadOnly => SHM_RDONLY,
             Access::ReadWrite => 0,
         };
-        // SAFETY: with a null address the kernel picks a free range, so no mapping of ours is replaced.
+        // SAFETY: with a null address the kernel picks a free range, so no mapping of ours is
+        // replaced.
         let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
         Ok(Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file: false, taken: Mutex::default() })
     }
 
-    /// Whether it was made with `SHM_HUGETLB`. No server makes such a segment. To read a hole of one takes a page of a pool
-    /// that may be empty (then it ends in SIGBUS), and `mincore` calls all of it a hole.
+    /// Whether it was made with `SHM_HUGETLB`. No server makes such a segment. To read a hole of
+    /// one takes a page of a pool that may be empty (then it ends in SIGBUS), and `mincore` calls
+    /// all of it a hole.
     fn is_in_huge_pages(&self) -> io::Result<bool> {
         let start = self.base.as_ptr() as u64;
         if self.size_bytes <= page_bytes() {
-            // Behind a segment of one page lies memory of others, which the call below would empty. One in huge pages is
-            // mapped to the end of such a page, whatever its size.
+            // Behind a segment of one page lies memory of others, which the call below would empty.
+            // One in huge pages is mapped to the end of such a page, whatever its size.
             let own = format!("/proc/self/map_files/{start:x}-{:x}", start + page_bytes());
             return if std::fs::symlink_metadata(own).is_ok() { Ok(false) } else { self.has_huge_pages_by_smaps() };
         }
         // SAFETY: the segment has more than a page, so that this is in it.
         let second = unsafe { self.base.as_ptr().add(page_bytes() as usize) }.cast();
-        // Half of a huge page cannot be let go of. Of any other page this mapping forgets what it knows of it, which is
-        // nothing yet; what is in the segment stays.
-        // SAFETY: `MADV_DONTNEED` of a shared mapping changes no byte.
+        // Half of a huge page cannot be let go of. Of any other page this mapping forgets what it
+        // knows of it, which is nothing yet; what is in the segment stays. SAFETY: `MADV_DONTNEED`
+        // of a shared mapping changes no byte.
         let outcome = unsafe { libc::madvise(second, page_bytes() as usize, libc::MADV_DONTNEED) };
         if outcome == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
             return Ok(false);
@@ -447,18 +464,20 @@ impl Attachment {
         if let Ok(file) = File::options().read(true).write(self.may_write_file).open(file) {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
-        // Where a caller may only read a file, mincore may claim that everything is resident, which is the safe side: nothing
-        // is taken for a hole. (Of a segment it tells everybody the truth: its inode is open to all. Seen on Linux 6.18.)
+        // Where a caller may only read a file, mincore may claim that everything is resident, which
+        // is the safe side: nothing is taken for a hole. (Of a segment it tells everybody the
+        // truth: its inode is open to all. Seen on Linux 6.18.)
         if swapped_bytes == 0 { HoleFinder::Mincore } else { HoleFinder::Blind }
     }
 
-    /// Whether holes are found exactly whatever is swapped out. It takes `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` of the
-    /// machine, not of a user namespace.
+    /// Whether holes are found exactly whatever is swapped out. It takes `CAP_CHECKPOINT_RESTORE`
+    /// or `CAP_SYS_ADMIN` of the machine, not of a user namespace.
     pub fn finds_all_holes(&self) -> bool {
         matches!(self.holes, HoleFinder::MapFile(_))
     }
 
-    /// Whether holes are told by what is resident: true only as long as nothing of the segment is swapped out.
+    /// Whether holes are told by what is resident: true only as long as nothing of the segment is
+    /// swapped out.
     pub fn tells_holes_by_residency(&self) -> bool {
         matches!(self.holes, HoleFinder::Mincore)
     }
@@ -477,7 +496,8 @@ impl Attachment {
         );
     }
 
-    /// Bytes of the segment. Reading a hole through this makes the kernel allocate it: ask [`Self::next_data`] first.
+    /// Bytes of the segment. Reading a hole through this makes the kernel allocate it: ask
+    /// [`Self::next_data`] first.
     ///
     /// Panics if the range reaches past the segment.
     pub fn bytes(&self, range: Range<u64>) -> &[u8] {
@@ -486,15 +506,17 @@ impl Attachment {
         self.populate(&range, libc::MADV_POPULATE_READ);
         // SAFETY: the range was checked to be in the segment.
         let start = unsafe { self.base.as_ptr().add(range.start as usize) };
-        // SAFETY: the range is mapped and readable as long as `self` lives. Another process could write to it; the
-        // plan refuses attached segments and the backup looks again afterwards, so such a copy is never kept.
+        // SAFETY: the range is mapped and readable as long as `self` lives. Another process could
+        // write to it; the plan refuses attached segments and the backup looks again afterwards, so
+        // such a copy is never kept.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Bytes of the segment to fill, for the caller alone until it drops them. All of their memory is made first, at once:
-    /// page by page, as they are touched, would take several times as long.
+    /// Bytes of the segment to fill, for the caller alone until it drops them. All of their memory
+    /// is made first, at once: page by page, as they are touched, would take several times as long.
     ///
-    /// Panics if the range reaches past the segment, somebody else has bytes of it, or the attachment is read-only.
+    /// Panics if the range reaches past the segment, somebody else has bytes of it, or the
+    /// attachment is read-only.
     pub fn exclusive(&self, range: Range<u64>) -> Exclusive<'_> {
         let exclusive = self.take(range);
         self.populate(&exclusive.range, libc::MADV_POPULATE_WRITE);
@@ -516,10 +538,12 @@ impl Attachment {
 
     /// Stores bytes, which nobody else may have in his hands.
     ///
-    /// Through the segment's own file where it can be had: the kernel then makes pages with the bytes in them, where it would
-    /// else make them of zeros, map them, and have them overwritten: that takes twice as long.
+    /// Through the segment's own file where it can be had: the kernel then makes pages with the
+    /// bytes in them, where it would else make them of zeros, map them, and have them overwritten:
+    /// that takes twice as long.
     ///
-    /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`] does.
+    /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`]
+    /// does.
     pub fn store(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut memory = self.take(offset..offset + bytes.len() as u64);
         let mut done = 0;
@@ -547,31 +571,35 @@ impl Attachment {
         }
     }
 
-    /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when it is touched.
+    /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when
+    /// it is touched.
     fn populate(&self, range: &Range<u64>, how: i32) {
         let start = range.start.next_multiple_of(page_bytes());
         let length = (range.end - range.end % page_bytes()).saturating_sub(start);
         if length > 0 {
             // SAFETY: the caller has checked the range to be in the segment.
             let address = unsafe { self.base.as_ptr().add(start as usize) };
-            // SAFETY: populating changes no byte; the range is mapped, writable, and in the caller's hands alone.
+            // SAFETY: populating changes no byte; the range is mapped, writable, and in the
+            // caller's hands alone.
             let _ = unsafe { libc::madvise(address.cast(), length as usize, how) };
         }
     }
 
-    /// Stores one aligned word, whole or not at all, after everything stored before it. It makes no system call.
+    /// Stores one aligned word, whole or not at all, after everything stored before it. It makes no
+    /// system call.
     ///
     /// Panics if the word is not aligned, reaches past the segment, or the attachment is read-only.
     pub fn store_word(&self, offset: usize, word: u32) {
         self.word(offset).store(word.to_le(), Ordering::SeqCst);
     }
 
-    /// Whether one aligned word is `expected`. It changes nothing, but its page is mapped for writing afterwards: storing
-    /// the word needs no more memory.
+    /// Whether one aligned word is `expected`. It changes nothing, but its page is mapped for
+    /// writing afterwards: storing the word needs no more memory.
     ///
     /// Panics as [`Self::store_word`] does.
     pub fn is_word(&self, offset: usize, expected: u32) -> bool {
-        // Not a load: only a store that is made, of what is there already, maps the page for writing.
+        // Not a load: only a store that is made, of what is there already, maps the page for
+        // writing.
         let expected = expected.to_le();
         self.word(offset).compare_exchange(expected, expected, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -582,12 +610,14 @@ impl Attachment {
         self.check_range(offset as u64, 4);
         // SAFETY: the range was checked to be in the segment.
         let target = unsafe { self.base.as_ptr().add(offset) };
-        // SAFETY: `target` is mapped writable and aligned, the mapping starting at a page; it is only reached atomically here.
+        // SAFETY: `target` is mapped writable and aligned, the mapping starting at a page; it is
+        // only reached atomically here.
         unsafe { AtomicU32::from_ptr(target.cast()) }
     }
 
-    /// The next range that may hold data at or after `from` and before `to`; `None` if there are only holes.
-    /// Bytes between are zeros and need not be read. Whole pages, clipped to `from..to`.
+    /// The next range that may hold data at or after `from` and before `to`; `None` if there are
+    /// only holes. Bytes between are zeros and need not be read. Whole pages, clipped to
+    /// `from..to`.
     ///
     /// Errors: what `lseek` or `mincore` give.
     pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
@@ -602,7 +632,8 @@ impl Attachment {
         }
     }
 
-    /// The range of data that [`Self::next_data`] found last: for [`Self::expect_data`] of a later attachment.
+    /// The range of data that [`Self::next_data`] found last: for [`Self::expect_data`] of a later
+    /// attachment.
     pub fn data_found(&self) -> Range<u64> {
         if let HoleFinder::MapFile(finder) = &self.holes { finder.found() } else { 0..0 }
     }
@@ -623,7 +654,8 @@ impl Attachment {
             let length = (to - position).min(page * pages.len() as u64);
             // SAFETY: the range was clipped to the segment by the caller.
             let start = unsafe { self.base.as_ptr().add(position as usize) };
-            // SAFETY: the range is mapped; the kernel fills one byte a page, and `pages` has room for `length` of them.
+            // SAFETY: the range is mapped; the kernel fills one byte a page, and `pages` has room
+            // for `length` of them.
             check(i64::from(unsafe { libc::mincore(start.cast(), length as usize, pages.as_mut_ptr()) }))?;
             for (index, state) in pages[..length.div_ceil(page) as usize].iter().enumerate() {
                 let page_start = position + index as u64 * page;
@@ -652,7 +684,8 @@ impl DerefMut for Exclusive<'_> {
         let length = (self.range.end - self.range.start) as usize;
         // SAFETY: the range was checked to be in the segment when this was made.
         let start = unsafe { self.attachment.base.as_ptr().add(self.range.start as usize) };
-        // SAFETY: the range is mapped writable as long as the attachment lives, and no other `Exclusive` overlaps it.
+        // SAFETY: the range is mapped writable as long as the attachment lives, and no other
+        // `Exclusive` overlaps it.
         unsafe { std::slice::from_raw_parts_mut(start, length) }
     }
 }
@@ -666,13 +699,14 @@ impl Drop for Exclusive<'_> {
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // SAFETY: `base` is what shmat gave, and no slice of it outlives `self`. It can only fail for a wrong address.
+        // SAFETY: `base` is what shmat gave, and no slice of it outlives `self`. It can only fail
+        // for a wrong address.
         unsafe { libc::syscall(libc::SYS_shmdt, self.base.as_ptr()) };
     }
 }
 
-/// Whether a limit on the size of files is set, which the kernel takes to be one on segments, too, when they are written as
-/// files; and it sends a signal that ends the process.
+/// Whether a limit on the size of files is set, which the kernel takes to be one on segments, too,
+/// when they are written as files; and it sends a signal that ends the process.
 fn is_file_size_limited() -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
 }
@@ -749,7 +783,8 @@ mod tests {
         let page = page_bytes() as usize;
         let scratch = Scratch::new(6, 4096);
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // The kernel puts a new mapping below the one before it: each segment stands in front of such a page.
+        // The kernel puts a new mapping below the one before it: each segment stands in front of
+        // such a page.
         let neighbours = (0..64).map(|_| {
             // SAFETY: with a null address the kernel picks a free range.
             let address = unsafe { libc::mmap(std::ptr::null_mut(), page, protection, flags, -1, 0) };

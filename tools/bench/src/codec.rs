@@ -1,6 +1,7 @@
 //! Codecs alone: asmt's, and zlib at level 1, which is what ASMT 2.2.1 uses.
 //!
-//! Promise: what was encoded is decoded again and compared, so that no figure is of a codec that loses something.
+//! Promise: what was encoded is decoded again and compared, so that no figure is of a codec that
+//! loses something.
 
 use crate::{Figures, PIECE_BYTES, attach_all, in_parallel, pieces, text_of};
 use asmt_codec::decode::ChunkDecoder;
@@ -32,7 +33,8 @@ impl Codec for Ours {
     }
 }
 
-/// zlib itself, chunk by chunk, with its window emptied between them (a single stream is 0.1 % smaller and no faster).
+/// zlib itself, chunk by chunk, with its window emptied between them (a single stream is 0.1 %
+/// smaller and no faster).
 struct Zlib {
     compress: flate2::Compress,
     decompress: flate2::Decompress,

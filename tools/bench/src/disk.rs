@@ -1,7 +1,8 @@
-//! The plainest writer and reader: direct I/O in pieces of 4 MiB from and to shared memory, one ticket for all threads.
+//! The plainest writer and reader: direct I/O in pieces of 4 MiB from and to shared memory, one
+//! ticket for all threads.
 //!
-//! Promise: the same bytes that asmt writes and reads, durable when the clock stops. Must never: check, compress or
-//! compute anything: this is what the disk and the memory can do.
+//! Promise: the same bytes that asmt writes and reads, durable when the clock stops. Must never:
+//! check, compress or compute anything: this is what the disk and the memory can do.
 
 use crate::{Figures, PIECE_BYTES, attach_all, figures, in_parallel, pieces, text_of};
 use asmt_shm::sysv::{self, Access, Attachment};

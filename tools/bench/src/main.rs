@@ -1,9 +1,10 @@
-//! Measures what this machine can do, on the segments that are in this IPC namespace: the plainest writer and reader past
-//! the page cache, copying in memory, CRC-32, and codecs alone. `npm run bench` puts these beside what asmt does.
+//! Measures what this machine can do, on the segments that are in this IPC namespace: the plainest
+//! writer and reader past the page cache, copying in memory, CRC-32, and codecs alone. `npm run
+//! bench` puts these beside what asmt does.
 //!
-//! Promise: each command prints one line of JSON with bytes and seconds, does nothing but what it is named for while the
-//! clock runs, and leaves nothing behind but files that were asked for. Must never: use the engine's way of doing I/O (it
-//! is what is compared), or be shipped to users.
+//! Promise: each command prints one line of JSON with bytes and seconds, does nothing but what it
+//! is named for while the clock runs, and leaves nothing behind but files that were asked for. Must
+//! never: use the engine's way of doing I/O (it is what is compared), or be shipped to users.
 
 mod codec;
 mod disk;
@@ -123,7 +124,8 @@ pub fn attach_all() -> Result<Vec<Attached>, String> {
     stats.iter().map(attach).collect()
 }
 
-/// What is to be done: the number of a segment, and a range of it with data in it, at most [`PIECE_BYTES`] long.
+/// What is to be done: the number of a segment, and a range of it with data in it, at most
+/// [`PIECE_BYTES`] long.
 pub fn pieces(segments: &[Attached]) -> Result<Vec<(usize, Range<u64>)>, String> {
     let mut pieces = Vec::new();
     for (number, segment) in segments.iter().enumerate() {
@@ -139,7 +141,8 @@ pub fn pieces(segments: &[Attached]) -> Result<Vec<(usize, Range<u64>)>, String>
     Ok(pieces)
 }
 
-/// Does pieces `0..count` on so many threads, each with something of its own. The first error is given back.
+/// Does pieces `0..count` on so many threads, each with something of its own. The first error is
+/// given back.
 pub fn in_parallel<S>(
     threads: usize,
     count: usize,

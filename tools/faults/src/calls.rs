@@ -1,6 +1,8 @@
-//! System calls by name: which ones count, what they are about, and what a message must say when one has failed.
+//! System calls by name: which ones count, what they are about, and what a message must say when
+//! one has failed.
 //!
-//! Promise: a call that is not known here counts like any other. Must never: leave out a call that could change something.
+//! Promise: a call that is not known here counts like any other. Must never: leave out a call that
+//! could change something.
 
 use crate::sys::memory_at;
 
@@ -16,7 +18,8 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
-/// Memory, threads and clocks of the runtime: they fail in no way that a caller sees, or cannot fail.
+/// Memory, threads and clocks of the runtime: they fail in no way that a caller sees, or cannot
+/// fail.
 const HOUSEKEEPING: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
@@ -144,7 +147,8 @@ impl Call {
         self.row().map_or(&[], |row| row.3)
     }
 
-    /// What it is about: the last part of a path, a segment's key. `None` where a user would not know it.
+    /// What it is about: the last part of a path, a segment's key. `None` where a user would not
+    /// know it.
     pub fn object(&self) -> Option<String> {
         let path = match self.row()?.2 {
             Object::Path(at) => text_at(self.tid, self.arguments[at]).filter(|path| !path.is_empty() && path != "."),
@@ -173,7 +177,8 @@ impl Call {
         asmt_shm::sysv::stat(self.arguments[0] as i32).ok().map(|stat| stat.key.to_string())
     }
 
-    /// Whether the kernel can give an error for it. shmdt only refuses an address where nothing is attached.
+    /// Whether the kernel can give an error for it. shmdt only refuses an address where nothing is
+    /// attached.
     pub fn can_fail(&self) -> bool {
         self.number != libc::SYS_shmdt
     }

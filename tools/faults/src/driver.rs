@@ -1,7 +1,8 @@
-//! The engine without Node: an operation from a JSON request, on a thread named as the binding names it, its outcome as JSON.
+//! The engine without Node: an operation from a JSON request, on a thread named as the binding
+//! names it, its outcome as JSON.
 //!
-//! Promise: what the engine does is what it does under the command line. Must never: make a call on the engine's thread that the
-//! engine did not make, until it is done.
+//! Promise: what the engine does is what it does under the command line. Must never: make a call on
+//! the engine's thread that the engine did not make, until it is done.
 
 use asmt_engine::error::Kind;
 use asmt_engine::progress::Control;

@@ -1,4 +1,5 @@
-//! What other loops share with these: the engine run without Node, namespaces, and stopping a process at its system calls.
+//! What other loops share with these: the engine run without Node, namespaces, and stopping a
+//! process at its system calls.
 //!
 //! Must never: be shipped, or judge.
 

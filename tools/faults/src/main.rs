@@ -1,9 +1,11 @@
-//! Loops that prove, by trying each state there is, that whatever fails, whenever it fails, there is afterwards either the whole
-//! old state or the whole new one. For tests alone; `npm run test:faults` builds and starts it.
+//! Loops that prove, by trying each state there is, that whatever fails, whenever it fails, there
+//! is afterwards either the whole old state or the whole new one. For tests alone; `npm run
+//! test:faults` builds and starts it.
 //!
-//! Promise: prints a line a loop with the number of states tried and found wrong, in the form that other tests have (TAP); a wrong
-//! state is printed with the command that tries it again; exit status 1 if there is one. Leaves nothing behind: mounts and IPC
-//! namespaces are its own, and go with it. Must never: touch the segments of the namespace it was started in.
+//! Promise: prints a line a loop with the number of states tried and found wrong, in the form that
+//! other tests have (TAP); a wrong state is printed with the command that tries it again; exit
+//! status 1 if there is one. Leaves nothing behind: mounts and IPC namespaces are its own, and go
+//! with it. Must never: touch the segments of the namespace it was started in.
 
 mod loops;
 mod tally;

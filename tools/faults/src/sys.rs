@@ -1,7 +1,9 @@
-//! What the loops need of the kernel: tracing a process call by call, IPC namespaces, limits. The fence of this crate's `unsafe`.
+//! What the loops need of the kernel: tracing a process call by call, IPC namespaces, limits. The
+//! fence of this crate's `unsafe`.
 //!
-//! Promise: a traced process that this one leaves behind is killed with it (`PTRACE_O_EXITKILL`). Must never: trace or signal a
-//! process that this one has not started, or change this process beyond its IPC namespace, its CPU and its alarm.
+//! Promise: a traced process that this one leaves behind is killed with it (`PTRACE_O_EXITKILL`).
+//! Must never: trace or signal a process that this one has not started, or change this process
+//! beyond its IPC namespace, its CPU and its alarm.
 
 use libc::{c_int, c_long, c_uint, c_void, pid_t};
 use std::fs::File;
@@ -57,7 +59,8 @@ fn set_limit(limit: Limit) -> io::Result<()> {
     check(i64::from(unsafe { libc::setrlimit(limit.resource, &raw const value) })).map(drop)
 }
 
-/// Lets this process, and what it starts, run on these CPUs only. Best effort: it is a matter of speed alone.
+/// Lets this process, and what it starts, run on these CPUs only. Best effort: it is a matter of
+/// speed alone.
 fn run_on(cpus: impl Iterator<Item = usize>) {
     let mut bits = [0_u64; 16];
     for cpu in cpus.filter(|cpu| *cpu < 64 * 16) {
@@ -67,8 +70,8 @@ fn run_on(cpus: impl Iterator<Item = usize>) {
     unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&bits), bits.as_ptr()) };
 }
 
-/// Lets this process, and what it starts, run on one CPU only: a tracer and what it traces take turns, and waking each other
-/// across CPUs takes most of the time.
+/// Lets this process, and what it starts, run on one CPU only: a tracer and what it traces take
+/// turns, and waking each other across CPUs takes most of the time.
 pub fn run_on_one(number: usize) {
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     run_on(std::iter::once(number % count));
@@ -119,7 +122,8 @@ pub fn go(tid: pid_t, how: Go, signal: c_int) {
     let _ = unsafe { libc::ptrace(request, tid, 0, c_long::from(signal)) };
 }
 
-/// Waits for the next stop of any traced thread. `None` if there is none left, or (`is_patient` false) none yet.
+/// Waits for the next stop of any traced thread. `None` if there is none left, or (`is_patient`
+/// false) none yet.
 ///
 /// Errors: `EINTR` when the alarm goes off.
 pub fn wait(is_patient: bool) -> io::Result<Option<(pid_t, Stop)>> {
@@ -207,7 +211,8 @@ mod registers {
 
 fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -> io::Result<()> {
     let mut part = libc::iovec { iov_base: std::ptr::from_mut(registers).cast::<c_void>(), iov_len: size_of::<T>() };
-    // SAFETY: `part` describes a live, exclusively borrowed structure, which the call fills or reads as far as it goes.
+    // SAFETY: `part` describes a live, exclusively borrowed structure, which the call fills or
+    // reads as far as it goes.
     check(unsafe { libc::ptrace(request, tid, c_long::from(set), &raw mut part) }).map(drop)
 }
 
@@ -253,7 +258,8 @@ pub fn set_result(tid: pid_t, result: i64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_result(registers, result))
 }
 
-/// Sets the third argument of the call that a thread is about to make: the count of a read or write.
+/// Sets the third argument of the call that a thread is about to make: the count of a read or
+/// write.
 pub fn set_third_argument(tid: pid_t, value: u64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_third_argument(registers, value))
 }
@@ -267,7 +273,8 @@ pub fn signal(pid: pid_t, signal: c_int) {
 /// Makes a blocking wait end after so many seconds (0: no more).
 pub fn alarm(seconds: u32) {
     extern "C" fn nothing(_: c_int) {}
-    // SAFETY: plain integers: all zeros is a value (no flags: a wait is interrupted, not restarted).
+    // SAFETY: plain integers: all zeros is a value (no flags: a wait is interrupted, not
+    // restarted).
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
     // SAFETY: the handler does nothing, which any thread may do at any moment.
@@ -288,7 +295,8 @@ pub fn set_variable(name: &str, value: &std::path::Path) {
     unsafe { std::env::set_var(name, value) };
 }
 
-/// Moves this process to a mount namespace of its own, whose mounts nobody else sees, and which goes with it.
+/// Moves this process to a mount namespace of its own, whose mounts nobody else sees, and which
+/// goes with it.
 pub fn unshare_mounts() -> io::Result<()> {
     // SAFETY: takes flags only; the process has one thread.
     check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;
@@ -316,7 +324,8 @@ pub fn enter_ipc(namespace: &File) -> io::Result<()> {
     check(i64::from(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWIPC) })).map(drop)
 }
 
-/// Detaches a file system from its device at once, as if that had gone: everything fails from here on (ext4 and xfs).
+/// Detaches a file system from its device at once, as if that had gone: everything fails from here
+/// on (ext4 and xfs).
 pub fn shut_down(mount: &File) -> io::Result<()> {
     // _IOR('X', 125, __u32), with the flag that flushes nothing.
     const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;

@@ -1,6 +1,7 @@
 //! Which states are tried, how many there were, and what was wrong with them.
 //!
-//! Promise: a state has one label, by which it can be tried again alone. Must never: call a loop right that tried nothing.
+//! Promise: a state has one label, by which it can be tried again alone. Must never: call a loop
+//! right that tried nothing.
 
 use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;

@@ -1,8 +1,10 @@
-//! Runs asmt, and stops it at each system call of its engine: to let it go, make the call fail, or change the world first.
+//! Runs asmt, and stops it at each system call of its engine: to let it go, make the call fail, or
+//! change the world first.
 //!
-//! Promise: only calls of the engine's own threads are shown (they bear the name `asmt…`, as the binding and the driver start
-//! them): neither the loader's nor Node's. Each is shown before it is made, in order; nothing of the engine runs meanwhile, as
-//! long as it has one worker. A run that does not end is ended, and says so. Must never: hold a thread for ever.
+//! Promise: only calls of the engine's own threads are shown (they bear the name `asmt…`, as the
+//! binding and the driver start them): neither the loader's nor Node's. Each is shown before it is
+//! made, in order; nothing of the engine runs meanwhile, as long as it has one worker. A run that
+//! does not end is ended, and says so. Must never: hold a thread for ever.
 
 use crate::calls::{self, Call};
 use crate::sys::{self, Go, Limit, Stop};
@@ -28,8 +30,8 @@ pub enum Action<'a> {
     Signal(i32),
     /// The process gets this signal, and the call is made when the condition holds.
     SignalAndHold(i32, Box<dyn FnMut() -> bool + 'a>),
-    /// It is made, and the thread stops after it at each instruction up to its next call, when the function says what becomes of
-    /// it.
+    /// It is made, and the thread stops after it at each instruction up to its next call, when the
+    /// function says what becomes of it.
     Step(Box<dyn FnMut() -> Stepped + 'a>),
 }
 
@@ -187,7 +189,8 @@ impl<'a> Tracing<'a> {
         self.stepping.as_ref().is_some_and(|(stepping, _)| *stepping == tid)
     }
 
-    /// Asks what becomes of a thread that has stopped between two instructions, and lets it go by one, or to its next call.
+    /// Asks what becomes of a thread that has stopped between two instructions, and lets it go by
+    /// one, or to its next call.
     fn step_on(&mut self, tid: i32) -> io::Result<()> {
         let Some((_, then)) = &mut self.stepping else { return Ok(()) };
         let stepped = then();

@@ -1,9 +1,10 @@
-//! A machine with a server's segments, another one without, and a directory between them; and what must hold of them whatever
-//! has happened to a run of asmt.
+//! A machine with a server's segments, another one without, and a directory between them; and what
+//! must hold of them whatever has happened to a run of asmt.
 //!
-//! Promise: everything is in namespaces of its own, and goes with this process. The judgement is one for all loops: it looks at
-//! memory, directory and runtime directory, restores what is there, and does the next run with no hand laid on. Must never: be
-//! told beforehand what to find, beyond how the run has ended.
+//! Promise: everything is in namespaces of its own, and goes with this process. The judgement is
+//! one for all loops: it looks at memory, directory and runtime directory, restores what is there,
+//! and does the next run with no hand laid on. Must never: be told beforehand what to find, beyond
+//! how the run has ended.
 
 use crate::calls::Call;
 use crate::sys::{self, Limit};
@@ -39,7 +40,8 @@ pub struct Scenario {
     pub shape: &'static [&'static str],
 }
 
-/// Index, secondary index and data in segments that are small, because the first touch of memory is slow.
+/// Index, secondary index and data in segments that are small, because the first touch of memory is
+/// slow.
 pub const SMALL: &[&str] = &[
     "--stages 1 --stage-size 64KiB --treex-size 8192 --base-size 4096 --si-stages 1 --si-stage-size 64KiB --stripes 2 --stripe-size 128KiB --stripe-fill 1",
 ];
@@ -182,7 +184,8 @@ pub fn perform_here(verb: Verb, directory: &Path, compress: bool) -> Result<(), 
 }
 
 impl World {
-    /// Makes the machines, with the scenario's segments on one of them; for a restore, a backup too.
+    /// Makes the machines, with the scenario's segments on one of them; for a restore, a backup
+    /// too.
     pub fn new(root: &Path, disk: &Path, scenario: Scenario) -> Self {
         let spare = new_machine();
         sim("foreign --key 4711 --size 8192");
@@ -361,7 +364,8 @@ impl World {
     pub fn run<'a>(&self, program: Program, limits: Vec<Limit>, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> Outcome {
         let stderr = self.stderr_path();
         let mut command = self.command(program);
-        // A pipe, for it is to say what is wrong when it may write no file; what it says there is short.
+        // A pipe, for it is to say what is wrong when it may write no file; what it says there is
+        // short.
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         command.stdout(writer).stderr(File::create(&stderr).expect("a file"));
         let ended = tracer::run(&mut command, limits, hook).unwrap_or_else(|error| panic!("cannot trace: {error}"));
@@ -371,7 +375,8 @@ impl World {
         outcome_of(ended, &text, &stderr)
     }
 
-    /// Runs it without looking at its calls; does something else meanwhile, which may ask whether it has ended.
+    /// Runs it without looking at its calls; does something else meanwhile, which may ask whether
+    /// it has ended.
     pub fn run_free(&self, meanwhile: &mut dyn FnMut(&mut dyn FnMut() -> bool)) -> Outcome {
         let stderr = self.stderr_path();
         let mut command = self.command(Program::Driver);
@@ -384,7 +389,8 @@ impl World {
         outcome_of(ended, &String::from_utf8_lossy(&done.stdout), &stderr)
     }
 
-    /// Judges what a run has left; gives every way in which it is wrong. Leaves the world to be reset.
+    /// Judges what a run has left; gives every way in which it is wrong. Leaves the world to be
+    /// reset.
     pub fn judge(&self, outcome: &Outcome, allowance: Allowance) -> Vec<String> {
         let mut wrong = Wrong(Vec::new());
         wrong.unless(!outcome.ended.is_endless, || "it did not end".to_owned());

@@ -1,7 +1,8 @@
 //! What ASMT 2.2.1 would accept of a directory, by the rules that it was observed to follow. Pure.
 //!
-//! Promise: where a rule is not known, it accepts: a state that passes here would not be taken by ASMT for more than
-//! it is. Must never: look at a manifest, a checksum or anything else that ASMT does not look at.
+//! Promise: where a rule is not known, it accepts: a state that passes here would not be taken by
+//! ASMT for more than it is. Must never: look at a manifest, a checksum or anything else that ASMT
+//! does not look at.
 
 use asmt_engine::format::{Encoding, parse_file_name};
 use asmt_shm::{Address, Key, SegmentType};
@@ -16,7 +17,8 @@ pub struct Accepted {
     pub has_base: bool,
 }
 
-/// What `asmt -r -i INSTANCE -n NAMESPACE` would restore of these files; `None` if it would refuse or find nothing.
+/// What `asmt -r -i INSTANCE -n NAMESPACE` would restore of these files; `None` if it would refuse
+/// or find nothing.
 pub fn acceptable(files: &BTreeMap<String, Vec<u8>>, instance: u8, namespace: &str) -> Option<Accepted> {
     let mut segments: BTreeMap<Key, (Address, Vec<u8>)> = BTreeMap::new();
     for (name, bytes) in files {
@@ -38,8 +40,8 @@ pub fn acceptable(files: &BTreeMap<String, Vec<u8>>, instance: u8, namespace: &s
     let stripe_keys: Vec<Key> = stripes.filter_map(|(address, _)| address.key()).collect();
     let nsid = match bases[..] {
         [] => {
-            // Index segments of the same nsid that have no base make it refuse. Those of another nsid it cannot know to be
-            // of this namespace.
+            // Index segments of the same nsid that have no base make it refuse. Those of another
+            // nsid it cannot know to be of this namespace.
             let is_orphaned = |key: &Key| {
                 let nsid = segments[key].0.nsid;
                 segments.values().any(|(address, _)| address.segment_type != SegmentType::DataStage && address.nsid == nsid)
@@ -89,8 +91,8 @@ fn name_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     bytes.get(at..at + 32).and_then(|field| field.split(|byte| *byte == 0).next())
 }
 
-/// What its reader makes of a compressed file: the first gzip member as far as it goes, zeros for what is missing; no
-/// look at length or checksum. `None` if the header is not ASMT's.
+/// What its reader makes of a compressed file: the first gzip member as far as it goes, zeros for
+/// what is missing; no look at length or checksum. `None` if the header is not ASMT's.
 fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     let is_asmts = matches!(bytes.get(..4), Some(b"ASMT" | b"TMSA")) && word_at(bytes, 4)? == 1;
     let size = u64::from(word_at(bytes, 8)?) | u64::from(word_at(bytes, 12)?) << 32;

@@ -1,8 +1,9 @@
-//! A disk with a volatile cache: what is written to it is logged, and any state that a power cut could have left can be
-//! laid out again.
+//! A disk with a volatile cache: what is written to it is logged, and any state that a power cut
+//! could have left can be laid out again.
 //!
-//! Promise: a state is the base, everything up to a flush, and any part of what was written after it; what a mount
-//! writes to a state is forgotten with it. Must never: change the image it was made from.
+//! Promise: a state is the base, everything up to a flush, and any part of what was written after
+//! it; what a mount writes to a state is forgotten with it. Must never: change the image it was
+//! made from.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -12,8 +13,8 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Bytes of what is written as one or not at all. (Every file system here is told so by its block size; sectors smaller
-/// than that are whole within it.)
+/// Bytes of what is written as one or not at all. (Every file system here is told so by its block
+/// size; sectors smaller than that are whole within it.)
 pub const BLOCK_BYTES: usize = 4096;
 
 type Block = Arc<[u8; BLOCK_BYTES]>;
@@ -183,8 +184,9 @@ impl Disk {
         &self.log
     }
 
-    /// Lays out a state: everything of the first `durable_count` entries, and what is kept of later ones. Gives a number
-    /// that two different states of a log will not share. `durable_count` must not go back while the log stays.
+    /// Lays out a state: everything of the first `durable_count` entries, and what is kept of later
+    /// ones. Gives a number that two different states of a log will not share. `durable_count` must
+    /// not go back while the log stays.
     pub fn lay_out(&mut self, durable_count: usize, kept: &[Kept]) -> io::Result<u64> {
         if durable_count < self.durable_count || durable_count > self.log.len() {
             return Err(io::Error::other(format!("state {durable_count} comes after {}", self.durable_count)));
@@ -268,7 +270,8 @@ mod tests {
         let late = disk.lay_out(2, &[Kept { entry: 2, first: 0, count: 2 }]).expect("a state");
         assert_eq!(first_bytes(&disk), [1, 2, 2, 0]);
         assert_eq!([none, torn, flushed, late].iter().collect::<std::collections::HashSet<_>>().len(), 4);
-        // What a mount writes is forgotten; the same state has the same number however it came about.
+        // What a mount writes is forgotten; the same state has the same number however it came
+        // about.
         disk.write(0, &[9; BLOCK_BYTES]).expect("a write of a mount");
         assert_eq!(
             disk.lay_out(3, &[]).expect("a state"),

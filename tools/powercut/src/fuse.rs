@@ -1,15 +1,16 @@
-//! Shows a [`Disk`] as a file: a FUSE mount whose root is a regular file, for a loop device to sit on. dm-log-writes in
-//! user space.
+//! Shows a [`Disk`] as a file: a FUSE mount whose root is a regular file, for a loop device to sit
+//! on. dm-log-writes in user space.
 //!
-//! Promise: one request after the other, each answered when it is done, so that a flush covers every write that was
-//! answered before it; nothing is cached between the loop device and the disk. It ends when its input does, also if that
-//! is because its parent was killed.
+//! Promise: one request after the other, each answered when it is done, so that a flush covers
+//! every write that was answered before it; nothing is cached between the loop device and the disk.
+//! It ends when its input does, also if that is because its parent was killed.
 //!
-//! A process of its own: a process that has a file system mounted on itself cannot be killed while it waits for it.
+//! A process of its own: a process that has a file system mounted on itself cannot be killed while
+//! it waits for it.
 //!
 //! Commands, a line each, answered by one or more lines of which the last is `ok …` or `error …`:
-//! those of [`Disk`]: `record`, `mark WORDS`, `end` (lists the log), `state DURABLE ENTRY:FIRST:COUNT…` (answers its
-//! number), `keep`.
+//! those of [`Disk`]: `record`, `mark WORDS`, `end` (lists the log), `state DURABLE
+//! ENTRY:FIRST:COUNT…` (answers its number), `keep`.
 
 use crate::disk::{Disk, Entry, Kept};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -129,7 +130,8 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Answers one request; the layouts are those of `<linux/fuse.h>`, all little-endian where asmt runs.
+/// Answers one request; the layouts are those of `<linux/fuse.h>`, all little-endian where asmt
+/// runs.
 fn answer(device: &OwnedFd, disk: &mut Disk, request: &[u8]) -> io::Result<()> {
     let (opcode, unique, body) = (u32_at(request, 4), u64_at(request, 8), request.get(IN_HEADER_BYTES..).unwrap_or_default());
     let outcome = match opcode {
@@ -181,7 +183,7 @@ fn attributes(disk: &Disk) -> Vec<u8> {
     let size = disk.size_bytes();
     let (low, high) = (size as u32, (size >> 32) as u32);
     let blocks = (size / 512) as u32;
-    // How long it is valid (s, ns, padding); inode, size, blocks, three times, their nanoseconds, mode, links, owner,
-    // group, device, block size, flags.
+    // How long it is valid (s, ns, padding); inode, size, blocks, three times, their nanoseconds,
+    // mode, links, owner, group, device, block size, flags.
     words(&[3600, 0, 0, 0, 1, 0, low, high, blocks, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o100_600, 1, 0, 0, 0, 4096, 0])
 }

@@ -1,7 +1,8 @@
 //! What a state is worth: what asmt and what ASMT would restore of it, and whether that is right.
 //!
-//! Promise: asmt's verdict is a restore into real shared memory, summed segment by segment; what is true is known from
-//! the memory that was backed up. Must never: take a file's or a manifest's word for it.
+//! Promise: asmt's verdict is a restore into real shared memory, summed segment by segment; what is
+//! true is known from the memory that was backed up. Must never: take a file's or a manifest's word
+//! for it.
 
 use crate::asmt;
 use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
@@ -45,8 +46,8 @@ pub struct Facts {
 
 /// What must hold.
 impl Facts {
-    /// What is wrong with the state: with success reported all must be whole and tidy, before that each namespace must be
-    /// whole or nothing.
+    /// What is wrong with the state: with success reported all must be whole and tidy, before that
+    /// each namespace must be whole or nothing.
     pub fn wrongs(&self, truths: &[Truth], is_after: bool) -> Vec<String> {
         let mut wrongs = self.faults.clone();
         for (truth, (ours, asmts)) in truths.iter().zip(&self.namespaces) {
@@ -85,7 +86,8 @@ impl Facts {
     }
 }
 
-/// Looks at a mounted state. `runs_next` asks to do the next backup, too, and not only to see that it could be done.
+/// Looks at a mounted state. `runs_next` asks to do the next backup, too, and not only to see that
+/// it could be done.
 pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, String> {
     let directory = root.join(DIRECTORY);
     let mut facts =
@@ -103,7 +105,8 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
             namespace.0 = seen;
         }
     }
-    // What is whole is in the way of a backup of the same namespace, and rightly so; nothing else is.
+    // What is whole is in the way of a backup of the same namespace, and rightly so; nothing else
+    // is.
     let open: Vec<&Truth> =
         truths.iter().zip(&facts.namespaces).filter(|(_, seen)| seen.0 != Seen::Whole).map(|(truth, _)| truth).collect();
     if !open.is_empty() {
@@ -160,7 +163,8 @@ fn compare(accepted: &asmt::Accepted, truth: &Truth) -> Seen {
 fn on_own_memory<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment
+            // is attached yet.
             if unsafe { libc::unshare(libc::CLONE_NEWIPC) } != 0 {
                 return Err(format!("no namespace of shared memory: {}", std::io::Error::last_os_error()));
             }
@@ -255,7 +259,8 @@ mod tests {
             let facts = facts(seen.clone(), seen.clone());
             assert_eq!((facts.wrongs(&new, false).len(), facts.wrongs(&new, true).len()), (before, after), "{seen:?}");
         }
-        // What was there before must be there all the time; what is left over may be so until success.
+        // What was there before must be there all the time; what is left over may be so until
+        // success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
         let used = Used::new(&Identity { made_ms: 1, boot_id: None, files: None });
         let mark = |mark| Facts { marks: vec![Some(mark)], ..facts(Seen::Whole, Seen::Whole) };

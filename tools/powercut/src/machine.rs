@@ -1,8 +1,10 @@
-//! What a loop runs on: mounts and shared memory of its own, a disk that can be cut off, and file systems on it.
+//! What a loop runs on: mounts and shared memory of its own, a disk that can be cut off, and file
+//! systems on it.
 //!
-//! Promise: mounts are in a namespace that goes with the process, a loop device goes with its last user, and a process
-//! that waits for the end of this one removes the directory: nothing is left, not even by a SIGKILL. Must never: touch a mount or a segment
-//! of the namespaces it was started in.
+//! Promise: mounts are in a namespace that goes with the process, a loop device goes with its last
+//! user, and a process that waits for the end of this one removes the directory: nothing is left,
+//! not even by a SIGKILL. Must never: touch a mount or a segment of the namespaces it was started
+//! in.
 
 use crate::disk::Kept;
 use crate::states::{Shape, State};
@@ -37,8 +39,8 @@ impl FileSystem {
         }
     }
 
-    /// The smallest sane one: MiB, and the command that makes it. What would be written in the background after the first
-    /// mount is written at once, so that it is not in the log.
+    /// The smallest sane one: MiB, and the command that makes it. What would be written in the
+    /// background after the first mount is written at once, so that it is not in the log.
     fn recipe(self) -> (u64, &'static [&'static str]) {
         match self {
             Self::Ext4 => (64, &["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]),
@@ -77,12 +79,13 @@ impl FileSystem {
     }
 }
 
-/// Namespaces of mounts and of shared memory for this process, and a place for what is temporary. Call it before there
-/// is a second thread.
+/// Namespaces of mounts and of shared memory for this process, and a place for what is temporary.
+/// Call it before there is a second thread.
 ///
 /// Errors: why a loop cannot run here.
 pub fn enter() -> Result<Place, String> {
-    // SAFETY: moves this process to other namespaces; there is one thread, and no segment is attached.
+    // SAFETY: moves this process to other namespaces; there is one thread, and no segment is
+    // attached.
     if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) } != 0 {
         return Err(format!("namespaces cannot be made: {}", io::Error::last_os_error()));
     }
@@ -122,16 +125,16 @@ impl Drop for Place {
     }
 }
 
-/// Waits until standard input ends, as it does when the process at its other end does; then detaches the place and
-/// removes its directory.
+/// Waits until standard input ends, as it does when the process at its other end does; then
+/// detaches the place and removes its directory.
 pub fn sweep(root: &Path) -> io::Result<()> {
     io::copy(&mut io::stdin(), &mut io::sink())?;
     let _ = unmount(root, UnmountFlags::DETACH);
     std::fs::remove_dir(root)
 }
 
-/// A process of this program that helps, until its input ends. In a process group of its own: what interrupts a loop is
-/// not for it.
+/// A process of this program that helps, until its input ends. In a process group of its own: what
+/// interrupts a loop is not for it.
 struct Helper {
     child: Child,
     input: Option<ChildStdin>,
@@ -258,7 +261,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // What still has it open is gone in a moment (a process that has just ended); then it must work.
+        // What still has it open is gone in a moment (a process that has just ended); then it must
+        // work.
         for _ in 0..1000 {
             match unmount(&self.path, UnmountFlags::empty()) {
                 Err(rustix::io::Errno::BUSY) => std::thread::yield_now(),
@@ -323,7 +327,8 @@ const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
 const BLKFLSBUF: libc::c_ulong = 0x1261;
 /// `LO_FLAGS_AUTOCLEAR`.
 const AUTOCLEAR: u32 = 4;
-/// `struct loop_config`: descriptor, block size, `struct loop_info64` (flags at 52 of it), eight reserved words.
+/// `struct loop_config`: descriptor, block size, `struct loop_info64` (flags at 52 of it), eight
+/// reserved words.
 const CONFIG_BYTES: usize = 4 + 4 + 232 + 64;
 const FLAGS_AT: usize = 8 + 52;
 

@@ -1,8 +1,9 @@
 //! The power loop: cuts the power at every write of a backup, and looks at what is left.
 //!
-//! Promise: what it prints is counted, never estimated; it ends by 0 only if no state was wrong (when an fsync is taken
-//! out: only if that was noticed where it can be), by 1 if one was, by 77 if a loop cannot run here. Must never: be
-//! shipped, or leave a mount, a loop device or a segment behind.
+//! Promise: what it prints is counted, never estimated; it ends by 0 only if no state was wrong
+//! (when an fsync is taken out: only if that was noticed where it can be), by 1 if one was, by 77
+//! if a loop cannot run here. Must never: be shipped, or leave a mount, a loop device or a segment
+//! behind.
 
 mod asmt;
 mod disk;
@@ -301,7 +302,8 @@ impl Tally {
         Ok(facts)
     }
 
-    /// Counts a state that is wrong, and keeps the first ones from before success and from after it.
+    /// Counts a state that is wrong, and keeps the first ones from before success and from after
+    /// it.
     fn judge(&mut self, wrongs: &[String], is_after: bool, state: impl FnOnce() -> String) {
         let Some(first) = wrongs.first() else { return };
         self.wrong += 1;
@@ -319,8 +321,8 @@ impl Tally {
     }
 }
 
-/// Takes each fsync out in turn: a loop that does not notice proves nothing. Real file systems are tried with direct I/O
-/// and without.
+/// Takes each fsync out in turn: a loop that does not notice proves nothing. Real file systems are
+/// tried with direct I/O and without.
 fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
     let mut taken_out = 0;
     // By what it is for: one that another covers in one scenario is needed in another.

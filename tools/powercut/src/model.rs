@@ -1,11 +1,13 @@
-//! The weakest file system that POSIX allows: nothing is durable but what an fsync named, and what was not may come in
-//! any part and order. Real ones promise more than that, and hide an fsync that is missing.
+//! The weakest file system that POSIX allows: nothing is durable but what an fsync named, and what
+//! was not may come in any part and order. Real ones promise more than that, and hide an fsync that
+//! is missing.
 //!
-//! Promise: a state has every entry and content that was made durable; of each later change of an entry, and of each
-//! later content, it has all, nothing or (contents) a part. A rename happens or does not. Must never: ask for root.
+//! Promise: a state has every entry and content that was made durable; of each later change of an
+//! entry, and of each later content, it has all, nothing or (contents) a part. A rename happens or
+//! does not. Must never: ask for root.
 //!
-//! It watches the engine's calls from inside: at each one it looks at the directory, and takes what differs from what is
-//! durable for the changes that may be lost.
+//! It watches the engine's calls from inside: at each one it looks at the directory, and takes what
+//! differs from what is durable for the changes that may be lost.
 
 use crate::scenario::{DIRECTORY, NEVER_HALF_PUBLISHED, Runner, Scenario, is_half_published, make_another_runs, text_of};
 use crate::states::Random;
@@ -125,7 +127,8 @@ impl Watched {
         self.moments.iter().map(|moment| moment.call.what.as_str()).collect()
     }
 
-    /// Calls `visit` for each state that may be left, no two the same: before each call, and after success.
+    /// Calls `visit` for each state that may be left, no two the same: before each call, and after
+    /// success.
     pub fn each_state<E>(
         &self,
         subsets: usize,
@@ -355,13 +358,15 @@ mod tests {
         assert_eq!(with_inodes(&text[..20], &HashMap::new()), None);
     }
 
-    /// How many things are wrong in the states that the model leaves of a scenario, with the fsync for `what` taken out.
+    /// How many things are wrong in the states that the model leaves of a scenario, with the fsync
+    /// for `what` taken out.
     fn wrongs(name: &'static str, what: Option<&'static str>) -> usize {
         // The switch is one for the whole process.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let run = move || {
-            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment
+            // is attached yet.
             assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWIPC) }, 0, "a new IPC namespace needs root");
             let root = std::env::temp_dir().join(format!("asmt-powercut-model-{}", std::process::id()));
             std::fs::create_dir(&root).expect("a directory");
@@ -383,8 +388,8 @@ mod tests {
         std::thread::spawn(run).join().expect("a run")
     }
 
-    /// Found by the power loop: an empty manifest (ext4, btrfs) made asmt refuse a backup that it had reported as done, and
-    /// an empty journal left files in the way of the next one.
+    /// Found by the power loop: an empty manifest (ext4, btrfs) made asmt refuse a backup that it
+    /// had reported as done, and an empty journal left files in the way of the next one.
     #[test]
     fn manifest_and_journal_are_durable_before_they_are_named() {
         assert_eq!(wrongs("beside", None), 0);
@@ -398,8 +403,8 @@ mod tests {
         assert!(wrongs("stripes", Some("the directory itself, in its parent")) > 0);
     }
 
-    /// Found by the power loop: a dead run's journal could be gone before files that it accounted for, and those were in the
-    /// way of every later backup.
+    /// Found by the power loop: a dead run's journal could be gone before files that it accounted
+    /// for, and those were in the way of every later backup.
     #[test]
     fn a_dead_runs_files_are_accounted_for_until_they_are_gone() {
         assert_eq!((wrongs("again", None), wrongs("superseded", None)), (0, 0));

@@ -1,6 +1,7 @@
 //! What is done while the power may go: shared memory, commands, and what must be there afterwards.
 //!
-//! Promise: the same scenario makes the same segments. Must never: decide what is right; that is in `judge.rs`.
+//! Promise: the same scenario makes the same segments. Must never: decide what is right; that is in
+//! `judge.rs`.
 
 use crate::machine::Machine;
 use crate::states::Shape;
@@ -130,7 +131,8 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Whether its index and its stripes have the same nsid, so that ASMT knows them to belong together.
+    /// Whether its index and its stripes have the same nsid, so that ASMT knows them to belong
+    /// together.
     pub fn has_index_at_nsid_of_stripes(&self) -> bool {
         let addresses = || self.segments.keys().filter_map(|key| key.address());
         let nsid = addresses().find(|address| !address.segment_type.is_index()).map(|address| address.nsid);
@@ -286,7 +288,8 @@ impl Scenario {
     }
 }
 
-/// Renames what this process has left as if another had, which is dead: the engine tells runs apart by their process.
+/// Renames what this process has left as if another had, which is dead: the engine tells runs apart
+/// by their process.
 pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
     let own = asmt_engine::sys::process::own_run().map_err(std::io::Error::other)?.to_string();
     for entry in std::fs::read_dir(directory)?.flatten() {
@@ -306,7 +309,8 @@ pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
 /// What is wrong where [`is_half_published`] never holds.
 pub const NEVER_HALF_PUBLISHED: &str = "there is no state with manifests published, and no base";
 
-/// Whether manifests bear their names, and no base does: what has no base is committed then, and nothing else is.
+/// Whether manifests bear their names, and no base does: what has no base is committed then, and
+/// nothing else is.
 pub fn is_half_published<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> bool {
     let is_base = |name: &String| {
         let address = asmt_engine::format::parse_file_name(name).map(|(_, address, _)| address);

@@ -1,7 +1,8 @@
 //! Which states a power cut could leave, chosen from the shape of a log. Pure.
 //!
-//! Promise: every prefix of the log, and for each cut random subsets of what was written since the last flush; the same
-//! seed chooses the same states of the same log. Must never: drop a write that a flush came after.
+//! Promise: every prefix of the log, and for each cut random subsets of what was written since the
+//! last flush; the same seed chooses the same states of the same log. Must never: drop a write that
+//! a flush came after.
 
 use crate::disk::{Kept, blocks_of};
 
@@ -53,7 +54,8 @@ impl Random {
     }
 }
 
-/// Every state to try, in the order of their cuts; `most` of them, spread evenly, if there would be more.
+/// Every state to try, in the order of their cuts; `most` of them, spread evenly, if there would be
+/// more.
 pub fn plan(log: &[Shape], success: &str, subsets: usize, most: usize, random: &mut Random) -> Vec<State> {
     let mut states = Vec::new();
     let mut durable_count = 0;
@@ -92,7 +94,8 @@ fn blocks_at(log: &[Shape], entry: usize) -> usize {
     }
 }
 
-/// Each write with a chance that is the same for all of them, now and then only a part of it; or all but one.
+/// Each write with a chance that is the same for all of them, now and then only a part of it; or
+/// all but one.
 fn subset(log: &[Shape], unflushed: &[usize], random: &mut Random) -> Vec<Kept> {
     let quarters = random.below(5);
     let dropped = random.below(unflushed.len());

@@ -1,7 +1,8 @@
-//! The process of a server that runs: it makes the segments, has them attached, and ends with the server.
+//! The process of a server that runs: it makes the segments, has them attached, and ends with the
+//! server.
 //!
-//! A process of its own, with the name of a server's, for whoever finds segments looks who has made them. Must never:
-//! outlive the sequences: it ends with its input.
+//! A process of its own, with the name of a server's, for whoever finds segments looks who has made
+//! them. Must never: outlive the sequences: it ends with its input.
 
 use crate::disk::Head;
 use crate::memory::{self, Place};

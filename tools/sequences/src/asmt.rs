@@ -1,6 +1,8 @@
-//! Runs of asmt's engine, each in a process of its own, with the sequence's clock, configuration and directories.
+//! Runs of asmt's engine, each in a process of its own, with the sequence's clock, configuration
+//! and directories.
 //!
-//! Must never: let anything of the real machine's set-up through: a variable, a configuration, another's lock.
+//! Must never: let anything of the real machine's set-up through: a variable, a configuration,
+//! another's lock.
 
 use crate::machine::{Host, Machine};
 use asmt_engine::operations::report::Verb;

@@ -1,8 +1,9 @@
 //! Storage devices and files, by the first 4096 bytes of each, as a server writes them.
 //!
-//! Promise: a header is what a server wrote, with name, count, random and flags changed. A block device is written as the
-//! server does it (O_DIRECT | O_DSYNC), so what is written stays; a file is not fsynced, so a power cut may bring back
-//! any header since it was last on the disk. Must never: detach a loop device that this process has not attached.
+//! Promise: a header is what a server wrote, with name, count, random and flags changed. A block
+//! device is written as the server does it (O_DIRECT | O_DSYNC), so what is written stays; a file
+//! is not fsynced, so a power cut may bring back any header since it was last on the disk. Must
+//! never: detach a loop device that this process has not attached.
 
 use crate::dice::Dice;
 use serde::{Deserialize, Serialize};
@@ -152,7 +153,8 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Attaches so many loop devices; none where the system allows none. Each goes with this process, however it ends.
+    /// Attaches so many loop devices; none where the system allows none. Each goes with this
+    /// process, however it ends.
     pub fn new(directory: &Path, count: usize) -> Self {
         let devices = (0..count).map_while(|number| attach(&directory.join(format!("disk-{number}"))).ok());
         Self { devices: devices.collect() }

@@ -1,6 +1,8 @@
-//! What a server writes to beside its devices: a log file that others rotate, and its metadata directory.
+//! What a server writes to beside its devices: a log file that others rotate, and its metadata
+//! directory.
 //!
-//! Promise: times of the files are those of the machine's clock in the sequence, not of this computer's.
+//! Promise: times of the files are those of the machine's clock in the sequence, not of this
+//! computer's.
 
 use crate::dice::Dice;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -109,7 +111,8 @@ impl ServerLog {
         }
         self.files[0].0 = format!(".1{gz}");
         self.files.insert(0, (String::new(), Vec::new()));
-        // Whoever rotates it has fsynced nothing, but what was copied is not what a power cut cuts here.
+        // Whoever rotates it has fsynced nothing, but what was copied is not what a power cut cuts
+        // here.
         self.files.iter_mut().flat_map(|(_, lines)| lines).for_each(|line| line.is_settled = true);
     }
 

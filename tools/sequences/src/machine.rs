@@ -1,7 +1,8 @@
 //! The machine that sequences happen on: its boots, containers, clock, host name and login records.
 //!
-//! Promise: everything is in namespaces of this process's own, and goes with it: IPC, mounts, host name. What asmt reads of
-//! the machine is a file that is mounted over the real one. Must never: change the real machine's.
+//! Promise: everything is in namespaces of this process's own, and goes with it: IPC, mounts, host
+//! name. What asmt reads of the machine is a file that is mounted over the real one. Must never:
+//! change the real machine's.
 
 use crate::dice::Dice;
 use crate::log::{set_time, shown};
@@ -25,9 +26,11 @@ const LOGIN_RECORD_BYTES: usize = 384;
 
 /// What this process has set up once, for all its sequences.
 pub struct Host {
-    /// A file system of its own, in memory: fsync costs nothing there, and it goes with the process.
+    /// A file system of its own, in memory: fsync costs nothing there, and it goes with the
+    /// process.
     pub root: PathBuf,
-    /// The library that shows another time to a process; without it there is no clock but the real one.
+    /// The library that shows another time to a process; without it there is no clock but the real
+    /// one.
     pub clock_library: Option<PathBuf>,
     /// Whether asmt is expected to read login records here.
     pub has_login_records: bool,
@@ -50,7 +53,8 @@ fn mount_file(file: &Path, target: &str) -> io::Result<()> {
 }
 
 impl Host {
-    /// Moves this process to namespaces of its own, with what sequences change mounted over the real machine's.
+    /// Moves this process to namespaces of its own, with what sequences change mounted over the
+    /// real machine's.
     pub fn set_up(root: &Path, clock_library: Option<PathBuf>) -> io::Result<Self> {
         sys::unshare_mounts()?;
         sys::unshare_host_name()?;
@@ -62,7 +66,8 @@ impl Host {
             fs::write(root.join("machine-id"), "0123456789abcdef0123456789abcdef\n")?;
             mount_file(&root.join("machine-id"), MACHINE_ID)?;
         }
-        // No log, journal or service of the real machine is seen; nor is a process's time, which is kept in /dev/shm, left.
+        // No log, journal or service of the real machine is seen; nor is a process's time, which is
+        // kept in /dev/shm, left.
         for place in ["/var/log", "/opt", "/run/systemd", "/dev/shm"] {
             mount_empty(place)?;
         }

@@ -1,8 +1,9 @@
-//! Random sequences of events on a node, with an oracle that knows whether its server has run since a backup. For tests
-//! alone; `npm run test:sequences` builds and starts it.
+//! Random sequences of events on a node, with an oracle that knows whether its server has run since
+//! a backup. For tests alone; `npm run test:sequences` builds and starts it.
 //!
-//! Promise: the same seed gives the same sequence; a wrong one is printed whole, with the seed that tries it again; exit
-//! status 1 if there is one. Leaves nothing behind: mounts, loop devices, host name and IPC namespaces go with the process.
+//! Promise: the same seed gives the same sequence; a wrong one is printed whole, with the seed that
+//! tries it again; exit status 1 if there is one. Leaves nothing behind: mounts, loop devices, host
+//! name and IPC namespaces go with the process.
 
 #![forbid(unsafe_code)]
 
@@ -39,7 +40,8 @@ asmt-sequences: random sequences of events on a node, and whether a stale backup
   --only SEED    this sequence alone, told from begin to end
   --forced       every restore is forced: stale ones must then be found wrong
 ";
-/// Where the sequences' file system is mounted, for this process alone: a place that every Linux has.
+/// Where the sequences' file system is mounted, for this process alone: a place that every Linux
+/// has.
 const ROOT: &str = "/mnt";
 /// Exit status where the system does not allow what sequences need.
 const SKIPPED: u8 = 77;
@@ -179,7 +181,8 @@ fn try_one(host: &Host, pool: &Pool, seed: u64, is_told: bool, counts: &mut Coun
     }
 }
 
-/// At last whatever was saved is restored: in most sequences after a reboot, if memory is in its way.
+/// At last whatever was saved is restored: in most sequences after a reboot, if memory is in its
+/// way.
 fn end_with_restore(world: &mut World<'_>) {
     let with_backup = (0..world.servers.len()).find_map(|server| {
         let instance = world.servers[server].instance;

@@ -1,6 +1,7 @@
 //! Segments of this IPC namespace, made as a server makes them, and summed.
 //!
-//! The layout is that of docs/FORMAT.md and of the fixtures that a server wrote; nothing here goes by the engine's.
+//! The layout is that of docs/FORMAT.md and of the fixtures that a server wrote; nothing here goes
+//! by the engine's.
 
 use crate::disk::{HEAD_BYTES, Head, Medium, head_block, head_of};
 use asmt_shm::Key;

@@ -1,7 +1,8 @@
 //! Whether an outcome is right, by what has really happened.
 //!
-//! Pure: the world is only looked at. A restore of what is stale is wrong where a witness that asmt can see tells it; where
-//! none does, it must at least say that nothing is proven. A refusal is wrong where nothing at all speaks against it.
+//! Pure: the world is only looked at. A restore of what is stale is wrong where a witness that asmt
+//! can see tells it; where none does, it must at least say that nothing is proven. A refusal is
+//! wrong where nothing at all speaks against it.
 
 use crate::asmt::{Call, Naming, Outcome};
 use crate::disk::{Head, Medium};
@@ -15,7 +16,8 @@ use std::path::Path;
 const NOT_PROVEN: &str = "not-proven";
 /// How much later than a backup a sign must be, where only times can be compared.
 const SLACK_S: i64 = 10;
-/// Exit statuses that no restore or verification of a whole backup may end in here: a failed call, damage, no room, a bug.
+/// Exit statuses that no restore or verification of a whole backup may end in here: a failed call,
+/// damage, no room, a bug.
 const ODD: [i32; 4] = [1, 5, 6, 70];
 
 /// A restore, and what is known of it.
@@ -235,7 +237,8 @@ impl<'w> Restore<'w> {
         }
     }
 
-    /// What tells that the servers have run since these backups, and what asmt has seen and may not remember.
+    /// What tells that the servers have run since these backups, and what asmt has seen and may not
+    /// remember.
     fn witnesses(&self, stale: &[&Backup]) -> (BTreeSet<&'static str>, BTreeSet<&'static str>) {
         let (mut told, mut seen) = (BTreeSet::new(), BTreeSet::new());
         if stale.is_empty() {

@@ -150,7 +150,8 @@ impl World<'_> {
         self.vaults[ask.vault].backups.push(backup);
     }
 
-    /// Makes a backup like one of ASMT's: without a manifest, so that only its files and their times tell of it.
+    /// Makes a backup like one of ASMT's: without a manifest, so that only its files and their
+    /// times tell of it.
     fn make_asmts(&mut self, ask: &Ask, at: usize, name: &str) {
         let vault = &mut self.vaults[ask.vault];
         let instance = self.servers[ask.server].instance;

@@ -1,7 +1,8 @@
 //! A server of one instance, as it starts, fails to start, runs, stops and is killed.
 //!
-//! Promise: it does what docs/STALENESS.md says that a server was seen to do, in that order, and knows for each of its
-//! namespaces how often that was opened: this is what the oracle goes by. Must never: write to a device that it does not open.
+//! Promise: it does what docs/STALENESS.md says that a server was seen to do, in that order, and
+//! knows for each of its namespaces how often that was opened: this is what the oracle goes by.
+//! Must never: write to a device that it does not open.
 
 use crate::asd::Asd;
 use crate::dice::Dice;
@@ -235,7 +236,8 @@ impl Server {
         }
     }
 
-    /// Removes base and treex of all namespaces, as a start does first of all. Returns which ones were to be trusted.
+    /// Removes base and treex of all namespaces, as a start does first of all. Returns which ones
+    /// were to be trusted.
     fn discard_bases(&mut self) -> Vec<bool> {
         let mut trusted = Vec::new();
         for namespace in &mut self.namespaces {
@@ -290,7 +292,8 @@ impl Server {
         self.namespaces.iter().flat_map(Namespace::slots).any(|slot| slot.is_away)
     }
 
-    /// A start that fails at a bad line: it has discarded base and treex by then, and opens no device.
+    /// A start that fails at a bad line: it has discarded base and treex by then, and opens no
+    /// device.
     pub fn fail_early(&mut self, moment: Moment) {
         self.log(moment, "<><><><><><><><><><>  Aerospike Enterprise Edition build 8.1.2.0  <><><><><><><><><><>");
         self.log(moment, "CRITICAL (config): line 7 :: unknown config parameter name");

@@ -1,6 +1,8 @@
-//! One sequence's world: a machine, its servers, directories with backups, and what an all-seeing observer knows of them.
+//! One sequence's world: a machine, its servers, directories with backups, and what an all-seeing
+//! observer knows of them.
 //!
-//! Must never: know anything from what asmt says; only that marks of use have appeared is read, from its directory.
+//! Must never: know anything from what asmt says; only that marks of use have appeared is read,
+//! from its directory.
 
 use crate::asmt::Naming;
 use crate::dice::Dice;

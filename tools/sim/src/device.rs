@@ -23,7 +23,8 @@ pub enum Start {
     Unknown,
 }
 
-/// Reads the start of a device; one that is shorter than a header is read as if zeros came after it.
+/// Reads the start of a device; one that is shorter than a header is read as if zeros came after
+/// it.
 pub fn read(path: &Path) -> Result<Start, String> {
     let mut bytes = [0; 4096];
     let file = File::open(path).map_err(text_of("cannot open", path.display()))?;

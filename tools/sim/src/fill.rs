@@ -1,10 +1,12 @@
 //! What stands in treex, stages and stripes: bytes that look and compress like a server's.
 //!
-//! Promise: the same seed gives the same bytes, whatever the number of threads; what was never handed out is never
-//! touched and stays a hole. Must never: promise that a server would take it (nobody here has one to ask).
+//! Promise: the same seed gives the same bytes, whatever the number of threads; what was never
+//! handed out is never touched and stays a hole. Must never: promise that a server would take it
+//! (nobody here has one to ask).
 //!
-//! A server hands elements out in stashes, one a thread, which fills it one record at a time. So threads fill a *round* of
-//! stashes at once, and only those of the last round have elements that were not used, or were freed and not used again.
+//! A server hands elements out in stashes, one a thread, which fills it one record at a time. So
+//! threads fill a *round* of stashes at once, and only those of the last round have elements that
+//! were not used, or were freed and not used again.
 
 use crate::layout::{ELEMENT_BYTES, NODE_BYTES, handle};
 use crate::rng::Rng;
@@ -49,7 +51,8 @@ struct Stash {
 }
 
 impl Index {
-    /// An index of stages with this many elements each, of which so many in all were handed out at least.
+    /// An index of stages with this many elements each, of which so many in all were handed out at
+    /// least.
     pub fn new(seed: u64, capacity: u64, stage_count: u64, handed_out: u64) -> Self {
         let allocated = handed_out.next_multiple_of(STASH_ELEMENTS).min(capacity * stage_count);
         let threads = (allocated.div_ceil(STASH_ELEMENTS) / 8).clamp(1, MAX_THREADS);
@@ -93,7 +96,8 @@ impl Index {
     /// Elements of a stash, from its element `from` on.
     fn fill_stash(&self, rng: &mut Rng, number: u64, from: u64, elements: &mut [u8]) {
         let stash = self.stash(number);
-        // What its thread takes next: what was freed last, and at last what was never used. The last has none after it.
+        // What its thread takes next: what was freed last, and at last what was never used. The
+        // last has none after it.
         let is_there = |index: u64| index < stash.length;
         let mut next_free = if is_there(stash.used) { handle(stash.first + stash.used, self.capacity) } else { 0 };
         for (index, element) in (from..).zip(elements.chunks_exact_mut(ELEMENT_BYTES as usize)) {
@@ -111,7 +115,8 @@ impl Index {
             let write = number / self.threads * self.threads * STASH_ELEMENTS + index * self.threads + number % self.threads;
             self.record(rng, write, element);
             if stash.is_open && rng.below(8) == 0 {
-                // A freed element keeps its digest, its times and its device; its record has no generation and no place.
+                // A freed element keeps its digest, its times and its device; its record has no
+                // generation and no place.
                 element[45..54].fill(0);
                 free(element, next_free);
                 next_free = handle(stash.first + index, self.capacity);
@@ -133,7 +138,8 @@ impl Index {
             element[at..at + 5].copy_from_slice(&handle(child, self.capacity).to_le_bytes()[..5]);
         }
         element[34..36].copy_from_slice(&(1 + (bits >> 24 & 3) as u16).to_le_bytes());
-        // One in eight was written again since: another time, another place. One in 16 was freed, and is another record's.
+        // One in eight was written again since: another time, another place. One in 16 was freed,
+        // and is another record's.
         let (is_updated, is_reused) = (bits >> 26 & 7 == 0, bits >> 59 & 15 == 0);
         let later = if is_updated || is_reused { rng.below(self.allocated.saturating_sub(write)) } else { 0 };
         let last_write = write + later;
@@ -144,8 +150,8 @@ impl Index {
         element[40..45].copy_from_slice(&updated_ms.to_le_bytes()[..5]);
         let generation = if is_updated { 2 + u16::from(bits >> 40 & 15 == 0) } else { 1 };
         element[45..47].copy_from_slice(&generation.to_le_bytes());
-        // 37 bits of place on the device, 19 of size, both in units of 16 bytes, and 7 of device: one of two, of which
-        // one is a little ahead.
+        // 37 bits of place on the device, 19 of size, both in units of 16 bytes, and 7 of device:
+        // one of two, of which one is a little ahead.
         let place = last_write * 17 / 2 + (bits >> 63) * 12_446 + (bits >> 44 & 0x3ff);
         let blocks = (place & 0x1f_ffff_ffff) | (5 + (bits >> 54 & 0x1f) * 3 / 4) << 37 | (bits >> 63) << 56;
         element[47..55].copy_from_slice(&blocks.to_le_bytes());
@@ -213,7 +219,8 @@ mod tests {
         element[..4] == FREE.to_le_bytes()
     }
 
-    /// An index of the form of the server's whose full stage is a fixture: three stages of 128 MiB, 5.6 million elements.
+    /// An index of the form of the server's whose full stage is a fixture: three stages of 128 MiB,
+    /// 5.6 million elements.
     fn like_the_servers() -> Index {
         Index::new(7, 2 << 20, 3, 5_600_000)
     }
@@ -280,7 +287,8 @@ mod tests {
         index.fill(0, &mut ours);
         let element = |number: u64| &ours[number as usize * 64..][..64];
         assert_eq!(element(0), unused, "no record is ever put into element 0");
-        // Of eight stashes the last is open: its thread's list leads through what was freed and what was never used.
+        // Of eight stashes the last is open: its thread's list leads through what was freed and
+        // what was never used.
         let open = index.stash(7);
         assert!(open.is_open && !index.stash(6).is_open && open.used < open.length);
         let mut list = vec![open.first + open.used];
@@ -299,7 +307,8 @@ mod tests {
         assert_eq!(next(in_front[0]), open.first + open.used);
         in_front.windows(2).for_each(|two| assert_eq!(next(two[1]), two[0]));
         for number in in_front {
-            // What a server's freed element has: a digest, a set, times; neither generation nor place.
+            // What a server's freed element has: a digest, a set, times; neither generation nor
+            // place.
             let ours = element(number);
             for fields in [45..54, 55..56] {
                 assert!(freed[fields.clone()].iter().chain(&ours[fields.clone()]).all(|byte| *byte == 0), "{fields:?}");

@@ -1,8 +1,9 @@
 //! Keys and headers as Aerospike leaves them, as numbers and bytes to store.
 //!
-//! Promise: every fact is written down here a second time, from the notes on Aerospike's segments and from what a server was
-//! seen to write, so that a wrong one in the engine's reader is found by every test. What a server wrote is among the
-//! tests, so that both cannot be wrong alike. Must never: use the engine's layout.
+//! Promise: every fact is written down here a second time, from the notes on Aerospike's segments
+//! and from what a server was seen to write, so that a wrong one in the engine's reader is found by
+//! every test. What a server wrote is among the tests, so that both cannot be wrong alike. Must
+//! never: use the engine's layout.
 
 /// Elements of a primary index stage, bytes each.
 pub const ELEMENT_BYTES: u64 = 64;
@@ -40,7 +41,8 @@ pub struct Place {
 }
 
 impl Place {
-    /// The key: 8 bits of type, 4 of instance, 8 of nsid, 12 that say which. `None` if a number is out of range.
+    /// The key: 8 bits of type, 4 of instance, 8 of nsid, 12 that say which. `None` if a number is
+    /// out of range.
     pub fn key(self) -> Option<u32> {
         let (kind, which) = match self.holds {
             Holds::Base => (0xae, 0),
@@ -147,7 +149,8 @@ pub fn si_meta(stage_count: u32) -> Vec<u8> {
     bytes
 }
 
-/// Bytes of the header of a data stripe or storage device that are read and written; the rest of it is zeros.
+/// Bytes of the header of a data stripe or storage device that are read and written; the rest of it
+/// is zeros.
 pub const HEADER_BYTES: usize = 64;
 /// Version of that header.
 pub const HEADER_VERSION: u32 = 4;
@@ -257,8 +260,8 @@ mod tests {
         assert_eq!(fixture("server/blank/fresh.head").first_chunk().and_then(DeviceHeader::parse), None);
     }
 
-    /// The arena of a server with one stage, of which 64 stashes were handed out. (It is of an index in ordinary memory:
-    /// its stages have no key.)
+    /// The arena of a server with one stage, of which 64 stashes were handed out. (It is of an
+    /// index in ordinary memory: its stages have no key.)
     #[test]
     fn the_arena_of_a_base_is_that_of_a_server() {
         let header = Base {

@@ -1,7 +1,9 @@
-//! Makes, sums and removes segments like Aerospike's: what stands in for a server in tests, demo and benchmark.
+//! Makes, sums and removes segments like Aerospike's: what stands in for a server in tests, demo
+//! and benchmark.
 //!
-//! Promise: a command that fails leaves nothing of what it made, but where a server that fails leaves something, too.
-//! Must never: be shipped to users, or remove a segment that is not Aerospike's unless its key was named.
+//! Promise: a command that fails leaves nothing of what it made, but where a server that fails
+//! leaves something, too. Must never: be shipped to users, or remove a segment that is not
+//! Aerospike's unless its key was named.
 
 pub mod args;
 mod device;
@@ -54,7 +56,8 @@ pub type Outcome = Result<(), String>;
 /// Options that take no value.
 const FLAGS: [&str; 6] = ["no-index", "untrusted", "resident", "sparse", "all", "read-only"];
 
-/// Runs one command line (without the program's name); what it says goes to `out`. Errors are texts for people.
+/// Runs one command line (without the program's name); what it says goes to `out`. Errors are texts
+/// for people.
 pub fn run(words: &[String], out: &mut dyn Write) -> Outcome {
     let Some((command, rest)) = words.split_first() else {
         return Err(format!("a command is needed\n\n{USAGE}"));

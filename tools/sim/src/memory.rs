@@ -14,7 +14,8 @@ pub fn named_key(args: &mut Args) -> Result<Key, String> {
     args.get("key", None, |text| key_of(text).map(Some))?.map(Key).ok_or_else(|| "--key is needed".to_owned())
 }
 
-/// Segments that are Aerospike's, of an instance if one is given, and if asked for all others, too; by key.
+/// Segments that are Aerospike's, of an instance if one is given, and if asked for all others, too;
+/// by key.
 pub fn segments(instance: Option<u32>, all: bool) -> Result<Vec<SegmentStat>, String> {
     let mut found = sysv::all_segments().map_err(|error| format!("cannot list segments: {error}"))?;
     found.retain(|stat| match Place::of(stat.key.0) {
@@ -37,7 +38,8 @@ pub fn sum(mut args: Args, out: &mut dyn Write) -> Outcome {
     args.end()?;
     for stat in segments(instance, all)? {
         let attachment = Attachment::new(stat.shmid, Access::ReadOnly, 0).map_err(text_of("cannot attach", stat.key))?;
-        // Every byte is read, and asmt's way of finding holes is not relied on: it is among what is tested.
+        // Every byte is read, and asmt's way of finding holes is not relied on: it is among what is
+        // tested.
         let (crc32, data_bytes) = match is_sparse {
             false => (crc32fast::hash(attachment.bytes(0..stat.size_bytes)), stat.size_bytes),
             true => sum_of_data(&attachment).map_err(text_of("cannot read", stat.key))?,

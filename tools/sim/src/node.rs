@@ -1,8 +1,10 @@
-//! One namespace of a node, as a server starts it, stops it, or is killed: in memory and on its devices alike.
+//! One namespace of a node, as a server starts it, stops it, or is killed: in memory and on its
+//! devices alike.
 //!
-//! Promise: does what a server was seen to do, in its order, and stops where it was seen to stop: with what was done until
-//! then, which for base and treex is their end. Where nobody has seen what a server does (a set with a stripe missing,
-//! untrusted stripes beside a trusted base) it does what costs most. Must never: touch another namespace's segments.
+//! Promise: does what a server was seen to do, in its order, and stops where it was seen to stop:
+//! with what was done until then, which for base and treex is their end. Where nobody has seen what
+//! a server does (a set with a stripe missing, untrusted stripes beside a trusted base) it does
+//! what costs most. Must never: touch another namespace's segments.
 
 use crate::args::Args;
 use crate::device::{self, Start};
@@ -120,7 +122,8 @@ fn remove(found: &Found) -> Outcome {
     sysv::remove(found.stat.shmid).map_err(text_of("cannot remove", found.stat.key))
 }
 
-/// Fails if somebody has a segment attached: what a server would remove stays then, and it does not start.
+/// Fails if somebody has a segment attached: what a server would remove stays then, and it does not
+/// start.
 fn check_free(found: &[Found]) -> Outcome {
     match found.iter().find(|found| found.stat.attached_count > 0) {
         Some(found) => Err(format!("segment {} is attached by another process", found.stat.key)),
@@ -176,7 +179,8 @@ fn new_random() -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
-/// Removes base and treex, whatever is in them. Returns true if base may be trusted and both are there.
+/// Removes base and treex, whatever is in them. Returns true if base may be trusted and both are
+/// there.
 fn discard_base(found: &[Found]) -> Result<bool, String> {
     let of = |holds: Holds| found.iter().find(|found| found.place.holds == holds);
     let (base, treex) = (of(Holds::Base), of(Holds::Treex));
@@ -190,7 +194,8 @@ fn discard_base(found: &[Found]) -> Result<bool, String> {
     Ok(is_trusted)
 }
 
-/// Headers of main devices and shadows; `None` where a device is blank. Fails where a server would not start.
+/// Headers of main devices and shadows; `None` where a device is blank. Fails where a server would
+/// not start.
 fn device_headers(node: &Node) -> Result<Vec<Option<DeviceHeader>>, String> {
     let mut headers: Vec<Option<DeviceHeader>> = Vec::new();
     for path in node.paths() {
@@ -221,7 +226,8 @@ fn stripe_headers(found: &[Found]) -> Result<Vec<Option<DeviceHeader>>, String> 
     stripes.map(|stripe| stripe_of(&stripe.stat)).collect()
 }
 
-/// Fails where the stripes that a warm start finds are no set, or are not of the set of the devices.
+/// Fails where the stripes that a warm start finds are no set, or are not of the set of the
+/// devices.
 fn check_stripes(node: &Node, stripes: &[Option<DeviceHeader>], device: Option<&DeviceHeader>) -> Outcome {
     for header in stripes.iter().flatten() {
         if header.version != HEADER_VERSION {
@@ -255,7 +261,8 @@ fn for_each_stripe(found: &[Found], change: impl Fn(&mut DeviceHeader)) -> Outco
     Ok(())
 }
 
-/// A cold start: removes all that is there of the namespace, and makes as little as a server has in the beginning.
+/// A cold start: removes all that is there of the namespace, and makes as little as a server has in
+/// the beginning.
 fn make_anew(node: &Node, found: &[Found], sizes: &Sizes, random: u64) -> Outcome {
     let target = node.target(found);
     found.iter().try_for_each(remove)?;

@@ -23,7 +23,8 @@ impl Drop for Machine {
 fn on_own_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let thread = std::thread::spawn(|| {
-        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is
+        // attached yet.
         let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
         assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -41,7 +42,8 @@ impl Machine {
         self.0.join(name).display().to_string()
     }
 
-    /// Two main devices and a shadow of a namespace that was shut down cleanly, and the options that name them.
+    /// Two main devices and a shadow of a namespace that was shut down cleanly, and the options
+    /// that name them.
     fn devices(&self) -> String {
         let [a, b, shadow] = ["a", "b", "shadow"].map(|name| self.path(name));
         for path in [&a, &b, &shadow] {
@@ -151,7 +153,8 @@ fn without_a_trusted_base_all_is_made_anew() {
     });
 }
 
-/// A server that is killed leaves neither base nor treex; one that finds stripes that were not shut down cleanly starts empty.
+/// A server that is killed leaves neither base nor treex; one that finds stripes that were not shut
+/// down cleanly starts empty.
 #[test]
 fn what_was_killed_starts_cold_and_a_namespace_in_memory_alone_starts_empty() {
     on_own_machine(|machine| {

@@ -9,8 +9,8 @@ pub struct Caller {
     pub groups: Vec<u32>,
     /// Effective capabilities, a bit each.
     pub capabilities: u64,
-    /// The user id that stands for all who are not in this user namespace, root of the machine among them; `None` where
-    /// it may be that of somebody who is.
+    /// The user id that stands for all who are not in this user namespace, root of the machine
+    /// among them; `None` where it may be that of somebody who is.
     pub unmapped_uid: Option<u32>,
 }
 

@@ -67,7 +67,8 @@ pub enum Volatile {
 pub struct Owner {
     /// Owner.
     pub uid: u32,
-    /// Permission bits. Where there is an access control list, the group's are what it allows at most.
+    /// Permission bits. Where there is an access control list, the group's are what it allows at
+    /// most.
     pub mode: u32,
 }
 
@@ -122,13 +123,15 @@ pub struct ManifestRecord {
 pub struct Listing {
     /// The directory itself; `None` where it was not looked at.
     pub directory: Option<DirectoryRecord>,
-    /// Files of segments, by name. Those of an interrupted backup that never was committed are not among them.
+    /// Files of segments, by name. Those of an interrupted backup that never was committed are not
+    /// among them.
     pub files: Vec<FileRecord>,
     /// Manifests, by name.
     pub manifests: Vec<ManifestRecord>,
     /// Marks of use, by name, or why one cannot be read.
     pub marks: Vec<MarkRecord>,
-    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and why.
+    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and
+    /// why.
     pub problems: Vec<(String, Problem)>,
     /// What interrupted backups left.
     pub leftovers: Leftovers,
@@ -171,10 +174,12 @@ pub enum Writable {
 /// What dead runs of asmt left in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Files to remove, in this order: nothing that a reader would take for a backup without what was removed before.
+    /// Files to remove, in this order: nothing that a reader would take for a backup without what
+    /// was removed before.
     pub sweep: Vec<String>,
-    /// Names under which files of a run stand that had committed some of its namespaces, but not all: the run never
-    /// reported success, so the next backup of these namespaces takes their place.
+    /// Names under which files of a run stand that had committed some of its namespaces, but not
+    /// all: the run never reported success, so the next backup of these namespaces takes their
+    /// place.
     pub superseded: BTreeSet<String>,
     /// Namespaces whose backup was interrupted before its commit.
     pub interrupted: Vec<Interrupted>,

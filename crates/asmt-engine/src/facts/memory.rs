@@ -1,5 +1,5 @@
-//! What is in shared memory, and how much memory can be had, as plain values: `look/segments.rs` and `look/memory.rs` make
-//! them.
+//! What is in shared memory, and how much memory can be had, as plain values: `look/segments.rs`
+//! and `look/memory.rs` make them.
 
 use crate::layout::namespace::{Group, group};
 use asmt_shm::sysv::{Limits, SegmentStat};
@@ -13,9 +13,11 @@ use std::path::PathBuf;
 pub struct Memory {
     /// What the kernel believes can be had without swapping.
     pub available_bytes: Option<u64>,
-    /// Largest segment that can be made, where `vm.overcommit_memory` is 0: memory and swap together.
+    /// Largest segment that can be made, where `vm.overcommit_memory` is 0: memory and swap
+    /// together.
     pub largest_bytes: Option<u64>,
-    /// What may still be promised, where `vm.overcommit_memory` is 2. A segment counts with its full size.
+    /// What may still be promised, where `vm.overcommit_memory` is 2. A segment counts with its
+    /// full size.
     pub promisable_bytes: Option<u64>,
     /// The tightest limit of this process's cgroup and of those above it.
     pub cgroup: Option<CgroupLimit>,
@@ -53,10 +55,12 @@ pub struct Segment {
     pub creator: Creator,
 }
 
-/// What has become of the process that made a segment (`shm_cpid`): as long as it runs, another asmt may be at work on it.
+/// What has become of the process that made a segment (`shm_cpid`): as long as it runs, another
+/// asmt may be at work on it.
 ///
-/// Whether a process began before the segment was made is not asked: only the wall clock says when that was, and a clock that is
-/// set forward makes a process that is at work look younger than its segments.
+/// Whether a process began before the segment was made is not asked: only the wall clock says when
+/// that was, and a clock that is set forward makes a process that is at work look younger than its
+/// segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creator {
     /// It has ended, or it is this process, which makes nothing while it looks.
@@ -68,7 +72,8 @@ pub enum Creator {
         /// Its name, as the kernel has it.
         command: String,
     },
-    /// It may run where it cannot be seen from here: in another PID namespace, or hidden from this user.
+    /// It may run where it cannot be seen from here: in another PID namespace, or hidden from this
+    /// user.
     Unseen,
 }
 
@@ -146,8 +151,8 @@ pub struct Inventory {
     pub foreign_count: u64,
     /// Who is attached, by segment id; only of attached segments, and only as far as `/proc` shows.
     pub attachers: HashMap<i32, Vec<Attacher>>,
-    /// Of those who have made or attached segments of an instance, the ones that are asmt at work on it: instance and
-    /// process id.
+    /// Of those who have made or attached segments of an instance, the ones that are asmt at work
+    /// on it: instance and process id.
     pub asmts: HashSet<(u8, u32)>,
     /// Limits of the IPC namespace.
     pub limits: Option<Limits>,
@@ -162,8 +167,9 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Groups segments by instance, namespace name and who has made them. Stripes are matched by the name in them,
-    /// whatever their nsid; index segments by their base. What has no readable name stands in a group of its own.
+    /// Groups segments by instance, namespace name and who has made them. Stripes are matched by
+    /// the name in them, whatever their nsid; index segments by their base. What has no readable
+    /// name stands in a group of its own.
     pub fn groups(&self) -> Vec<Group> {
         let makers: BTreeSet<Makers> = self.segments.values().map(Segment::makers).collect();
         let of = |makers: &Makers| {

@@ -75,7 +75,8 @@ pub struct Device {
     pub medium: Option<Medium>,
     /// Device number, or file system and inode: two paths with the same one lead to the same thing.
     pub unique: Option<(u64, u64)>,
-    /// Names that stay with the disk when its path changes: by-id links, partition UUID, serial number.
+    /// Names that stay with the disk when its path changes: by-id links, partition UUID, serial
+    /// number.
     pub ids: Vec<String>,
     /// What its first bytes say.
     pub state: DeviceState,
@@ -106,7 +107,8 @@ pub enum Configuration {
         /// What it says.
         config: ServerConfig,
     },
-    /// None was named, and none is where the packages put it; the text says where it was looked for.
+    /// None was named, and none is where the packages put it; the text says where it was looked
+    /// for.
     NotThere(String),
 }
 

@@ -7,10 +7,12 @@ use asmt_shm::SegmentType;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Chunk sizes a manifest may name: powers of two in this range. Each worker has buffers of this size.
+/// Chunk sizes a manifest may name: powers of two in this range. Each worker has buffers of this
+/// size.
 pub const CHUNK_SIZES: std::ops::RangeInclusive<u32> = 4096..=(16 << 20);
 
-/// Bytes of a chunk, for a segment of this size: 4 MiB, and 16 MiB above 64 GiB so that tables stay small.
+/// Bytes of a chunk, for a segment of this size: 4 MiB, and 16 MiB above 64 GiB so that tables stay
+/// small.
 pub fn chunk_bytes_for(segment_bytes: u64) -> u32 {
     if segment_bytes <= 64 << 30 { 4 << 20 } else { 16 << 20 }
 }
@@ -56,8 +58,9 @@ pub fn zero_bytes(segment_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64
 /// Bytes of a segment in chunks of zeros that a worker takes at once.
 pub const SPAN_BYTES: u64 = 1 << 30;
 
-/// What a worker takes of a segment: a chunk, or a run of chunks that hold nothing but zeros. There may be a thousand times
-/// as many of these, and each is small in its file: one by one they would cost more than the data.
+/// What a worker takes of a segment: a chunk, or a run of chunks that hold nothing but zeros. There
+/// may be a thousand times as many of these, and each is small in its file: one by one they would
+/// cost more than the data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spans {
     count: u64,

@@ -1,4 +1,5 @@
-//! What stands around the chunks of a compressed file: ASMT's header of 24 bytes, a gzip header, and the end of the member.
+//! What stands around the chunks of a compressed file: ASMT's header of 24 bytes, a gzip header,
+//! and the end of the member.
 //!
 //! The header is ASMT 2.2.1's, as observed; a test reads files that ASMT has made.
 
@@ -25,8 +26,8 @@ pub const FIRST_CHUNK_OFFSET: u64 = SECTOR_BYTES;
 /// Bytes behind the last chunk in a `.dat.gz` of ours.
 pub const AFTER_CHUNKS_BYTES: u64 = (DEFLATE_END.len() + GZIP_TRAILER_BYTES) as u64;
 
-/// What the chunks of a `.dat.gz` of ours are padded to with empty deflate blocks: they are written and read past the
-/// page cache, which needs whole sectors.
+/// What the chunks of a `.dat.gz` of ours are padded to with empty deflate blocks: they are written
+/// and read past the page cache, which needs whole sectors.
 pub const SECTOR_BYTES: u64 = 4096;
 
 /// Deflate cannot shrink more than this; a header that claims more is a lie (or a bomb).
@@ -85,7 +86,8 @@ impl AsmtHeader {
     }
 }
 
-/// What stands in front of the first chunk: ASMT's header, that of the gzip member, and empty blocks.
+/// What stands in front of the first chunk: ASMT's header, that of the gzip member, and empty
+/// blocks.
 pub fn gzip_front(size_bytes: u64, crc32: u32) -> [u8; SECTOR_BYTES as usize] {
     let mut front = [0; SECTOR_BYTES as usize];
     let (headers, blocks) = front.split_at_mut(BEFORE_STREAM_BYTES);

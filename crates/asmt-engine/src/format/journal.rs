@@ -9,8 +9,8 @@ pub const TEMPORARY_PREFIX: &str = ".asmt-tmp.";
 /// What the names of journals begin with: `.asmt-run.<run>`.
 pub const JOURNAL_PREFIX: &str = ".asmt-run.";
 
-/// What a run is about to publish, and what of a dead run's it takes the place of: written before the first rename,
-/// removed after the last.
+/// What a run is about to publish, and what of a dead run's it takes the place of: written before
+/// the first rename, removed after the last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Journal {
     /// A namespace each; two of the same name where one takes the place of the other.
@@ -22,7 +22,8 @@ pub struct Journal {
 pub struct JournalNamespace {
     /// Its name.
     pub namespace: String,
-    /// Final name and inode of each file; the inode tells our file from another under the same name.
+    /// Final name and inode of each file; the inode tells our file from another under the same
+    /// name.
     pub files: Vec<(String, u64)>,
 }
 

@@ -1,7 +1,9 @@
-//! The manifest of a namespace's backup: what was copied, chunk by chunk, and what was noted beside it.
+//! The manifest of a namespace's backup: what was copied, chunk by chunk, and what was noted beside
+//! it.
 //!
-//! Promise: what is written is read back the same, and what is read is checked before it is believed: sizes are claims, and
-//! names are derived from keys. Must never: allocate by a number that a file holds.
+//! Promise: what is written is read back the same, and what is read is checked before it is
+//! believed: sizes are claims, and names are derived from keys. Must never: allocate by a number
+//! that a file holds.
 
 use crate::format::chunks::{CHUNK_SIZES, Chunk, chunk_count, chunk_range, zero_bytes};
 use crate::format::frame::{AFTER_CHUNKS_BYTES, FIRST_CHUNK_OFFSET, SECTOR_BYTES};
@@ -44,10 +46,11 @@ pub struct ManifestSegment {
     pub chunk_bytes: u32,
     /// One entry a chunk, in order.
     pub chunks: Vec<Chunk>,
-    /// Runs of chunks that hold nothing but zeros: first, count; ascending, apart. In a plain file they are holes.
+    /// Runs of chunks that hold nothing but zeros: first, count; ascending, apart. In a plain file
+    /// they are holes.
     pub zero_chunks: Vec<(u64, u64)>,
-    /// Bytes that were data when the segment was copied: its size without its holes. `None` in backups made before this
-    /// was noted.
+    /// Bytes that were data when the segment was copied: its size without its holes. `None` in
+    /// backups made before this was noted.
     pub data_bytes: Option<u64>,
 }
 
@@ -62,8 +65,9 @@ impl ManifestSegment {
         zero_bytes(self.size_bytes, self.chunk_bytes, &self.zero_chunks)
     }
 
-    /// Most data that a file with the data noted here may hold: a file system keeps holes by the block, and may write out
-    /// the zeros between two pieces of data that are close to each other. `None` where the data was not noted.
+    /// Most data that a file with the data noted here may hold: a file system keeps holes by the
+    /// block, and may write out the zeros between two pieces of data that are close to each other.
+    /// `None` where the data was not noted.
     pub fn most_data_bytes(&self) -> Option<u64> {
         self.data_bytes.map(|data| data + data / 16 + (64 << 10))
     }
@@ -78,7 +82,8 @@ pub struct Noted {
     pub random: u64,
     /// Whether it was marked as trusted.
     pub is_trusted: bool,
-    /// Whose it is, if it is not of the manifest's own namespace: one server opens the devices of all of them.
+    /// Whose it is, if it is not of the manifest's own namespace: one server opens the devices of
+    /// all of them.
     pub namespace: Option<NamespaceName>,
     /// Whether it is a regular file, whose header a power cut can set back.
     pub is_file: bool,
@@ -86,7 +91,8 @@ pub struct Noted {
     pub ids: Vec<String>,
     /// Whether it was blank: configured, and not used by a server yet. It has no random then.
     pub is_blank: bool,
-    /// Whether the server's configuration named it for its namespace. Not noted in backups made before this was.
+    /// Whether the server's configuration named it for its namespace. Not noted in backups made
+    /// before this was.
     pub is_configured: bool,
 }
 
@@ -107,12 +113,12 @@ pub struct TraceState {
     pub inode: u64,
     /// Bytes of a log; number of files in a directory.
     pub size: u64,
-    /// Last change of the contents, nanoseconds since 1970; of a directory the latest of its files. Text in the
-    /// file: it has more bits than a number of JavaScript's.
+    /// Last change of the contents, nanoseconds since 1970; of a directory the latest of its files.
+    /// Text in the file: it has more bits than a number of JavaScript's.
     #[serde(with = "as_text")]
     pub modified_ns: u64,
-    /// CRC-32 of names, inodes, sizes and times of a directory's files; of an empty or missing log that of the files
-    /// beside it that were rotated away; 0 for a log with something in it.
+    /// CRC-32 of names, inodes, sizes and times of a directory's files; of an empty or missing log
+    /// that of the files beside it that were rotated away; 0 for a log with something in it.
     #[serde(default)]
     pub digest: u32,
     /// Whether the log ends with the line that a server writes last at a clean stop.
@@ -135,8 +141,8 @@ mod as_text {
     }
 }
 
-/// What was noted beside the segments, to tell later whether the server has run since. Backups of asmt 0.1 before it
-/// noted this have none of it.
+/// What was noted beside the segments, to tell later whether the server has run since. Backups of
+/// asmt 0.1 before it noted this have none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
     /// `/etc/machine-id`.
@@ -153,12 +159,14 @@ pub struct Surroundings {
     pub monotonic_ms: Option<u64>,
     /// Path of the configuration that was read; `None` if none was.
     pub configuration: Option<String>,
-    /// Uses that marks in the directory told of when the backup was made: they are of earlier backups.
+    /// Uses that marks in the directory told of when the backup was made: they are of earlier
+    /// backups.
     pub earlier_uses: Vec<String>,
-    /// Ids of the segments, in the order of their keys: within an IPC namespace they tell these from ones made later.
+    /// Ids of the segments, in the order of their keys: within an IPC namespace they tell these
+    /// from ones made later.
     pub shmids: Vec<i32>,
-    /// Ids of the other segments of the instance, ascending: they were there already. `None` in backups made before this
-    /// was noted.
+    /// Ids of the other segments of the instance, ascending: they were there already. `None` in
+    /// backups made before this was noted.
     pub beside: Option<Vec<i32>>,
     /// Settings of the namespace that a start compares with its segments, by name.
     pub settings: BTreeMap<String, Setting>,
@@ -228,7 +236,8 @@ pub struct HeadLine {
     segment_count: u64,
 }
 
-/// A device or stripe in the first line. The random is text: it has 64 bits, and JavaScript's numbers have 53.
+/// A device or stripe in the first line. The random is text: it has 64 bits, and JavaScript's
+/// numbers have 53.
 #[derive(Serialize, Deserialize)]
 pub struct NotedLine {
     /// Path of a device, key of a stripe.
@@ -378,8 +387,9 @@ impl Manifest {
         text + &json_line(&EndLine { end: true, crc32 })
     }
 
-    /// Reads a manifest and checks it as far as it can be checked by itself: its own checksum, every key against the
-    /// instance and nsid, types, stages and names against keys, sizes against chunk tables.
+    /// Reads a manifest and checks it as far as it can be checked by itself: its own checksum,
+    /// every key against the instance and nsid, types, stages and names against keys, sizes against
+    /// chunk tables.
     pub fn parse(text: &str) -> Result<Self, ManifestError> {
         let first = text.lines().next().unwrap_or_default();
         let format: FormatLine = line_of(first, "its first line")?;
@@ -494,7 +504,8 @@ pub fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, Man
     Ok(segment)
 }
 
-/// Checks a chunk table against the sizes: every byte of the segment in one chunk, every chunk in the file, in order.
+/// Checks a chunk table against the sizes: every byte of the segment in one chunk, every chunk in
+/// the file, in order.
 pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
     if !segment.chunk_bytes.is_power_of_two() || !CHUNK_SIZES.contains(&segment.chunk_bytes) {
         return Err(format!(
@@ -528,7 +539,8 @@ pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
             - chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).start;
         let length_fits = match segment.encoding {
             Encoding::Raw => u64::from(chunk.length) == bytes,
-            // Stored blocks cost 5 bytes a 64 KiB, and there is padding; half as much again is generous and still bounded.
+            // Stored blocks cost 5 bytes a 64 KiB, and there is padding; half as much again is
+            // generous and still bounded.
             Encoding::Gzip => chunk.length > 0 && u64::from(chunk.length) <= bytes + bytes / 2 + 4 * SECTOR_BYTES,
         };
         if chunk.offset != offset || !length_fits {
@@ -559,7 +571,8 @@ pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
     check_zeros(segment)
 }
 
-/// Checks what a segment's line says of zeros: they need not be read, and what is data decides how much memory is needed.
+/// Checks what a segment's line says of zeros: they need not be read, and what is data decides how
+/// much memory is needed.
 pub fn check_zeros(segment: &ManifestSegment) -> Result<(), String> {
     let of_whole = crc::of_zeros(u64::from(segment.chunk_bytes));
     for index in segment.zero_chunks.iter().flat_map(|&(first, count)| first..first + count) {

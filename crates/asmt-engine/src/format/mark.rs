@@ -1,9 +1,11 @@
-//! The mark that a backup was used, in its directory beside the manifest: `asmt-used-<instance>-<namespace>.json`.
+//! The mark that a backup was used, in its directory beside the manifest:
+//! `asmt-used-<instance>-<namespace>.json`.
 //!
-//! Promise: a use is durable before a restore makes anything that a server could start with, so that no later boot
-//! and no other container restores that backup without being told; a mark only grows while it is of the same backup,
-//! and nothing is ever taken back. ASMT ignores it. Must never: be what a restore of the same boot and IPC namespace
-//! fails for (a start may fail and be repeated), or replace a mark that cannot be read by less than it said.
+//! Promise: a use is durable before a restore makes anything that a server could start with, so
+//! that no later boot and no other container restores that backup without being told; a mark only
+//! grows while it is of the same backup, and nothing is ever taken back. ASMT ignores it. Must
+//! never: be what a restore of the same boot and IPC namespace fails for (a start may fail and be
+//! repeated), or replace a mark that cannot be read by less than it said.
 
 use crate::format::names::{is_namespace_file, namespace_file_name};
 use asmt_shm::NamespaceName;
@@ -15,7 +17,8 @@ const PREFIX: &str = "asmt-used-";
 /// Restores that are kept: the first ones of them, and the latest.
 const MAX_RESTORES: usize = 32;
 
-/// When and where a backup was used, or a restore of it was begun: from then on the server may have run.
+/// When and where a backup was used, or a restore of it was begun: from then on the server may have
+/// run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Use {
     /// Milliseconds since 1970.
@@ -33,7 +36,8 @@ pub struct Use {
     /// Whether a later restore found in memory what a server had made of it: then it has served.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub has_served: bool,
-    /// When the server had made what was found, milliseconds since 1970; `None` where that is not known.
+    /// When the server had made what was found, milliseconds since 1970; `None` where that is not
+    /// known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub served_ms: Option<u64>,
     /// Whether it went on to make segments: what is in memory then may be its own.
@@ -56,7 +60,8 @@ impl Use {
 /// What tells one backup of a namespace from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// When it was made, milliseconds since 1970: as its manifest says, else the latest change of a file.
+    /// When it was made, milliseconds since 1970: as its manifest says, else the latest change of a
+    /// file.
     pub made_ms: u64,
     /// Boot that it was made in; `None` where there is no manifest.
     pub boot_id: Option<String>,
@@ -130,8 +135,9 @@ impl Used {
         self.restores.iter().chain(&self.retired)
     }
 
-    /// Whether it is of this backup. One with no manifest is known by its files; and where these were copied with
-    /// other times, it is another one only if they are later than all that the mark tells.
+    /// Whether it is of this backup. One with no manifest is known by its files; and where these
+    /// were copied with other times, it is another one only if they are later than all that the
+    /// mark tells.
     pub fn is_of(&self, identity: &Identity) -> bool {
         match &identity.boot_id {
             Some(boot_id) => self.backup_boot_id.as_ref() == Some(boot_id) && self.backup_ms == identity.made_ms,
@@ -142,8 +148,9 @@ impl Used {
         }
     }
 
-    /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first, those that made segments and
-    /// those that did not apart: a backup may have been made in between.
+    /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first,
+    /// those that made segments and those that did not apart: a backup may have been made in
+    /// between.
     pub fn add_restore(&mut self, mut restore: Use) {
         let is_same = |earlier: &Use| {
             (&earlier.boot_id, &earlier.ipc_namespace, earlier.has_made)

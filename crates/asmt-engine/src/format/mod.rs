@@ -1,8 +1,9 @@
-//! Format: every byte and every file name of a backup. `docs/FORMAT.md` is this folder for people; change both together.
+//! Format: every byte and every file name of a backup. `docs/FORMAT.md` is this folder for people;
+//! change both together.
 //!
-//! Invariant: format does no I/O. What is written here is read back the same, and what is read is checked before it is
-//! believed: sizes are claims, names are derived from keys. The header and the names of files are ASMT 2.2.1's (observed);
-//! the manifest, marks and journals are asmt's own.
+//! Invariant: format does no I/O. What is written here is read back the same, and what is read is
+//! checked before it is believed: sizes are claims, names are derived from keys. The header and the
+//! names of files are ASMT 2.2.1's (observed); the manifest, marks and journals are asmt's own.
 
 mod chunks;
 mod frame;

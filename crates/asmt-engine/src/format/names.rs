@@ -1,6 +1,8 @@
-//! The names of files in a backup: segments by their keys, manifests and marks by instance and namespace.
+//! The names of files in a backup: segments by their keys, manifests and marks by instance and
+//! namespace.
 //!
-//! Promise: no name leads out of the directory, and none is read as a segment's that does not stand for a key of Aerospike's.
+//! Promise: no name leads out of the directory, and none is read as a segment's that does not stand
+//! for a key of Aerospike's.
 
 use asmt_shm::{Address, Key, NamespaceName};
 
@@ -23,7 +25,8 @@ impl Encoding {
     }
 }
 
-/// The name of the file that keeps a segment: the key in eight lower-case hex digits, `.dat`, and `.gz` if compressed.
+/// The name of the file that keeps a segment: the key in eight lower-case hex digits, `.dat`, and
+/// `.gz` if compressed.
 pub fn file_name(key: Key, encoding: Encoding) -> String {
     match encoding {
         Encoding::Raw => format!("{key}.dat"),
@@ -31,8 +34,8 @@ pub fn file_name(key: Key, encoding: Encoding) -> String {
     }
 }
 
-/// Reads a file name of a backup. `None` if it does not name a segment of Aerospike's: such a file is left alone.
-/// Hex digits of either case are taken.
+/// Reads a file name of a backup. `None` if it does not name a segment of Aerospike's: such a file
+/// is left alone. Hex digits of either case are taken.
 pub fn parse_file_name(name: &str) -> Option<(Key, Address, Encoding)> {
     let (digits, encoding) = match name.strip_suffix(".dat.gz") {
         Some(digits) => (digits, Encoding::Gzip),
@@ -47,13 +50,14 @@ pub const MANIFEST_PREFIX: &str = "asmt-manifest-";
 
 /// The file name of a namespace's manifest. ASMT ignores it: it is not `<8 hex>.dat[.gz]`.
 ///
-/// Letters, digits, `_`, `-` and dots inside stand for themselves; every other byte is `%XX`, so that no name can
-/// lead out of the directory.
+/// Letters, digits, `_`, `-` and dots inside stand for themselves; every other byte is `%XX`, so
+/// that no name can lead out of the directory.
 pub fn manifest_name(instance: u8, namespace: &NamespaceName) -> String {
     namespace_file_name(MANIFEST_PREFIX, instance, namespace)
 }
 
-/// The name of a file that belongs to a namespace's backup and is no segment: `<prefix><instance>-<namespace>.json`.
+/// The name of a file that belongs to a namespace's backup and is no segment:
+/// `<prefix><instance>-<namespace>.json`.
 pub fn namespace_file_name(prefix: &str, instance: u8, namespace: &NamespaceName) -> String {
     let mut name = format!("{prefix}{instance}-");
     for byte in namespace.as_str().bytes() {

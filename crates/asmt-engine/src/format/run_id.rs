@@ -1,5 +1,5 @@
-//! The name of a run of asmt: boot, PID namespace, process and its start, so that a later run can tell a dead one's leftovers
-//! from a live one's work.
+//! The name of a run of asmt: boot, PID namespace, process and its start, so that a later run can
+//! tell a dead one's leftovers from a live one's work.
 
 use std::fmt;
 
@@ -12,7 +12,8 @@ pub struct RunId {
     pub pid_namespace: u64,
     /// Process id in that namespace.
     pub pid: u32,
-    /// Start of the process in clock ticks since the machine's boot, whatever time namespace it is in.
+    /// Start of the process in clock ticks since the machine's boot, whatever time namespace it is
+    /// in.
     pub start_ticks: u64,
 }
 

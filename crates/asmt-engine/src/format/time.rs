@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 
-/// A time as people write it, UTC, to the second; the last one there is for what a lie in a file may claim.
+/// A time as people write it, UTC, to the second; the last one there is for what a lie in a file
+/// may claim.
 pub fn rfc3339(unix_ms: u64) -> String {
     let second = i64::try_from(unix_ms / 1000).ok().and_then(|second| Timestamp::from_second(second).ok());
     second.unwrap_or(Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

@@ -1,7 +1,8 @@
-//! Layout: what Aerospike's bytes and texts mean: sets of headers, the server's configuration, its unit's environment.
+//! Layout: what Aerospike's bytes and texts mean: sets of headers, the server's configuration, its
+//! unit's environment.
 //!
-//! Invariant: this folder is pure. It turns bytes into values: it opens no file, asks no clock and reads no
-//! environment variable.
+//! Invariant: this folder is pure. It turns bytes into values: it opens no file, asks no clock and
+//! reads no environment variable.
 
 pub mod environment;
 pub mod namespace;

@@ -1,4 +1,5 @@
-//! What belongs to a namespace, and whether it is whole: segments in memory and files of a backup alike.
+//! What belongs to a namespace, and whether it is whole: segments in memory and files of a backup
+//! alike.
 
 use crate::layout::sets::{self, Member};
 use asmt_shm::{Address, FIRST_STAGE, Header, Key, MAX_STAGES, NamespaceName, SegmentType, StripeHeader};
@@ -19,8 +20,9 @@ pub struct Group {
 
 /// Groups keys by instance and namespace name, for segments and for files alike.
 ///
-/// Index segments whose base is missing belong to the namespace whose stripes have their nsid, unless that has a base of
-/// its own: without that, what is left of a namespace would pass for a whole one that has only data.
+/// Index segments whose base is missing belong to the namespace whose stripes have their nsid,
+/// unless that has a base of its own: without that, what is left of a namespace would pass for a
+/// whole one that has only data.
 pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a NamespaceName>)> + Clone) -> Vec<Group> {
     let base_names: HashMap<(u8, u8), &NamespaceName> = segments
         .clone()
@@ -62,7 +64,8 @@ pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a Namesp
     groups
 }
 
-/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are a set of their own: see [`torn_stripes`].
+/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are a set of their
+/// own: see [`torn_stripes`].
 pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
     let mut found = Vec::new();
     let of = |wanted: SegmentType| headers.iter().filter(move |(address, _)| address.segment_type == wanted);
@@ -142,8 +145,9 @@ pub fn stripes_of<'h>(headers: &[(Address, &'h Header)]) -> Vec<(Address, &'h St
     headers.iter().filter_map(stripe).collect()
 }
 
-/// Why the stripes of a namespace are no set that a server would start with; empty if they are whole, or there are none.
-/// `is_all` says that every stripe there is stands among them, so that their number counts.
+/// Why the stripes of a namespace are no set that a server would start with; empty if they are
+/// whole, or there are none. `is_all` says that every stripe there is stands among them, so that
+/// their number counts.
 pub fn torn_stripes(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bool) -> Vec<String> {
     let stripes = stripes_of(headers);
     let shown = |address: Address| address.key().map_or_else(|| format!("{address:?}"), |key| key.to_string());

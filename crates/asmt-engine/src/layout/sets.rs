@@ -1,10 +1,12 @@
 //! Sets of stripes and of storage devices: whether one is a set that a server would start with.
 //!
-//! A server gives one random to all members of a set at each start, counts the main devices (or stripes) in each of them,
-//! and marks each as trusted at a clean stop. It does not start with two randoms in a set, with a device of another
-//! namespace, or with a header that it does not know; what is not marked as trusted it does not use.
+//! A server gives one random to all members of a set at each start, counts the main devices (or
+//! stripes) in each of them, and marks each as trusted at a clean stop. It does not start with two
+//! randoms in a set, with a device of another namespace, or with a header that it does not know;
+//! what is not marked as trusted it does not use.
 //!
-//! Promise: every fault of a set is found, each with the first member that shows it. Must never: read a device or a segment.
+//! Promise: every fault of a set is found, each with the first member that shows it. Must never:
+//! read a device or a segment.
 
 use asmt_shm::{NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, StripeHeader};
 use std::collections::BTreeSet;
@@ -20,8 +22,9 @@ pub struct Member<'a> {
 
 /// Why a set is not one that a server would start with; empty if it is whole.
 ///
-/// `kind` is what a member is called, such as "data stripe" or "storage device". `expected_count` is the number of stripes
-/// or main devices that there are; `None` if that cannot be told, and is not to be checked.
+/// `kind` is what a member is called, such as "data stripe" or "storage device". `expected_count`
+/// is the number of stripes or main devices that there are; `None` if that cannot be told, and is
+/// not to be checked.
 pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected_count: Option<u32>) -> Vec<String> {
     let count = members.len();
     let mut found = Vec::new();

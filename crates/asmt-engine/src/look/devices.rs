@@ -1,7 +1,8 @@
 //! Asks storage devices and files for their header, past the page cache.
 //!
-//! Promise: only the first 4096 bytes are read, and nothing that is neither a block device nor a regular file is
-//! opened; a device that does not answer is a fact, not a failure. Must never: write, or wait for a FIFO.
+//! Promise: only the first 4096 bytes are read, and nothing that is neither a block device nor a
+//! regular file is opened; a device that does not answer is a fact, not a failure. Must never:
+//! write, or wait for a FIFO.
 
 use crate::error::without_number;
 use crate::facts::server::{Device, DeviceState, Medium};
@@ -42,7 +43,8 @@ pub fn ask(path: &str) -> Device {
     device
 }
 
-/// Opens a file for reading if it is of a kind that may be opened: others could wait, or do something.
+/// Opens a file for reading if it is of a kind that may be opened: others could wait, or do
+/// something.
 pub fn open(path: &Path, kinds: &[FileType]) -> Result<(OwnedFd, fs::Stat), String> {
     let why = |error: Errno| match error {
         Errno::NOENT => "is not there".to_owned(),
@@ -64,8 +66,9 @@ pub fn open(path: &Path, kinds: &[FileType]) -> Result<(OwnedFd, fs::Stat), Stri
     if is_of_kind(&stat) { Ok((file, stat)) } else { Err(wrong()) }
 }
 
-/// Reads the header. One disk can be behind two block devices (multipath, device mapper), each with a page cache
-/// of its own: what one of them has cached can be older than what the server wrote through the other.
+/// Reads the header. One disk can be behind two block devices (multipath, device mapper), each with
+/// a page cache of its own: what one of them has cached can be older than what the server wrote
+/// through the other.
 fn header_of(file: &OwnedFd, is_device: bool) -> Result<DeviceState, String> {
     let why = |error: Errno| format!("cannot be read: {}", without_number(&error.into()));
     let mut buffer = Buffer::default();
@@ -95,7 +98,8 @@ pub fn ids_at(path: &str) -> Vec<String> {
     fs::stat(path).ok().filter(is_device).map_or_else(Vec::new, |stat| stable_names(stat.st_rdev))
 }
 
-/// What identifies a block device whatever its path is: links that lead to it, and its serial number.
+/// What identifies a block device whatever its path is: links that lead to it, and its serial
+/// number.
 fn stable_names(number: u64) -> Vec<String> {
     let mut found = Vec::new();
     for directory in STABLE_NAMES {
@@ -107,7 +111,8 @@ fn stable_names(number: u64) -> Vec<String> {
         }
     }
     let place = format!("/sys/dev/block/{}:{}", fs::major(number), fs::minor(number));
-    // A partition has its number beside its name; the disk that it is a part of has the serial number.
+    // A partition has its number beside its name; the disk that it is a part of has the serial
+    // number.
     let partition = read_short(&format!("{place}/partition"));
     let disk = if partition.is_some() { format!("{place}/..") } else { place };
     for file in SERIALS {

@@ -1,7 +1,8 @@
 //! Whether this IPC namespace, and with it every segment, outlives asmt.
 //!
-//! Promise: `false` only where nobody else was seen that keeps it: no other process in it but an init that only waits for
-//! asmt, and no mount of it. Must never: take what cannot be looked into for proof that nobody keeps it.
+//! Promise: `false` only where nobody else was seen that keeps it: no other process in it but an
+//! init that only waits for asmt, and no mount of it. Must never: take what cannot be looked into
+//! for proof that nobody keeps it.
 
 use crate::error::{Error, Result};
 use crate::facts::memory::Keeper;
@@ -20,8 +21,8 @@ const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 /// Programs that a container is started with and that end as soon as the one they wait for does.
 const MERE_INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", "podman-init"];
 
-/// Whether something other than this process keeps its IPC namespace. A process of another PID namespace cannot be seen:
-/// the holder of a pod, for instance.
+/// Whether something other than this process keeps its IPC namespace. A process of another PID
+/// namespace cannot be seen: the holder of a pod, for instance.
 ///
 /// Errors: failed calls.
 pub fn keeper() -> Result<Keeper> {
@@ -37,7 +38,8 @@ pub fn keeper() -> Result<Keeper> {
             continue;
         }
         match procfs::process(pid)? {
-            // A shell or a timer that runs asmt ends with it. The first process of a container may become the server.
+            // A shell or a timer that runs asmt ends with it. The first process of a container may
+            // become the server.
             Process::Seen(stat) if pid != 1 && is_ancestor(pid)? => {
                 kept_by = Keeper::Ancestor { pid, command: stat.command };
             }
@@ -78,7 +80,8 @@ fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
     }
 }
 
-/// Whether the text of `/proc/self/mountinfo` has a mount of this namespace: `... nsfs nsfs`, with the root `ipc:[4711]`.
+/// Whether the text of `/proc/self/mountinfo` has a mount of this namespace: `... nsfs nsfs`, with
+/// the root `ipc:[4711]`.
 fn is_mounted(mounts: &str, namespace: u64) -> bool {
     let root = format!("ipc:[{namespace}]");
     mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str()))

@@ -1,7 +1,9 @@
-//! How much memory segments can be made of here: the kernel's, that of this process's cgroup, and what may be promised.
+//! How much memory segments can be made of here: the kernel's, that of this process's cgroup, and
+//! what may be promised.
 //!
-//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not fit; what is not there,
-//! or not shown to this user, is no bound. Swap does not count: an index that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
+//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not
+//! fit; what is not there, or not shown to this user, is no bound. Swap does not count: an index
+//! that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
 
 use crate::error::Result;
 use crate::facts::memory::{CgroupLimit, Memory};

@@ -1,9 +1,11 @@
-//! What is in shared memory: every segment of Aerospike's in this IPC namespace, with header and residency.
+//! What is in shared memory: every segment of Aerospike's in this IPC namespace, with header and
+//! residency.
 //!
-//! Promise: foreign segments are counted and never attached, read or touched; of Aerospike's own only base, si-meta
-//! and stripes are looked into, for microseconds, read-only, and only where a page of memory is there to be read.
-//! Must never: write, attach a segment whose key is not Aerospike's, or attach one that the kernel would destroy when it
-//! is detached (`kernel.shm_rmid_forced`).
+//! Promise: foreign segments are counted and never attached, read or touched; of Aerospike's own
+//! only base, si-meta and stripes are looked into, for microseconds, read-only, and only where a
+//! page of memory is there to be read. Must never: write, attach a segment whose key is not
+//! Aerospike's, or attach one that the kernel would destroy when it is detached
+//! (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
 use crate::facts::memory::{Attacher, Creator, Inventory, Segment};
@@ -174,7 +176,8 @@ pub fn swapped() -> Result<HashSet<i32>> {
     Ok(resident_and_swapped()?.into_iter().filter(|(_, (_, swapped_bytes))| *swapped_bytes > 0).map(|(shmid, _)| shmid).collect())
 }
 
-/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where the kernel does not say.
+/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where the kernel does
+/// not say.
 fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
     let text = procfs::text("/proc/sysvipc/shm")?;
     let mut lines = text.lines();
@@ -190,7 +193,8 @@ fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
     Ok(lines.filter_map(of_line).collect())
 }
 
-/// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that may be looked into.
+/// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that
+/// may be looked into.
 pub(crate) fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
@@ -211,7 +215,8 @@ pub(crate) fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
     found
 }
 
-/// The segment id of a line of `/proc/PID/maps`, where the line is of a System V segment: its inode is the id.
+/// The segment id of a line of `/proc/PID/maps`, where the line is of a System V segment: its inode
+/// is the id.
 fn shmid_of_mapping(line: &str) -> Option<i32> {
     let mut fields = line.split_whitespace();
     let inode = fields.nth(4)?;

@@ -1,7 +1,9 @@
-//! Gathers the evidence of one instance: its configuration, devices, traces and history, and this machine.
+//! Gathers the evidence of one instance: its configuration, devices, traces and history, and this
+//! machine.
 //!
-//! Promise: every device that a backup noted is asked, whether or not a configuration names it; a configuration that
-//! was named is read or is an error. Must never: write, or decide what it means (`plan::staleness` does).
+//! Promise: every device that a backup noted is asked, whether or not a configuration names it; a
+//! configuration that was named is read or is an error. Must never: write, or decide what it means
+//! (`plan::staleness` does).
 
 use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
@@ -25,9 +27,11 @@ const DEFAULT_CONFIGURATION: &str = "/etc/aerospike/aerospike.conf";
 const UNIT_ENVIRONMENT: &str = "/etc/sysconfig/aerospike";
 /// The variable of the unit that names it.
 const SERVER_VARIABLE: &str = "ASD_CONFIG_FILE";
-/// Our own: for units that cannot give an option. If the file that it names is missing, there is no configuration.
+/// Our own: for units that cannot give an option. If the file that it names is missing, there is no
+/// configuration.
 const OWN_VARIABLE: &str = "ASMT_CONFIG";
-/// The host name, as uname(2) gives it: a file, for a call that failed there would give an empty name.
+/// The host name, as uname(2) gives it: a file, for a call that failed there would give an empty
+/// name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// Largest configuration that is read.
 const MAX_CONFIGURATION_BYTES: u64 = 4 << 20;
@@ -61,9 +65,10 @@ pub fn host() -> Result<Host> {
     })
 }
 
-/// What tells this IPC namespace from every other one of this boot. Its inode number is given again as soon as it is
-/// free, so a container that replaces another one may have the same; where the kernel has nothing better (before
-/// 6.18), the start of the first process of the PID namespace, which goes with most containers, is added.
+/// What tells this IPC namespace from every other one of this boot. Its inode number is given again
+/// as soon as it is free, so a container that replaces another one may have the same; where the
+/// kernel has nothing better (before 6.18), the start of the first process of the PID namespace,
+/// which goes with most containers, is added.
 pub fn ipc_namespace() -> Result<String> {
     const OWN: &str = "/proc/thread-self/ns/ipc";
     if let Some(handle) = sysv::namespace_handle(OWN).map_err(|error| Error::io("name_to_handle_at", OWN, error))? {
@@ -82,9 +87,11 @@ pub fn is_unique(ipc_namespace: &str) -> bool {
     ipc_namespace.starts_with("id:")
 }
 
-/// Gathers the evidence. `manifests` are those of the instance in the directory, `store` is what a restore would mark.
+/// Gathers the evidence. `manifests` are those of the instance in the directory, `store` is what a
+/// restore would mark.
 ///
-/// Errors: `config-unreadable` if a configuration was named, or is there, and cannot be read or understood; failed calls.
+/// Errors: `config-unreadable` if a configuration was named, or is there, and cannot be read or
+/// understood; failed calls.
 pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -> Result<Evidence> {
     let host = host()?;
     let configuration = read_configuration(places)?;
@@ -96,7 +103,8 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
         asked.entry(path.clone()).or_insert_with(|| devices::ask(&absolute(Path::new(&path))));
     }
     find_moved(&noted, &mut asked);
-    // Where another server of this host writes to says nothing of one whose configuration is not known.
+    // Where another server of this host writes to says nothing of one whose configuration is not
+    // known.
     let has_known_places = configuration.config().is_some() || places.instance == 0;
     let (found, mut unseen) =
         if has_known_places { traces::find(configuration.config(), places.skips_volatile)? } else { Default::default() };
@@ -112,7 +120,8 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
     Ok(Evidence { host, instance, configuration, named, devices: asked, traces: found, compared, unseen, service, is_markable })
 }
 
-/// Adds what systemd and its journal know: asked only where devices do not decide. The unit is that of instance 0.
+/// Adds what systemd and its journal know: asked only where devices do not decide. The unit is that
+/// of instance 0.
 pub fn add_history(evidence: &mut Evidence) {
     if evidence.instance == 0 {
         evidence.service = service::history(&evidence.host.boot_id, evidence.host.machine_id.as_deref());
@@ -152,7 +161,8 @@ fn find_moved(noted: &[&Noted], asked: &mut BTreeMap<String, Device>) {
     }
 }
 
-/// A path that leads to the same place from any working directory. Links are kept: devices are named by them.
+/// A path that leads to the same place from any working directory. Links are kept: devices are
+/// named by them.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
@@ -221,10 +231,12 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
     Ok(Configuration::Read { path: shown.to_string(), config })
 }
 
-/// Refuses a path that looks like part of a template, unless it is there: the server takes it as it stands.
+/// Refuses a path that looks like part of a template, unless it is there: the server takes it as it
+/// stands.
 fn check_templates(config: &mut ServerConfig) -> std::result::Result<(), Refused> {
     for (line, path) in &config.templates {
-        // One that cannot be looked at is not known to be missing, and is refused below where that matters.
+        // One that cannot be looked at is not known to be missing, and is refused below where that
+        // matters.
         if std::fs::metadata(absolute(Path::new(path))).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(Refused { line: Some(*line), text: server_config::template(path) });
         }

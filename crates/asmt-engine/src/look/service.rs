@@ -1,7 +1,9 @@
-//! Asks systemd, its journal and the login records whether the server was started, and how often the machine was.
+//! Asks systemd, its journal and the login records whether the server was started, and how often
+//! the machine was.
 //!
-//! Promise: what cannot be asked, or does not answer in time, is noted as unseen, never as silence; nothing is asked
-//! where it is not there (a container, a machine without systemd). Must never: start or stop anything.
+//! Promise: what cannot be asked, or does not answer in time, is noted as unseen, never as silence;
+//! nothing is asked where it is not there (a container, a machine without systemd). Must never:
+//! start or stop anything.
 
 use crate::facts::server::{SERVER_UNIT, ServiceHistory, ServiceStart, hex_of};
 use crate::sys::procfs;
@@ -11,8 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// `SD_MESSAGE_UNIT_STARTED`. Source: `sd-messages.h` of systemd, and its catalog. (That a unit is *starting* also
-/// stands in the journal while its own `ExecStartPre=` restores.)
+/// `SD_MESSAGE_UNIT_STARTED`. Source: `sd-messages.h` of systemd, and its catalog. (That a unit is
+/// *starting* also stands in the journal while its own `ExecStartPre=` restores.)
 const STARTED_MESSAGE: &str = "39f53479d3a045ac8e11786248231fbf";
 /// `SD_MESSAGE_UNIT_FAILURE_RESULT`. Source: as above.
 const FAILED_MESSAGE: &str = "d9b373ed55a64feb8242e02dbe79a49c";
@@ -20,10 +22,11 @@ const FAILED_MESSAGE: &str = "d9b373ed55a64feb8242e02dbe79a49c";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
-/// A unit that was active for less than this and has failed did not serve: a warm restart alone takes longer.
+/// A unit that was active for less than this and has failed did not serve: a warm restart alone
+/// takes longer.
 const EARLY_FAILURE_US: u64 = 5_000_000;
-/// A record of `wtmp`, and where its type and time are. Source: `utmp.h` of glibc on x86-64, tested against
-/// records that `utmpdump` writes. On other machines its form is not known here.
+/// A record of `wtmp`, and where its type and time are. Source: `utmp.h` of glibc on x86-64, tested
+/// against records that `utmpdump` writes. On other machines its form is not known here.
 const LOGIN_RECORD_BYTES: usize = 384;
 const LOGIN_SECONDS_OFFSET: usize = 340;
 const LOGIN_BOOT: u16 = 2;
@@ -101,7 +104,8 @@ fn starts_of_entries(text: &str) -> Vec<ServiceStart> {
     starts
 }
 
-/// Boot ids of `--list-boots`, in its order: the form of a line differs between versions, an id does not.
+/// Boot ids of `--list-boots`, in its order: the form of a line differs between versions, an id
+/// does not.
 fn boots_of(text: &str) -> Vec<String> {
     let is_id = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.lines().filter_map(|line| line.split_whitespace().find(is_id)).map(str::to_owned).collect()
@@ -117,7 +121,8 @@ fn start_of_entry(line: &str) -> Option<(String, ServiceStart)> {
     Some((id, ServiceStart { boot_id, monotonic_ms, source: "the journal", has_failed_early: false }))
 }
 
-/// Times of boots, oldest first. Empty where no such records are kept, or their form is not known here.
+/// Times of boots, oldest first. Empty where no such records are kept, or their form is not known
+/// here.
 fn login_boots(path: &Path) -> Result<Vec<u64>, String> {
     if !cfg!(target_arch = "x86_64") {
         return Ok(Vec::new());
@@ -171,7 +176,8 @@ fn answer(program: &str, words: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Identity of the machine's `machine-id`, if it is one: an image that was not yet started has another text there.
+/// Identity of the machine's `machine-id`, if it is one: an image that was not yet started has
+/// another text there.
 ///
 /// Errors: failed calls.
 pub fn machine_id() -> crate::error::Result<Option<String>> {

@@ -1,7 +1,8 @@
 //! Looks at what a running server writes to: its log files and its metadata directory.
 //!
-//! Silence proves nothing (packaged servers log to the journal), but a change is a sign. So a backup notes the
-//! state of these files, and a restore compares it for *another*, not for *later*: clocks jump.
+//! Silence proves nothing (packaged servers log to the journal), but a change is a sign. So a
+//! backup notes the state of these files, and a restore compares it for *another*, not for *later*:
+//! clocks jump.
 
 use crate::error::{Error, Result};
 use crate::facts::server::{ComparedTrace, TraceChange};
@@ -17,7 +18,8 @@ use std::path::{Path, PathBuf};
 
 /// The server's, if its configuration does not say.
 const DEFAULT_WORK_DIRECTORY: &str = "/opt/aerospike";
-/// The log of a server that was configured to write one in the usual place; looked at where no configuration is.
+/// The log of a server that was configured to write one in the usual place; looked at where no
+/// configuration is.
 const DEFAULT_LOG: &str = "/var/log/aerospike/aerospike.log";
 /// What the last line of a clean stop says. Source: observed on a server, see docs/STALENESS.md.
 const LAST_WORDS: &[u8] = b"finished clean shutdown";
@@ -29,7 +31,8 @@ const MAX_SMD_FILES: usize = 10_000;
 /// Traces, and the places that this user may not look at.
 pub type Found = (Vec<Trace>, Vec<String>);
 
-/// Looks at the log files and the metadata directory that a configuration names, or at the usual places.
+/// Looks at the log files and the metadata directory that a configuration names, or at the usual
+/// places.
 ///
 /// Errors: failed calls. What is not there, or may not be seen, is a finding.
 pub fn find(config: Option<&ServerConfig>, skips_volatile: bool) -> Result<Found> {
@@ -99,7 +102,8 @@ fn change(noted: &Trace) -> Result<Option<TraceChange>> {
 
 fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<TraceChange> {
     let Some(before) = noted.state.as_ref().filter(|before| before.size > 0) else {
-        // There was no log, or nothing in it: what is in it now was written since, or has been and was rotated away.
+        // There was no log, or nothing in it: what is in it now was written since, or has been and
+        // was rotated away.
         let rotated = |state: Option<&TraceState>| state.map_or(0, |state| state.digest);
         return match now {
             Some(now) if now.size > 0 => appended(path, 0, false),
@@ -112,7 +116,8 @@ fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<
             Ok(if now.modified_ns == before.modified_ns { TraceChange::None } else { TraceChange::Changed })
         }
         Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before.size, before.is_finished),
-        // Truncated in place, renamed or removed: a rotation does that without the server, if nothing was added.
+        // Truncated in place, renamed or removed: a rotation does that without the server, if
+        // nothing was added.
         Some(now) if now.size > 0 => Ok(TraceChange::Changed),
         // With a log there that is empty, nothing is missing.
         Some(_) => rotated(path, before).map(|change| if change == TraceChange::Gone { TraceChange::Changed } else { change }),
@@ -120,8 +125,8 @@ fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<
     }
 }
 
-/// A log that has grown: by the last line of the stop that the backup came after, or by another start, which writes
-/// more lines than one?
+/// A log that has grown: by the last line of the stop that the backup came after, or by another
+/// start, which writes more lines than one?
 fn appended(path: &Path, from: u64, was_finished: bool) -> Result<TraceChange> {
     let file = open_log(path)?;
     let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
@@ -143,7 +148,8 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
         Err(error) if is_missing(&error) => return Ok(TraceChange::Gone),
         Err(error) => return Err(error),
     };
-    // The noted file itself, or its compressed form; and copies of it, and what was written after it.
+    // The noted file itself, or its compressed form; and copies of it, and what was written after
+    // it.
     let (mut has_itself, mut copy_count, mut newer_count, mut is_rest) = (false, 0, 0, false);
     for sibling in names.iter().filter(|sibling| is_rotation_of(name, sibling)) {
         let sibling = directory.join(sibling);
@@ -172,7 +178,8 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
     }
     // Another log may have been begun after it, written to, and rotated away, too.
     let is_same = if has_itself { newer_count == 0 } else { newer_count == 1 && copy_count == 1 };
-    // Nothing beside it at all: it is not there to be asked, as where its file system is not mounted.
+    // Nothing beside it at all: it is not there to be asked, as where its file system is not
+    // mounted.
     let is_gone = !has_itself && newer_count == 0;
     Ok(match (is_same, is_rest, is_gone) {
         (true, false, _) => TraceChange::None,
@@ -213,8 +220,8 @@ enum Log {
 /// Most links from a log's path to the log.
 const MAX_LINKS: usize = 16;
 
-/// Where a log is: a rotation puts it away there, and not beside a link to it. A link to nothing leads to where the log
-/// will be.
+/// Where a log is: a rotation puts it away there, and not beside a link to it. A link to nothing
+/// leads to where the log will be.
 fn real_path(path: &Path) -> PathBuf {
     let mut real = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -226,8 +233,8 @@ fn real_path(path: &Path) -> PathBuf {
     real
 }
 
-/// Whether a file beside a log is what a rotation makes of it: `a.log.1`, `a.log-20261130.gz`, or with logrotate's
-/// `extension .log`, `a-20261130.log`.
+/// Whether a file beside a log is what a rotation makes of it: `a.log.1`, `a.log-20261130.gz`, or
+/// with logrotate's `extension .log`, `a-20261130.log`.
 fn is_rotation_of(name: &str, sibling: &str) -> bool {
     if sibling.len() <= name.len() {
         return false;
@@ -282,8 +289,9 @@ fn missing(path: &str) -> Result<Option<TraceState>> {
     Ok((digest != 0).then_some(TraceState { inode: 0, size: 0, modified_ns: 0, digest, is_finished: false }))
 }
 
-/// A sum of the logs beside a path that were rotated away and have something in them, whatever their names; 0 if there
-/// are none. Where nothing is in the log itself, it tells whether something was written and rotated away.
+/// A sum of the logs beside a path that were rotated away and have something in them, whatever
+/// their names; 0 if there are none. Where nothing is in the log itself, it tells whether something
+/// was written and rotated away.
 fn siblings_digest(path: &Path) -> Result<u32> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(0);

@@ -47,7 +47,8 @@ impl Operation<'_> {
             return checked(&plan, report);
         }
         let path = self.directory()?;
-        // Looked at before the directory is made: what must not be backed up, or not there, leaves no trace.
+        // Looked at before the directory is made: what must not be backed up, or not there, leaves
+        // no trace.
         let Planned { plan: before, .. } = self.plan_backup(&Store::look(&path)?, &request)?;
         if let Err(failure) = checked(&before, self.new_report().with_backup_plan(&before.namespaces)) {
             self.mark_outlived_at(&path);
@@ -84,7 +85,8 @@ impl Operation<'_> {
         Ok(report)
     }
 
-    /// As [`Self::mark_outlived`], where the backup is refused already: what fails here changes nothing of that.
+    /// As [`Self::mark_outlived`], where the backup is refused already: what fails here changes
+    /// nothing of that.
     fn mark_outlived_at(&self, path: &Path) {
         let Ok(store) = Store::open(path) else { return };
         let marked = store.list().and_then(|mut listing| self.mark_outlived(&store, &mut listing));
@@ -93,13 +95,15 @@ impl Operation<'_> {
         }
     }
 
-    /// Marks backups of this server in the directory where memory or a storage file shows now that it has run since: after
-    /// a reboot nothing may show that any more, and beside another backup they would pass for what belongs to it.
+    /// Marks backups of this server in the directory where memory or a storage file shows now that
+    /// it has run since: after a reboot nothing may show that any more, and beside another backup
+    /// they would pass for what belongs to it.
     fn mark_outlived(&self, store: &Store, listing: &mut Listing) -> Result<()> {
         let request = self.plan_request();
         let here = &self.host;
         let mut names = plan::names_in_backup(listing).remove(&request.instance).unwrap_or_default();
-        // One of another container is left alone, unless a namespace of its name shows that this one has taken its place.
+        // One of another container is left alone, unless a namespace of its name shows that this
+        // one has taken its place.
         let in_memory = plan::names_in_memory(&segments::take()?).remove(&request.instance).unwrap_or_default();
         for manifest in listing.manifests_of(request.instance) {
             let is_replaced = staleness::is_of_host(manifest, here) && in_memory.contains(&manifest.namespace);
@@ -172,8 +176,8 @@ impl Operation<'_> {
         Ok(Planned { plan, evidence, inventory })
     }
 
-    /// What a backup can note. Devices that earlier backups of this server in the directory have noted count, too: this one
-    /// may be made without the configuration that names them.
+    /// What a backup can note. Devices that earlier backups of this server in the directory have
+    /// noted count, too: this one may be made without the configuration that names them.
     pub(super) fn evidence_for_backup(&self, listing: &Listing, instance: u8) -> Result<Evidence> {
         let mut earlier = listing.manifests_of(instance);
         earlier.retain(|manifest| staleness::is_of_host(manifest, &self.host));

@@ -32,8 +32,8 @@ impl Judged {
         plan
     }
 
-    /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was restored, and a start would
-    /// take it.
+    /// Why there is nothing to restore: all of it is in memory, as it was backed up or as it was
+    /// restored, and a start would take it.
     pub(super) fn already_in_memory(&self, listing: &Listing) -> Option<Error> {
         let is_there = |namespace: &NamespaceRestore| self.is_kept(namespace, listing) || self.is_restored(namespace, listing);
         if self.plan.namespaces.is_empty() || !self.plan.namespaces.iter().all(is_there) {
@@ -51,7 +51,8 @@ impl Judged {
         ))
     }
 
-    /// Whether what is in memory of a namespace is what a restore has made here, and no server has touched since.
+    /// Whether what is in memory of a namespace is what a restore has made here, and no server has
+    /// touched since.
     fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let is_made_here = |source: &Source, segment: &Segment| {
             let is_trusted = match &segment.header {
@@ -63,8 +64,9 @@ impl Judged {
         self.holds_all(namespace, is_made_here) && !self.stripes_differ(namespace, listing)
     }
 
-    /// Whether the segments of a namespace that were backed up are still in memory as they were, as far as can be seen: not
-    /// made anew since. A restore that was begun by mistake must not make the backup look used.
+    /// Whether the segments of a namespace that were backed up are still in memory as they were, as
+    /// far as can be seen: not made anew since. A restore that was begun by mistake must not make
+    /// the backup look used.
     pub(super) fn is_kept(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let manifests = listing.manifests_of(self.evidence.instance);
         let is_same_place = |manifest: &&&format::Manifest| staleness::is_same_place(manifest, &self.evidence.host);
@@ -78,8 +80,8 @@ impl Judged {
         self.holds_all(namespace, is_it) && !self.stripes_differ(namespace, listing)
     }
 
-    /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached by nobody, with a base
-    /// that a start would trust. A server that has run has made base anew.
+    /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached
+    /// by nobody, with a base that a start would trust. A server that has run has made base anew.
     fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &Segment) -> bool) -> bool {
         namespace.sources.iter().all(|source| {
             self.inventory.segments.get(&source.key).is_some_and(|segment| {
@@ -92,9 +94,9 @@ impl Judged {
         })
     }
 
-    /// A segment in memory that shows that a server has run since a namespace was backed up: of any namespace of the
-    /// instance, for one server makes them all. What restores have made here shows nothing, nor what was there already when
-    /// the backup was made.
+    /// A segment in memory that shows that a server has run since a namespace was backed up: of any
+    /// namespace of the instance, for one server makes them all. What restores have made here shows
+    /// nothing, nor what was there already when the backup was made.
     pub(super) fn made_since(&self, namespace: &NamespaceRestore, listing: &Listing) -> Option<&Segment> {
         let host = &self.evidence.host;
         let manifests = listing.manifests_of(self.evidence.instance);
@@ -123,7 +125,8 @@ impl Judged {
         let of_instance = self.inventory.groups().into_iter().filter(|group| group.instance == self.evidence.instance);
         of_instance
             .flat_map(|group| {
-                // Without its base, an index is known by its nsid; what is not filled yet, by its keys.
+                // Without its base, an index is known by its nsid; what is not filled yet, by its
+                // keys.
                 let is_its = |manifest: &&&format::Manifest| {
                     let has_nsid = group.nsid.is_some() && manifest.nsid == group.nsid;
                     has_nsid || group.keys.iter().all(|key| manifest.segments.iter().any(|segment| segment.key == *key))
@@ -137,7 +140,8 @@ impl Judged {
             .map(|(segment, _)| segment)
     }
 
-    /// A use of the backup of a namespace by the server, as far as it shows now: in memory, or on a storage device or file.
+    /// A use of the backup of a namespace by the server, as far as it shows now: in memory, or on a
+    /// storage device or file.
     pub(super) fn seen_served(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
         let has_run = self.verdict.has_run;
         let made_since = self.made_since(namespace, listing);
@@ -146,8 +150,8 @@ impl Judged {
         Ok(if has_served { Some(Use { has_served, served_ms, ..use_of(&self.evidence.host)? }) } else { None })
     }
 
-    /// The same, but for segments of namespaces that have no backup in the directory: another asmt may have restored these
-    /// from elsewhere, and what is noted is never taken back.
+    /// The same, but for segments of namespaces that have no backup in the directory: another asmt
+    /// may have restored these from elsewhere, and what is noted is never taken back.
     pub(super) fn seen_served_here(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
         let names = plan::names_in_backup(listing).remove(&self.evidence.instance).unwrap_or_default();
         let groups = self.inventory.groups();
@@ -160,8 +164,8 @@ impl Judged {
         if counts { self.seen_served(namespace, listing) } else { Ok(None) }
     }
 
-    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to make segments, and this
-    /// runtime directory does not know which.
+    /// Whether a restore of a namespace that was begun in this boot and IPC namespace went on to
+    /// make segments, and this runtime directory does not know which.
     fn was_made_elsewhere(&self, name: &NamespaceName, listing: &Listing) -> bool {
         let (host, own_name) = (&self.evidence.host, mark::used_name(self.evidence.instance, name));
         let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
@@ -172,8 +176,8 @@ impl Judged {
         })
     }
 
-    /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and where they are in its
-    /// way they are not named for removal.
+    /// Adds to the verdict what is in memory: a server's segments refuse a restore beside them, and
+    /// where they are in its way they are not named for removal.
     pub(super) fn judge_memory(&mut self, listing: &Listing, overrides: Overrides) {
         if self.verdict.is_proven {
             return;
@@ -207,7 +211,8 @@ impl Judged {
     /// Whether stripes of a namespace are in memory, and of another set than those of the backup.
     pub(super) fn stripes_differ(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
-        // One that is not filled yet has no header: a killed restore has made it, or another one is at work.
+        // One that is not filled yet has no header: a killed restore has made it, or another one is
+        // at work.
         let random_of = |header: &Header| match header {
             Header::Stripe(stripe) if stripe.magic == STRIPE_MAGIC => Some(stripe.random),
             _ => None,

@@ -63,7 +63,8 @@ pub struct Request {
     pub allow_volatile: bool,
     /// Restore: make segments where they seem to end with this process, too.
     pub allow_private_ipc: bool,
-    /// Restore and verify: refuse where no storage device proves that the server has not run since the backup.
+    /// Restore and verify: refuse where no storage device proves that the server has not run since
+    /// the backup.
     pub require_proof: bool,
     /// Verify: fail as a restore here would, apart from what is in memory now.
     pub restorable: bool,
@@ -86,7 +87,8 @@ impl From<Error> for Failure {
 
 /// Does what is asked for. `tool` is the name and version that the manifest gives.
 ///
-/// Errors: everything in [`error::Code`]; whatever it was, nothing half-done is left that anyone would trust.
+/// Errors: everything in [`error::Code`]; whatever it was, nothing half-done is left that anyone
+/// would trust.
 pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result::Result<Report, Failure> {
     let since = Instant::now();
     let with_time = |report: &mut Report| report.elapsed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -180,7 +182,8 @@ impl<'r> Operation<'r> {
         failure
     }
 
-    /// What tells whether the server of an instance has run. `manifests` are those of the instance in the directory.
+    /// What tells whether the server of an instance has run. `manifests` are those of the instance
+    /// in the directory.
     fn evidence(&self, instance: u8, manifests: &[&format::Manifest], store: Option<&Store>) -> Result<Evidence> {
         self.evidence_of(instance, manifests, store, false)
     }
@@ -202,7 +205,8 @@ impl<'r> Operation<'r> {
         Overrides { stale, host, require_proof }
     }
 
-    /// Whether a restore of these namespaces of one instance would be accepted, and by what evidence.
+    /// Whether a restore of these namespaces of one instance would be accepted, and by what
+    /// evidence.
     fn verdict(
         &self,
         namespaces: &[NamespaceRestore],
@@ -212,7 +216,8 @@ impl<'r> Operation<'r> {
     ) -> Result<(Verdict, Evidence)> {
         let mut evidence = self.evidence(instance, &listing.manifests_of(instance), Some(store))?;
         let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
-        // Where devices decide, or something speaks against it already, systemd and its journal need not be asked.
+        // Where devices decide, or something speaks against it already, systemd and its journal
+        // need not be asked.
         if verdict.is_proven || !verdict.refusals.is_empty() || namespaces.is_empty() {
             return Ok((verdict, evidence));
         }

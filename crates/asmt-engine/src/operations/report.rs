@@ -1,6 +1,8 @@
-//! What an operation found or did, as data for people and scripts. Sizes in bytes, times in milliseconds.
+//! What an operation found or did, as data for people and scripts. Sizes in bytes, times in
+//! milliseconds.
 //!
-//! Promise: fields keep their names and meaning; what is not known is null. Must never: compute anything new.
+//! Promise: fields keep their names and meaning; what is not known is null. Must never: compute
+//! anything new.
 
 use crate::error::{Problem, Remark};
 use crate::facts::memory::{Inventory, Segment};
@@ -120,14 +122,15 @@ pub struct Report {
     pub remarks: Vec<Remark>,
     /// Size of all segments.
     pub total_bytes: u64,
-    /// Of this data, whatever form it has in files; holes, and pages of zeros that a restore leaves untouched, are left
-    /// out. Null where nothing was read or written.
+    /// Of this data, whatever form it has in files; holes, and pages of zeros that a restore leaves
+    /// untouched, are left out. Null where nothing was read or written.
     pub data_bytes: Option<u64>,
     /// Disk space reserved, at worst needed; of an analysis what is needed at least. Backups only.
     pub reserve_bytes: Option<u64>,
     /// Disk space that is free in the directory; analysed backups only.
     pub free_bytes: Option<u64>,
-    /// Where others are refused: names of the namespaces that this could be done with, all of them at once.
+    /// Where others are refused: names of the namespaces that this could be done with, all of them
+    /// at once.
     pub possible: Vec<String>,
     /// Whether a restore here would be accepted, one entry for each instance; verifications only.
     pub restorability: Vec<Restorability>,

@@ -117,7 +117,8 @@ impl<'r> Operation<'r> {
         self.judge_restore_without(&HashSet::new(), store, listing, request)
     }
 
-    /// Judges whether the server has run since a backup was made, whether or not it could be restored.
+    /// Judges whether the server has run since a backup was made, whether or not it could be
+    /// restored.
     pub(super) fn judge_reading(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
         let inventory = segments::take()?;
         let plan = plan::restore(listing, &inventory, request);
@@ -170,8 +171,9 @@ impl<'r> Operation<'r> {
         Ok(())
     }
 
-    /// Notes in the directory that a restore was begun whose configuration cannot be understood: the server may be started
-    /// with another one. Gives the error of the configuration, with what more went wrong.
+    /// Notes in the directory that a restore was begun whose configuration cannot be understood:
+    /// the server may be started with another one. Gives the error of the configuration, with what
+    /// more went wrong.
     pub(super) fn mark_unjudged(&self, store: &Store, listing: &Listing, request: &plan::Request, error: Error) -> Error {
         let marked = look::server::host().and_then(|host| {
             let plan = plan::restore(listing, &segments::take()?, request);
@@ -196,10 +198,12 @@ impl<'r> Operation<'r> {
         }
     }
 
-    /// Notes in the directory, before anything else is done, that the server may run from now on, whatever comes of this
-    /// restore: it may be refused or killed, and the server started. Where a storage device tells, that is not needed.
+    /// Notes in the directory, before anything else is done, that the server may run from now on,
+    /// whatever comes of this restore: it may be refused or killed, and the server started. Where a
+    /// storage device tells, that is not needed.
     ///
-    /// Marks are read again under their lock, and judged again: another restore may have noted itself meanwhile.
+    /// Marks are read again under their lock, and judged again: another restore may have noted
+    /// itself meanwhile.
     pub(super) fn mark_beginning(&self, store: &Store, listing: &mut Listing, judged: &mut Judged) -> Result<()> {
         let targets = targets(&judged.plan, listing);
         // In an IPC namespace that ends with asmt no server starts.

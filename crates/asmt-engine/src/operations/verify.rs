@@ -30,7 +30,8 @@ impl<'r> Operation<'r> {
                 plan.namespaces.iter().filter(|namespace| namespace.instance == instance).cloned().collect();
             let verdict = match self.verdict(&of_instance, instance, &store, &listing) {
                 Ok((verdict, _)) => verdict,
-                // It keeps a restore from being made, and not the backup from being read; but a path that was typed is meant.
+                // It keeps a restore from being made, and not the backup from being read; but a
+                // path that was typed is meant.
                 Err(error) if error.first().code == Code::ConfigUnreadable && self.request.config.is_none() => {
                     Verdict { refusals: error.problems().to_vec(), ..Verdict::default() }
                 }
@@ -89,7 +90,8 @@ impl<'r> Operation<'r> {
         let has_name = |instance: u8, name: &NamespaceName| {
             plan::verify(listing, &plan::Request { instance, namespaces: Some(vec![name.clone()]), ..request.clone() }).is_found()
         };
-        // A name that another instance has is not missing; one that none has is, and the first of them says so.
+        // A name that another instance has is not missing; one that none has is, and the first of
+        // them says so.
         let is_nowhere = |name: &NamespaceName| !instances.iter().any(|instance| has_name(*instance, name));
         let mut all: Option<Plan<NamespaceRestore>> = None;
         for &instance in &instances {

@@ -153,8 +153,9 @@ fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
     }
 }
 
-/// Refuses files that others can get at and may write. In a directory that nobody else may enter any
-/// mode will do for a file that has no other name: ASMT gives its files the mode of the segments.
+/// Refuses files that others can get at and may write. In a directory that nobody else may enter
+/// any mode will do for a file that has no other name: ASMT gives its files the mode of the
+/// segments.
 pub(super) fn check_files<'f>(
     listing: &Listing,
     title: &str,

@@ -1,4 +1,5 @@
-//! Who may be at work on segments: the server, another asmt, or a process that cannot be seen from here.
+//! Who may be at work on segments: the server, another asmt, or a process that cannot be seen from
+//! here.
 
 use crate::error::{Code, Problem};
 use crate::facts::memory::{Creator, Inventory, Makers, Segment};
@@ -46,7 +47,8 @@ pub fn at_work_problem(title: &str, count: usize, pid: u32, command: &str) -> Pr
     )
 }
 
-/// Why it matters that segments are attached: what is right for a backup would roll a node back that runs already.
+/// Why it matters that segments are attached: what is right for a backup would roll a node back
+/// that runs already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
     /// They are to be backed up.
@@ -107,9 +109,9 @@ pub fn attached_problem(
     )
 }
 
-/// A server that has segments of the instance attached: its process id, and the first of them. One server makes the
-/// segments of all namespaces of an instance, so none of these is at rest, whoever has it attached. Segments that
-/// somebody else has made than `own` say nothing.
+/// A server that has segments of the instance attached: its process id, and the first of them. One
+/// server makes the segments of all namespaces of an instance, so none of these is at rest, whoever
+/// has it attached. Segments that somebody else has made than `own` say nothing.
 fn serving<'i>(inventory: &'i Inventory, instance: u8, own: &Makers) -> Option<(u32, &'i Segment)> {
     let of_instance = inventory.segments.values().filter(|segment| segment.address.instance == instance);
     of_instance.filter(|segment| segment.makers() == *own).find_map(|segment| {
@@ -118,7 +120,8 @@ fn serving<'i>(inventory: &'i Inventory, instance: u8, own: &Makers) -> Option<(
     })
 }
 
-/// Why nothing is done about a namespace that no process has attached, while its server runs with others.
+/// Why nothing is done about a namespace that no process has attached, while its server runs with
+/// others.
 pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &Makers, attached: Attached) -> Option<Problem> {
     let (pid, segment) = serving(inventory, instance, own)?;
     let hint = match attached {

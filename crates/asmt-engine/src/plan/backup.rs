@@ -1,4 +1,5 @@
-//! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for their files.
+//! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for
+//! their files.
 
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::facts::directory::{Listing, Volatile, Writable};
@@ -21,7 +22,8 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     check_directory(listing, &request.caller, Use::Write, &mut plan.refusals);
     check_own(listing, &mut plan);
     check_durable(listing, request, &mut plan);
-    // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor removed.
+    // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor
+    // removed.
     plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
     check_marks_readable(listing, request, &mut plan);
     if inventory.is_rmid_forced {
@@ -102,8 +104,8 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     }
 }
 
-/// Refuses where the directory has a backup of the same instance of another server: what one of them does would speak for
-/// the other one.
+/// Refuses where the directory has a backup of the same instance of another server: what one of
+/// them does would speak for the other one.
 fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &mut Plan<NamespaceBackup>) {
     // What stands in the way of one that is backed up is refused for that.
     let is_chosen = |name: &NamespaceName| chosen.iter().any(|group| group.name.as_ref() == Some(name));
@@ -119,7 +121,8 @@ fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &m
     }
 }
 
-/// Refuses where a mark of use in the directory cannot be read: no restore from it would be accepted.
+/// Refuses where a mark of use in the directory cannot be read: no restore from it would be
+/// accepted.
 pub fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
     for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
         if let Err(why) = mark {
@@ -176,8 +179,9 @@ pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Names
     }
 }
 
-/// Fails if two looks have not found the same segments. A listing is not made at one moment: where segments are made anew
-/// meanwhile it may show some of them only, and of a namespace that has data alone nothing says how many there must be.
+/// Fails if two looks have not found the same segments. A listing is not made at one moment: where
+/// segments are made anew meanwhile it may show some of them only, and of a namespace that has data
+/// alone nothing says how many there must be.
 pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
     let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
         let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);

@@ -1,4 +1,5 @@
-//! Checks that hold for segments in memory and for files of a backup alike; only the reasons and next steps differ.
+//! Checks that hold for segments in memory and for files of a backup alike; only the reasons and
+//! next steps differ.
 
 use crate::error::{Code, Problem};
 use crate::facts::memory::{Inventory, Segment};
@@ -79,7 +80,8 @@ pub fn bears_name(address: Address) -> bool {
     matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)
 }
 
-/// What the operator must know before a start: such a server has nothing that it would take for its data.
+/// What the operator must know before a start: such a server has nothing that it would take for its
+/// data.
 pub const START_LOSES: &str = " (that start is a cold one: records that are in memory only are lost; if there are such, leave the \
     segments as they are, and ask Aerospike's support first)";
 
@@ -128,7 +130,8 @@ pub fn check_stripes(
     place: &Place,
     refusals: &mut Vec<Problem>,
 ) {
-    // What happens to such a set when a server starts is the reason for both: it is lost, unless it is on a disk, too.
+    // What happens to such a set when a server starts is the reason for both: it is lost, unless it
+    // is on a disk, too.
     let (code, hint) = match place {
         Place::Memory | Place::PrivateMemory => (
             Code::SetTorn,

@@ -1,4 +1,5 @@
-//! The backup of one namespace: what is wrong with its segments in memory, and how each of them will stand in its file.
+//! The backup of one namespace: what is wrong with its segments in memory, and how each of them
+//! will stand in its file.
 
 use crate::error::{Code, Problem, Remark};
 use crate::facts::caller::Caller;
@@ -42,7 +43,8 @@ pub fn plan_group_backup(
         plan.refuse(Code::SegmentInvalid, text, unknown_maker_hint(huge));
         return;
     }
-    // Long enough for its header, and with none to read: it went between the listing and the look into it.
+    // Long enough for its header, and with none to read: it went between the listing and the look
+    // into it.
     if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
         plan.refuse(
             Code::SegmentChanged,
@@ -79,7 +81,8 @@ pub fn plan_group_backup(
         plan.refuse_once(denied_problem(&nameless_stripe(unread.key(), group.instance), unread, &request.caller));
         return;
     }
-    // What a restore is still making looks like this: nothing is done about it as long as one may be at work.
+    // What a restore is still making looks like this: nothing is done about it as long as one may
+    // be at work.
     match at_work(&segments) {
         AtWork::Process { pid, command } if !faults.is_empty() => {
             plan.refusals.push(at_work_problem(&title, segments.len(), pid, command));
@@ -121,8 +124,9 @@ pub const ZEROS_A_BYTE: u64 = 1000;
 /// Compressed zeros may cost one part in so many of the data.
 pub const DATA_A_ZERO_BYTE: u64 = 20;
 
-/// Whether what a segment never held, which costs nothing in a plain file, would cost more than a twentieth of its data in a
-/// compressed one: then that could be larger than the data, and takes longer to read and write.
+/// Whether what a segment never held, which costs nothing in a plain file, would cost more than a
+/// twentieth of its data in a compressed one: then that could be larger than the data, and takes
+/// longer to read and write.
 pub fn zeros_outweigh_data(segment: &Segment) -> bool {
     let Some(resident_bytes) = segment.resident_bytes else { return false };
     let data_bytes = resident_bytes.saturating_add(segment.swapped_bytes);
@@ -195,7 +199,8 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
     faults
 }
 
-/// What to do about a segment that no server is known to make. Only where its maker has ended is it named for removal.
+/// What to do about a segment that no server is known to make. Only where its maker has ended is it
+/// named for removal.
 pub fn unknown_maker_hint(segment: &Segment) -> String {
     let leave =
         "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces with -n";

@@ -97,7 +97,8 @@ fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<
         let records = of_keys(&group.keys.iter().copied().collect());
         let identity = identity_of_files(records.iter().copied());
         let mut files: Vec<&str> = records.iter().map(|file| file.name.as_str()).collect();
-        // A manifest that cannot be read goes with the files: without it they would pass for ASMT's.
+        // A manifest that cannot be read goes with the files: without it they would pass for
+        // ASMT's.
         let is_its = |name: &str| match &group.name {
             Some(own) => name == manifest_name(instance, own),
             None => instance_of_manifest_name(name) == Some(instance),
@@ -197,7 +198,8 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
 
 /// Patterns for a shell that match exactly these files of a backup: stages and stripes are many.
 fn patterns(files: &[&str]) -> Vec<String> {
-    /// Digits of a key that say what it is of: type, instance and nsid. The other three are stages and stripes.
+    /// Digits of a key that say what it is of: type, instance and nsid. The other three are stages
+    /// and stripes.
     const PREFIX: usize = 5;
     let mut patterns: Vec<String> = Vec::new();
     for file in files {

@@ -1,4 +1,5 @@
-//! What an operation on all namespaces of an instance does not cover, though somebody may expect it to.
+//! What an operation on all namespaces of an instance does not cover, though somebody may expect it
+//! to.
 //!
 //! Pure.
 
@@ -11,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Code of the remark that configured namespaces are not there.
 pub const NAMESPACE_LEFT_OUT: &str = "namespace-left-out";
 
-/// Remarks on namespaces of other instances, and on those that are configured and not there. `there` is every namespace
-/// by instance, `place` says where: `in shared memory`.
+/// Remarks on namespaces of other instances, and on those that are configured and not there.
+/// `there` is every namespace by instance, `place` says where: `in shared memory`.
 pub fn remarks(
     there: &BTreeMap<u8, BTreeSet<NamespaceName>>,
     instance: u8,
@@ -40,8 +41,8 @@ pub fn remarks(
     of_others.chain(of_missing).collect()
 }
 
-/// Where nothing is in shared memory of namespaces that need no backup, says that, and not that a name may be wrong.
-/// `names` are those that were asked for; `None` means all.
+/// Where nothing is in shared memory of namespaces that need no backup, says that, and not that a
+/// name may be wrong. `names` are those that were asked for; `None` means all.
 pub fn explain_nothing(refusals: &mut [Problem], names: Option<&[NamespaceName]>, configuration: &Configuration) {
     let Configuration::Read { path, config } = configuration else { return };
     let needs_nothing = |name: &NamespaceName| config.namespaces.get(name).is_some_and(persists);

@@ -1,7 +1,9 @@
-//! What would be done: a pure value from inventory, listing and request, with every refusal and its reason.
+//! What would be done: a pure value from inventory, listing and request, with every refusal and its
+//! reason.
 //!
-//! Promise: the same inputs give the same plan; a plan with a refusal cannot be executed; what `-a` prints is what the
-//! executor gets. Must never: touch a file, a segment or the clock (no file system and no system calls in here).
+//! Promise: the same inputs give the same plan; a plan with a refusal cannot be executed; what `-a`
+//! prints is what the executor gets. Must never: touch a file, a segment or the clock (no file
+//! system and no system calls in here).
 
 use crate::error::{Code, Error, Problem, Remark, Result};
 use crate::facts::caller::Caller;
@@ -138,7 +140,8 @@ pub struct NamespaceBackup {
     pub base_version: Option<u32>,
     /// Segments, by key.
     pub copies: Vec<Copy>,
-    /// Files of an interrupted run that this backup takes the place of; removed just before it is published.
+    /// Files of an interrupted run that this backup takes the place of; removed just before it is
+    /// published.
     pub superseded: Vec<String>,
 }
 
@@ -149,7 +152,8 @@ pub enum Contents {
     Chunks(ManifestSegment),
     /// A plain file with no manifest: nothing to check it against.
     Plain,
-    /// A compressed file with no manifest: one stream, checked by the CRC-32 of its header and its trailer.
+    /// A compressed file with no manifest: one stream, checked by the CRC-32 of its header and its
+    /// trailer.
     Stream {
         /// CRC-32 of the segment.
         crc32: u32,
@@ -181,10 +185,11 @@ pub struct Source {
     pub contents: Contents,
     /// Bytes of the file that have blocks; the rest is holes.
     pub allocated_bytes: u64,
-    /// Memory that it needs at least, bytes: what is known to be holes or zeros, or may be, does not count.
+    /// Memory that it needs at least, bytes: what is known to be holes or zeros, or may be, does
+    /// not count.
     pub least_memory_bytes: u64,
-    /// Memory that it needs at most, bytes. Where it is more than the least, only reading the file tells: see
-    /// [`undecided_room`].
+    /// Memory that it needs at most, bytes. Where it is more than the least, only reading the file
+    /// tells: see [`undecided_room`].
     pub most_memory_bytes: u64,
 }
 
@@ -246,8 +251,9 @@ pub fn names_in_backup(listing: &Listing) -> Names {
     names
 }
 
-/// Those of the namespaces that a request is for that could be planned if the others were left out. `is_possible` plans
-/// for some of them. Empty if that is none or all of them: then there is nothing to choose.
+/// Those of the namespaces that a request is for that could be planned if the others were left out.
+/// `is_possible` plans for some of them. Empty if that is none or all of them: then there is
+/// nothing to choose.
 pub fn possible_alone(
     names: &BTreeSet<NamespaceName>,
     request: &Request,
@@ -268,8 +274,8 @@ pub fn list_remarks(inventory: &Inventory) -> Vec<Remark> {
     problem.map(|problem| Remark::new("segments-not-kept", problem.message)).into_iter().collect()
 }
 
-/// Why nothing can be done where the kernel destroys segments that nobody has attached: a backup finds none, a look at one
-/// destroys it, and what a restore makes is gone at once.
+/// Why nothing can be done where the kernel destroys segments that nobody has attached: a backup
+/// finds none, a look at one destroys it, and what a restore makes is gone at once.
 pub fn not_kept() -> Problem {
     Problem::new(
         Code::SegmentsNotKept,
@@ -279,8 +285,8 @@ pub fn not_kept() -> Problem {
     )
 }
 
-/// The order in which a namespace's files are published: what ASMT refuses without base first, stripes after it, and
-/// base last of all. (The manifest goes between; with no base it is last.)
+/// The order in which a namespace's files are published: what ASMT refuses without base first,
+/// stripes after it, and base last of all. (The manifest goes between; with no base it is last.)
 pub fn publishing_rank(address: Address) -> (u8, std::cmp::Reverse<u16>) {
     let rank = match address.segment_type {
         SegmentType::PiTreex => 0,

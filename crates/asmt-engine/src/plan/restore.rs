@@ -99,8 +99,9 @@ pub fn check_nothing_in_memory(
 pub const SERVED_HINT: &str = "the server has made or used them since this backup was made: nothing needs restoring, start the \
     server as it is";
 
-/// Why segments in memory keep a restore from being done. They are named for removal only where nobody is at work on them; and
-/// whether the server has served with them is for the operator to say.
+/// Why segments in memory keep a restore from being done. They are named for removal only where
+/// nobody is at work on them; and whether the server has served with them is for the operator to
+/// say.
 pub fn segments_exist(title: &str, name: &NamespaceName, in_the_way: &[&Segment], first: &Segment) -> Problem {
     let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
     let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);

@@ -1,4 +1,5 @@
-//! Whether there is room in memory for what would be restored: limits of the IPC namespace, the machine and the cgroup.
+//! Whether there is room in memory for what would be restored: limits of the IPC namespace, the
+//! machine and the cgroup.
 
 use crate::error::{Code, Problem};
 use crate::facts::memory::Inventory;
@@ -84,8 +85,8 @@ pub fn memory_left(inventory: &Inventory) -> Option<u64> {
     memory.available_bytes.into_iter().chain(memory.cgroup.as_ref().map(|limit| limit.available_bytes)).min()
 }
 
-/// Threads of a restore, of so many that were asked for: fewer where memory is so short that their buffers, beside what the
-/// files fill, could exceed it.
+/// Threads of a restore, of so many that were asked for: fewer where memory is so short that their
+/// buffers, beside what the files fill, could exceed it.
 pub fn threads_within(inventory: &Inventory, namespaces: &[NamespaceRestore], threads: usize) -> usize {
     let Some(left) = memory_left(inventory) else { return threads };
     let sources = namespaces.iter().flat_map(|namespace| &namespace.sources);
@@ -105,8 +106,9 @@ pub struct UndecidedRoom {
     pub most_bytes: u64,
 }
 
-/// Whether a restore that nothing else speaks against fits into memory only if some of its files hold little enough data:
-/// another tool's may have zeros where the segment had holes, and a stream does not say what it holds.
+/// Whether a restore that nothing else speaks against fits into memory only if some of its files
+/// hold little enough data: another tool's may have zeros where the segment had holes, and a stream
+/// does not say what it holds.
 pub fn undecided_room(inventory: &Inventory, plan: &Plan<NamespaceRestore>) -> Option<UndecidedRoom> {
     let left = memory_left(inventory)?;
     if !plan.refusals.is_empty() || memory_needed(&plan.namespaces, |source| source.most_memory_bytes) <= left {

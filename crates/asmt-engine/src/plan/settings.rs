@@ -1,4 +1,5 @@
-//! Settings of the server that a start compares with the segments that it finds, and where it will look for its data.
+//! Settings of the server that a start compares with the segments that it finds, and where it will
+//! look for its data.
 //!
 //! Pure. Promise: a restore is refused where such a setting is known to be another one than at the
 //! backup. Must never: refuse for a setting that is not known on either side.
@@ -57,8 +58,8 @@ pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, evidence: &Ev
     problems
 }
 
-/// Why the server would look for the data of a namespace elsewhere than when it was backed up: an index of what is on one
-/// device says nothing of another one.
+/// Why the server would look for the data of a namespace elsewhere than when it was backed up: an
+/// index of what is on one device says nothing of another one.
 fn moved(
     namespace: &NamespaceRestore,
     manifest: &Manifest,
@@ -73,7 +74,8 @@ fn moved(
     );
     let refused = |what: String| Some(Problem::new(Code::SettingChanged, format!("{title}: {what}"), hint.clone()));
     let noted = || manifest.noted.devices.iter().filter(|noted| noted.namespace.is_none() && noted.is_configured);
-    // What the command line names stands for what is configured; and another file may be another server's.
+    // What the command line names stands for what is configured; and another file may be another
+    // server's.
     let is_same_file = manifest.noted.configuration.as_deref() == Some(path);
     if !evidence.named.is_empty() || !is_same_file || noted().next().is_none() {
         return None;
@@ -103,7 +105,8 @@ fn moved(
     refused(format!("{path} does not name its storage device {}, and did when the backup was made", lost.what))
 }
 
-/// Whether a configured path leads to a noted device: under its name, or by what stays with the disk.
+/// Whether a configured path leads to a noted device: under its name, or by what stays with the
+/// disk.
 fn is_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
     let Some(device) = evidence.devices.get(path) else { return noted.what == path };
     let unique = |path: &str| evidence.devices.get(path).and_then(|device| device.unique);

@@ -20,8 +20,8 @@ use std::collections::BTreeMap;
 /// more segments of the instance he has; several, nothing.
 type Standing = (u8, usize);
 
-/// Chooses what is planned of the groups that were asked for, and notes what is left out. Gives with
-/// each whether a namespace of somebody else is there who is believed more.
+/// Chooses what is planned of the groups that were asked for, and notes what is left out. Gives
+/// with each whether a namespace of somebody else is there who is believed more.
 pub(super) fn set_aside<T>(
     inventory: &Inventory,
     all: &[Group],

@@ -64,7 +64,8 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
                 Some(manifest) => plan_from_manifest(manifest, &records, &group, listing, request, &mut plan),
                 None => {
                     let own_name = group.name.as_ref().map(|name| manifest_name(group.instance, name));
-                    // One that cannot be used, or not be read, is refused below; this is no backup of ASMT's then.
+                    // One that cannot be used, or not be read, is refused below; this is no backup
+                    // of ASMT's then.
                     let there = listing.manifests.iter().map(|record| &record.name);
                     let is_asmts =
                         !there.chain(listing.problems.iter().map(|(name, _)| name)).any(|name| Some(name) == own_name.as_ref());
@@ -114,7 +115,8 @@ pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group],
     }
 }
 
-/// Refuses for files that bear the name of a segment or manifest of this instance and cannot be read as such.
+/// Refuses for files that bear the name of a segment or manifest of this instance and cannot be
+/// read as such.
 pub fn check_other_files(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceRestore>) {
     let manifest_prefix = format!("asmt-manifest-{}-", request.instance);
     let is_asked_manifest = |name: &str| match &request.namespaces {
@@ -175,7 +177,8 @@ fn owner_of<'l>(listing: &'l Listing, name: &str) -> Option<&'l NamespaceName> {
     own.or_else(|| listing.files.iter().find(is_base)?.header.name())
 }
 
-/// A file in the other form of a segment whose own file is there: somebody has compressed or unpacked that.
+/// A file in the other form of a segment whose own file is there: somebody has compressed or
+/// unpacked that.
 fn stray(listing: &Listing, name: &str) -> Option<Problem> {
     let (key, address, encoding) = parse_file_name(name)?;
     let mut segments = readable(listing, address.instance).flat_map(|manifest| &manifest.segments);
@@ -292,7 +295,8 @@ pub fn plan_from_manifest(
 pub fn memory_of(segment: &ManifestSegment, record: &FileRecord) -> (u64, u64) {
     let without_zeros = segment.size_bytes.saturating_sub(segment.zero_bytes());
     match (segment.data_bytes, segment.most_data_bytes(), segment.encoding) {
-        // What is read straight into its place is what the file has, if that is not much more than the segment had.
+        // What is read straight into its place is what the file has, if that is not much more than
+        // the segment had.
         (Some(data), Some(most), Encoding::Raw) if record.allocated_bytes <= most => {
             let needed = data.max(record.allocated_bytes).min(without_zeros);
             (needed, needed)
@@ -345,7 +349,8 @@ pub fn plan_without_manifest(
     let mut readable = Vec::new();
     for file in &files {
         let least = file.address.segment_type.min_bytes();
-        // A deflate stream cannot grow more: a header that says so lies, and its size must not be believed.
+        // A deflate stream cannot grow more: a header that says so lies, and its size must not be
+        // believed.
         let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
         let most = most.min(MAX_SEGMENT_BYTES);
         if file.size_bytes < least || file.size_bytes > most {
@@ -395,8 +400,9 @@ pub fn plan_without_manifest(
     });
 }
 
-/// Without a manifest a plain file's size is all that tells the size of its segment. Base says what a stage has; that
-/// field decides nothing, but a file that was cut short would be restored in silence.
+/// Without a manifest a plain file's size is all that tells the size of its segment. Base says what
+/// a stage has; that field decides nothing, but a file that was cut short would be restored in
+/// silence.
 pub fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
     let expected =
         files.iter().find_map(|file| if let Header::Base(base) = &file.header { Some(base.stage_bytes) } else { None })?;

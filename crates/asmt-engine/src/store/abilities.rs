@@ -85,7 +85,8 @@ impl Store {
             let (wanted_uid, wanted_gid) = (rustix::process::Uid::from_raw(owner.0), rustix::process::Gid::from_raw(owner.1));
             match fs::fchown(file, Some(wanted_uid), Some(wanted_gid)) {
                 Ok(()) => {}
-                // Whoever may give files away was asked for before: it is the file system that does not let him.
+                // Whoever may give files away was asked for before: it is the file system that does
+                // not let him.
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
                     return Err(self.not_kept(&format!("does not let a file be given to uid {} and gid {}", owner.0, owner.1)));
                 }
@@ -96,7 +97,8 @@ impl Store {
             lacks = lacks.or_else(|| lack(owner_of(&given), owner.0));
         }
         let Some(lack) = lacks else { return Ok(()) };
-        // Where nobody else may enter the directory it does not matter: the manifest has owners and modes.
+        // Where nobody else may enter the directory it does not matter: the manifest has owners and
+        // modes.
         let directory = stat_of(&self.directory)?;
         if directory.st_mode & ANY_OF_OTHERS == 0 { Ok(()) } else { Err(self.not_kept(&lack)) }
     }
@@ -124,7 +126,8 @@ impl Store {
                     .map_err(|error| Error::io("unlink", self.shown(first), error))?;
                 let there = fs::statat(directory, second, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|error| Error::io("stat", self.shown(second), error))?;
-                // One that goes on counting the name that is gone has it cached: a reader would see two.
+                // One that goes on counting the name that is gone has it cached: a reader would see
+                // two.
                 if there.st_nlink == 1 {
                     return Ok(Naming::Link);
                 }

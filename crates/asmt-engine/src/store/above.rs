@@ -2,8 +2,8 @@
 //! stands there.
 //!
 //! Promise: every directory in which a name of the path is looked up is looked at, those that hold
-//! a symbolic link too, and all that are above the open directory, up to the root. Those that others
-//! than root may change are named. Must never: open any of them for reading.
+//! a symbolic link too, and all that are above the open directory, up to the root. Those that
+//! others than root may change are named. Must never: open any of them for reading.
 
 use crate::error::{Error, Result};
 use crate::facts::directory::{PathStep, StepKind};

@@ -6,10 +6,12 @@ use rustix::fs::{self, AtFlags, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Alignment of buffers, offsets and lengths for direct I/O. A device that asks for more gets buffered I/O.
+/// Alignment of buffers, offsets and lengths for direct I/O. A device that asks for more gets
+/// buffered I/O.
 pub const ALIGNMENT: usize = SECTOR_BYTES as usize;
 
-/// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it will be.
+/// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it
+/// will be.
 pub fn make_direct(file: &OwnedFd) -> bool {
     let asked = fs::StatxFlags::DIOALIGN;
     let suits = match fs::statx(file, "", AtFlags::EMPTY_PATH, asked) {

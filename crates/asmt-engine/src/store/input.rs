@@ -40,7 +40,8 @@ impl InFile {
     pub fn next_data(&self, from: u64, to: u64) -> Result<Option<std::ops::Range<u64>>> {
         match self.file.next_data(from, to) {
             Ok(range) => Ok(range),
-            // A file system with no such call, which is asked only where there is something to find: everything is data.
+            // A file system with no such call, which is asked only where there is something to
+            // find: everything is data.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(Some(from..to)),
             Err(error) => Err(Error::io("lseek", &self.shown, error)),
         }
@@ -57,7 +58,8 @@ impl InFile {
         Ok(&mut target[skipped..skipped + length])
     }
 
-    /// Reads exactly so many bytes as the memory has, which is aligned as `offset` is: both at a sector.
+    /// Reads exactly so many bytes as the memory has, which is aligned as `offset` is: both at a
+    /// sector.
     ///
     /// Errors: as of [`Self::read`].
     pub fn read_into(&self, offset: u64, memory: &mut [u8]) -> Result<()> {
@@ -90,7 +92,8 @@ impl InFile {
         if read < needed {
             let stat = fs::fstat(self.file.file()).map_err(|error| Error::io("fstat", &self.shown, error))?;
             if stat.st_size.cast_unsigned() > offset + read as u64 {
-                // The file goes on, and still no whole sector came: the device has failed in the middle of it.
+                // The file goes on, and still no whole sector came: the device has failed in the
+                // middle of it.
                 return Err(fail(Errno::IO));
             }
             let end = offset + read as u64;
@@ -105,8 +108,9 @@ impl InFile {
 impl Store {
     /// Opens a file of a backup, or a staged one, for reading.
     ///
-    /// `expected_bytes` is the size it must have. It is read past the page cache where the file system does that;
-    /// [`InFile::is_from_disk`] says so. `from_disk` asks to do what can be done where it does not.
+    /// `expected_bytes` is the size it must have. It is read past the page cache where the file
+    /// system does that; [`InFile::is_from_disk`] says so. `from_disk` asks to do what can be done
+    /// where it does not.
     pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InFile> {
         let file = self.open_file(name)?.map_err(Error::from)?;
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;

@@ -17,7 +17,8 @@ use std::sync::atomic::Ordering;
 pub const MAX_JOURNAL_BYTES: u64 = 4 << 20;
 
 impl Store {
-    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's, and not swept.
+    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's,
+    /// and not swept.
     pub(super) fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
         let (own, is_locked) = (crate::sys::process::own_run()?, self.is_locked.load(Ordering::Relaxed));
         let mut leftovers = Leftovers::default();
@@ -55,7 +56,8 @@ impl Store {
         for name in &journals {
             let found = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().filter(|found| !found.is_open_elsewhere());
             let text = found.and_then(|found| found.text);
-            // A journal is renamed into place when it is whole; one that cannot be read is not ours.
+            // A journal is renamed into place when it is whole; one that cannot be read is not
+            // ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
             self.judge_journal(&journal, &mut leftovers)?;
         }
@@ -67,9 +69,9 @@ impl Store {
 
     /// Decides what becomes of the files that a dead run had begun to publish.
     ///
-    /// The last file of a namespace commits it. Where another one stands under that name, somebody has put a backup there
-    /// since, for instance with `cp`: then nothing of that namespace is the dead run's, whatever its inode, which may have
-    /// been used again.
+    /// The last file of a namespace commits it. Where another one stands under that name, somebody
+    /// has put a backup there since, for instance with `cp`: then nothing of that namespace is the
+    /// dead run's, whatever its inode, which may have been used again.
     pub(super) fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
         let mut committed = BTreeSet::new();
         let mut uncommitted = BTreeSet::new();
@@ -111,8 +113,9 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what dead runs left: journals only when what they account for is gone for good. Where this run takes the
-    /// place of what such a run had committed, they stay until its own journal accounts for that; gives their names.
+    /// Removes what dead runs left: journals only when what they account for is gone for good.
+    /// Where this run takes the place of what such a run had committed, they stay until its own
+    /// journal accounts for that; gives their names.
     pub fn sweep(&self, leftovers: &Leftovers, takes_places: bool) -> Result<Vec<String>> {
         let (journals, files): (Vec<&str>, Vec<&str>) =
             leftovers.sweep.iter().map(String::as_str).partition(|name| name.starts_with(JOURNAL_PREFIX));

@@ -1,4 +1,5 @@
-//! What is in the directory: files, manifests and marks, with what they say of themselves. Reads no data.
+//! What is in the directory: files, manifests and marks, with what they say of themselves. Reads no
+//! data.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
@@ -24,7 +25,8 @@ pub const MAX_MANIFEST_BYTES: u64 = 512 << 20;
 /// Largest mark of use that is read.
 pub const MAX_MARK_BYTES: u64 = 64 << 10;
 
-/// What is wrong with one file is a finding, so that the others are looked at, too; anything else is a failure.
+/// What is wrong with one file is a finding, so that the others are looked at, too; anything else
+/// is a failure.
 pub fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -> Result<std::result::Result<T, Problem>> {
     match outcome {
         Err(error) if error.is_of_one_file() => Ok(Err(error.first().clone().in_file(name))),
@@ -35,7 +37,8 @@ pub fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -
 /// Inflates the first bytes of a gzip member; gives how many it could.
 pub fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
     let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
-    // One step goes as far as what is there of either: a failure in it makes nothing of what came before trustworthy.
+    // One step goes as far as what is there of either: a failure in it makes nothing of what came
+    // before trustworthy.
     decoder.step(&member[GZIP_HEADER.len()..], output).map_or(0, |step| step.made)
 }
 
@@ -77,7 +80,8 @@ impl Store {
         Ok(listing)
     }
 
-    /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are read.
+    /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are
+    /// read.
     ///
     /// Errors: failed calls.
     pub fn marks(&self) -> Result<Vec<MarkRecord>> {

@@ -75,7 +75,8 @@ enum Opened {
     File(OwnedFd),
     /// It is not there, and is not made here.
     Missing,
-    /// It cannot be opened or made: for want of permission, or because the file system is read-only.
+    /// It cannot be opened or made: for want of permission, or because the file system is
+    /// read-only.
     Denied {
         is_read_only: bool,
     },
@@ -84,8 +85,8 @@ enum Opened {
 impl Store {
     /// Locks the directory until the store is dropped.
     ///
-    /// Errors: `another-asmt` if it is locked the other way; `unsafe-file` if what bears the name of
-    /// the lock is none of asmt's.
+    /// Errors: `another-asmt` if it is locked the other way; `unsafe-file` if what bears the name
+    /// of the lock is none of asmt's.
     pub fn lock(&self, lock: Lock) -> Result<()> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let mode = stat.st_mode;
@@ -124,7 +125,8 @@ impl Store {
             let file = match self.open_lock(name, is_made)? {
                 Opened::File(file) => file,
                 Opened::Missing => return Ok(None),
-                // Without a lock file nobody is at work on such a directory, and none can be made now.
+                // Without a lock file nobody is at work on such a directory, and none can be made
+                // now.
                 Opened::Denied { is_read_only: true } => return Ok(Some(Attempt::NoLocks)),
                 Opened::Denied { is_read_only: false } => return Ok(None),
             };
@@ -146,7 +148,8 @@ impl Store {
         // Not blocking: a FIFO in its place would wait.
         let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |flags| fs::openat(&self.directory, name, common | flags, Mode::RUSR | Mode::WUSR);
-        // For writing: network file systems lock nothing exclusively that is open for reading alone.
+        // For writing: network file systems lock nothing exclusively that is open for reading
+        // alone.
         let made = if is_made { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
         let file = match open(made) {
             // It may be there: a reader's lock needs no more than to read it.
@@ -174,8 +177,8 @@ impl Store {
         Ok(Opened::File(file))
     }
 
-    /// Gives a lock to the directory's owner, who may work here as root may, and must be able to open
-    /// it. Where that is not possible he goes by the lock of the directory.
+    /// Gives a lock to the directory's owner, who may work here as root may, and must be able to
+    /// open it. Where that is not possible he goes by the lock of the directory.
     fn give_to_owner(&self, file: &OwnedFd, stat: &fs::Stat) -> Result<()> {
         let directory = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         if directory.st_uid != stat.st_uid {

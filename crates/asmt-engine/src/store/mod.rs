@@ -1,13 +1,15 @@
 //! A backup directory: what is in it, reading from it, and staging files in it.
 //!
-//! Promise: the directory is opened once and everything is done relative to it; only regular files are read, and no
-//! symbolic link is followed; files are 0600 from their creation; nothing is called part of a backup while it is
-//! staged. Must never: remove the directory, or a file that asmt did not make.
+//! Promise: the directory is opened once and everything is done relative to it; only regular files
+//! are read, and no symbolic link is followed; files are 0600 from their creation; nothing is
+//! called part of a backup while it is staged. Must never: remove the directory, or a file that
+//! asmt did not make.
 //!
-//! Names in the directory: `<key>.dat[.gz]` (ASMT's, and ours), `asmt-manifest-<instance>-<namespace>.json`,
-//! `.asmt-tmp.<run>.<name>` (staged by a run), `.asmt-run.<run>` (its journal while it publishes) and the locks of
-//! `store/lock.rs`. Neither ASMT 2.2.1 nor we take any of the last three for a backup. `<run>` names boot, process and its start, so that the leftovers of a
-//! dead run are told from the work of a live one.
+//! Names in the directory: `<key>.dat[.gz]` (ASMT's, and ours),
+//! `asmt-manifest-<instance>-<namespace>.json`, `.asmt-tmp.<run>.<name>` (staged by a run),
+//! `.asmt-run.<run>` (its journal while it publishes) and the locks of `store/lock.rs`. Neither
+//! ASMT 2.2.1 nor we take any of the last three for a backup. `<run>` names boot, process and its
+//! start, so that the leftovers of a dead run are told from the work of a live one.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{Owner, Writable};
@@ -134,8 +136,9 @@ impl Store {
 
     /// Opens a file for reading if it is a regular file. The inner error says what it is instead.
     ///
-    /// It may have other names, in directories that others may enter, as hard-linked generations of a backup have:
-    /// what can be done by another name is decided by the file's own owner and mode, which the plan judges.
+    /// It may have other names, in directories that others may enter, as hard-linked generations of
+    /// a backup have: what can be done by another name is decided by the file's own owner and mode,
+    /// which the plan judges.
     fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
         let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
         // Not blocking: opening a FIFO would wait for its writer.
@@ -154,7 +157,8 @@ impl Store {
         }
     }
 
-    /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not begin like JSON.
+    /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not
+    /// begin like JSON.
     fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Text, Problem>> {
         let file = match self.open_file(name)? {
             Ok(file) => file,
@@ -202,11 +206,13 @@ impl Store {
         fsync::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
-    /// Fails if the file system has died: a file of the directory is asked, for a directory's own fsync may not say so.
+    /// Fails if the file system has died: a file of the directory is asked, for a directory's own
+    /// fsync may not say so.
     pub fn check_alive(&self, name: &str) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
-            // It was given to the segments' owner, and is closed to others. A manifest is the caller's own: it will answer.
+            // It was given to the segments' owner, and is closed to others. A manifest is the
+            // caller's own: it will answer.
             Err(Errno::ACCESS) => return Ok(()),
             other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
         };
@@ -220,7 +226,8 @@ impl Store {
         Ok(self.target()?.writable == Writable::Yes)
     }
 
-    /// Fails if the path leads elsewhere by now: what was written would not be where it is looked for.
+    /// Fails if the path leads elsewhere by now: what was written would not be where it is looked
+    /// for.
     pub fn check_place(&self) -> Result<()> {
         let own = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         match fs::stat(&self.path) {

@@ -1,4 +1,5 @@
-//! Files that are written: they have no name that a reader takes for a backup until they are published.
+//! Files that are written: they have no name that a reader takes for a backup until they are
+//! published.
 
 use crate::error::{Error, Result};
 use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX, published_name};
@@ -60,8 +61,8 @@ impl StagedFile {
         }
     }
 
-    /// Writes all bytes at an offset, which is one of a sector; the memory is aligned. An odd end is filled up with zeros
-    /// to a whole sector: [`Self::finish`] cuts what is too much.
+    /// Writes all bytes at an offset, which is one of a sector; the memory is aligned. An odd end
+    /// is filled up with zeros to a whole sector: [`Self::finish`] cuts what is too much.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if !self.is_direct.load(Ordering::Relaxed) {
             return self.write_cached(offset, bytes);
@@ -136,9 +137,10 @@ impl StagedFile {
 }
 
 impl Store {
-    /// Makes a small file that is no part of a backup, or puts it in the place of what it said before; 0600, and durable
-    /// when it returns. There is the whole old text or the whole new one, whatever fails. The caller holds
-    /// [`Self::lock_marks`]: what is there of others' temporaries for this name, dead runs have left.
+    /// Makes a small file that is no part of a backup, or puts it in the place of what it said
+    /// before; 0600, and durable when it returns. There is the whole old text or the whole new one,
+    /// whatever fails. The caller holds [`Self::lock_marks`]: what is there of others' temporaries
+    /// for this name, dead runs have left.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
         let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", crate::sys::process::own_run()?);
         let names = self.names()?;
@@ -165,7 +167,8 @@ impl Store {
         self.make(temporary.clone(), name, &temporary)
     }
 
-    /// Makes a file under a name that nothing may have yet: empty, and 0600. Messages say what is `meant`.
+    /// Makes a file under a name that nothing may have yet: empty, and 0600. Messages say what is
+    /// `meant`.
     fn make(&self, temporary: String, name: &str, meant: &str) -> Result<StagedFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)

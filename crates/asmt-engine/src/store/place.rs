@@ -60,7 +60,8 @@ pub fn parent_of(path: &Path) -> &Path {
 }
 
 impl Store {
-    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the one above it.
+    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the
+    /// one above it.
     ///
     /// Errors: as of [`Self::open`], but for a directory that is not there.
     pub fn look(path: &Path) -> Result<Listing> {
@@ -93,7 +94,8 @@ impl Store {
         Ok(Target { path: self.path.display().to_string(), writable, free_bytes: self.free_bytes()? })
     }
 
-    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own entry is durable.
+    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own
+    /// entry is durable.
     pub fn open_or_create(path: &Path, control: &Control) -> Result<Self> {
         let store = match Self::open(path) {
             Ok(store) => store,
@@ -116,7 +118,8 @@ impl Store {
 
     /// Makes a directory and opens it; opens it, too, if somebody else was faster.
     pub(super) fn make_directory(path: &Path) -> Result<Self> {
-        // What was made here is no link, and must not have become one: whoever can put one there chooses where this goes.
+        // What was made here is no link, and must not have become one: whoever can put one there
+        // chooses where this goes.
         let mut more = OFlags::NOFOLLOW;
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) => {}
@@ -143,7 +146,8 @@ impl Store {
         Self::open_as(path, more)
     }
 
-    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may have made it.
+    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may
+    /// have made it.
     pub(super) fn sync_parent(&self) -> Result<()> {
         match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync::directory(parent, "the directory itself, in its parent")
@@ -201,8 +205,9 @@ impl Store {
 }
 
 impl Store {
-    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is there, nobody has made a
-    /// backup there: that is told apart from a file system that is not mounted, or a path that was mistyped.
+    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is
+    /// there, nobody has made a backup there: that is told apart from a file system that is not
+    /// mounted, or a path that was mistyped.
     ///
     /// Errors: as of [`Self::open`], and `no-backup`.
     pub fn open_backup(path: &Path) -> Result<Self> {

@@ -8,10 +8,12 @@ use std::mem::MaybeUninit;
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not seen.)
+/// File systems in memory: what is there is gone after a reboot. (One under an overlay is not
+/// seen.)
 const VOLATILE_FILE_SYSTEMS: [(u64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
 
-/// The name of a file system that is in memory, by the type that `statfs` shows, a signed number in some places.
+/// The name of a file system that is in memory, by the type that `statfs` shows, a signed number in
+/// some places.
 pub fn is_in_memory(kind: u64) -> Option<&'static str> {
     VOLATILE_FILE_SYSTEMS.iter().find(|(known, _)| *known == kind & 0xffff_ffff).map(|(_, name)| *name)
 }

@@ -1,11 +1,11 @@
 //! Making things durable: the one place that calls fsync.
 //!
-//! Promise: when a call returns without an error, what it names is on stable storage, as far as kernel and device keep
-//! their word. Must never: retry. An error is final: the kernel may have dropped what it could not write, and a second
-//! call would report success for it.
+//! Promise: when a call returns without an error, what it names is on stable storage, as far as
+//! kernel and device keep their word. Must never: retry. An error is final: the kernel may have
+//! dropped what it could not write, and a second call would report success for it.
 //!
-//! With the feature `fault-switches` a test may take one of these calls out, to see that its loop notices: see
-//! [`switch`]. No release has it.
+//! With the feature `fault-switches` a test may take one of these calls out, to see that its loop
+//! notices: see [`switch`]. No release has it.
 
 use rustix::fs;
 use rustix::io::Errno;
@@ -23,13 +23,15 @@ pub fn directory(directory: impl AsFd, what: &str) -> Result<(), Errno> {
     if is_taken_out(directory.as_fd(), what) { Ok(()) } else { fs::fsync(directory) }
 }
 
-/// Asks a file that is durable already whether its file system still lives. xfs, once it has shut itself down, calls an fsync
-/// of a directory done that is not (seen on Linux 6.18); an fsync of a file fails there.
+/// Asks a file that is durable already whether its file system still lives. xfs, once it has shut
+/// itself down, calls an fsync of a directory done that is not (seen on Linux 6.18); an fsync of a
+/// file fails there.
 pub fn ask(file: impl AsFd) -> Result<(), Errno> {
     fs::fsync(file)
 }
 
-/// Has contents written, so that the page cache may let go of them. What it does not do, a later [`file`] does.
+/// Has contents written, so that the page cache may let go of them. What it does not do, a later
+/// [`file`] does.
 pub fn contents(file: impl AsFd) -> Result<(), Errno> {
     fs::fdatasync(file)
 }
@@ -85,7 +87,8 @@ pub mod switch {
 
     static STATE: Mutex<State> = Mutex::new(State { taken_out: None, is_direct_io_off: false, calls: 0, watcher: None });
 
-    /// From here on: takes the call of this number (from 0) out, and does as if no file system had direct I/O.
+    /// From here on: takes the call of this number (from 0) out, and does as if no file system had
+    /// direct I/O.
     pub fn set(taken_out: Option<usize>, is_direct_io_off: bool, watcher: Option<Watcher>) {
         *STATE.lock().unwrap_or_else(PoisonError::into_inner) = State { taken_out, is_direct_io_off, calls: 0, watcher };
     }

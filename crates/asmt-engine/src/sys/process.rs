@@ -1,8 +1,9 @@
-//! Which run of asmt this is: boot, PID namespace, process and its start, so that a later run can tell a dead one's
-//! leftovers from a live one's work; and who runs it.
+//! Which run of asmt this is: boot, PID namespace, process and its start, so that a later run can
+//! tell a dead one's leftovers from a live one's work; and who runs it.
 //!
-//! Promise: two runs never have the same id, not even after a reboot, in two containers, or when a process id is used
-//! again. Must never: call a run dead whose process cannot be seen from here, unless a lock shows that it has ended.
+//! Promise: two runs never have the same id, not even after a reboot, in two containers, or when a
+//! process id is used again. Must never: call a run dead whose process cannot be seen from here,
+//! unless a lock shows that it has ended.
 
 use crate::error::{Error, Result};
 use crate::facts::caller::Caller;
@@ -21,8 +22,9 @@ pub fn own_run() -> Result<RunId> {
     Ok(RunId { boot, pid_namespace, pid: std::process::id(), start_ticks: procfs::own_start()? })
 }
 
-/// Returns true if `run` is not `own`, which is this process's, and its process is, or may be, alive. `is_locked` says that
-/// this run holds the lock that every live one would hold: then what cannot be seen has ended.
+/// Returns true if `run` is not `own`, which is this process's, and its process is, or may be,
+/// alive. `is_locked` says that this run holds the lock that every live one would hold: then what
+/// cannot be seen has ended.
 ///
 /// Errors: failed calls.
 pub fn is_other_and_may_live(run: &RunId, own: &RunId, is_locked: bool) -> Result<bool> {
@@ -45,7 +47,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The kernel's boot id, as it writes it; another one after each boot.
 ///
-/// Errors: failed calls. Without it an earlier restore would pass for one of another boot, and a live run for a dead one.
+/// Errors: failed calls. Without it an earlier restore would pass for one of another boot, and a
+/// live run for a dead one.
 pub fn boot_id() -> Result<String> {
     let id = procfs::text(BOOT_ID)?.trim().to_owned();
     let is_id = id.chars().filter(char::is_ascii_hexdigit).count() == 32;
@@ -61,8 +64,8 @@ pub fn lock_name(ipc_namespace: u64, instance: u8) -> String {
     format!("ipc-{ipc_namespace}-instance-{instance}.lock")
 }
 
-/// Whether a process of this IPC namespace is an asmt at work on an instance, as far as this user may see: it has the lock
-/// of that instance open, or is about to find that another asmt has it.
+/// Whether a process of this IPC namespace is an asmt at work on an instance, as far as this user
+/// may see: it has the lock of that instance open, or is about to find that another asmt has it.
 ///
 /// Errors: failed calls.
 pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
@@ -96,7 +99,8 @@ pub(crate) fn unmapped_uid() -> Option<u32> {
     (!is_mapped(overflow, &map)?).then_some(overflow)
 }
 
-/// Whether a user id is in a map of a user namespace: first id inside, first one outside, how many, on each line.
+/// Whether a user id is in a map of a user namespace: first id inside, first one outside, how many,
+/// on each line.
 fn is_mapped(uid: u32, map: &str) -> Option<bool> {
     for line in map.lines() {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);

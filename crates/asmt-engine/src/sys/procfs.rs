@@ -1,7 +1,8 @@
 //! What the kernel says in files: of itself, of processes, of a control group.
 //!
-//! Promise: a file that cannot be read is a failed call that names it. Must never: return a default instead of an answer:
-//! a limit that was not seen is not kept, and who is not known to be another is taken for oneself.
+//! Promise: a file that cannot be read is a failed call that names it. Must never: return a default
+//! instead of an answer: a limit that was not seen is not kept, and who is not known to be another
+//! is taken for oneself.
 
 use crate::error::{Code, Error, Result};
 use std::fs;
@@ -18,14 +19,16 @@ pub fn text(path: impl AsRef<Path>) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As [`text`]; `None` where there is no such file: another kernel, or none of this kind in a container.
+/// As [`text`]; `None` where there is no such file: another kernel, or none of this kind in a
+/// container.
 ///
 /// Errors: failed calls.
 pub fn text_if_there(path: impl AsRef<Path>) -> Result<Option<String>> {
     text_unless(path.as_ref(), &[ErrorKind::NotFound])
 }
 
-/// As [`text_if_there`]; `None` also where this user may not see it. Only for what is of use, and not needed.
+/// As [`text_if_there`]; `None` also where this user may not see it. Only for what is of use, and
+/// not needed.
 ///
 /// Errors: failed calls.
 pub fn text_if_visible(path: impl AsRef<Path>) -> Result<Option<String>> {
@@ -50,8 +53,8 @@ pub fn failed(call: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(Code::ProcIncomplete, format!("{} is not there: {found}; expected a whole /proc", path.display()), hint)
 }
 
-/// Why a file of `/proc` may be missing although the kernel has it: nothing is mounted there, or processes alone are shown
-/// (`subset=pid`). `None` where that is not so.
+/// Why a file of `/proc` may be missing although the kernel has it: nothing is mounted there, or
+/// processes alone are shown (`subset=pid`). `None` where that is not so.
 fn proc_lacks(path: &Path) -> Option<&'static str> {
     let of_processes = ["/proc/self", "/proc/thread-self"].iter().any(|of| path.starts_with(of));
     let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
@@ -62,7 +65,8 @@ fn proc_lacks(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Which namespace of a kind (`ipc`, `pid`, `user`) this process is in: the inode that stands for it.
+/// Which namespace of a kind (`ipc`, `pid`, `user`) this process is in: the inode that stands for
+/// it.
 ///
 /// Errors: failed calls.
 pub fn namespace(kind: &str) -> Result<u64> {
@@ -77,8 +81,8 @@ pub enum Process {
     Gone,
     /// `/proc` shows it.
     Seen(ProcessStat),
-    /// There is one, and `/proc` does not show it: it is hidden from this user (`hidepid`), or `/proc` is that of another PID
-    /// namespace.
+    /// There is one, and `/proc` does not show it: it is hidden from this user (`hidepid`), or
+    /// `/proc` is that of another PID namespace.
     Hidden,
 }
 
@@ -87,7 +91,8 @@ pub enum Process {
 pub struct ProcessStat {
     /// Its command, at most 15 bytes.
     pub command: String,
-    /// Its start in clock ticks since boot, as it is shown in this time namespace: see [`host_ticks`].
+    /// Its start in clock ticks since boot, as it is shown in this time namespace: see
+    /// [`host_ticks`].
     start_ticks: u64,
     /// One letter; `Z` and `X` have ended.
     state: char,
@@ -124,7 +129,8 @@ pub fn process(pid: u32) -> Result<Process> {
     }
 }
 
-/// Whether a file of a process cannot be read because the process is gone, or hidden from this user.
+/// Whether a file of a process cannot be read because the process is gone, or hidden from this
+/// user.
 pub fn is_unseen(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) || error.raw_os_error() == Some(libc::ESRCH)
 }
@@ -136,7 +142,8 @@ fn exists(pid: u32) -> bool {
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// Fields 2, 3, 4 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold anything.
+/// Fields 2, 3, 4 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold
+/// anything.
 fn parse_stat(text: &str) -> Option<ProcessStat> {
     let (before, after) = text.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
@@ -163,16 +170,17 @@ pub fn own_start() -> Result<u64> {
     host_ticks(&parse_stat(&text(OWN_STAT)?).ok_or_else(|| unreadable(OWN_STAT))?)
 }
 
-/// The start of a process in clock ticks since the machine's boot. `/proc` shows it by the clock of the reader's time
-/// namespace (time_namespaces(7)), which is ahead by the offset that is taken away here. Two readers of different namespaces
-/// may come to numbers that are one tick apart.
+/// The start of a process in clock ticks since the machine's boot. `/proc` shows it by the clock of
+/// the reader's time namespace (time_namespaces(7)), which is ahead by the offset that is taken
+/// away here. Two readers of different namespaces may come to numbers that are one tick apart.
 ///
 /// Errors: failed calls.
 pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
     let Some(text) = text_if_there(TIME_OFFSETS)? else { return Ok(stat.start_ticks) };
     let offset_ns = boottime_offset_ns(&text).ok_or_else(|| unreadable(TIME_OFFSETS))?;
-    // The file has the offsets of the namespace that children will be in. It is this process's own, unless the program that
-    // became asmt had asked for another one: before Linux 6.3 an exec did not enter it.
+    // The file has the offsets of the namespace that children will be in. It is this process's own,
+    // unless the program that became asmt had asked for another one: before Linux 6.3 an exec did
+    // not enter it.
     if namespace("time")? != namespace("time_for_children")? {
         return Err(Error::new(
             Code::SystemCall,
@@ -183,7 +191,8 @@ pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
     Ok(without_offset(stat.start_ticks, offset_ns, rustix::param::clock_ticks_per_second()))
 }
 
-/// The offset of the clock that runs since boot, from the text of `/proc/self/timens_offsets`: seconds and nanoseconds.
+/// The offset of the clock that runs since boot, from the text of `/proc/self/timens_offsets`:
+/// seconds and nanoseconds.
 fn boottime_offset_ns(text: &str) -> Option<i128> {
     let mut fields = text.lines().find_map(|line| line.trim_start().strip_prefix("boottime"))?.split_whitespace();
     let (seconds, nanoseconds): (i64, i64) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);

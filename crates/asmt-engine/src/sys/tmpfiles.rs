@@ -1,7 +1,8 @@
 //! Which directories a boot empties: lines of type `D` and `R` in `tmpfiles.d(5)`.
 //!
-//! Promise: a directory that systemd-tmpfiles would empty or remove at boot is named with the file that says so, as far as
-//! these files can be read. Must never: expand specifiers (`%h`): a line with one is passed over.
+//! Promise: a directory that systemd-tmpfiles would empty or remove at boot is named with the file
+//! that says so, as far as these files can be read. Must never: expand specifiers (`%h`): a line
+//! with one is passed over.
 
 use crate::error::Result;
 use crate::sys::{dir, procfs};
@@ -15,7 +16,8 @@ const DIRECTORIES: [&str; 4] = ["/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/loca
 /// A name that each backup has, or one like it: a line may be about the files in a directory.
 const A_FILE: &str = "ae001000.dat";
 
-/// The configuration that has `directory` (absolute, without links) emptied or removed at boot, if one does.
+/// The configuration that has `directory` (absolute, without links) emptied or removed at boot, if
+/// one does.
 ///
 /// Errors: failed calls.
 pub fn emptied_by(directory: &Path) -> Result<Option<PathBuf>> {
@@ -35,7 +37,8 @@ pub fn emptied_by(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether a line of a configuration has `directory`, one above it, or the files in it removed at boot.
+/// Whether a line of a configuration has `directory`, one above it, or the files in it removed at
+/// boot.
 fn empties(text: &str, directory: &Path) -> bool {
     text.lines().filter_map(line_of).any(|(kind, path)| match kind {
         // What is in it is removed.
@@ -46,7 +49,8 @@ fn empties(text: &str, directory: &Path) -> bool {
     })
 }
 
-/// Type and path of a line: `D! /tmp 1777 root root -`. Modifiers say when and how, and not whether.
+/// Type and path of a line: `D! /tmp 1777 root root -`. Modifiers say when and how, and not
+/// whether.
 fn line_of(line: &str) -> Option<(char, &str)> {
     let line = line.trim();
     let (kind, rest) = line.split_once(char::is_whitespace).filter(|_| !line.starts_with('#'))?;

@@ -1,9 +1,10 @@
 //! The few ordered steps that make staged work count.
 //!
-//! Promise: a backup appears with one rename, that of base (with no base, that of the manifest), when everything it
-//! needs is durable; a restored namespace is trusted with one store, that of base's shutdown word. A kill or a power
-//! cut between two steps leaves nothing that a start, a restore or ASMT would trust. Must never: retry an fsync, go on
-//! after one has failed, or remove a segment after the first word that a start would trust.
+//! Promise: a backup appears with one rename, that of base (with no base, that of the manifest),
+//! when everything it needs is durable; a restored namespace is trusted with one store, that of
+//! base's shutdown word. A kill or a power cut between two steps leaves nothing that a start, a
+//! restore or ASMT would trust. Must never: retry an fsync, go on after one has failed, or remove a
+//! segment after the first word that a start would trust.
 
 use crate::error::{Error, Result};
 use crate::format::journal::{Journal, JournalNamespace};
@@ -17,8 +18,8 @@ use crate::work::job::Temporaries;
 use asmt_shm::{Address, Key, SegmentType};
 use std::cmp::Reverse;
 
-/// Publishes a staged backup, and removes the journals of dead runs that accounted for what it takes the place of. On an
-/// error nothing of it is left.
+/// Publishes a staged backup, and removes the journals of dead runs that accounted for what it
+/// takes the place of. On an error nothing of it is left.
 pub fn publish(staged: Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
     publish_staged(&staged, old_journals, control).map_err(|error| staged.temporaries.clean_up_after(error))
 }
@@ -70,7 +71,8 @@ fn undo(
     }
 }
 
-/// Files of a namespace, in the order in which they are published: manifest next to last, base last.
+/// Files of a namespace, in the order in which they are published: manifest next to last, base
+/// last.
 struct Ordered {
     namespace: String,
     files: Vec<StagedName>,
@@ -93,7 +95,8 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
     Ok(all)
 }
 
-/// Segments' files by [`publishing_rank`], the manifest (which is at no address) between the stripes and base.
+/// Segments' files by [`publishing_rank`], the manifest (which is at no address) between the
+/// stripes and base.
 fn rank(address: Option<Address>) -> ((u8, u8), Reverse<u16>) {
     match address {
         None => ((4, 1), Reverse(0)),
@@ -104,7 +107,8 @@ fn rank(address: Option<Address>) -> ((u8, u8), Reverse<u16>) {
     }
 }
 
-/// What dead runs had committed and this one takes the place of, in the order in which it was published.
+/// What dead runs had committed and this one takes the place of, in the order in which it was
+/// published.
 fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
     let store = staged.temporaries.store();
     let of = |namespace: &StagedNamespace| {
@@ -117,8 +121,8 @@ fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
     staged.namespaces.iter().filter(|namespace| !namespace.plan.superseded.is_empty()).map(of).collect()
 }
 
-/// Writes down what is about to get which name, so that a later run can tell what a dead one had published; and what is
-/// about to go, so that it can tell what a dead one had not removed yet.
+/// Writes down what is about to get which name, so that a later run can tell what a dead one had
+/// published; and what is about to go, so that it can tell what a dead one had not removed yet.
 fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[JournalNamespace]) -> Result<String> {
     let store = staged.temporaries.store();
     let namespaces = ordered.iter().map(|namespace| JournalNamespace {
@@ -135,14 +139,16 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[Journal
     // A journal that came back empty would not account for the files that it was to list.
     file.sync()?;
     store.publish(&temporary, &name)?;
-    // One fsync for the names of the journal and of all staged files: from here on each has its inode for good.
+    // One fsync for the names of the journal and of all staged files: from here on each has its
+    // inode for good.
     match store.sync("the names of staged files, and the journal") {
         Ok(()) => Ok(name),
         Err(error) => Err(undo(store, &staged.temporaries, &name, &[], &[], error)),
     }
 }
 
-/// Removes what this run takes the place of, one after the other and what commits it first: it would mislead most.
+/// Removes what this run takes the place of, one after the other and what commits it first: it
+/// would mislead most.
 fn remove_superseded(store: &Store, superseded: &[JournalNamespace]) -> Result<()> {
     let mut names = superseded.iter().flat_map(|namespace| namespace.files.iter().rev());
     names.try_for_each(|(name, _)| store.remove_all(std::iter::once(name.as_str())))
@@ -154,7 +160,8 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
         Some(address) if address.segment_type == SegmentType::PiBase => 3,
         Some(address) if address.segment_type.is_index() => 0,
-        // After the index: beside that, and without base, ASMT refuses stripes that it would take if they stood alone.
+        // After the index: beside that, and without base, ASMT refuses stripes that it would take
+        // if they stood alone.
         Some(_) => 1,
         None => 2,
     };
@@ -180,12 +187,13 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
     Ok(())
 }
 
-/// Makes restored segments count. What can fail comes first: then the withheld words are stored, base's shutdown word last
-/// of all, with no system call between them. A start may trust the segments from the first of these words on, so nothing is
-/// removed after it, whatever is seen.
+/// Makes restored segments count. What can fail comes first: then the withheld words are stored,
+/// base's shutdown word last of all, with no system call between them. A start may trust the
+/// segments from the first of these words on, so nothing is removed after it, whatever is seen.
 ///
-/// Errors: before the first word is stored everything in [`Code`] that a failed restore has, and nothing of the segments is
-/// left; after it `segment-changed` alone, and all of them that are there stay. A stop is honoured before it.
+/// Errors: before the first word is stored everything in [`Code`] that a failed restore has, and
+/// nothing of the segments is left; after it `segment-changed` alone, and all of them that are
+/// there stay. A stop is honoured before it.
 ///
 /// [`Code`]: crate::error::Code
 pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
@@ -200,8 +208,9 @@ pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
     Ok(())
 }
 
-/// Everything of the commit that can fail: owners and modes, the attachments by which the words are stored, a last look at
-/// every segment, and the line in the journal, in this order. Gives the words in the order in which they are to be stored.
+/// Everything of the commit that can fail: owners and modes, the attachments by which the words are
+/// stored, a last look at every segment, and the line in the journal, in this order. Gives the
+/// words in the order in which they are to be stored.
 fn prepare(filled: &mut Filled<'_>, control: &Control) -> Result<Vec<Withheld>> {
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
@@ -211,13 +220,15 @@ fn prepare(filled: &mut Filled<'_>, control: &Control) -> Result<Vec<Withheld>> 
         control.check_stop()?;
         attached.push((segment, segment.attach_withheld()?));
     }
-    // Somebody else may have taken one of them away, or be at work on it: then the rest is not to be trusted.
+    // Somebody else may have taken one of them away, or be at work on it: then the rest is not to
+    // be trusted.
     for (segment, withheld) in &attached {
         segment.check_alone(withheld.as_ref())?;
     }
     control.check_stop()?;
     let words = attached.into_iter().filter_map(|(_, withheld)| withheld).collect();
-    // Last of all: what fails after it would be left, for no later run removes what this line is about.
+    // Last of all: what fails after it would be left, for no later run removes what this line is
+    // about.
     filled.note_commit()?;
     Ok(words)
 }

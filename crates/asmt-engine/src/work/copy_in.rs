@@ -1,10 +1,11 @@
 //! Making segments and filling them from files.
 //!
 //! Promise: segments are made 0600, exclusively, and hold nothing that a start would trust until
-//! [`crate::work::commit::trust`]: base is made last, and its shutdown word (and the stripes' flags) are held back. Dropped
-//! before that, every segment made is removed; [`Trusted`] ones have no way to be. Untouched memory stays untouched:
-//! pages of zeros are not stored. Must never: attach a segment that this run has not made, or remove one that it has not
-//! made or that somebody else has attached.
+//! [`crate::work::commit::trust`]: base is made last, and its shutdown word (and the stripes'
+//! flags) are held back. Dropped before that, every segment made is removed; [`Trusted`] ones have
+//! no way to be. Untouched memory stays untouched: pages of zeros are not stored. Must never:
+//! attach a segment that this run has not made, or remove one that it has not made or that somebody
+//! else has attached.
 
 use crate::error::{Code, Error, Result, without_number};
 use crate::format::{Spans, chunk_range, combined_crc32};
@@ -24,8 +25,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// How often a segment that somebody has attached is looked at again before it is left where it is: a list that another asmt
-/// makes has one attached for a moment.
+/// How often a segment that somebody has attached is looked at again before it is left where it is:
+/// a list that another asmt makes has one attached for a moment.
 const REMOVAL_ATTEMPTS: usize = 6;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
@@ -38,7 +39,8 @@ pub struct Made {
     sums: Mutex<Vec<u32>>,
 }
 
-/// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched. Returns how many were stored.
+/// Stores bytes, but not the pages that are all zeros: untouched memory stays untouched. Returns
+/// how many were stored.
 fn store_pages(attachment: &Attachment, offset: u64, bytes: &[u8]) -> std::io::Result<u64> {
     let mut stored = 0;
     for part in pages::data_in(offset, bytes) {
@@ -58,14 +60,15 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
 }
 
 impl Made {
-    /// Attaches the segment. As in [`crate::work::copy_out`], the last hand it was in is checked before each attach and detach.
+    /// Attaches the segment. As in [`crate::work::copy_out`], the last hand it was in is checked
+    /// before each attach and detach.
     fn attach(&self, access: Access) -> Result<Attachment> {
         self.check_untouched()?;
         Attachment::new(self.shmid, access, 0).map_err(|error| self.gone_or_failed("shmat", error))
     }
 
-    /// Stores bytes where there is something in them, page by page, and keeps back the withheld word. Returns how many are
-    /// data.
+    /// Stores bytes where there is something in them, page by page, and keeps back the withheld
+    /// word. Returns how many are data.
     fn store(&self, attachment: &Attachment, offset: u64, bytes: &[u8]) -> Result<u64> {
         let stored = if let Some(at) =
             withheld_offset(self.source.address.segment_type).filter(|at| offset == 0 && bytes.len() >= at + 4)
@@ -128,8 +131,8 @@ impl Made {
         (word != 0).then_some((offset, word))
     }
 
-    /// Fails if another process had the segment attached since it was made: it may have written to it. Segments with a header
-    /// are skipped: another asmt's list may attach them.
+    /// Fails if another process had the segment attached since it was made: it may have written to
+    /// it. Segments with a header are skipped: another asmt's list may attach them.
     fn check_untouched(&self) -> Result<()> {
         if self.source.address.segment_type.has_header() {
             return Ok(());
@@ -147,8 +150,8 @@ impl Made {
         }
     }
 
-    /// What is wrong where the bytes in the segment are not those that came out of the file: if another process had it in hand,
-    /// neither the backup is damaged nor the machine's memory.
+    /// What is wrong where the bytes in the segment are not those that came out of the file: if
+    /// another process had it in hand, neither the backup is damaged nor the machine's memory.
     fn or_changed(&self, error: Error) -> Error {
         let is_of_content = matches!(error.first().code, Code::ContentDamaged | Code::CompareFailed);
         if is_of_content { self.check_in_no_others_hands().err().unwrap_or(error) } else { error }
@@ -166,8 +169,8 @@ impl Made {
         if sysv::is_gone(&error) { self.changed("it is gone") } else { Error::io(call, self.source.key, error) }
     }
 
-    /// Fails if the segment is not there any more, somebody else has it attached or had it in hand, or the word that is held
-    /// back is there already.
+    /// Fails if the segment is not there any more, somebody else has it attached or had it in hand,
+    /// or the word that is held back is there already.
     ///
     /// Errors: `segment-changed`; failed calls.
     pub fn check_alone(&self, withheld: Option<&Withheld>) -> Result<()> {
@@ -186,7 +189,8 @@ impl Made {
         self.check_untouched()
     }
 
-    /// Looks whether the segment is still there: by its id, and its key and maker, for an id may be used again.
+    /// Looks whether the segment is still there: by its id, and its key and maker, for an id may be
+    /// used again.
     ///
     /// Errors: failed calls.
     fn presence(&self) -> Result<Presence> {
@@ -201,7 +205,8 @@ impl Made {
         }
     }
 
-    /// Removes the segment, unless somebody has it attached: then it may be in use. Returns whether it is gone.
+    /// Removes the segment, unless somebody has it attached: then it may be in use. Returns whether
+    /// it is gone.
     ///
     /// Errors: failed calls.
     fn remove(&self) -> Result<bool> {
@@ -231,7 +236,8 @@ pub struct Withheld {
 }
 
 impl Withheld {
-    /// Whether the segment does not have it yet. Its page is mapped for writing afterwards, so that storing it cannot fail.
+    /// Whether the segment does not have it yet. Its page is mapped for writing afterwards, so that
+    /// storing it cannot fail.
     fn is_held_back(&self) -> bool {
         self.attachment.is_word(self.offset, 0)
     }
@@ -260,7 +266,8 @@ impl read::Sink for Filling<'_> {
     }
 }
 
-/// Segments that are being made, or are complete, and that nobody would trust yet. Dropped, they are gone.
+/// Segments that are being made, or are complete, and that nobody would trust yet. Dropped, they
+/// are gone.
 pub struct Filled<'j> {
     made: Vec<Made>,
     journal: Option<&'j mut RestoreJournal>,
@@ -290,15 +297,17 @@ impl<'j> Filled<'j> {
         })
     }
 
-    /// Notes in the journal that the words are about to be stored: no run removes these segments from here on.
+    /// Notes in the journal that the words are about to be stored: no run removes these segments
+    /// from here on.
     ///
     /// Errors: failed calls.
     pub fn note_commit(&mut self) -> Result<()> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.commits())
     }
 
-    /// Stores the words that are held back, in their order: from here on a start may trust the segments and use them, so
-    /// nothing can remove them any more. It makes no system call, and cannot fail.
+    /// Stores the words that are held back, in their order: from here on a start may trust the
+    /// segments and use them, so nothing can remove them any more. It makes no system call, and
+    /// cannot fail.
     pub fn trust(mut self, words: Vec<Withheld>) -> Trusted<'j> {
         for withheld in &words {
             withheld.attachment.store_word(withheld.offset, withheld.word);
@@ -352,7 +361,8 @@ impl Drop for Filled<'_> {
     }
 }
 
-/// Segments that a start may trust, and a server may be using already. There is no way to remove them.
+/// Segments that a start may trust, and a server may be using already. There is no way to remove
+/// them.
 pub struct Trusted<'j> {
     made: Vec<Made>,
     words: Vec<Withheld>,
@@ -374,7 +384,8 @@ impl Trusted<'_> {
             match made.presence() {
                 Ok(Presence::There { .. }) => {}
                 Ok(Presence::Gone) => gone.push(made.source.key),
-                // A look that fails is no sign that it is gone: it was there when the words were stored.
+                // A look that fails is no sign that it is gone: it was there when the words were
+                // stored.
                 Err(error) => control.note("not-looked-at", error.to_string()),
             }
         }
@@ -399,7 +410,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Makes the segments of namespaces and fills them; with `check`, reads each again and compares.
 ///
-/// Errors: `segments-exist`, `system-limit`, `not-enough-memory`, `content-damaged`, failed calls. Nothing is left.
+/// Errors: `segments-exist`, `system-limit`, `not-enough-memory`, `content-damaged`, failed calls.
+/// Nothing is left.
 pub fn fill<'j>(
     store: &Store,
     namespaces: &[NamespaceRestore],

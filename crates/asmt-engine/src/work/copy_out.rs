@@ -1,9 +1,10 @@
 //! Copying segments into staged files: reserve, copy, look again, compare.
 //!
-//! Promise: nothing has a name that a reader takes for a backup before [`crate::work::commit`] gives it one; what is not
-//! committed is removed when it is dropped. Space is reserved for everything before a byte is copied. A segment is
-//! attached and a file open only while in work, and memory does not grow with the data (but for 16 bytes a chunk, for
-//! the manifest). Must never: write to a segment, or read a hole of one.
+//! Promise: nothing has a name that a reader takes for a backup before [`crate::work::commit`]
+//! gives it one; what is not committed is removed when it is dropped. Space is reserved for
+//! everything before a byte is copied. A segment is attached and a file open only while in work,
+//! and memory does not grow with the data (but for 16 bytes a chunk, for the manifest). Must never:
+//! write to a segment, or read a hole of one.
 
 use crate::error::{Code, Error, Result};
 use crate::facts::memory::Segment;
@@ -54,8 +55,8 @@ pub struct StagedNamespace {
     pub files: Vec<StagedName>,
 }
 
-/// A backup that is complete and durable, and that nobody can see yet. Only [`crate::work::commit::publish`] makes it one;
-/// dropped, it is gone.
+/// A backup that is complete and durable, and that nobody can see yet. Only
+/// [`crate::work::commit::publish`] makes it one; dropped, it is gone.
 pub struct Staged<'s> {
     /// The run.
     pub run: RunId,
@@ -89,8 +90,9 @@ struct Worker {
     repeated: Buffer,
 }
 
-/// Complete files that are not durable yet. One fsync makes all that was written before it durable in most file systems,
-/// so that the next ones cost little: many small segments would take many times as long with an fsync each at its end.
+/// Complete files that are not durable yet. One fsync makes all that was written before it durable
+/// in most file systems, so that the next ones cost little: many small segments would take many
+/// times as long with an fsync each at its end.
 #[derive(Default)]
 struct Unsynced(Mutex<Vec<StagedFile>>);
 
@@ -117,7 +119,8 @@ impl Unsynced {
 
 /// Copies namespaces into staged files of a directory.
 ///
-/// Errors: `disk-full` before anything is copied; `segment-changed`; failed calls. Nothing is left behind.
+/// Errors: `disk-full` before anything is copied; `segment-changed`; failed calls. Nothing is left
+/// behind.
 pub fn stage<'s>(
     store: &'s Store,
     run: &RunId,
@@ -182,11 +185,13 @@ fn stage_in(
     Ok((staged.collect(), data_bytes, reserved_bytes))
 }
 
-/// Fails if another process has attached or detached a segment since this one did: it may have written to it, though it is
-/// gone again. Checked before every attach and detach of ours and once at the end, so no other process is missed, whatever
-/// PID namespace it is in. To be called only when this process has attached the segment once.
+/// Fails if another process has attached or detached a segment since this one did: it may have
+/// written to it, though it is gone again. Checked before every attach and detach of ours and once
+/// at the end, so no other process is missed, whatever PID namespace it is in. To be called only
+/// when this process has attached the segment once.
 ///
-/// Segments with a header are judged by that, see [`look_again`]: a list that another asmt makes looks into it.
+/// Segments with a header are judged by that, see [`look_again`]: a list that another asmt makes
+/// looks into it.
 fn check_untouched(copy: &Copy) -> Result<()> {
     if copy.segment.address.segment_type.has_header() {
         return Ok(());
@@ -206,8 +211,9 @@ fn open(store: &Store, job: &Job<'_>) -> Result<Open> {
     Ok(Open { attachment, file: store.reopen(&job.temporary, &job.copy.file_name())?, places: Places::new(FIRST_CHUNK_OFFSET) })
 }
 
-/// After copying: the segment must be the same one, unchanged, with nobody attached, and its header as it was: a server
-/// that has run since has made base anew, and stored another random in every stripe.
+/// After copying: the segment must be the same one, unchanged, with nobody attached, and its header
+/// as it was: a server that has run since has made base anew, and stored another random in every
+/// stripe.
 fn look_again(copy: &Copy) -> Result<()> {
     let before = &copy.segment.stat;
     let now = sysv::stat(before.shmid).map_err(|error| gone_or_failed(copy, "shmctl(IPC_STAT)", error))?;
@@ -224,8 +230,9 @@ fn look_again(copy: &Copy) -> Result<()> {
     Ok(())
 }
 
-/// Fails if pages of a segment were swapped out while its holes were told by what is resident: data may have passed for a
-/// hole. What was swapped out then still is: nobody has it attached, and what passed for a hole was not read.
+/// Fails if pages of a segment were swapped out while its holes were told by what is resident: data
+/// may have passed for a hole. What was swapped out then still is: nobody has it attached, and what
+/// passed for a hole was not read.
 fn check_resident(by_residency: &[&Segment], swapped: &HashSet<i32>) -> Result<()> {
     by_residency.iter().find(|segment| swapped.contains(&segment.stat.shmid)).map_or(Ok(()), |segment| {
         Err(Error::new(
@@ -262,7 +269,8 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     Ok(jobs.iter().map(|job| job.data_bytes.load(Ordering::Relaxed)).sum())
 }
 
-/// Copies what a worker takes at once: a chunk, or a run of chunks that had no data when space was reserved.
+/// Copies what a worker takes at once: a chunk, or a run of chunks that had no data when space was
+/// reserved.
 fn copy_span(job: &Job<'_>, open: &Open, pool: &Pool<'_>, worker: &mut Worker, unit: u64, control: &Control) -> Result<()> {
     let span = job.spans.get(unit);
     let range_of = |chunk: u64| chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk);
@@ -323,8 +331,8 @@ fn encoded_length(length: usize) -> u32 {
 /// Most bytes that are written at once of chunks of zeros.
 const ZEROS_WRITE_BYTES: usize = 1 << 20;
 
-/// Copies chunks that have no data, one behind the other. They are all alike, but for the length of a segment's last one:
-/// encoded once, and written many at a time.
+/// Copies chunks that have no data, one behind the other. They are all alike, but for the length of
+/// a segment's last one: encoded once, and written many at a time.
 fn copy_zeros(
     open: &Open,
     pool: &Pool<'_>,
@@ -355,7 +363,8 @@ fn copy_zeros(
     Ok(chunks)
 }
 
-/// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors, and the chunk's CRC-32.
+/// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors,
+/// and the chunk's CRC-32.
 fn encode_chunk(
     open: &Open,
     worker: &mut Worker,
@@ -373,7 +382,8 @@ fn encode_chunk(
     let bytes = if data == std::slice::from_ref(range) {
         open.attachment.bytes(range.clone())
     } else {
-        // The encoder needs the chunk in one piece, and its holes must not be touched where they are.
+        // The encoder needs the chunk in one piece, and its holes must not be touched where they
+        // are.
         worker.gathered.clear();
         worker.gathered.resize(chunk_bytes, 0);
         for part in data {

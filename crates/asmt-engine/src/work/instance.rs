@@ -1,15 +1,18 @@
 //! What asmt keeps under `/run` while it works: a lock an instance, and the journal of a restore.
 //!
-//! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has made is found by
-//! the next run and removed: by the ids in its journal, attached by nobody, and only where it had not begun to store
-//! what a start would trust and nobody has made others beside them since. Must never: remove any other segment; a start may have taken what could be trusted, however briefly.
+//! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has
+//! made is found by the next run and removed: by the ids in its journal, attached by nobody, and
+//! only where it had not begun to store what a start would trust and nobody has made others beside
+//! them since. Must never: remove any other segment; a start may have taken what could be trusted,
+//! however briefly.
 //!
-//! The journal: a line of JSON that says what is about to be made, then the id of each segment in a line of its own, as
-//! soon as it is made. A kill can come between the making and its line: one segment may be there that has none. The last
-//! line is [`COMMIT`], written before the first word that a start would trust is stored.
+//! The journal: a line of JSON that says what is about to be made, then the id of each segment in a
+//! line of its own, as soon as it is made. A kill can come between the making and its line: one
+//! segment may be there that has none. The last line is [`COMMIT`], written before the first word
+//! that a start would trust is stored.
 //!
-//! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt` and
-//! `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
+//! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt`
+//! and `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, Result};
 use crate::facts::memory::{Creator, Segment};
@@ -28,7 +31,8 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Largest journal that is read: a key and an id for ten times as many segments as an instance can have.
+/// Largest journal that is read: a key and an id for ten times as many segments as an instance can
+/// have.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
 /// The line of a journal that says: from here on a start may trust the segments.
@@ -47,7 +51,8 @@ pub struct Runtime {
 struct JournalHead {
     /// When it began, seconds since 1970 by the clock that the kernel stamps segments with.
     began_s: i64,
-    /// The IPC namespace, as of [`look::server::ipc_namespace`]: ids of segments mean nothing in another one.
+    /// The IPC namespace, as of [`look::server::ipc_namespace`]: ids of segments mean nothing in
+    /// another one.
     #[serde(default)]
     ipc_namespace: Option<String>,
     /// A namespace each: the keys of its segments.
@@ -107,7 +112,8 @@ impl Runtime {
             serde_json::to_vec(&head).map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
         text.push(b'\n');
         let fail = |error| Error::io("write", path.display(), error);
-        // Not fsynced: a journal need only outlive the process. After a reboot there are no segments.
+        // Not fsynced: a journal need only outlive the process. After a reboot there are no
+        // segments.
         let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         file.write_all(&text).map_err(|error| {
             let _ = fs::remove_file(&path);
@@ -200,7 +206,8 @@ fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
     format!("{what}-ipc-{ipc_namespace}-instance-{instance}-")
 }
 
-/// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], with whose they are.
+/// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], with whose
+/// they are.
 fn journals_at(directory: &Path, prefix: &str) -> Result<Vec<(PathBuf, RunId)>> {
     let names = crate::sys::dir::names_of(directory)?;
     let of_run = |name: &String| Some((directory.join(name), name.strip_prefix(prefix).and_then(RunId::parse)?));
@@ -223,7 +230,8 @@ pub struct Restored {
     pub runs: HashSet<RunId>,
 }
 
-/// Ids of the segments that restores have made in this boot and IPC namespace, as far as this runtime directory knows;
+/// Ids of the segments that restores have made in this boot and IPC namespace, as far as this
+/// runtime directory knows;
 ///
 /// Errors: failed calls.
 pub fn restored_segments(instance: u8) -> Result<Restored> {
@@ -295,8 +303,8 @@ struct DeadRestore {
     notes: Vec<String>,
 }
 
-/// Judges the segments of one dead restore, namespace by namespace: they are to be removed, unless it had completed them or
-/// somebody else has them now.
+/// Judges the segments of one dead restore, namespace by namespace: they are to be removed, unless
+/// it had completed them or somebody else has them now.
 fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     let Journal { head, has_committed, .. } = journal;
     let inventory = crate::look::segments::take()?;
@@ -358,7 +366,8 @@ enum Fate {
 enum Place {
     /// In this IPC namespace.
     Here,
-    /// In an IPC namespace with the same inode, which may have been given to this one after the other had ended.
+    /// In an IPC namespace with the same inode, which may have been given to this one after the
+    /// other had ended.
     Likely,
     /// In another IPC namespace.
     Elsewhere,
@@ -374,17 +383,17 @@ fn place_of(head: &JournalHead) -> Result<Place> {
     })
 }
 
-/// Whether the dead restore had made a segment and written its id down. Where the IPC namespace is known to be the same,
-/// id and key are enough: neither a clock that was set back nor another PID namespace, where the process that made the
-/// segment has another id or none, hides it.
+/// Whether the dead restore had made a segment and written its id down. Where the IPC namespace is
+/// known to be the same, id and key are enough: neither a clock that was set back nor another PID
+/// namespace, where the process that made the segment has another id or none, hides it.
 fn is_listed(segment: &Segment, run: &RunId, journal: &Journal, place: Place) -> bool {
     let is_of_run = segment.stat.creator_pid.cast_unsigned() == run.pid;
     let is_younger = segment.stat.changed_at_s >= journal.head.began_s;
     journal.shmids.contains(&segment.stat.shmid) && (place == Place::Here || is_of_run && is_younger)
 }
 
-/// Whether a segment looks like the last one that the dead restore had made, before it could write its id down: nobody has
-/// used it yet, and nobody who runs has made it.
+/// Whether a segment looks like the last one that the dead restore had made, before it could write
+/// its id down: nobody has used it yet, and nobody who runs has made it.
 fn is_unlisted(segment: &Segment, run: &RunId, journal: &Journal) -> bool {
     let stat = &segment.stat;
     let is_of_run = match segment.creator {
@@ -397,8 +406,9 @@ fn is_unlisted(segment: &Segment, run: &RunId, journal: &Journal) -> bool {
     is_of_run && is_unused && stat.mode == 0o600 && !journal.shmids.contains(&stat.shmid)
 }
 
-/// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`), of as many segments as it
-/// was to make. A server makes base anew when it stops: where that is another's, all is the server's.
+/// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`),
+/// of as many segments as it was to make. A server makes base anew when it stops: where that is
+/// another's, all is the server's.
 fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize, has_committed: bool) -> Remains {
     if own.len() == planned_count && is_complete(own) {
         Remains::Complete
@@ -426,7 +436,8 @@ fn remove_unchanged(before: &SegmentStat) -> Result<()> {
     }
 }
 
-/// Whether the words held back until the commit are stored: base's shutdown status, or without base the stripes' flags.
+/// Whether the words held back until the commit are stored: base's shutdown status, or without base
+/// the stripes' flags.
 fn is_complete(segments: &[&Segment]) -> bool {
     let headers = || segments.iter().map(|segment| (&segment.address, &segment.header));
     let base = headers().find(|(address, _)| address.segment_type == SegmentType::PiBase);
@@ -442,7 +453,8 @@ impl RestoreJournal {
         self.file.write_all(format!("{shmid}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
 
-    /// Notes that what a start would trust is about to be stored: no run removes the segments from here on.
+    /// Notes that what a start would trust is about to be stored: no run removes the segments from
+    /// here on.
     pub fn commits(&mut self) -> Result<()> {
         self.file.write_all(format!("{COMMIT}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }

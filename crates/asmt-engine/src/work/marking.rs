@@ -1,8 +1,8 @@
 //! Marking: notes in a backup's directory that it is used or retired.
 //!
-//! Promise: a use is durable before a restore makes anything that a server could start with, so that no later boot and no
-//! other container restores that backup without being told. Must never: replace a mark that cannot be read by less than it
-//! said.
+//! Promise: a use is durable before a restore makes anything that a server could start with, so
+//! that no later boot and no other container restores that backup without being told. Must never:
+//! replace a mark that cannot be read by less than it said.
 
 use crate::error::{Code, Error, Result};
 use crate::format::mark::{Identity, Marks, Use, Used, used_name};
@@ -46,8 +46,8 @@ impl Target {
         }
     }
 
-    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks` were read under the
-    /// lock of [`Store::lock_marks`], which is still held.
+    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks`
+    /// were read under the lock of [`Store::lock_marks`], which is still held.
     pub fn retire(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
         let mut used = self.mark(marks)?;
         if used.retired.is_none() {
@@ -57,8 +57,9 @@ impl Target {
         Ok(())
     }
 
-    /// Marks it as restored from now on: the server may run on it as soon as this program has ended, whatever comes of
-    /// the restore. Durable when it returns; never taken back. As [`Self::retire`] for `marks`.
+    /// Marks it as restored from now on: the server may run on it as soon as this program has
+    /// ended, whatever comes of the restore. Durable when it returns; never taken back. As
+    /// [`Self::retire`] for `marks`.
     pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
         let mut used = self.mark(marks)?;
         used.add_restore(now.clone());

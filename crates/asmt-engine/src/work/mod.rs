@@ -1,7 +1,7 @@
 //! Work: does what a plan says, in parallel, and so that it can be stopped.
 //!
-//! Invariant: until [`commit`] has them, files have no name that a reader takes for a backup, and no start trusts segments.
-//! Dropped before that, they are gone.
+//! Invariant: until [`commit`] has them, files have no name that a reader takes for a backup, and
+//! no start trusts segments. Dropped before that, they are gone.
 
 pub mod commit;
 pub mod copy_in;

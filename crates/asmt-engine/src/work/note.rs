@@ -101,7 +101,8 @@ pub fn beside(all: &BTreeSet<i32>, namespace: &NamespaceBackup) -> Vec<i32> {
     all.difference(&own).copied().collect()
 }
 
-/// What is left of runs of chunks (first, count), without those that have another CRC-32 than zeros.
+/// What is left of runs of chunks (first, count), without those that have another CRC-32 than
+/// zeros.
 pub fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chunks: &[Chunk]) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     let of_whole = crc::of_zeros(u64::from(chunk_bytes));

@@ -1,4 +1,5 @@
-//! Which pages of a segment's bytes hold something: pages of zeros need not be stored, and are no data.
+//! Which pages of a segment's bytes hold something: pages of zeros need not be stored, and are no
+//! data.
 //!
 //! Promise: what is left out is zeros, to the last byte. Must never: take memory of its own.
 
@@ -12,7 +13,8 @@ pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZERO_PAGE.len()).all(|part| part == &ZERO_PAGE[..part.len()])
 }
 
-/// Ranges of bytes, which stand at this offset of a segment, that lie in pages with something in them.
+/// Ranges of bytes, which stand at this offset of a segment, that lie in pages with something in
+/// them.
 pub fn data_in(offset: u64, bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
     // The end of the page in the segment: bytes need not begin at one.
     let page_end =

@@ -1,7 +1,8 @@
 //! Worker threads on one queue of units, and what they share while a segment is in work.
 //!
-//! Promise: the first error, panic or stop ends all workers after the unit they are at; a thread that cannot be had is
-//! done without, as long as there is one. Must never: lose an error, or wait for a worker that has gone.
+//! Promise: the first error, panic or stop ends all workers after the unit they are at; a thread
+//! that cannot be had is done without, as long as there is one. Must never: lose an error, or wait
+//! for a worker that has gone.
 
 use crate::error::{Code, Error, Result};
 use crate::progress::Control;
@@ -18,11 +19,12 @@ const DESCRIPTORS_A_WORKER: u64 = 2;
 
 /// Threads for each CPU, if nobody says how many: one computes while the other waits for the disk.
 const THREADS_A_CPU: usize = 2;
-/// Threads at least: a disk that is asked for one thing at a time is slow, however few CPUs there are.
+/// Threads at least: a disk that is asked for one thing at a time is slow, however few CPUs there
+/// are.
 const LEAST_THREADS: usize = 12;
 
-/// Threads to use: what was asked for, or two for each CPU the process may use and enough to keep a disk busy; fewer where
-/// the limit on open files is low.
+/// Threads to use: what was asked for, or two for each CPU the process may use and enough to keep a
+/// disk busy; fewer where the limit on open files is low.
 pub fn thread_count(asked: Option<usize>) -> usize {
     let all = || LEAST_THREADS.max(std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * THREADS_A_CPU);
     let wanted = asked.unwrap_or_else(all);
@@ -50,8 +52,8 @@ pub struct Pool<'c> {
 }
 
 impl<'c> Pool<'c> {
-    /// Does units `0..unit_count`, in the order of the queue, on up to `threads` threads; `state` makes what a worker
-    /// keeps to itself. The first error is given back.
+    /// Does units `0..unit_count`, in the order of the queue, on up to `threads` threads; `state`
+    /// makes what a worker keeps to itself. The first error is given back.
     pub fn run<S>(
         control: &'c Control,
         threads: usize,
@@ -92,7 +94,8 @@ impl<'c> Pool<'c> {
     }
 
     fn fail(&self, error: Error) {
-        // Noted before others are told: their own errors, made because of this one, must not come first.
+        // Noted before others are told: their own errors, made because of this one, must not come
+        // first.
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.has_failed.store(true, Ordering::Relaxed);
     }
@@ -118,7 +121,8 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     )
 }
 
-/// A thing that is opened by the first worker that needs it and closed by the last: a segment in work.
+/// A thing that is opened by the first worker that needs it and closed by the last: a segment in
+/// work.
 pub struct InWork<T> {
     slot: Mutex<Option<Arc<T>>>,
     units_left: AtomicU64,
@@ -160,7 +164,8 @@ pub enum Turn {
     Passed,
 }
 
-/// Places for pieces whose length is known only when they are made: each begins where the one before it ends.
+/// Places for pieces whose length is known only when they are made: each begins where the one
+/// before it ends.
 pub struct Places {
     next: Mutex<(u64, u64)>,
     moved: Condvar,
@@ -172,8 +177,8 @@ impl Places {
         Self { next: Mutex::new((0, offset)), moved: Condvar::new() }
     }
 
-    /// Gives a piece of unit `index` its place, waiting for the units before it. Units are taken from the queue in order,
-    /// so the one waited for is always in another worker's hands.
+    /// Gives a piece of unit `index` its place, waiting for the units before it. Units are taken
+    /// from the queue in order, so the one waited for is always in another worker's hands.
     pub fn place(&self, pool: &Pool<'_>, index: u64, length: u64, turn: Turn) -> Result<u64> {
         let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
         while next.0 != index {

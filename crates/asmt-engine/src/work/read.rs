@@ -1,8 +1,10 @@
-//! Reading segments out of files, chunk by chunk, checking each as it comes in: for restore, verify and `-c`.
+//! Reading segments out of files, chunk by chunk, checking each as it comes in: for restore, verify
+//! and `-c`.
 //!
-//! Promise: what is handed on has passed its check where there is one; a gzip member is read to its last byte, and its
-//! CRC-32, its length and the segment's size all agree; a decompression bomb stops at the segment's size.
-//! Must never: hand on bytes before they are checked, or believe a length in a file.
+//! Promise: what is handed on has passed its check where there is one; a gzip member is read to its
+//! last byte, and its CRC-32, its length and the segment's size all agree; a decompression bomb
+//! stops at the segment's size. Must never: hand on bytes before they are checked, or believe a
+//! length in a file.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::journal::published_name;
@@ -23,7 +25,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes read at once of a stream that has no chunk table, of a run of zero chunks, and of a file that has lost its holes.
+/// Bytes read at once of a stream that has no chunk table, of a run of zero chunks, and of a file
+/// that has lost its holes.
 const PIECE_BYTES: u64 = 1 << 20;
 
 /// What a worker keeps to itself.
@@ -56,7 +59,8 @@ pub enum Way<'s> {
 
 /// Where the bytes of a segment go, in any order.
 pub trait Sink {
-    /// Takes bytes: their offset in the segment, and the bytes. Returns how many of them are data: not in pages of zeros.
+    /// Takes bytes: their offset in the segment, and the bytes. Returns how many of them are data:
+    /// not in pages of zeros.
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64>;
 
     /// How it takes this chunk: unchecked only where nobody trusts the segment yet.
@@ -90,7 +94,8 @@ pub struct Tally(AtomicU64);
 impl Tally {
     /// Adds some that was found at an offset of the segment.
     ///
-    /// Errors: `content-damaged` where it is more than the manifest says, by which the memory was checked to suffice.
+    /// Errors: `content-damaged` where it is more than the manifest says, by which the memory was
+    /// checked to suffice.
     pub fn add(&self, file: &InFile, source: &Source, offset: u64, bytes: u64) -> Result<()> {
         let all = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let Contents::Chunks(segment) = &source.contents else { return Ok(()) };
@@ -151,8 +156,9 @@ pub fn bytes_of(source: &Source, span: &Span) -> Range<u64> {
     range(span.chunks.start).start..range(span.chunks.end - 1).end
 }
 
-/// Whether the holes of a segment are still holes of its plain file, as far as the manifest tells: what copies files without
-/// knowing of holes makes zeros of them. Where they are not, what is read must not all be stored.
+/// Whether the holes of a segment are still holes of its plain file, as far as the manifest tells:
+/// what copies files without knowing of holes makes zeros of them. Where they are not, what is read
+/// must not all be stored.
 pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
     let Contents::Chunks(segment) = &source.contents else { return Ok(false) };
     if segment.encoding == Encoding::Gzip {
@@ -215,7 +221,8 @@ fn read_plain(
         let range = chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
         let parts = if are_holes { Vec::new() } else { data_ranges(file, &range)? };
         let crc32 = if parts.is_empty() {
-            // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks are many.
+            // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks
+            // are many.
             let length = range.end - range.start;
             let known = zeros.filter(|(known, _)| *known == length);
             let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, crc::of_zeros(length))));
@@ -235,7 +242,8 @@ fn read_plain(
     Ok(all)
 }
 
-/// Reads a chunk of a plain file that has data in these parts. Returns its CRC-32, and how many bytes are data.
+/// Reads a chunk of a plain file that has data in these parts. Returns its CRC-32, and how many
+/// bytes are data.
 fn read_parts(
     file: &InFile,
     source: &Source,
@@ -276,7 +284,8 @@ fn read_parts(
             return Ok((crc32, sink.take(range.start, bytes)?));
         }
         Way::Checked => {
-            // With holes: gathered first, so that nothing is handed on before all of the chunk is checked.
+            // With holes: gathered first, so that nothing is handed on before all of the chunk is
+            // checked.
             scratch.decoded.clear();
             scratch.decoded.resize((range.end - range.start) as usize, 0);
             let place = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
@@ -334,8 +343,9 @@ fn read_compressed(
     Ok(Found { sums: vec![crc32], data_bytes: sink.take(range.start, &scratch.decoded)? })
 }
 
-/// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One chunk of zeros is like the
-/// other: only the first is decoded, and the others are compared with it.
+/// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One
+/// chunk of zeros is like the other: only the first is decoded, and the others are compared with
+/// it.
 fn read_zeros(
     file: &InFile,
     source: &Source,
@@ -350,7 +360,8 @@ fn read_zeros(
     let mut sums = Vec::with_capacity(left.len());
     while let [first, ..] = left {
         control.check_stop()?;
-        // One behind the other, as the manifest was checked to say: as many as fit, and one at least.
+        // One behind the other, as the manifest was checked to say: as many as fit, and one at
+        // least.
         let fits = |chunk: &&Chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES;
         let (now, later) = left.split_at(left.iter().take_while(fits).count().max(1));
         let length: u64 = now.iter().map(|chunk| u64::from(chunk.length)).sum();
@@ -379,8 +390,8 @@ fn read_zeros(
     Ok(Found { sums, data_bytes: 0 })
 }
 
-/// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are handed on before
-/// it: the caller must not trust any before this returns.
+/// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are
+/// handed on before it: the caller must not trust any before this returns.
 fn read_stream(
     file: &InFile,
     source: &Source,
@@ -467,7 +478,8 @@ fn read_stream(
     Ok(Found { sums, data_bytes })
 }
 
-/// Bytes of a segment that a span covers, as far as progress is counted by span (a stream counts its own).
+/// Bytes of a segment that a span covers, as far as progress is counted by span (a stream counts
+/// its own).
 pub fn done_bytes(source: &Source, span: &Span) -> u64 {
     match source.contents {
         Contents::Stream { .. } => 0,

@@ -1,4 +1,5 @@
-//! Reads all files of a backup: to verify it, to compare what was written, and to count what it would fill.
+//! Reads all files of a backup: to verify it, to compare what was written, and to count what it
+//! would fill.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::journal::published_name;
@@ -42,11 +43,13 @@ pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, cont
 
 /// What reading everything brought.
 pub struct Findings {
-    /// All that is damaged or cannot be read, by file and offset; of more than can be listed, how many more.
+    /// All that is damaged or cannot be read, by file and offset; of more than can be listed, how
+    /// many more.
     pub damages: Vec<Problem>,
     /// CRC-32 of each segment that was read whole.
     pub sums: HashMap<Key, u32>,
-    /// Bytes of data in all segments, whatever form they have in their files: holes and pages of zeros left out.
+    /// Bytes of data in all segments, whatever form they have in their files: holes and pages of
+    /// zeros left out.
     pub data_bytes: u64,
     /// Whether all reads went past the page cache, as far as asked.
     pub is_from_disk: bool,
@@ -87,7 +90,8 @@ impl Damages {
     }
 }
 
-/// Reads every chunk of every source and checks it. What is wrong with one file is collected, and the rest is still read.
+/// Reads every chunk of every source and checks it. What is wrong with one file is collected, and
+/// the rest is still read.
 pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Control, from_disk: bool) -> Result<Findings> {
     let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
     let units = Units::new(spans.iter().map(Spans::count));
@@ -100,7 +104,8 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
     Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
         let (index, unit) = units.locate(unit);
         let (source, span) = (&sources[index], spans[index].get(unit));
-        // A file that cannot be opened is reported once, by the worker that tried; its other chunks are passed over.
+        // A file that cannot be opened is reported once, by the worker that tried; its other chunks
+        // are passed over.
         let file = in_work[index].enter(|| match open(store, source, from_disk) {
             Err(error) if error.is_of_one_file() => {
                 add(source, error);
@@ -139,8 +144,9 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
     })
 }
 
-/// Adds up what files would fill, for those of which only reading tells: with what is in pages of zeros left out. Ends as
-/// soon as it is more than `most_bytes` in all. What cannot be read counts as far as it could be: filling says so.
+/// Adds up what files would fill, for those of which only reading tells: with what is in pages of
+/// zeros left out. Ends as soon as it is more than `most_bytes` in all. What cannot be read counts
+/// as far as it could be: filling says so.
 pub fn count_data(
     store: &Store,
     sources: &[Source],

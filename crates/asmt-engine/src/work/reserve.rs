@@ -13,11 +13,12 @@ use asmt_shm::sysv::Attachment;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Holes smaller than this are reserved with the data around them: the number of calls stays bounded.
+/// Holes smaller than this are reserved with the data around them: the number of calls stays
+/// bounded.
 pub const MERGED_GAP_BYTES: u64 = 256 << 10;
 
-/// Finds holes, makes the files and reserves their space: for compressed ones as much as they can need at worst. Gives the
-/// jobs in the order of `copies`, and how many bytes were reserved.
+/// Finds holes, makes the files and reserves their space: for compressed ones as much as they can
+/// need at worst. Gives the jobs in the order of `copies`, and how many bytes were reserved.
 pub fn reserve<'p>(
     temporaries: &Temporaries<'_>,
     run: &RunId,
@@ -29,7 +30,8 @@ pub fn reserve<'p>(
     let jobs: Vec<Mutex<Option<Job<'p>>>> = copies.iter().map(|_| Mutex::new(None)).collect();
     let (reserved_bytes, reserved_compressed) = (AtomicU64::new(0), AtomicU64::new(0));
     let is_too_much = AtomicBool::new(false);
-    // What is copied as it is needs its room; what is compressed gets of the rest what it may need at worst, or nothing.
+    // What is copied as it is needs its room; what is compressed gets of the rest what it may need
+    // at worst, or nothing.
     for encoding in [Encoding::Raw, Encoding::Gzip] {
         let indices: Vec<usize> = (0..copies.len()).filter(|index| copies[*index].encoding == encoding).collect();
         let total = if encoding == Encoding::Raw { &reserved_bytes } else { &reserved_compressed };
@@ -63,8 +65,8 @@ pub fn reserve<'p>(
     Ok((jobs, reserved_bytes))
 }
 
-/// Gives the job, and how many bytes were reserved for it.
-/// Where there is no room for what a compressed file may need at worst, that sets `is_too_much`, and is no error.
+/// Gives the job, and how many bytes were reserved for it. Where there is no room for what a
+/// compressed file may need at worst, that sets `is_too_much`, and is no error.
 pub fn reserve_one<'p>(
     temporaries: &Temporaries<'_>,
     run: &RunId,
@@ -143,8 +145,9 @@ pub fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control)
     )
 }
 
-/// Walks over the data of a segment without touching its holes. Calls `on_data` for each range of data, those that lie
-/// close together as one, and gives the runs of chunks with no data in them: first, count.
+/// Walks over the data of a segment without touching its holes. Calls `on_data` for each range of
+/// data, those that lie close together as one, and gives the runs of chunks with no data in them:
+/// first, count.
 pub fn survey(
     key: Key,
     attachment: &Attachment,
@@ -177,8 +180,8 @@ pub fn survey(
     Ok(zero_runs)
 }
 
-/// How much a compressed file needs at worst; a chunk of zeros deflates to about a thousandth, and is counted with a
-/// hundredth.
+/// How much a compressed file needs at worst; a chunk of zeros deflates to about a thousandth, and
+/// is counted with a hundredth.
 pub fn worst_compressed_bytes(size_bytes: u64, chunk_bytes: u32, zero_chunks: &[(u64, u64)]) -> u64 {
     let zero_bytes = zero_bytes(size_bytes, chunk_bytes, zero_chunks);
     max_file_bytes(size_bytes, chunk_bytes) - zero_bytes + zero_bytes / 100

@@ -1,7 +1,9 @@
-//! Hostile input: what a directory may hold when it was damaged, forged, or put there by somebody who means harm.
+//! Hostile input: what a directory may hold when it was damaged, forged, or put there by somebody
+//! who means harm.
 //!
-//! Property, for every input here: no panic; a failure of a kind that says so; no segment is made; and what is restored
-//! without complaint is what was backed up. Time and memory are bounded by the run as a whole.
+//! Property, for every input here: no panic; a failure of a kind that says so; no segment is made;
+//! and what is restored without complaint is what was backed up. Time and memory are bounded by the
+//! run as a whole.
 
 use super::{Machine, on_own_machine, request};
 use asmt_engine::Request;
@@ -23,7 +25,8 @@ fn peak_bytes() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// What the tests of this file may need together, with their own copies of small backups: far from what files claim.
+/// What the tests of this file may need together, with their own copies of small backups: far from
+/// what files claim.
 const MOST_BYTES: u64 = 700 << 20;
 
 /// A small backup of a namespace that has everything, whose segments are gone.
@@ -134,7 +137,8 @@ fn every_truncation_of_a_compressed_file_without_a_manifest_is_refused() {
     });
 }
 
-/// Bits of a file that are all flipped: of its ends and of the manifest. Elsewhere it is one of each byte.
+/// Bits of a file that are all flipped: of its ends and of the manifest. Elsewhere it is one of
+/// each byte.
 const END_BYTES: usize = 96;
 
 #[test]
@@ -155,8 +159,8 @@ fn every_flipped_bit_is_refused_or_means_the_same() {
                         let is_refused = small.is_refused(&what);
                         count += 1;
                         if !is_refused && is_checked {
-                            // Bits that no decoder looks at (of empty blocks, mostly), and matches at another distance that
-                            // stand for the same bytes.
+                            // Bits that no decoder looks at (of empty blocks, mostly), and matches
+                            // at another distance that stand for the same bytes.
                             assert!(name.ends_with(".gz"), "{what}");
                             harmless += 1;
                             small.assert_same_or_refused(&what);

@@ -1,7 +1,8 @@
-//! A machine of a test's own: an IPC namespace and a directory, and the requests that are made of it.
+//! A machine of a test's own: an IPC namespace and a directory, and the requests that are made of
+//! it.
 //!
-//! Promise: both go with the test, however it ends. Must never: touch the segments of the namespace that the tests were
-//! started in.
+//! Promise: both go with the test, however it ends. Must never: touch the segments of the namespace
+//! that the tests were started in.
 
 use asmt_engine::Request;
 use asmt_engine::operations::report::Verb;
@@ -24,7 +25,8 @@ impl Drop for Machine {
 pub fn on_own_machine(test: impl FnOnce(&Machine) + Send + 'static) {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let thread = std::thread::spawn(|| {
-        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is attached yet.
+        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is
+        // attached yet.
         let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
         assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! Plans of backups.
 //!
-//! Promise: what must be in memory and must not be in the directory, before a backup writes anything.
-//! Must never: touch a segment, a file or the clock.
+//! Promise: what must be in memory and must not be in the directory, before a backup writes
+//! anything. Must never: touch a segment, a file or the clock.
 
 use super::*;
 use asmt_engine::facts::memory::Attacher;
@@ -137,7 +137,8 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
             |found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES + 1,
             &["segment-invalid: namespace 'test': segment ae001100 has 17592186044417 bytes, expected at most 17592186044416"],
         ),
-        // Long enough for a header, and none could be read: it was removed meanwhile, and nothing else is said.
+        // Long enough for a header, and none could be read: it was removed meanwhile, and nothing
+        // else is said.
         (
             |found| segment(found, META).header = Header::Unreadable,
             &["segment-changed: namespace 'test': segment a2001000 (shmid 1) went away while it was looked at"],
@@ -174,7 +175,8 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
     const STRAY_5: &str = "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces \
                            with -n; only if you made it yourself, and no server needs it, remove it with: ipcrm -m 5";
     let stray_6 = STRAY_5.replace("ipcrm -m 5", "ipcrm -m 6");
-    // Before base is filled, before it is made, and before it is trusted; and what no restore makes.
+    // Before base is filled, before it is made, and before it is trusted; and what no restore
+    // makes.
     let changes: [(Change, &str, &str); 4] = [
         (|found| base(&mut segment(found, BASE).header).name = None, "nsid 1 (no name)", STRAY_5),
         (
@@ -346,7 +348,8 @@ fn what_was_asked_for_is_chosen_and_what_is_not_there_is_refused() {
     }
 }
 
-/// Nor is the set called torn, whose hint would be another one: asked for by name, or with everything.
+/// Nor is the set called torn, whose hint would be another one: asked for by name, or with
+/// everything.
 #[test]
 fn a_stripe_that_may_not_be_read_is_not_called_missing() {
     let mut found = memory(whole());
@@ -578,15 +581,16 @@ fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
     };
     assert_eq!(sorted(refused(&plan::backup(&memory(made.clone()), &empty(), &request()))), sorted(with("set-torn")));
     assert_eq!(sorted(refused(&plan::verify(&directory(made.clone()), &request()))), sorted(with("backup-set-torn")));
-    // A manifest says whose file it is to be: that it is not is damage, and of the set nothing more can be said.
+    // A manifest says whose file it is to be: that it is not is damage, and of the set nothing more
+    // can be said.
     assert_eq!(
         refused(&plan::verify(&committed("test", 0, made), &request())),
         ["content-damaged: namespace 'test': ad005001.dat.gz is of namespace 'other', expected 'test'"]
     );
 }
 
-/// Where a file of a stripe is missing or cannot be read, that is said, and not that the set lacks a stripe; two sets are two
-/// sets all the same.
+/// Where a file of a stripe is missing or cannot be read, that is said, and not that the set lacks
+/// a stripe; two sets are two sets all the same.
 #[test]
 fn a_set_is_not_counted_where_files_cannot_be_read() {
     let mut made = [whole(), data("test", 0, 5, 3).split_off(2)].concat();
@@ -628,7 +632,8 @@ fn a_hint_to_start_the_server_says_what_that_loses() {
 
 #[test]
 fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
-    /// Whatever has a name of asmt's or ASMT's: a file of a segment, a manifest, or what cannot be read.
+    /// Whatever has a name of asmt's or ASMT's: a file of a segment, a manifest, or what cannot be
+    /// read.
     fn put(listing: &mut Listing, file: &str) {
         match parse_file_name(file) {
             Some((key, ..)) => {
@@ -810,7 +815,8 @@ fn a_backup_refuses_the_work_of_another_run_and_planted_names() {
     listing.leftovers.live.push(live_run());
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(refused(&plan), ["another-asmt: another asmt (pid 42) is at work in the directory"]);
-    // Names that only asmt gives begin with a dot; of other namespaces' files a backup says nothing.
+    // Names that only asmt gives begin with a dot; of other namespaces' files a backup says
+    // nothing.
     let listing = Listing { problems: vec![unreadable(".asmt-run.x"), unreadable("ae002000.dat")], ..empty() };
     assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), ["unsafe-file: .asmt-run.x is a directory"]);
 }

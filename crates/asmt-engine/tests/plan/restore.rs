@@ -12,7 +12,8 @@ use asmt_shm::sysv::Limits;
 
 const NONE: [&str; 0] = [];
 
-/// `instance name: files` of each namespace that is planned, files by the first key and their number.
+/// `instance name: files` of each namespace that is planned, files by the first key and their
+/// number.
 fn planned(plan: &Plan<NamespaceRestore>) -> Vec<String> {
     let shown = |namespace: &NamespaceRestore| {
         let first = namespace.sources.first().map_or("-", |source| &source.file);
@@ -137,7 +138,8 @@ fn the_memory_needed_at_least_leaves_out_what_is_known_to_be_holes_or_zeros() {
         change(&mut listing);
         plan::verify(&listing, &request())
     };
-    // Three of four chunks of 256 KiB are zeros: either that or the size of the compressed file is the tighter bound.
+    // Three of four chunks of 256 KiB are zeros: either that or the size of the compressed file is
+    // the tighter bound.
     let zeros = plan(|listing| claim(listing, STAGE).zero_chunks = vec![(0, 1), (2, 2)]);
     assert_eq!(source(&zeros, STAGE).least_memory_bytes, 10_000);
     let zeros = plan(|listing| {
@@ -168,7 +170,8 @@ fn where_data_was_noted_that_is_the_memory_needed_whatever_the_file_has_become()
         source.least_memory_bytes
     };
     assert_eq!(needed(500_000, 12_288, STAGE), 500_000, "compressed");
-    // With its holes, with a few blocks more, and with none: 65,536 bytes and a sixteenth more are let be.
+    // With its holes, with a few blocks more, and with none: 65,536 bytes and a sixteenth more are
+    // let be.
     let base = |data_bytes, allocated_bytes| needed(data_bytes, allocated_bytes, BASE);
     assert_eq!((base(4096, 4096), base(4096, 8192), base(0, 65_536)), (4096, 8192, 65_536));
     let stage = |data_bytes, allocated_bytes| {
@@ -306,7 +309,8 @@ fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
                 "backup-incomplete: namespace 'test': ae001101.dat.gz is missing",
             ],
         ),
-        // The manifest itself may lack a segment, but that is said only where no file of it is missing.
+        // The manifest itself may lack a segment, but that is said only where no file of it is
+        // missing.
         (
             |listing| base(&mut file(listing, BASE).header).stage_count = 3,
             8,
@@ -470,7 +474,8 @@ fn without_a_manifest_a_stage_of_another_size_than_base_says_is_remarked() {
             &["stage-size: namespace 'test': the stage in ae001101.dat.gz has 4096 bytes, and base says 1048576: is it cut \
                short?"],
         ),
-        // Secondary stages have another size, and where base says nothing there is nothing to compare.
+        // Secondary stages have another size, and where base says nothing there is nothing to
+        // compare.
         (|listing| file(listing, SI_STAGE).size_bytes = 4096, &[]),
         (|listing| base(&mut file(listing, BASE).header).stage_bytes = 0, &[]),
     ];
@@ -521,7 +526,8 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             },
             open("ae001100.dat.gz (uid 0, mode 0620)", 1),
         ),
-        // Nobody else may enter: the mode is that of the segment. To list the names is not to enter.
+        // Nobody else may enter: the mode is that of the segment. To list the names is not to
+        // enter.
         (|listing| file(listing, STAGE).mode = 0o666, vec![]),
         (
             |listing| {
@@ -547,7 +553,8 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             assert!(plan.refusals.iter().all(is_hinted));
         }
     }
-    // Root, the caller and the segment's owner may have written it. Without a manifest that is who owns the file.
+    // Root, the caller and the segment's owner may have written it. Without a manifest that is who
+    // owns the file.
     let mut plain = directory(whole());
     mode(&mut plain, 0o711);
     file(&mut plain, STAGE).uid = 8;
@@ -770,7 +777,8 @@ fn nothing_of_the_namespace_may_be_in_memory() {
         (data("other", 0, 5, 1), exist(1, "ad005000 (shmid 1)")),
         (data("test", 0, 9, 2), exist(2, "ad009000 (shmid 1)")),
         (index("test", 0, 9, 2), exist(4, "ae009000 (shmid 1)")),
-        // Another namespace or instance is not in the way, nor is data where the index has that nsid, nor the other way round.
+        // Another namespace or instance is not in the way, nor is data where the index has that
+        // nsid, nor the other way round.
         (index("other", 0, 2, 2), vec![]),
         ([index("test", 1, 1, 2), data("test", 1, 5, 2)].concat(), vec![]),
         (data("other", 0, 1, 1), vec![]),
@@ -869,7 +877,8 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
 
 #[test]
 fn what_certainly_does_not_fit_is_refused() {
-    // 4 segments of 65,536, 196,608, 1,048,577 and 1,048,576 bytes: 577 pages. At least 36,864 bytes are filled: base may hold nothing but zeros.
+    // 4 segments of 65,536, 196,608, 1,048,577 and 1,048,576 bytes: 577 pages. At least 36,864
+    // bytes are filled: base may hold nothing but zeros.
     let mut listing = directory(index("test", 0, 1, 2));
     file(&mut listing, STAGE).size_bytes = STAGE_BYTES + 1;
     const PROMISED: u64 = 577 * 4096;

@@ -1,11 +1,13 @@
-//! Kill loop: SIGKILL at each system call of the engine; SIGINT, SIGTERM, SIGHUP and SIGPIPE likewise, with clean-up.
+//! Kill loop: SIGKILL at each system call of the engine; SIGINT, SIGTERM, SIGHUP and SIGPIPE
+//! likewise, with clean-up.
 //!
-//! After a kill there is everything or nothing that anyone would accept or trust, and the next run succeeds with no hand laid on.
-//! The others go through the command line, for Node takes them: a signal is answered, and the run ends by its exit status with
-//! nothing left, or completes because it had begun to commit. SIGPIPE and a reader that goes away neither stop nor undo.
+//! After a kill there is everything or nothing that anyone would accept or trust, and the next run
+//! succeeds with no hand laid on. The others go through the command line, for Node takes them: a
+//! signal is answered, and the run ends by its exit status with nothing left, or completes because
+//! it had begun to commit. SIGPIPE and a reader that goes away neither stop nor undo.
 //!
-//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an earlier kill has left; and a call
-//! of the run that sweeps fails.
+//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an
+//! earlier kill has left; and a call of the run that sweeps fails.
 
 use crate::calls::Call;
 use crate::tally::{Count, Tally};
@@ -25,7 +27,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "verify", verb: Verb::Verify, compress: false, check: false, threads: 1, shape: SMALL },
 ];
 
-/// Signals that Node takes, and the exit status of a run that they stop; `None` for one that stops nothing.
+/// Signals that Node takes, and the exit status of a run that they stop; `None` for one that stops
+/// nothing.
 const SIGNALS: &[(&str, i32, Option<i32>)] = &[
     ("INT", libc::SIGINT, Some(130)),
     ("TERM", libc::SIGTERM, Some(143)),
@@ -92,8 +95,9 @@ fn fail_at(world: &World, index: usize) -> (Outcome, bool) {
     (outcome, at > index)
 }
 
-/// A run that fails with EIO at one call, and is killed at each one after it; a run that is killed, and the next one, which has
-/// to sweep, killed at each call; and the same with EIO at each call of the next one.
+/// A run that fails with EIO at one call, and is killed at each one after it; a run that is killed,
+/// and the next one, which has to sweep, killed at each call; and the same with EIO at each call of
+/// the next one.
 fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
@@ -134,7 +138,8 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
     tally.finish(count);
 }
 
-/// Calls that begin another state on disk or in the IPC namespace. A kill at any other is one at the next of these.
+/// Calls that begin another state on disk or in the IPC namespace. A kill at any other is one at
+/// the next of these.
 fn is_changing(name: &str) -> bool {
     const CHANGING: &[&str] = &[
         "mkdir",
@@ -216,8 +221,8 @@ fn signal_at(world: &World, index: usize, signal: i32, is_answered: bool) -> Out
     })
 }
 
-/// What is wrong with the answer to a signal. At the engine's last call, which its thread makes when all is done, there may be
-/// nothing left to stop.
+/// What is wrong with the answer to a signal. At the engine's last call, which its thread makes
+/// when all is done, there may be nothing left to stop.
 fn misanswered(outcome: &Outcome, signal: &str, stopped: Option<i32>, is_last_call: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let expected = if outcome.is_done { Some(0) } else { stopped };

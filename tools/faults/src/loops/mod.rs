@@ -1,4 +1,5 @@
-//! The loops, one file each, and what they share: file systems of their own, and acts at a given call.
+//! The loops, one file each, and what they share: file systems of their own, and acts at a given
+//! call.
 
 mod kills;
 pub mod races;
@@ -31,8 +32,8 @@ fn disk(scratch: &Path, name: &str, mib: u64) -> PathBuf {
     disk_of(scratch, name, "any", mib).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// A file system of a kind. It lies in memory, so that a state takes milliseconds, and behaves as a disk does. The kind `any`
-/// is ext4 or, where none can be mounted, a plain directory.
+/// A file system of a kind. It lies in memory, so that a state takes milliseconds, and behaves as a
+/// disk does. The kind `any` is ext4 or, where none can be mounted, a plain directory.
 ///
 /// Errors: why it cannot be had.
 fn disk_of(scratch: &Path, name: &str, kind: &str, mib: u64) -> Result<PathBuf, String> {

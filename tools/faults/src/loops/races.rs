@@ -1,9 +1,10 @@
-//! Races: a server that attaches, writes, runs, removes or makes segments anew at each system call of the engine, or at random
-//! moments; ids that are used again; two asmt at once.
+//! Races: a server that attaches, writes, runs, removes or makes segments anew at each system call
+//! of the engine, or at random moments; ids that are used again; two asmt at once.
 //!
-//! A backup that is reported as done restores to exactly one state that was in memory, never to a mixture; a restore that is done
-//! is whole; one that is not leaves nothing that a start would trust, and what others have made. At each call the race is decided:
-//! the engine waits while the other acts. At random moments both run.
+//! A backup that is reported as done restores to exactly one state that was in memory, never to a
+//! mixture; a restore that is done is whole; one that is not leaves nothing that a start would
+//! trust, and what others have made. At each call the race is decided: the engine waits while the
+//! other acts. At random moments both run.
 
 use super::{act_at, clean_calls};
 use crate::tally::{Count, Tally};
@@ -148,7 +149,8 @@ fn is_trusted() -> bool {
         .is_some_and(|base| base.bytes(SHUTDOWN_OFFSET as u64..SHUTDOWN_OFFSET as u64 + 4) == SHUTDOWN_CLEAN.to_le_bytes())
 }
 
-/// Stores a few bytes at the end of each segment that has no header. What has one is changed by a server alone, with its header.
+/// Stores a few bytes at the end of each segment that has no header. What has one is changed by a
+/// server alone, with its header.
 fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
     for stat in stats.iter().filter(|stat| stat.key.address().is_some_and(|address| !address.segment_type.has_header())) {
         if let Ok(segment) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
@@ -158,8 +160,8 @@ fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
     }
 }
 
-/// As a server from its start to its clean stop: it discards base and treex, gives the stripes a new random, changes stages and
-/// stripes, and makes treex and base anew, base last.
+/// As a server from its start to its clean stop: it discards base and treex, gives the stripes a
+/// new random, changes stages and stripes, and makes treex and base anew, base last.
 fn serve(stats: &[SegmentStat]) {
     const STRIPE_RANDOM_OFFSET: u64 = 48;
     let of = |wanted: SegmentType| {
@@ -175,8 +177,8 @@ fn serve(stats: &[SegmentStat]) {
     of(SegmentType::PiTreex).chain(of(SegmentType::PiBase)).for_each(|stat| drop(make_anew(stat, false)));
 }
 
-/// Removes a segment and makes another under its key: its bytes, but for the last ones. With its old id if asked for, unless
-/// somebody has that one attached. Gives the new id.
+/// Removes a segment and makes another under its key: its bytes, but for the last ones. With its
+/// old id if asked for, unless somebody has that one attached. Gives the new id.
 fn make_anew(stat: &SegmentStat, same_id: bool) -> std::io::Result<i32> {
     let bytes = Attachment::new(stat.shmid, Access::ReadOnly, 0)?.bytes(0..stat.size_bytes).to_vec();
     sysv::remove(stat.shmid)?;
@@ -201,7 +203,8 @@ pub(super) fn without_count(line: &str) -> String {
     line.rsplit_once(' ').map_or(line, |(state, _)| state).to_owned()
 }
 
-/// Whether it failed after the first word that a start would trust, when nothing is removed any more.
+/// Whether it failed after the first word that a start would trust, when nothing is removed any
+/// more.
 fn is_past_return(outcome: &Outcome) -> bool {
     let first = outcome.problems.first();
     first.is_some_and(|told| told.code == "segment-changed" && told.hint.starts_with("asmt has removed nothing"))
@@ -220,11 +223,13 @@ struct Other {
     made: Vec<i32>,
     before: BTreeSet<String>,
     act: Option<Act>,
-    /// When it had acted, the run had ended, or base was trusted: that may have been before all of the act.
+    /// When it had acted, the run had ended, or base was trusted: that may have been before all of
+    /// the act.
     was_over: bool,
     /// Base was trusted when it acted.
     was_trusted: bool,
-    /// Segments had been given to their owner: after the last look at each, there are a few calls until base is trusted.
+    /// Segments had been given to their owner: after the last look at each, there are a few calls
+    /// until base is trusted.
     had_begun: bool,
 }
 
@@ -248,7 +253,8 @@ impl Other {
         self.act = Some(act);
         let stats = segments();
         self.had_begun = has_final_owner(&stats);
-        // Not by looking into it on the machine with the server's segments: that would be an act of its own.
+        // Not by looking into it on the machine with the server's segments: that would be an act of
+        // its own.
         self.was_trusted = ON_RESTORE.contains(&act) && self.had_begun && is_trusted();
         match act {
             Act::Attach => {
@@ -369,8 +375,9 @@ impl Other {
         self.act == Some(Act::Write) || self.attached.contains(&stat.shmid)
     }
 
-    /// Whether the restore had been completed when the other acted, or was about to be. Where both ran, its end may lie within
-    /// the act: then each segment that is there is as it was restored, or the other's.
+    /// Whether the restore had been completed when the other acted, or was about to be. Where both
+    /// ran, its end may lie within the act: then each segment that is there is as it was restored,
+    /// or the other's.
     fn may_be_his(&self, found: &BTreeSet<String>, there: &[SegmentStat]) -> bool {
         let is_write = self.act == Some(Act::Write);
         let made_keys: Vec<String> =
@@ -380,7 +387,8 @@ impl Other {
     }
 }
 
-/// Another operation is done from begin to end at each call of the first: one of them succeeds, the other is refused.
+/// Another operation is done from begin to end at each call of the first: one of them succeeds, the
+/// other is refused.
 fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     let first = world.scenario().verb;
@@ -436,7 +444,8 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
     }
 }
 
-/// Makes each segment of this namespace anew: a process of its own, as a server would be. One that goes meanwhile is let go.
+/// Makes each segment of this namespace anew: a process of its own, as a server would be. One that
+/// goes meanwhile is let go.
 pub fn recreate(how: &str) -> ExitCode {
     for stat in segments() {
         let _ = make_anew(&stat, how == "same-ids");

@@ -1,8 +1,9 @@
-//! Space and limits: too little room by every block, no inodes, limits on file size, open files and address space, a file system
-//! that fails or turns read-only at each system call, a directory that is taken away at each, little memory, few segments.
+//! Space and limits: too little room by every block, no inodes, limits on file size, open files and
+//! address space, a file system that fails or turns read-only at each system call, a directory that
+//! is taken away at each, little memory, few segments.
 //!
-//! What does not fit is refused or fails as `no room`, with nothing left; what is restored is refused before the first segment
-//! where that can be known.
+//! What does not fit is refused or fails as `no room`, with nothing left; what is restored is
+//! refused before the first segment where that can be known.
 
 use super::{act_at, clean_calls, disk_of, must};
 use crate::calls::Call;
@@ -151,7 +152,8 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
         }
         world.reset();
         let bytes = before.saturating_sub(free) * BLOCK_BYTES;
-        // What a file system keeps for itself makes the last blocks unsteady: as many as there are will do.
+        // What a file system keeps for itself makes the last blocks unsteady: as many as there are
+        // will do.
         let mut taken = bytes;
         while !Command::new("fallocate")
             .arg("-l")
@@ -308,7 +310,8 @@ fn directory_goes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
             let outcome = act_at(world, index, &mut || {
                 let there = names(&directory);
                 was_there = directory.exists();
-                // The path is looked at before base gets its name, which is after the manifest has got its.
+                // The path is looked at before base gets its name, which is after the manifest has
+                // got its.
                 had_begun = there.iter().any(|name| name.starts_with("asmt-manifest"));
                 match way {
                     "removed" => drop(fs::remove_dir_all(&directory)),
@@ -358,7 +361,8 @@ fn set_limit_of(name: &str, value: &str) {
     fs::write(format!("/proc/sys/kernel/{name}"), value).expect("to set a limit");
 }
 
-/// Limits of the IPC namespace: too low before it begins, which is refused before the first segment; or lowered at each call.
+/// Limits of the IPC namespace: too low before it begins, which is refused before the first
+/// segment; or lowered at each call.
 fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     world.reset();
@@ -404,7 +408,8 @@ fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     }
 }
 
-/// A control group for memory: its directory, and the file that limits it. The first version's, or the second's.
+/// A control group for memory: its directory, and the file that limits it. The first version's, or
+/// the second's.
 fn memory_group(scratch: &Path) -> Option<(std::path::PathBuf, &'static str)> {
     let name = format!("asmt-{}", scratch.file_name()?.to_str()?);
     let candidates = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];

@@ -1,10 +1,12 @@
-//! A server that starts while a restore is at work: at each of its system calls, at once or spread over several calls, with the
-//! restore going on or killed soon afterwards; and at random moments, when both run.
+//! A server that starts while a restore is at work: at each of its system calls, at once or spread
+//! over several calls, with the restore going on or killed soon afterwards; and at random moments,
+//! when both run.
 //!
-//! The server does what was seen of one. Where it trusts what it finds it attaches all, discards base and treex, gives the
-//! stripes another random and takes their trusted bit, and keeps the rest attached. Where it does not, it removes everything
-//! of the namespace and makes its own segments under the same keys. What it uses then is never removed or changed by any run of
-//! asmt, neither while it runs nor after it has crashed; and the restore ends by success or by a refusal.
+//! The server does what was seen of one. Where it trusts what it finds it attaches all, discards
+//! base and treex, gives the stripes another random and takes their trusted bit, and keeps the rest
+//! attached. Where it does not, it removes everything of the namespace and makes its own segments
+//! under the same keys. What it uses then is never removed or changed by any run of asmt, neither
+//! while it runs nor after it has crashed; and the restore ends by success or by a refusal.
 
 use super::races::{segments, with_world, without_count};
 use crate::calls::Call;
@@ -66,7 +68,8 @@ pub fn run(scratch: &Path, place: &Path, tally: &mut Tally<'_>) {
     }
 }
 
-/// The calls of a restore in which nothing fails, and the index of the first one of its commit: it gives a segment its owner.
+/// The calls of a restore in which nothing fails, and the index of the first one of its commit: it
+/// gives a segment its owner.
 fn calls_and_commit(world: &World) -> (Vec<String>, usize) {
     const IPC_SET: u64 = 1;
     world.reset();
@@ -87,7 +90,8 @@ fn at_each_call(world: &World, is_killed: bool, count: &mut Count, tally: &mut T
     let first = commit.saturating_sub(CALLS_BEFORE);
     let mut number = 0;
     for (index, call) in calls.iter().enumerate() {
-        // Before the commit a start at once is enough: nothing is trusted there however long it takes.
+        // Before the commit a start at once is enough: nothing is trusted there however long it
+        // takes.
         let is_near = index >= first;
         let spreads = &SPREADS[..if is_near && !is_killed { SPREADS.len() } else { 1 }];
         let kills = &KILLS[..if is_near { KILLS.len() } else { 1 }];
@@ -110,8 +114,9 @@ fn at_each_call(world: &World, is_killed: bool, count: &mut Count, tally: &mut T
     }
 }
 
-/// Runs a restore and starts a server at the call with this index, spread over the calls after it; kills the restore so many
-/// calls later, if it is to be killed. A start that the restore does not live to see ends after it.
+/// Runs a restore and starts a server at the call with this index, spread over the calls after it;
+/// kills the restore so many calls later, if it is to be killed. A start that the restore does not
+/// live to see ends after it.
 fn start_at(world: &World, index: usize, spread: (usize, usize), killed_later: Option<usize>) -> (Outcome, Server) {
     let mut server = Server::new(world);
     let steps = [index, index + spread.0, index + spread.0 + spread.1];
@@ -139,8 +144,9 @@ enum Between {
     Start,
 }
 
-/// Between the words that make segments trusted there is no system call. So the restore is stopped at each instruction from the
-/// last call before them on; and when so many of them are stored, something is done.
+/// Between the words that make segments trusted there is no system call. So the restore is stopped
+/// at each instruction from the last call before them on; and when so many of them are stored,
+/// something is done.
 fn at_each_word(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let words = {
         world.enter_server();
@@ -166,8 +172,8 @@ fn at_each_word(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     }
 }
 
-/// Runs a restore by single instructions while it stores its words, and does something when so many are stored. Gives what was
-/// wrong with their order.
+/// Runs a restore by single instructions while it stores its words, and does something when so many
+/// are stored. Gives what was wrong with their order.
 fn step_at(world: &World, stored: usize, between: Between, server: &mut Server) -> (Outcome, Vec<String>) {
     let seen = RefCell::new((false, Vec::new()));
     let server = RefCell::new(server);
@@ -175,7 +181,8 @@ fn step_at(world: &World, stored: usize, between: Between, server: &mut Server) 
         if !is_commit_line(call) {
             return Action::Go;
         }
-        // All have been looked at by now: that somebody has them attached for a moment does not matter any more.
+        // All have been looked at by now: that somebody has them attached for a moment does not
+        // matter any more.
         let words = Words::of(&segments());
         Action::Step(Box::new({
             let (seen, server) = (&seen, &server);
@@ -238,7 +245,8 @@ impl Words {
         Self(words.map(|stat| Word { stat: stat.clone(), file: file_of(stat.shmid) }).collect())
     }
 
-    /// Which of them are stored, and what is wrong with that: a base is trusted after all stripes of its namespace.
+    /// Which of them are stored, and what is wrong with that: a base is trusted after all stripes
+    /// of its namespace.
     fn look(&self) -> (Vec<bool>, Option<String>) {
         let is_base = |word: &Word| kind_of(&word.stat) == SegmentType::PiBase;
         let is_stored = |word: &Word| {
@@ -274,7 +282,8 @@ fn at_random(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     for seed in 0..rounds {
         let label = format!("seed-{seed}");
         if tally.tries(count, &label) {
-            // Any spread will do: a multiplicative hash of the seed. Most of them near the end, where the commit is.
+            // Any spread will do: a multiplicative hash of the seed. Most of them near the end,
+            // where the commit is.
             let hash = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
             let delay_us = if seed % 4 == 0 { hash % all_us } else { all_us - all_us / 3 + hash % (all_us / 3) };
             let mut server = Server::new(world);

@@ -1,8 +1,10 @@
-//! Fault loop: each system call of the engine fails, the 1st, the 2nd, the 3rd … until a run passes clean: once, and from then on.
+//! Fault loop: each system call of the engine fails, the 1st, the 2nd, the 3rd … until a run passes
+//! clean: once, and from then on.
 //!
-//! After each: an exit of the right kind, a message that names call and object, nothing that anyone would accept or trust, nothing
-//! left over, the segments unchanged, and the next run succeeds. A failure that harms nothing may be passed over: then all must be
-//! right. From then on means: this call and all later ones of its name.
+//! After each: an exit of the right kind, a message that names call and object, nothing that anyone
+//! would accept or trust, nothing left over, the segments unchanged, and the next run succeeds. A
+//! failure that harms nothing may be passed over: then all must be right. From then on means: this
+//! call and all later ones of its name.
 
 use super::clean_calls;
 use crate::calls::Call;
@@ -79,7 +81,8 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
     }
 }
 
-/// Each call once, the errors taking turns, through the command line: exit status, and what stands on standard error.
+/// Each call once, the errors taking turns, through the command line: exit status, and what stands
+/// on standard error.
 fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let calls = clean_calls(world, Program::Cli);
@@ -99,7 +102,8 @@ fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
     tally.finish(count);
 }
 
-/// What is wrong with exit status and standard error. The statuses are written down a second time, as README has them.
+/// What is wrong with exit status and standard error. The statuses are written down a second time,
+/// as README has them.
 fn badly_ended(outcome: &Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
     if outcome.is_killed() {
@@ -169,8 +173,8 @@ fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) 
             (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
             (0, None) => Action::Go,
             _ => {
-                // A removal is done when it is durable, and a segment is looked at before it is removed: an fsync or shmctl
-                // that fails again is that of the clean-up.
+                // A removal is done when it is durable, and a segment is looked at before it is
+                // removed: an fsync or shmctl that fails again is that of the clean-up.
                 let is_again = fault.calls.len() > 1;
                 fault.hit_removal |= call.is_removal() || is_again && ["fsync", "shmctl"].contains(&call.name().as_str());
                 if call.is_done_anyway() { Action::FailAfter(errno) } else { Action::Fail(errno) }

@@ -1,7 +1,7 @@
 //! A backup, judged in advance: what a restore could not accept is refused when it is made.
 //!
-//! Pure. Every device of the server is noted: it opens all of them at each start, so each is a witness for all of its
-//! namespaces.
+//! Pure. Every device of the server is noted: it opens all of them at each start, so each is a
+//! witness for all of its namespaces.
 
 use super::{Overrides, configuration_remarks, named_of, own_means, split, strays};
 use crate::error::{Code, Problem, Remark};
@@ -13,8 +13,9 @@ use crate::plan::{NamespaceBackup, Plan, title};
 use asmt_shm::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The devices to note in the manifest of a namespace: every one that has a header, of each namespace of the server, and
-/// those that are configured and blank, on which a header would be the work of a server.
+/// The devices to note in the manifest of a namespace: every one that has a header, of each
+/// namespace of the server, and those that are configured and blank, on which a header would be the
+/// work of a server.
 pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<Noted> {
     let mut seen = BTreeSet::new();
     let devices = evidence.devices.values().filter(|device| device.unique.is_none_or(|unique| seen.insert(unique)));
@@ -46,7 +47,8 @@ fn configured_for<'e>(evidence: &'e Evidence, device: &Device) -> Option<&'e Nam
     namespaces.find(|(_, configured)| has(configured)).map(|(name, _)| name)
 }
 
-/// Adds to the plan of a backup what speaks against it: what a restore could not accept is refused now.
+/// Adds to the plan of a backup what speaks against it: what a restore could not accept is refused
+/// now.
 pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overrides: Overrides) {
     let mut found = Vec::new();
     for namespace in &plan.namespaces {
@@ -66,7 +68,8 @@ pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overr
     plan.remarks.extend(overridden);
 }
 
-/// Checks the storage of a namespace that is backed up: all of it must be noted, and be a set that a server starts with.
+/// Checks the storage of a namespace that is backed up: all of it must be noted, and be a set that
+/// a server starts with.
 fn check_storage(
     namespace: &NamespaceBackup,
     configured: Option<&NamespaceConfig>,
@@ -106,7 +109,8 @@ fn check_storage(
         problems.push(Problem::new(Code::DeviceSetTorn, text, STORAGE_HINT));
     }
     if problems.is_empty() && !all_members.is_empty() {
-        // Behind a namespace in memory stand as many devices as it has; what their headers count then is not known.
+        // Behind a namespace in memory stand as many devices as it has; what their headers count
+        // then is not known.
         let is_in_memory = is_configured && configured.is_some_and(|configured| configured.storage == Storage::Memory);
         let counted = match (is_in_memory, is_configured) {
             (true, _) => Counted::Unknown,
@@ -130,7 +134,8 @@ fn check_storage(
 const STORAGE_HINT: &str = "make sure that the configuration is that of the server that ran, and that every device is there and \
     readable; name others with --config or --device";
 
-/// A server writes one random into the data stripes of a namespace in memory and into the devices behind them.
+/// A server writes one random into the data stripes of a namespace in memory and into the devices
+/// behind them.
 fn other_run_problem(title: &str, namespace: &NamespaceBackup, devices: &[(String, StripeHeader)]) -> Option<Problem> {
     let stripe = namespace.copies.iter().find_map(|copy| match &copy.segment.header {
         Header::Stripe(stripe) => Some((copy.segment.key(), stripe.random)),

@@ -1,4 +1,5 @@
-//! Storage devices as witnesses: exact, for the server writes a new random into each at every start.
+//! Storage devices as witnesses: exact, for the server writes a new random into each at every
+//! start.
 
 use super::{Finding, Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
@@ -27,7 +28,8 @@ impl<'l> Judge<'l> {
         self.check_stripes();
     }
 
-    /// A server writes one random into the stripes of a namespace in memory and into the devices behind them.
+    /// A server writes one random into the stripes of a namespace in memory and into the devices
+    /// behind them.
     fn check_stripes(&mut self) {
         for claim in &self.claims {
             let Some(random) = claim.stripe_random else { continue };
@@ -45,7 +47,8 @@ impl<'l> Judge<'l> {
                 self.found.push(Finding { name: claim.name.clone(), path: other.what.clone(), problem });
                 continue;
             }
-            // One that another namespace's backup has noted says the same as then, and may speak against this one.
+            // One that another namespace's backup has noted says the same as then, and may speak
+            // against this one.
             let is_another_run = |device: &&Device| {
                 device.header().is_some_and(|header| header.name.as_ref() == Some(claim.name) && header.random != random)
             };
@@ -85,7 +88,8 @@ impl<'l> Judge<'l> {
             let has_run = matches!(answer, Answer::Random(_) | Answer::NotTrusted);
             let problem = match answer {
                 Answer::Same => None,
-                // A disk that was blank is nobody's yet: only a server's header on it says something.
+                // A disk that was blank is nobody's yet: only a server's header on it says
+                // something.
                 Answer::Random(found) if noted.is_blank => {
                     Some(ran(format!("was blank, and has a header with random {found:016x} now")))
                 }
@@ -120,11 +124,11 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// What a noted device says: the disk that is known by what stays with it, else the one at its path, else another one
-    /// that stands in for it.
+    /// What a noted device says: the disk that is known by what stays with it, else the one at its
+    /// path, else another one that stands in for it.
     ///
-    /// A disk at the noted path that is this namespace's and says that the server has run is believed, whatever else is
-    /// there: a copy of the noted one somewhere does not make up for it.
+    /// A disk at the noted path that is this namespace's and says that the server has run is
+    /// believed, whatever else is there: a copy of the noted one somewhere does not make up for it.
     fn resolve(&self, known: &NotedDevice<'l>) -> (String, Answer) {
         let answer = |device: &Device| (device.path.clone(), answer_of(device, known.noted, &known.name));
         if let Some(device) = self.identified(known) {
@@ -163,8 +167,9 @@ impl<'l> Judge<'l> {
         })
     }
 
-    /// Names of devices change with a reboot: a device under a name that was not noted, or that was noted for another
-    /// one, stands in for the noted one if it says the same and is no second name of a disk that counts already.
+    /// Names of devices change with a reboot: a device under a name that was not noted, or that was
+    /// noted for another one, stands in for the noted one if it says the same and is no second name
+    /// of a disk that counts already.
     fn swapped(&self, known: &NotedDevice<'_>) -> Option<&'l Device> {
         let is_taken = |device: &Device| {
             self.noted.iter().filter(|other| other.noted.what != known.noted.what).any(|other| {
@@ -180,7 +185,8 @@ impl<'l> Judge<'l> {
         devices.find(|device| says_same(device) && !self.is_of_another(device, known) && !is_taken(device))
     }
 
-    /// What the configuration or the command line names now and was not noted: another set, or a namespace that moved.
+    /// What the configuration or the command line names now and was not noted: another set, or a
+    /// namespace that moved.
     fn check_configured_now(&mut self) {
         let noted_paths: BTreeSet<&str> = self.noted.iter().map(|known| known.noted.what.as_str()).collect();
         let noted_things: BTreeSet<(u64, u64)> =
@@ -200,7 +206,8 @@ impl<'l> Judge<'l> {
         self.found.extend(found);
     }
 
-    /// Paths that are configured or named now, with the namespace they are for: of those that are asked for or noted.
+    /// Paths that are configured or named now, with the namespace they are for: of those that are
+    /// asked for or noted.
     fn named_now(&self) -> Vec<(NamespaceName, String)> {
         let known: BTreeSet<&NamespaceName> =
             self.claims.iter().map(|claim| claim.name).chain(self.noted.iter().map(|known| &known.name)).collect();
@@ -223,7 +230,8 @@ impl<'l> Judge<'l> {
     fn check_new_device(&self, name: &NamespaceName, device: &Device) -> Option<Problem> {
         let title = self.title(name);
         let of_devices = self.noted.iter().filter(|known| known.name == *name && !known.noted.is_blank);
-        // A server writes one random into the stripes of a namespace in memory and the devices behind them.
+        // A server writes one random into the stripes of a namespace in memory and the devices
+        // behind them.
         let of_stripes = self.claims.iter().filter(|claim| claim.name == name).filter_map(|claim| claim.stripe_random);
         let randoms: BTreeSet<u64> = of_devices.map(|known| known.noted.random).chain(of_stripes).collect();
         let had_none = self
@@ -247,7 +255,8 @@ impl<'l> Judge<'l> {
                 let other = header.name.as_ref().map_or("?", NamespaceName::as_str);
                 stale(format!("is of namespace '{other}'"))
             }
-            // A backup is of a clean stop, which leaves every device trusted: that much is known of any backup.
+            // A backup is of a clean stop, which leaves every device trusted: that much is known of
+            // any backup.
             DeviceState::Header(_) if !device.is_trusted() => {
                 stale("is not marked as trusted: the server has run since".to_owned())
             }
@@ -273,7 +282,8 @@ fn answer_of(device: &Device, noted: &Noted, name: &NamespaceName) -> Answer {
             Answer::OtherNamespace(header.name.as_ref().map_or("?", NamespaceName::as_str).to_owned())
         }
         DeviceState::Header(header) if header.random != noted.random => Answer::Random(header.random),
-        // Another namespace's that was not trusted when it was noted says the same by its random alone.
+        // Another namespace's that was not trusted when it was noted says the same by its random
+        // alone.
         DeviceState::Header(_) if !device.is_trusted() && (noted.is_trusted || noted.namespace.is_none()) => Answer::NotTrusted,
         DeviceState::Header(_) => Answer::Same,
     }

@@ -1,9 +1,11 @@
-//! Whether a backup is still that of the node: what was noted when it was made against what is found now.
+//! Whether a backup is still that of the node: what was noted when it was made against what is
+//! found now.
 //!
-//! Pure: evidence in, a verdict with its reasons out. docs/STALENESS.md has the model: the question is asked once for
-//! each server, every witness of any of its namespaces speaks for all of them, and each verdict names its witnesses.
-//! Promise: a backup is accepted without an override only where no witness speaks against it. Must never: call the
-//! system, or take a missing answer for a good one.
+//! Pure: evidence in, a verdict with its reasons out. docs/STALENESS.md has the model: the question
+//! is asked once for each server, every witness of any of its namespaces speaks for all of them,
+//! and each verdict names its witnesses. Promise: a backup is accepted without an override only
+//! where no witness speaks against it. Must never: call the system, or take a missing answer for a
+//! good one.
 
 use crate::error::{Code, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing};
@@ -23,8 +25,8 @@ mod signs;
 
 pub use backup::{judge_backup, noted_devices};
 
-/// How much later than a backup a sign must be where only times can be compared: clocks are coarse, and a stopping
-/// server writes its last lines while a backup may already begin.
+/// How much later than a backup a sign must be where only times can be compared: clocks are coarse,
+/// and a stopping server writes its last lines while a backup may already begin.
 pub const SLACK_MS: u64 = 10_000;
 
 /// What a human has decided.
@@ -62,11 +64,12 @@ pub struct Verdict {
     pub remarks: Vec<Remark>,
     /// Whether a storage device of each namespace proves that the server has not run since.
     pub is_proven: bool,
-    /// Whether the directory must note, before anything else is done, that the server may run from now on: nothing
-    /// else would tell a later boot.
+    /// Whether the directory must note, before anything else is done, that the server may run from
+    /// now on: nothing else would tell a later boot.
     pub must_mark: bool,
-    /// Whether something showed for certain that the server has run since, and may not show it again: a storage file, whose
-    /// old header a power cut can bring back, or a device that is only named now.
+    /// Whether something showed for certain that the server has run since, and may not show it
+    /// again: a storage file, whose old header a power cut can bring back, or a device that is only
+    /// named now.
     pub has_run: bool,
 }
 
@@ -76,7 +79,8 @@ struct Claim<'l> {
     identity: Identity,
     manifest: Option<&'l Manifest>,
     has_stripes: bool,
-    /// What the server wrote into its data stripes, and into the devices behind them, when it was started last.
+    /// What the server wrote into its data stripes, and into the devices behind them, when it was
+    /// started last.
     stripe_random: Option<u64>,
 }
 
@@ -102,7 +106,8 @@ pub fn identity_of_files<'f>(files: impl Iterator<Item = &'f FileRecord> + Clone
     Identity { made_ms: files.clone().map(|file| file.modified_ms).max().unwrap_or(0), boot_id: None, files: Some(sum_of(files)) }
 }
 
-/// The random in the data stripes of a backup, which is the same in all of them: another set is refused as torn.
+/// The random in the data stripes of a backup, which is the same in all of them: another set is
+/// refused as torn.
 fn stripe_random_of(namespace: &NamespaceRestore, listing: &Listing) -> Option<u64> {
     let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
     listing.files.iter().filter(|file| keys.contains(&file.key)).find_map(|file| match &file.header {
@@ -111,7 +116,8 @@ fn stripe_random_of(namespace: &NamespaceRestore, listing: &Listing) -> Option<u
     })
 }
 
-/// A sum of names, sizes and times of files, so that a backup without a manifest is known again whatever the clock says.
+/// A sum of names, sizes and times of files, so that a backup without a manifest is known again
+/// whatever the clock says.
 fn sum_of<'f>(files: impl Iterator<Item = &'f FileRecord>) -> String {
     let mut hasher = crc32fast::Hasher::new();
     let mut count = 0;
@@ -130,7 +136,8 @@ fn manifest_of<'l>(namespace: &NamespaceRestore, listing: &'l Listing) -> Option
     manifests.find(|manifest| manifest.namespace == namespace.name)
 }
 
-/// The ids of uses that marks of an instance tell of: they are older than a backup that is made now.
+/// The ids of uses that marks of an instance tell of: they are older than a backup that is made
+/// now.
 pub fn uses_in(listing: &Listing, instance: u8) -> Vec<String> {
     let marks = listing.marks.iter().filter(|(name, _)| is_used_name_of(instance, name));
     marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| mark.uses().map(Use::id)).collect()
@@ -183,7 +190,8 @@ fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidenc
     remarks
 }
 
-/// Splits what was found into what stands, and remarks on what is overridden: each check is printed.
+/// Splits what was found into what stands, and remarks on what is overridden: each check is
+/// printed.
 fn split(found: Vec<Problem>, overrides: Overrides) -> (Vec<Problem>, Vec<Remark>) {
     let (mut refusals, mut remarks) = (Vec::new(), Vec::new());
     for problem in found {
@@ -205,14 +213,17 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     let proven: BTreeSet<&NamespaceName> =
         judge.claims.iter().map(|claim| claim.name).filter(|name| judge.is_proven(name)).collect();
     let unproven: Vec<&Claim<'_>> = judge.claims.iter().filter(|claim| !proven.contains(claim.name)).collect();
-    // Where each namespace has its own proof, the devices of others say nothing: its server may have run without it.
+    // Where each namespace has its own proof, the devices of others say nothing: its server may
+    // have run without it.
     let speaks = |name: &NamespaceName| !unproven.is_empty() || judge.claims.iter().any(|claim| claim.name == name);
     let of_devices = judge.found.iter().filter(|finding| speaks(&finding.name)).map(|finding| &finding.problem);
     let mut found: Vec<Problem> = of_devices.cloned().collect();
-    // What was noted is asked again by every later restore; what is named now may not be named then.
+    // What was noted is asked again by every later restore; what is named now may not be named
+    // then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
     let has_run = judge.has_run && !found.is_empty();
-    // Where a device that could prove it does not answer, that comes first: what marks and signs say would not count then.
+    // Where a device that could prove it does not answer, that comes first: what marks and signs
+    // say would not count then.
     let waits = |claim: &Claim<'_>| !overrides.stale && judge.waits_for_device(claim);
     let mut remarks: Vec<Remark> = Vec::new();
     for claim in &judge.claims {
@@ -265,8 +276,8 @@ struct NotedDevice<'l> {
     name: NamespaceName,
     /// When it was noted, milliseconds since 1970.
     made_ms: u64,
-    /// Whether the namespace's own manifest noted it. One that another namespace's noted later can say that the server has
-    /// run since, and not that it has not run since this one was backed up.
+    /// Whether the namespace's own manifest noted it. One that another namespace's noted later can
+    /// say that the server has run since, and not that it has not run since this one was backed up.
     is_own: bool,
 }
 
@@ -287,7 +298,8 @@ struct Judge<'l> {
     claims: Vec<Claim<'l>>,
     /// Noted devices of every manifest that speaks for a namespace that is asked for, each once.
     noted: Vec<NotedDevice<'l>>,
-    /// Namespaces with a noted block device that says the same, and with a noted device that does not.
+    /// Namespaces with a noted block device that says the same, and with a noted device that does
+    /// not.
     same: BTreeSet<NamespaceName>,
     differs: BTreeSet<NamespaceName>,
     /// A noted block device says that the server has run.
@@ -318,7 +330,8 @@ impl<'l> Judge<'l> {
         let is_asked = |manifest: &Manifest| claims.iter().any(|claim| claim.name == &manifest.namespace);
         let mut noted: Vec<NotedDevice<'_>> = Vec::new();
         for manifest in listing.manifests_of(instance) {
-            // What was noted before a backup and differs now may have changed before that backup was made.
+            // What was noted before a backup and differs now may have changed before that backup
+            // was made.
             if !is_asked(manifest) && manifest.created_ms < earliest {
                 continue;
             }
@@ -357,7 +370,8 @@ impl<'l> Judge<'l> {
         self.same.contains(name) && !self.differs.contains(name)
     }
 
-    /// Whether all that keeps a namespace from being proven is that a block device of its own does not answer.
+    /// Whether all that keeps a namespace from being proven is that a block device of its own does
+    /// not answer.
     fn waits_for_device(&self, claim: &Claim<'_>) -> bool {
         let of_name = || self.found.iter().filter(|finding| finding.name == *claim.name);
         let has_disk = claim.noted().iter().any(|noted| noted.namespace.is_none() && !noted.is_file && !noted.is_blank);
@@ -411,8 +425,8 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// What to do instead of a restore of what is stale. A namespace that lives in memory alone starts empty: both ways
-    /// something is lost, and the operator must know what.
+    /// What to do instead of a restore of what is stale. A namespace that lives in memory alone
+    /// starts empty: both ways something is lost, and the operator must know what.
     fn stale_hint(&self) -> String {
         let (in_memory, others): (Vec<&Claim<'_>>, Vec<&Claim<'_>>) =
             self.claims.iter().partition(|claim| self.is_memory_only(claim));
@@ -482,8 +496,8 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     )
 }
 
-/// Whether a backup may be of the server that is backed up here: not of another host, nor of another IPC namespace of this
-/// boot, where another server runs.
+/// Whether a backup may be of the server that is backed up here: not of another host, nor of
+/// another IPC namespace of this boot, where another server runs.
 pub fn may_be_of_server(manifest: &Manifest, here: &Host) -> bool {
     let is_of_container = manifest.boot_id == here.boot_id
         && manifest.noted.ipc_namespace.as_ref().is_some_and(|noted| *noted != here.ipc_namespace);
@@ -492,8 +506,9 @@ pub fn may_be_of_server(manifest: &Manifest, here: &Host) -> bool {
 
 /// Whether a backup was made on this host, as far as its name and machine id tell.
 ///
-/// A name that is not set yet, or that has a domain behind it now, is that of the same machine; with another machine id,
-/// or another name, it is another host's: clones of one image have one machine id.
+/// A name that is not set yet, or that has a domain behind it now, is that of the same machine;
+/// with another machine id, or another name, it is another host's: clones of one image have one
+/// machine id.
 pub fn is_of_host(manifest: &Manifest, here: &Host) -> bool {
     let has_same_id = match (&manifest.noted.machine_id, &here.machine_id) {
         (Some(there), Some(found)) => there == found,

@@ -1,4 +1,5 @@
-//! Witnesses that are not storage devices: the host, marks of use, files that a server writes to, systemd, boots.
+//! Witnesses that are not storage devices: the host, marks of use, files that a server writes to,
+//! systemd, boots.
 
 use super::{Claim, Judge, SLACK_MS, is_of_host};
 use crate::error::{Code, Problem, Remark};
@@ -8,7 +9,8 @@ use crate::format::{Manifest, Trace, rfc3339};
 use crate::hints;
 
 impl Judge<'_> {
-    /// Another host's backup: by machine id and host name, for clones of one image have one machine id.
+    /// Another host's backup: by machine id and host name, for clones of one image have one machine
+    /// id.
     pub(super) fn check_host(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>, remarks: &mut Vec<Remark>) {
         let Some(manifest) = claim.manifest else { return };
         let here = &self.evidence.host;
@@ -38,8 +40,9 @@ impl Judge<'_> {
         ));
     }
 
-    /// Marks of any namespace of the instance. A retired backup is never used; one that was used may be used again in the
-    /// same boot and IPC namespace, for a start may fail; elsewhere the server may have run on it, which devices tell.
+    /// Marks of any namespace of the instance. A retired backup is never used; one that was used
+    /// may be used again in the same boot and IPC namespace, for a start may fail; elsewhere the
+    /// server may have run on it, which devices tell.
     pub(super) fn check_marks(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>) {
         let own_name = used_name(self.instance, claim.name);
         for (mark_name, mark) in self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name)) {
@@ -66,8 +69,8 @@ impl Judge<'_> {
                 continue;
             }
             let here = &self.evidence.host;
-            // Where a restore made nothing, in the place that this backup comes from, all that can have happened is what it
-            // saw of a server.
+            // Where a restore made nothing, in the place that this backup comes from, all that can
+            // have happened is what it saw of a server.
             let is_of_place = |used: &Use| {
                 let manifest = claim.manifest.filter(|_| !is_own && !used.has_made);
                 manifest.is_some_and(|manifest| {
@@ -103,7 +106,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Another namespace's backup of a later boot in the same directory: its segments came from a server, or a restore.
+    /// Another namespace's backup of a later boot in the same directory: its segments came from a
+    /// server, or a restore.
     pub(super) fn check_manifests(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let is_of_later_boot = |other: &&&Manifest| match claim.manifest {
             Some(own) => {
@@ -127,7 +131,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a backup was known to be outlived when another one was made: then it is the older one, whatever clocks say.
+    /// Whether a backup was known to be outlived when another one was made: then it is the older
+    /// one, whatever clocks say.
     fn was_outlived_before(&self, older: &Manifest, newer: &Manifest) -> bool {
         let own_name = used_name(self.instance, &older.namespace);
         let marks = self.listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
@@ -136,7 +141,8 @@ impl Judge<'_> {
         uses.any(|used| used.has_served && newer.noted.earlier_uses.contains(&used.id()))
     }
 
-    /// What the server writes to: compared with how it was noted, or where nothing was noted by its times.
+    /// What the server writes to: compared with how it was noted, or where nothing was noted by its
+    /// times.
     pub(super) fn check_traces(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let made = rfc3339(claim.identity.made_ms);
         if claim.manifest.is_some_and(|manifest| !manifest.noted.traces.is_empty()) {
@@ -194,7 +200,8 @@ impl Judge<'_> {
 
     fn is_after_backup(&self, claim: &Claim<'_>, start: &ServiceStart) -> bool {
         let Some(manifest) = claim.manifest else {
-            // When in which boot it was made is not known: what ran in this boot ran after the reboot it was made for.
+            // When in which boot it was made is not known: what ran in this boot ran after the
+            // reboot it was made for.
             return start.boot_id == hex_of(&self.evidence.host.boot_id);
         };
         let made_in = hex_of(&manifest.boot_id);
@@ -217,7 +224,8 @@ impl Judge<'_> {
         uses.any(|used| used.is_in(&here.boot_id, &here.ipc_namespace))
     }
 
-    /// More than one boot since the backup: in one of them the server may have run, and nobody saw it.
+    /// More than one boot since the backup: in one of them the server may have run, and nobody saw
+    /// it.
     pub(super) fn check_boots(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let history = &self.evidence.service;
         let here = hex_of(&self.evidence.host.boot_id);
