@@ -4,9 +4,27 @@ import { looksLikeAsmt, normalise, quoted, wantsJson } from '../src/argv.ts';
 import { AsmtError } from '../src/errors.ts';
 import { OPTIONS, VERBS, type OptionSpec } from '../src/options.ts';
 
-const run = (...args: string[]) => normalise(args);
-const asmt = (...argv: string[]) => ({ kind: 'run', form: 'asmt', argv });
-const command = (...argv: string[]) => ({ kind: 'run', form: 'commands', argv });
+/** What was read, as words of one form: options by their long names in the order of the table. */
+const run = (...args: string[]) => {
+  const typed = normalise(args);
+  if (typed.kind !== 'run') return typed;
+  const given = OPTIONS.flatMap(({ name }) => {
+    const value = typed.values[name];
+    return value === undefined ? [] : [value === true ? `--${name}` : `--${name}=${value}`];
+  });
+  const operands = typed.operands.length > 0 ? ['--', ...typed.operands] : [];
+  return { kind: typed.kind, form: typed.form, argv: [...(typed.verb === null ? [] : [typed.verb]), ...given, ...operands] };
+};
+
+/** The same options, in the order of the table. */
+const sorted = (argv: string[]) => {
+  const end = argv.indexOf('--');
+  const words = end < 0 ? argv : argv.slice(0, end);
+  const place = (word: string) => OPTIONS.findIndex(({ name }) => word === `--${name}` || word.startsWith(`--${name}=`));
+  return [...words.toSorted((a, b) => place(a) - place(b)), ...argv.slice(words.length)];
+};
+const asmt = (...argv: string[]) => ({ kind: 'run', form: 'asmt', argv: sorted(argv) });
+const command = (...argv: string[]) => ({ kind: 'run', form: 'commands', argv: sorted(argv) });
 
 test('every form that getopt allows is read', (t) => {
   t.deepEqual(run('-ba', '-p', '/x'), asmt('--backup', '--analyze', '--path=/x'));

@@ -28,7 +28,7 @@ import { crc32 } from 'node:zlib';
 
 import test, { type ExecutionContext } from 'ava';
 
-import type { Outcome } from '../src/native.ts';
+import type { Outcome } from '../src/outcome.ts';
 
 export const ROOT = resolve(import.meta.dirname, '..');
 export const MAIN = join(ROOT, 'dist', 'main.js');

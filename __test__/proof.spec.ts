@@ -220,7 +220,7 @@ for (const { what, change, status, code, proven, isDamage } of STATES) {
       const [restorability, ...more] = report?.restorability ?? [];
       t.deepEqual(more, []);
       t.like(restorability, { instance: 0, accepted: status === 0, proven });
-      t.is(restorability?.reasons[0]?.code, code);
+      t.is<string | undefined, string | undefined>(restorability?.reasons[0]?.code, code);
       t.is(error?.code, code);
     }
     // Nothing of it is a use of the backup.

@@ -3,7 +3,8 @@ import { Chalk } from 'chalk';
 
 import { EXIT_STATUSES, exitStatus } from '../src/errors.ts';
 import { help, shortUsage } from '../src/help.ts';
-import type { Progress, Report } from '../src/native.ts';
+import type { Snapshot } from '../src/generated/engine.ts';
+import type { Report } from '../src/outcome.ts';
 import { OPTIONS, VERBS, optionUsage, type OptionSpec } from '../src/options.ts';
 import { ProgressDisplay } from '../src/progress.ts';
 import * as render from '../src/render.ts';
@@ -60,7 +61,7 @@ test('a table is aligned, and no line ends in a space', (t) => {
 
 const problem = (message: string, hint: string) => ({
   kind: 'refused' as const,
-  code: 'x',
+  code: 'set-torn' as const,
   message,
   hint,
   file: null,
@@ -81,14 +82,14 @@ test('a failure shows every problem, and each next step once', (t) => {
 });
 
 test('progress: bytes, share, rate and time left', (t) => {
-  const progress: Progress = { phase: 'copy', done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000, events: [] };
+  const progress: Snapshot = { phase: 'copy', done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000, events: [] };
   t.is(render.progressLine(progress), 'copying 1.00 GiB of 4.00 GiB, 25 %, 1.00 GiB/s, 3.00 s left');
   t.is(render.progressLine({ ...progress, done_bytes: 0, elapsed_ms: 0 }), 'copying 0 B of 4.00 GiB, 0 %, -');
   t.is(render.progressLine({ ...progress, phase: 'publish', total_bytes: 0 }), 'publishing');
 });
 
 test('progress: one line drawn again on a terminal, else a line every five seconds', (t) => {
-  const progress: Progress = { phase: 'copy', done_bytes: 1, total_bytes: 4, elapsed_ms: 1, events: [] };
+  const progress: Snapshot = { phase: 'copy', done_bytes: 1, total_bytes: 4, elapsed_ms: 1, events: [] };
   let nowMs = 0;
   const written: string[] = [];
   const write = (text: string) => written.push(text);
@@ -120,7 +121,7 @@ const report: Report = {
       segment_count: 1,
       size_bytes: 2 ** 20,
       resident_bytes: null,
-      swapped_bytes: null,
+      swapped_bytes: 0,
       file_bytes: 2 ** 20,
       allocated_bytes: 512,
       has_manifest: true,

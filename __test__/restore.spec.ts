@@ -16,7 +16,7 @@ import {
 
 import test, { type ExecutionContext } from 'ava';
 
-import type { Outcome } from '../src/native.ts';
+import type { Outcome } from '../src/outcome.ts';
 import { IS_REAL_ROOT, Machine, run, show, testTraced } from './helpers.ts';
 
 /** A machine whose namespace was backed up and then lost, as by a reboot. */

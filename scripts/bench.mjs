@@ -303,16 +303,8 @@ async function oneShape(shape, make, figures, path, say) {
       // The small form builds nothing: what is there may be older than this.
       if (SMALL && program !== BENCH) continue;
       const request = { verb: 'backup', directory: path('b'), instance: 0, namespaces: null, compress: false, check: false };
-      const more = { threads: null, analyze: false, require_manifest: false, config: null, devices: [], force_stale: false };
-      const all = {
-        ...request,
-        ...more,
-        force_host: false,
-        allow_volatile: true,
-        allow_private_ipc: true,
-        require_proof: false,
-        restorable: false,
-      };
+      const more = { threads: null, analyze: false, config: null, devices: [], force_stale: false };
+      const all = { ...request, ...more, allow_volatile: true };
       const done = JSON.parse((await timed(program, ['engine', '--request', JSON.stringify(all)])).stdout);
       figures.add(shape, what, done.seconds, done.bytes);
       settle(path('b'));

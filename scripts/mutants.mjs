@@ -1,8 +1,9 @@
 /**
- * `npm run test:mutants`: changes the engine's plan, commit, format, store, segment and sets in
- * every way that cargo-mutants knows, one at a time, and shows which changes no test notices; `--
- * --file NAME` one of them, `--shard I/N` a part. In segment, which is all layout, each number is
- * changed, too, and only tests that use bytes of other programs count.
+ * `npm run test:mutants`: changes the parts of the engine that plan, commit, format and store a
+ * backup and that read Aerospike's segments and sets in every way that cargo-mutants knows, one at
+ * a time, and shows which changes no test notices; `-- --file NAME` one part, `--shard I/N` a share
+ * of it. In segment, which is all layout, each number is changed, too, and only tests that use
+ * bytes of other programs count.
  *
  * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its
  * own; each file is judged by its own tests and no others, for that takes seconds; ends by 1 if a
@@ -18,28 +19,40 @@ import { parseArgs } from 'node:util';
 import { judgeNumbers } from './numbers.mjs';
 import { ROOT, ipcNamespace, step, temporaries } from './setup.mjs';
 
-/** What cargo test is told for each file: the quickest tests that hold all of it. */
-const TESTS = {
-  plan: ['--test', 'plan'],
-  commit: ['--test', 'commit'],
-  format: ['--lib', 'format::'],
-  store: ['--test', 'store'],
-  segment: ['--test', 'witness'],
-  sets: ['--lib', 'layout::sets'],
+const ENGINE = 'crates/asmt-engine/src';
+const filesIn = (folder, names) => names.map((name) => `${folder}/${name}.rs`);
+/**
+ * What is changed, and what cargo test is told: the quickest tests that hold all of it. They are
+ * the engine's, whichever crate the files are of.
+ */
+const PARTS = {
+  plan: {
+    files: filesIn(`${ENGINE}/plan`, ['at_work', 'backup', 'checks', 'group', 'mod', 'restore', 'room', 'titles', 'verify']),
+    tests: ['--test', 'plan'],
+  },
+  commit: { files: filesIn(`${ENGINE}/work`, ['commit']), tests: ['--test', 'commit'] },
+  format: {
+    files: filesIn(`${ENGINE}/format`, ['chunks', 'frame', 'journal', 'manifest', 'mark', 'names', 'run_id', 'time']),
+    tests: ['--lib', 'format::'],
+  },
+  store: {
+    files: filesIn(`${ENGINE}/store`, ['direct', 'entries', 'input', 'leftovers', 'listing', 'mod', 'output', 'place']),
+    tests: ['--test', 'store'],
+  },
+  segment: { files: filesIn('crates/asmt-shm/src', ['key', 'header']), tests: ['--test', 'witness'] },
+  sets: { files: filesIn(`${ENGINE}/layout`, ['sets']), tests: ['--lib', 'layout::sets'] },
 };
-/** Where a file is, if not beside the others. */
-const FOLDERS = { sets: 'layout/' };
 /** What cargo-mutants ends by if all was noticed, and if a test did not end. */
 const [DONE, ENDLESS] = [0, 3];
 /** Building takes most of the time: no optimisation, and no debug information. */
 const QUICK = { CARGO_PROFILE_TEST_OPT_LEVEL: '0', CARGO_PROFILE_TEST_DEBUG: '0', CARGO_PROFILE_DEV_DEBUG: '0' };
 
-/** Files whose numbers are facts about Aerospike. */
+/** Parts whose numbers are facts about Aerospike. */
 const LAYOUT = new Set(['segment']);
 
 const { values } = parseArgs({ options: { file: { type: 'string' }, shard: { type: 'string' } } });
-if (values.file !== undefined && !Object.hasOwn(TESTS, values.file)) {
-  process.stderr.write(`error: --file is '${values.file}', expected one of ${Object.keys(TESTS).join(', ')}\n`);
+if (values.file !== undefined && !Object.hasOwn(PARTS, values.file)) {
+  process.stderr.write(`error: --file is '${values.file}', expected one of ${Object.keys(PARTS).join(', ')}\n`);
   process.stderr.write('HINT: npm run test:mutants -- --file plan\n');
   process.exit(1);
 }
@@ -50,19 +63,20 @@ const scratch = mkdtempSync(join(temporaries(), 'asmt-mutants-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 const env = { ...process.env, ...QUICK, TMPDIR: scratch, ASMT_RUNTIME_DIR: scratch, ASMT_CONFIG: join(scratch, 'none.conf') };
 const prefix = ipcNamespace() ?? [];
-for (const file of values.file === undefined ? Object.keys(TESTS) : [values.file]) {
-  judge(file);
-  const isLayout = LAYOUT.has(file);
-  if (isLayout && !judgeNumbers({ file, tests: TESTS[file], scratch, shard: values.shard, env, prefix })) process.exitCode = 1;
+for (const part of values.file === undefined ? Object.keys(PARTS) : [values.file]) {
+  judge(part, PARTS[part]);
+  if (!LAYOUT.has(part)) continue;
+  const { files, tests } = PARTS[part];
+  if (!judgeNumbers({ files, tests, scratch, shard: values.shard, env, prefix })) process.exitCode = 1;
 }
 
-function judge(file) {
-  const output = join(scratch, file);
-  const source = `crates/asmt-engine/src/${FOLDERS[file] ?? ''}${file}.rs`;
-  const words = ['mutants', '--package', 'asmt-engine', '--file', source, '--output', output];
+function judge(part, { files, tests }) {
+  const output = join(scratch, part);
+  const sources = files.flatMap((file) => ['--file', file]);
+  const words = ['mutants', '--test-package', 'asmt-engine', ...sources, '--output', output];
   words.push('--no-times', '--timeout', '120', '--build-timeout', '300', ...(values.shard ? ['--shard', values.shard] : []));
   const [program, ...before] = [...prefix, 'cargo'];
-  const { status } = spawnSync(program, [...before, ...words, '--', ...TESTS[file]], {
+  const { status } = spawnSync(program, [...before, ...words, '--', ...tests], {
     cwd: ROOT,
     stdio: 'inherit',
     env,
@@ -82,5 +96,5 @@ function judge(file) {
   const isRight = [DONE, ENDLESS].includes(status) && missed === 0 && caught > 0;
   if (!isRight) process.exitCode = 1;
   const counts = `${caught} noticed, ${endless} without end, ${unviable} that do not compile, ${missed} not noticed`;
-  process.stdout.write(`${isRight ? 'ok' : 'not ok'} - mutants: ${file}: ${counts}\n`);
+  process.stdout.write(`${isRight ? 'ok' : 'not ok'} - mutants: ${part}: ${counts}\n`);
 }

@@ -46,17 +46,15 @@ export function numbersOf(source) {
 }
 
 /**
- * Changes each number of a file of the engine and runs these tests; returns whether all that is not
+ * Changes each number of these files and runs these tests; returns whether all that is not
  * explained was noticed.
  */
-export function judgeNumbers({ file, tests, scratch, shard, env, prefix }) {
+export function judgeNumbers({ files, tests, scratch, shard, env, prefix }) {
   const tree = join(scratch, 'numbers');
   mkdirSync(tree, { recursive: true });
   for (const name of ['Cargo.toml', 'Cargo.lock', 'crates', 'tools', '__test__/fixtures']) {
     cpSync(join(ROOT, name), join(tree, name), { recursive: true });
   }
-  const path = join(tree, 'crates', 'asmt-engine', 'src', `${file}.rs`);
-  const source = readFileSync(path, 'utf8');
   const cargo = (...words) => {
     const [program, ...before] = [...prefix, 'cargo'];
     const args = [...before, 'test', '--quiet', '--package', 'asmt-engine', '--locked', '--target-dir', join(scratch, 'target')];
@@ -64,27 +62,24 @@ export function judgeNumbers({ file, tests, scratch, shard, env, prefix }) {
   };
   const unchanged = cargo();
   if (unchanged.status !== 0) {
-    process.stdout.write(`${unchanged.stdout}${unchanged.stderr}not ok - numbers: ${file}: its tests fail with no change\n`);
+    process.stdout.write(`${unchanged.stdout}${unchanged.stderr}not ok - numbers: the tests fail with no change\n`);
     return false;
   }
   const counts = { noticed: 0, uncompiled: 0, explained: 0, missed: 0 };
   const explaining = new Set();
   const [part, parts] = (shard ?? '0/1').split('/').map(Number);
-  const numbers = numbersOf(source);
-  for (const { at, text, value, line } of numbers.filter((_, index) => index % parts === part)) {
+  const sources = files.map((file) => ({ file, source: readFileSync(join(tree, file), 'utf8') }));
+  const numbers = sources.flatMap(({ file, source }) => numbersOf(source).map((number) => ({ ...number, file, source })));
+  for (const number of numbers.filter((_, index) => index % parts === part)) {
+    const { file, source, line, value } = number;
     for (const other of value === 0n ? [1n] : [value + 1n, value - 1n]) {
-      writeFileSync(path, source.slice(0, at) + other.toString() + source.slice(at + text.length));
-      if (cargo('--no-run').status !== 0) {
-        counts.uncompiled += 1;
-      } else if (cargo().status !== 0) {
-        counts.noticed += 1;
-      } else if (UNWITNESSED.some(([known]) => known === line)) {
-        counts.explained += 1;
-        explaining.add(line);
-      } else {
-        counts.missed += 1;
-        const number = source.slice(0, at).split('\n').length;
-        process.stdout.write(`MISSED   ${file}.rs:${number}: ${text} as ${other}: ${line}\n`);
+      const outcome = tried(join(tree, file), number, other, cargo);
+      const isExplained = outcome === 'missed' && UNWITNESSED.some(([known]) => known === line);
+      counts[isExplained ? 'explained' : outcome] += 1;
+      if (isExplained) explaining.add(line);
+      else if (outcome === 'missed') {
+        const place = `${file}:${source.slice(0, number.at).split('\n').length}`;
+        process.stdout.write(`MISSED   ${place}: ${number.text} as ${other}: ${line}\n`);
       }
     }
   }
@@ -92,6 +87,14 @@ export function judgeNumbers({ file, tests, scratch, shard, env, prefix }) {
   for (const [line] of idle) process.stdout.write(`IDLE     scripts/numbers.mjs explains what is noticed: ${line}\n`);
   const isRight = counts.missed === 0 && counts.noticed > 0 && idle.length === 0;
   const shown = `${counts.noticed} noticed, ${counts.uncompiled} that do not compile, ${counts.explained} explained, ${counts.missed} not noticed`;
-  process.stdout.write(`${isRight ? 'ok' : 'not ok'} - numbers: ${file}: ${numbers.length} numbers, ${shown}\n`);
+  process.stdout.write(`${isRight ? 'ok' : 'not ok'} - numbers: ${numbers.length} numbers, ${shown}\n`);
   return isRight;
+}
+
+/** What becomes of one number made another one; the file is as before afterwards. */
+function tried(path, { at, text, source }, other, cargo) {
+  writeFileSync(path, source.slice(0, at) + other.toString() + source.slice(at + text.length));
+  const outcome = cargo('--no-run').status !== 0 ? 'uncompiled' : cargo().status !== 0 ? 'noticed' : 'missed';
+  writeFileSync(path, source);
+  return outcome;
 }

@@ -1,26 +1,23 @@
 /**
- * What was typed, made regular: every form that getopt allows (`-ba`, `-zcv`, `-i2`, `-ntest`,
- * `-bavn test`) becomes long options with values, and it is decided which form it is: a command, or
- * ASMT's own (`-b`, `-r`).
+ * Reads the command line, once: every form that getopt allows (`-ba`, `-zcv`, `-i2`, `-ntest`,
+ * `-bavn test`) becomes values by the names of options, and it is decided which form it is: a
+ * command, or ASMT's own (`-b`, `-r`).
  *
- * clipanion alone would refuse `-i2` and would take `-bavn test` for something else without a word.
- * Pure: no I/O.
+ * clipanion, which finds the command, would refuse `-i2` and would read `-bavn test` wrongly
+ * without a word: it gets the command word alone. Pure: no I/O.
  */
 
 import { parseArgs } from 'node:util';
 
 import { AsmtError, type Form } from './errors.ts';
-import { OPTIONS, VERBS, optionNamed, type OptionSpec, type Verb } from './options.ts';
+import { OPTIONS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
 
 /** What to do with a command line. */
 export type Typed =
   | { kind: 'help'; verb: Verb | null }
   | { kind: 'version' }
-  /**
-   * `argv` is what clipanion reads: the command word (none in ASMT's form), long options, `--`,
-   * operands.
-   */
-  | { kind: 'run'; form: Form; argv: string[] };
+  /** `verb` is null in ASMT's form, where an option says what to do. */
+  | { kind: 'run'; form: Form; verb: Verb | null; values: Values; operands: string[] };
 
 const SPECS: readonly OptionSpec[] = OPTIONS;
 
@@ -45,19 +42,19 @@ export function normalise(args: readonly string[]): Typed {
       throw AsmtError.usage(`what is "${word}" for?`, hint);
     }
     refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', ['-p']);
-    return { kind: 'run', form: 'asmt', argv: options.map(canonical) };
+    return { kind: 'run', form: 'asmt', verb: null, values: valuesOf(options), operands: [] };
   }
   if (verb === null) {
     if (word === undefined)
       throw AsmtError.usage('no command is given', `say ${COMMANDS}, or use ASMT's form with -b or -r; see asmt --help`);
-    return { kind: 'run', form: 'commands', argv: [verbNamed(word)] };
+    return { kind: 'run', form: 'commands', verb: verbNamed(word), values: {}, operands: [] };
   }
   if (rest[0] === 'help' && rest.length === 1 && !has('path')) {
     throw AsmtError.usage('"help" is no directory here', `for help: asmt ${verb} --help; for a directory of that name: ./help`);
   }
   refuseSeveralValues(args, options, operands.slice(1), verb);
   if (rest.length === 0) refuseSwallowed(args, options, verb, []);
-  return { kind: 'run', form: 'commands', argv: [verb, ...options.map(canonical), ...(rest.length > 0 ? ['--', ...rest] : [])] };
+  return { kind: 'run', form: 'commands', verb, values: valuesOf(options), operands: rest };
 }
 
 const COMMANDS = `${VERBS.slice(0, -1).join(', ')} or ${VERBS.at(-1)}`;
@@ -248,8 +245,8 @@ function add(
   }
 }
 
-function canonical({ spec, value }: Option): string {
-  return value === undefined ? `--${spec.name}` : `--${spec.name}=${value}`;
+function valuesOf(options: readonly Option[]): Values {
+  return Object.fromEntries(options.map(({ spec, value }) => [spec.name, value ?? true])) as Values;
 }
 
 function unknownOption(typed: string): AsmtError {

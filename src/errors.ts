@@ -5,43 +5,7 @@
  * here, so that there is one way to show them. Must never: print, or end the process.
  */
 
-/**
- * What kind of failure: the engine's kinds, in the engine's words, and `not-reported`, of the
- * command line alone: the work is done, and its report was lost.
- */
-export type Kind =
-  | 'failed'
-  | 'usage'
-  | 'refused'
-  | 'stale'
-  | 'damaged'
-  | 'no-room'
-  | 'nothing-to-do'
-  | 'not-reported'
-  | 'bug'
-  | 'interrupted';
-
-/** One thing that is wrong. */
-export interface Problem {
-  kind: Kind;
-  /** Stable; scripts may compare it. */
-  code: string;
-  /** What was found and what was expected. */
-  message: string;
-  /** The next step; may be empty. */
-  hint: string;
-  /** Name of the file that it is in. */
-  file: string | null;
-  /** Where in that file, bytes; null where it is not in one place. */
-  offset: number | null;
-  /** Key of the segment that it is about, eight hex digits. */
-  segment: string | null;
-}
-
-/** Why an operation failed: the weightiest problem, and all of them (at least one). */
-export interface ErrorText extends Problem {
-  problems: Problem[];
-}
+import type { ErrorText, Kind, Problem } from './outcome.ts';
 
 /** Exit status of the commands, and what the help says to it. */
 export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly status: number; readonly help: string }[] = [

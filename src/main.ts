@@ -4,8 +4,7 @@
  * happens into an exit status.
  *
  * clipanion's own `run` would write errors to standard output and always exit by 1; it only finds
- * and fills the command here. Heavy modules are imported where they are used, so that `--help`
- * stays quick.
+ * the command here. Heavy modules are imported where they are used, so that `--help` stays quick.
  */
 
 import { createRequire } from 'node:module';
@@ -13,6 +12,7 @@ import { createRequire } from 'node:module';
 import { looksLikeAsmt, normalise, wantsJson } from './argv.ts';
 import type { AsmtCommand } from './commands/base.ts';
 import { AsmtError, exitStatus, type Form } from './errors.ts';
+import type { Verb } from './options.ts';
 import { writeOut } from './output.ts';
 import { takeHarmlessSignals } from './signals.ts';
 
@@ -47,8 +47,8 @@ async function main(): Promise<number> {
     return printed(`asmt ${version} (engine ${engineVersion()})\n`);
   }
   form = typed.form;
-  const command = await commandOf(typed.argv);
-  return command.execute();
+  const command = await commandOf(typed.verb);
+  return command.given(typed.values, typed.operands).execute();
 }
 
 /** Writes what was asked for, and gives the exit status. */
@@ -59,32 +59,10 @@ function printed(text: string): number {
   throw new AsmtError('failed', 'result-lost', `the result could not be written to standard output: ${lost}`, hint);
 }
 
-async function commandOf(argv: string[]): Promise<AsmtCommand> {
-  const [
-    { Cli, UsageError },
-    { ListCommand },
-    { BackupCommand },
-    { RestoreCommand },
-    { VerifyCommand },
-    { RetireCommand },
-    { AsmtFormCommand },
-  ] = await Promise.all([
-    import('clipanion'),
-    import('./commands/list.ts'),
-    import('./commands/backup.ts'),
-    import('./commands/restore.ts'),
-    import('./commands/verify.ts'),
-    import('./commands/retire.ts'),
-    import('./commands/asmt-form.ts'),
-  ]);
+/** The command of this name; that of ASMT's form without one. */
+async function commandOf(verb: Verb | null): Promise<AsmtCommand> {
+  const [{ Cli }, { COMMANDS }] = await Promise.all([import('clipanion'), import('./commands/all.ts')]);
   const cli = new Cli({ binaryName: 'asmt' });
-  const commands = [ListCommand, BackupCommand, RestoreCommand, VerifyCommand, RetireCommand, AsmtFormCommand];
-  for (const command of commands) cli.register(command);
-  try {
-    return cli.process(argv) as AsmtCommand;
-  } catch (error) {
-    const isSyntax = error instanceof UsageError || (error instanceof Error && 'clipanion' in error);
-    if (isSyntax) throw AsmtError.usage((error as Error).message.split('\n')[0] ?? '', 'see asmt --help');
-    throw error;
-  }
+  for (const command of COMMANDS) cli.register(command);
+  return cli.process(verb === null ? [] : [verb]) as AsmtCommand;
 }

@@ -5,8 +5,10 @@
  * Must never: know how an option is carried out.
  */
 
-export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire'] as const;
-export type Verb = (typeof VERBS)[number];
+import type { Verb } from './generated/engine.ts';
+
+export type { Verb };
+export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire'] as const satisfies readonly Verb[];
 
 /** What a command is for, in a line of the help. */
 export const VERB_HELP: Readonly<Record<Verb, string>> = {
@@ -30,9 +32,24 @@ export interface OptionSpec {
   readonly repeats?: true;
   /** Which commands take it; ASMT's own form takes what backup or restore takes. */
   readonly verbs: readonly Verb[];
+  /**
+   * Field of the engine's request that it fills, and what its value is; none where it is about the
+   * form of the command or of its output.
+   */
+  readonly field?: Field;
+  /** Least and largest value of a whole number. */
+  readonly range?: readonly [number, number];
   /** Only in ASMT's own form, where it says what to do. */
   readonly selectsVerb?: Verb;
   readonly help: string;
+}
+
+/** A field of a request: its name in the engine, and how its value is read. */
+export interface Field {
+  readonly name: string;
+  readonly kind: 'flag' | 'integer' | 'names' | 'path' | 'paths';
+  /** Whose requests have it, if not those of all commands that take the option. */
+  readonly verbs?: readonly Verb[];
 }
 
 const ALL = VERBS;
@@ -46,15 +63,31 @@ export const OPTIONS = [
     value: 'NAME,...',
     verbs: ALL,
     help: 'only these namespaces (default: every one of the instance)',
+    field: { name: 'namespaces', kind: 'names' },
   },
-  { name: 'instance', short: 'i', value: 'N', verbs: ALL, help: 'instance 0 to 15 (default: 0; list and verify: every one)' },
+  {
+    name: 'instance',
+    short: 'i',
+    value: 'N',
+    verbs: ALL,
+    help: 'instance 0 to 15 (default: 0; list and verify: every one)',
+    field: { name: 'instance', kind: 'integer' },
+    range: [0, 15],
+  },
   { name: 'path', short: 'p', value: 'DIR', verbs: WITH_DIRECTORY, help: 'the directory, instead of DIR behind the command' },
-  { name: 'compress', short: 'z', verbs: ['backup', 'restore'], help: 'compress (gzip); a restore recognises it by itself' },
+  {
+    name: 'compress',
+    short: 'z',
+    verbs: ['backup', 'restore'],
+    help: 'compress (gzip); a restore recognises it by itself',
+    field: { name: 'compress', kind: 'flag', verbs: ['backup'] },
+  },
   {
     name: 'crc',
     short: 'c',
     verbs: WITH_DATA,
     help: 'read back and compare; verify: read from the disk itself',
+    field: { name: 'check', kind: 'flag' },
   },
   {
     name: 'threads',
@@ -62,14 +95,29 @@ export const OPTIONS = [
     value: 'N',
     verbs: WITH_DATA,
     help: 'worker threads, 1 to 1024 (default: 2 a CPU, 12 at least)',
+    field: { name: 'threads', kind: 'integer' },
+    range: [1, 1024],
   },
-  { name: 'analyze', aliases: ['dry-run'], short: 'a', verbs: WITH_DATA, help: 'only check and show what would be done' },
-  { name: 'require-manifest', verbs: ['restore', 'verify'], help: 'refuse a backup that has no checksums to compare with' },
+  {
+    name: 'analyze',
+    aliases: ['dry-run'],
+    short: 'a',
+    verbs: WITH_DATA,
+    help: 'only check and show what would be done',
+    field: { name: 'analyze', kind: 'flag' },
+  },
+  {
+    name: 'require-manifest',
+    verbs: ['restore', 'verify'],
+    help: 'refuse a backup that has no checksums to compare with',
+    field: { name: 'require_manifest', kind: 'flag' },
+  },
   {
     name: 'config',
     value: 'FILE',
     verbs: WITH_DATA,
     help: "the server's configuration (default: $ASMT_CONFIG or the unit's)",
+    field: { name: 'config', kind: 'path' },
   },
   {
     name: 'device',
@@ -77,28 +125,43 @@ export const OPTIONS = [
     repeats: true,
     verbs: WITH_DATA,
     help: 'its storage devices and files, if not as configured',
+    field: { name: 'devices', kind: 'paths' },
   },
   {
     name: 'require-proof',
     verbs: ['restore', 'verify'],
     help: 'refuse if no storage device proves that the backup is current',
+    field: { name: 'require_proof', kind: 'flag' },
   },
-  { name: 'restorable', verbs: ['verify'], help: 'fail as a restore here would (memory in use is not considered)' },
+  {
+    name: 'restorable',
+    verbs: ['verify'],
+    help: 'fail as a restore here would (memory in use is not considered)',
+    field: { name: 'restorable', kind: 'flag' },
+  },
   {
     name: 'force-stale',
     verbs: ['backup', 'restore'],
     help: 'go on although it is stale, used or retired, or that cannot be told',
+    field: { name: 'force_stale', kind: 'flag' },
   },
-  { name: 'force-host', verbs: ['restore'], help: "override: take another host's backup" },
+  {
+    name: 'force-host',
+    verbs: ['restore'],
+    help: "override: take another host's backup",
+    field: { name: 'force_host', kind: 'flag' },
+  },
   {
     name: 'allow-volatile',
     verbs: ['backup'],
     help: 'allow a target that a reboot empties: tmpfs, ramfs, tmpfiles.d',
+    field: { name: 'allow_volatile', kind: 'flag' },
   },
   {
     name: 'allow-private-ipc',
     verbs: ['restore'],
     help: 'restore into an IPC namespace that seems to end with asmt',
+    field: { name: 'allow_private_ipc', kind: 'flag' },
   },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
@@ -109,6 +172,9 @@ export const OPTIONS = [
 ] as const satisfies readonly OptionSpec[];
 
 export type OptionName = (typeof OPTIONS)[number]['name'];
+
+/** Values of options as typed; flags that are not given are missing. */
+export type Values = { readonly [name in OptionName]?: string | true };
 
 /** The option of a long name or an alias. */
 export function optionNamed(name: string): OptionSpec | undefined {

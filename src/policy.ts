@@ -6,17 +6,16 @@
  * error with a next step.
  */
 
+import { quoted } from './argv.ts';
 import { AsmtError } from './errors.ts';
-import type { NamespaceReport, Remark, Request } from './native.ts';
-import { OPTIONS, optionNamed, type OptionName, type OptionSpec, type Verb } from './options.ts';
+import type { NamespaceReport, Request } from './generated/engine.ts';
+import { OPTIONS, optionNamed, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
+import type { Remark } from './outcome.ts';
+
+const SPECS: readonly OptionSpec[] = OPTIONS;
 
 /** Longest name of a namespace, in bytes. */
 export const MAX_NAME_BYTES = 31;
-export const MAX_INSTANCE = 15;
-export const MAX_THREADS = 1024;
-
-/** Values of options as typed; flags that are not given are missing. */
-export type Values = { readonly [name in OptionName]?: string | boolean | undefined };
 
 /** What is meant. */
 export interface Meant {
@@ -54,33 +53,64 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
       'give one of them: the first refuses where nothing proves that the backup is current, the second restores all the same',
     );
   }
-  const request: Request = {
-    verb,
-    directory,
-    // A restore, and with it the mark that one was used, is of one server.
-    instance: integer('--instance', text(values.instance), 0, MAX_INSTANCE) ?? (verb === 'list' || verb === 'verify' ? null : 0),
-    namespaces: namesOf(text(values.namespace)),
-    compress: verb === 'backup' && values.compress === true,
-    check: values.crc === true,
-    threads: integer('--threads', text(values.threads), 1, MAX_THREADS),
-    analyze: values.analyze === true,
-    require_manifest: values['require-manifest'] === true,
-    config: pathOf('--config', text(values.config)),
-    devices: pathsOf('--device', text(values.device)),
-    force_stale: values['force-stale'] === true,
-    force_host: values['force-host'] === true,
-    allow_volatile: values['allow-volatile'] === true,
-    allow_private_ipc: values['allow-private-ipc'] === true,
-    require_proof: values['require-proof'] === true,
-    restorable: values.restorable === true,
-  };
+  const isOfVerb = ({ field, verbs }: OptionSpec) => field !== undefined && (field.verbs ?? verbs).includes(verb);
+  const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values));
+  const request = { verb, ...(verb === 'list' ? {} : { directory }), ...Object.fromEntries(fields) } as Request;
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
 }
 
+/** Name and value of the field that an option fills. */
+function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unknown] {
+  return ({ name, field, range }) => {
+    const typed = values[name as OptionName];
+    const value = typeof typed === 'string' ? typed : undefined;
+    switch (field?.kind) {
+      case 'integer': {
+        const number = integer(`--${name}`, value, range?.[0] ?? 0, range?.[1] ?? Number.MAX_SAFE_INTEGER);
+        // A restore, and with it the mark that one was used, is of one server.
+        const isOfOne = name === 'instance' && verb !== 'list' && verb !== 'verify';
+        return [field.name, number ?? (isOfOne ? 0 : null)];
+      }
+      case 'names':
+        return [field.name, namesOf(value)];
+      case 'path':
+        return [field.name, pathOf(`--${name}`, value)];
+      case 'paths':
+        return [field.name, pathsOf(`--${name}`, value)];
+      default:
+        return [field?.name ?? name, typed === true];
+    }
+  };
+}
+
+/** The directory that a request is for; null where it has none. */
+export function directoryIn(request: Request): string | null {
+  return 'directory' in request ? request.directory : null;
+}
+
+/** What a field of a request holds. */
+type Value = string | number | boolean | readonly string[] | null;
+
+/** The words of a command that asks for the same, without the word before them. */
+export function wordsOf(request: Request): string[] {
+  const given = new Map<string, Value>(Object.entries(request));
+  const words = (kinds: readonly Field['kind'][]) =>
+    SPECS.filter(({ field }) => field !== undefined && kinds.includes(field.kind)).flatMap((spec) => wordsFor(spec, given));
+  return [...words(['flag', 'path', 'paths']), ...words(['integer']), ...words(['names'])];
+}
+
+function wordsFor({ name, short, field }: OptionSpec, given: ReadonlyMap<string, Value>): string[] {
+  const value = given.get(field?.name ?? '');
+  const option = short === undefined ? `--${name}` : `-${short}`;
+  const isNothing = value === undefined || value === null || value === false || (Array.isArray(value) && value.length === 0);
+  // What is run is not what was analyzed; and instance 0 is the usual one.
+  if (isNothing || name === 'analyze' || (name === 'instance' && value === 0)) return [];
+  return value === true ? [option] : [option, quoted(Array.isArray(value) ? value.join(',') : String(value))];
+}
+
 function refuseForeignOptions(verb: Verb, values: Values): void {
-  const specs: readonly OptionSpec[] = OPTIONS;
-  for (const spec of specs) {
-    const isGiven = values[spec.name as OptionName] !== undefined && values[spec.name as OptionName] !== false;
+  for (const spec of SPECS) {
+    const isGiven = values[spec.name as OptionName] !== undefined;
     if (isGiven && !spec.verbs.includes(verb)) {
       throw AsmtError.usage(
         `${verb} takes no --${spec.name}`,
@@ -90,7 +120,7 @@ function refuseForeignOptions(verb: Verb, values: Values): void {
   }
 }
 
-function text(value: string | boolean | undefined): string | undefined {
+function text(value: string | true | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
 

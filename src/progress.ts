@@ -5,7 +5,7 @@
  * Must never: write to standard output, or leave a half line behind when it ends.
  */
 
-import type { Progress } from './native.ts';
+import type { Snapshot } from './generated/engine.ts';
 import { progressLine } from './render.ts';
 
 /** How often there is a line where there is no terminal. */
@@ -30,7 +30,7 @@ export class ProgressDisplay {
     this.#lastLineMs = now();
   }
 
-  show(progress: Progress): void {
+  show(progress: Snapshot): void {
     const line = progressLine(progress);
     if (this.#stream.isTTY) {
       // A line that wraps could not be drawn again. A serial console says that it has 0 columns.

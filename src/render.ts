@@ -8,8 +8,8 @@
 
 import type { ChalkInstance } from 'chalk';
 
-import type { ErrorText, Problem } from './errors.ts';
-import type { NamespaceReport, Progress, Remark, Report, Restorability, SegmentReport } from './native.ts';
+import type { NamespaceReport, Restorability, SegmentReport, Snapshot } from './generated/engine.ts';
+import type { ErrorText, Problem, Remark, Report } from './outcome.ts';
 import type { Names } from './users.ts';
 
 const PAST: Readonly<Record<Report['verb'], string>> = {
@@ -20,7 +20,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
   retire: 'retired',
 };
 
-const PHASES: Readonly<Record<Progress['phase'], string>> = {
+const PHASES: Readonly<Record<Snapshot['phase'], string>> = {
   plan: 'looking',
   count: 'reading',
   reserve: 'reserving',
@@ -304,7 +304,7 @@ export function alternative(chalk: ChalkInstance, verb: Report['verb'], names: r
 }
 
 /** How far it is: `copying 1.20 of 4.00 GiB, 30 %, 1.1 GiB/s, 2.50 s left`. */
-export function progressLine(progress: Progress): string {
+export function progressLine(progress: Snapshot): string {
   const { done_bytes: done, total_bytes: total, elapsed_ms: elapsed } = progress;
   const phase = PHASES[progress.phase];
   if (total === 0) return phase;

@@ -8,35 +8,20 @@
  */
 
 import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from 'chalk';
-import { Command, Option } from 'clipanion';
+import { Command } from 'clipanion';
 
 import { quoted } from '../argv.ts';
-import { AsmtError, exitStatus, type ErrorText, type Form, type Kind } from '../errors.ts';
-import { endProcess, runJob, type Outcome, type Remark, type Report } from '../native.ts';
-import { OPTIONS, optionUsage, type OptionName, type OptionSpec, type Verb } from '../options.ts';
+import { AsmtError, exitStatus, type Form } from '../errors.ts';
+import type { Request } from '../generated/engine.ts';
+import { endProcess, runJob } from '../native.ts';
+import type { Values, Verb } from '../options.ts';
+import type { ErrorText, Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { writeOut } from '../output.ts';
-import { meaning, notFound, type Meant, type Values } from '../policy.ts';
+import { directoryIn, meaning, notFound, wordsOf, type Meant } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
 import { systemNames } from '../users.ts';
-
-function specOf(name: OptionName): OptionSpec {
-  const specs: readonly OptionSpec[] = OPTIONS;
-  const spec = specs.find((candidate) => candidate.name === name);
-  if (spec === undefined) throw new Error(`no option ${name}`);
-  return spec;
-}
-
-/** A flag of the table, as clipanion wants it. What was typed is long already: see `argv.ts`. */
-export function flag(name: OptionName): boolean {
-  return Option.Boolean(`--${name}`, false, { description: specOf(name).help });
-}
-
-/** An option with a value of the table. */
-export function value(name: OptionName): string | undefined {
-  return Option.String(`--${name}`, { description: optionUsage(specOf(name)) });
-}
 
 /** Colours of a stream; both decided once. */
 export const chalks = {
@@ -44,70 +29,31 @@ export const chalks = {
   err: new Chalk({ level: supportsColorStderr ? supportsColorStderr.level : 0 }),
 } satisfies Record<string, ChalkInstance>;
 
-/** A command: its options, and which verb they are for. */
+/** A command: what was typed, and which verb it is for. */
 export abstract class AsmtCommand extends Command {
   readonly form: Form = 'commands';
-  operands = Option.Rest({ name: 'DIR' });
+  #values: Values = {};
+  #operands: readonly string[] = [];
 
-  namespace = value('namespace');
-  instance = value('instance');
-  // `path` is clipanion's own: the command word.
-  directory = value('path');
-  threads = value('threads');
-  compress = flag('compress');
-  crc = flag('crc');
-  analyze = flag('analyze');
-  requireManifest = flag('require-manifest');
-  requireProof = flag('require-proof');
-  restorable = flag('restorable');
-  config = value('config');
-  device = value('device');
-  forceStale = flag('force-stale');
-  forceHost = flag('force-host');
-  allowVolatile = flag('allow-volatile');
-  allowPrivateIpc = flag('allow-private-ipc');
-  verbose = flag('verbose');
-  json = flag('json');
+  protected abstract verb(values: Values): Verb;
 
-  protected abstract verb(): Verb;
-
-  values(): Values {
-    const { namespace, instance, threads, compress, crc, analyze, config, device, restorable, verbose, json } = this;
-    const renamed = {
-      path: this.directory,
-      'require-manifest': this.requireManifest,
-      'require-proof': this.requireProof,
-      'force-stale': this.forceStale,
-      'force-host': this.forceHost,
-      'allow-volatile': this.allowVolatile,
-      'allow-private-ipc': this.allowPrivateIpc,
-    };
-    return { namespace, instance, threads, compress, crc, analyze, config, device, restorable, verbose, json, ...renamed };
+  /** Takes what was typed, as `argv.ts` has read it: clipanion only finds the command. */
+  given(values: Values, operands: readonly string[]): this {
+    this.#values = values;
+    this.#operands = operands;
+    return this;
   }
 
   /** The command that does what `--analyze` shows. */
   #commandToRun({ request }: Meant): string {
-    const words = ['asmt', this.form === 'asmt' ? (request.verb === 'backup' ? '-b' : '-r') : request.verb];
-    if (request.compress) words.push('-z');
-    if (request.check) words.push('-c');
-    if (request.require_manifest) words.push('--require-manifest');
-    if (request.require_proof) words.push('--require-proof');
-    if (request.restorable) words.push('--restorable');
-    if (request.config !== null) words.push('--config', quoted(request.config));
-    if (request.devices.length > 0) words.push('--device', quoted(request.devices.join(',')));
-    if (request.force_stale) words.push('--force-stale');
-    if (request.force_host) words.push('--force-host');
-    if (request.allow_volatile) words.push('--allow-volatile');
-    if (request.allow_private_ipc) words.push('--allow-private-ipc');
-    if (request.instance !== null && request.instance !== 0) words.push('-i', String(request.instance));
-    if (request.threads !== null) words.push('-t', String(request.threads));
-    if (request.namespaces !== null) words.push('-n', quoted(request.namespaces.join(',')));
-    words.push(...(this.form === 'asmt' ? ['-p'] : []), request.directory === null ? 'DIR' : quoted(request.directory));
-    return render.visible(words.join(' '));
+    const verb = this.form === 'asmt' ? (request.verb === 'backup' ? '-b' : '-r') : request.verb;
+    const directory = directoryIn(request);
+    const place = [...(this.form === 'asmt' ? ['-p'] : []), directory === null ? 'DIR' : quoted(directory)];
+    return render.visible(['asmt', verb, ...wordsOf(request), ...place].join(' '));
   }
 
   async execute(): Promise<number> {
-    const meant = meaning(this.verb(), this.values(), this.operands);
+    const meant = meaning(this.verb(this.#values), this.#values, this.#operands);
     const { outcome, signal, shown } = await run(meant);
     if (outcome === null) endProcess(this.#show(meant, abandoned(meant, signal), signal, shown));
     if (meant.request.verb === 'list' && outcome.ok) {
@@ -194,7 +140,7 @@ function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
   // Without these, another instance's or namespace's backup in the directory would be retired.
   const instance = request.instance === null || request.instance === 0 ? '' : `-i ${request.instance} `;
   const names = request.namespaces === null ? '' : `-n ${quoted(request.namespaces.join(','))} `;
-  const used = `if the server starts without this restore, run asmt retire ${instance}${names}${quoted(request.directory ?? '')}`;
+  const used = `if the server starts without this restore, run asmt retire ${instance}${names}${quoted(directoryIn(request) ?? '')}`;
   const hint = request.verb === 'restore' && !request.analyze ? `${look}; ${used}` : look;
   return { ok: false, report: null, error: new AsmtError('interrupted', 'interrupted', message, hint).toText() };
 }
@@ -203,11 +149,16 @@ function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
 async function missing({ request }: Meant, report: Report | null): Promise<AsmtError | null> {
   const found = report?.namespaces ?? [];
   if (notFound(request, found, found) === null) return null;
-  const all = await runJob({ ...request, namespaces: null, instance: null }, ignore, ignore);
+  const all = await runJob({ verb: 'list', namespaces: null, instance: null }, ignore, ignore);
   return notFound(request, found, all?.report?.namespaces ?? []);
 }
 
 function ignore(): void {}
+
+/** Whether it is only looked what would be done. */
+function isAnalysis(request: Request): boolean {
+  return 'analyze' in request && request.analyze;
+}
 
 /**
  * Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was
@@ -241,7 +192,7 @@ async function run(meant: Meant): Promise<{ outcome: Outcome | null; signal: Nod
         progress.events.filter((event) => event.is_remark).forEach(remark);
         const events = meant.verbose ? progress.events.filter((event) => !event.is_remark) : [];
         if (events.length > 0) say(events.map(render.event).join(''));
-        if (meant.request.verb !== 'list' && !meant.request.analyze) display.show(progress);
+        if (!isAnalysis(meant.request)) display.show(progress);
       },
       (stopJob) => {
         stop = stopJob;

@@ -15,6 +15,7 @@ use std::fmt;
 /// Ordered by weight: where there are several problems, the first of these kinds speaks for all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Kind {
     /// A bug of asmt's.
     Bug,
@@ -41,8 +42,9 @@ macro_rules! codes {
     ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)*) => {
         /// A stable name for what went wrong; scripts may compare it.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[cfg_attr(test, derive(ts_rs::TS))]
         pub enum Code {
-            $($(#[$doc])* $name,)*
+            $($(#[$doc])* #[cfg_attr(test, ts(rename = $text))] $name,)*
         }
 
         impl Code {
@@ -221,6 +223,7 @@ impl Serialize for Code {
 
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Problem {
     /// Kind, as [`Code::kind`] says.
     pub kind: Kind,
@@ -462,18 +465,119 @@ pub fn without_number(error: &std::io::Error) -> String {
 /// Result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
+macro_rules! notes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// A stable name for what a remark or an event is about; scripts may compare it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[cfg_attr(test, derive(ts_rs::TS))]
+        pub enum NoteCode {
+            $($(#[$doc])* #[cfg_attr(test, ts(rename = $text))] $name,)*
+        }
+
+        impl NoteCode {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The code as it stands in JSON.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+notes! {
+    /// The configuration has something odd in it that does not keep it from being understood.
+    Configuration = "configuration";
+    /// Files are read to see how much of them is data.
+    Counting = "counting";
+    /// No storage device could be noted: a restore will have less to go by.
+    DevicesNotNoted = "devices-not-noted";
+    /// Fewer threads than wanted could be started.
+    FewerThreads = "fewer-threads";
+    /// A segment was filled.
+    Filled = "filled";
+    /// Segments of another user are left out.
+    ForeignSegments = "foreign-segments";
+    /// Holes cannot be told from what is swapped out: all is read as data.
+    HolesUnseen = "holes-unseen";
+    /// The server keeps a checkpoint of its index by itself.
+    IndexCheckpoint = "index-checkpoint";
+    /// An index is on flash or in persistent memory, and not in shared memory.
+    IndexPersists = "index-persists";
+    /// Another instance is there, too, and needs a run of its own.
+    InstanceLeftOut = "instance-left-out";
+    /// The journal of a run could not be removed; the next run removes it.
+    JournalLeft = "journal-left";
+    /// A configured namespace is not there.
+    NamespaceLeftOut = "namespace-left-out";
+    /// A backup made by ASMT: its plain files cannot be checked.
+    NoManifest = "no-manifest";
+    /// How much room there was when it did not suffice.
+    NoRoom = "no-room";
+    /// Something was not looked at, and why.
+    NotLookedAt = "not-looked-at";
+    /// The directory does not note what was done.
+    NotMarked = "not-marked";
+    /// No storage device proves that the server has not run since the backup.
+    NotProven = "not-proven";
+    /// Room could not be reserved.
+    NotReserved = "not-reserved";
+    /// A backup of another host.
+    OtherHost = "other-host";
+    /// The server has run since an older backup in the directory was made.
+    Outlived = "outlived";
+    /// A check that was overridden, and what it found.
+    Overridden = "overridden";
+    /// There is no direct I/O: files were read through the page cache.
+    PageCache = "page-cache";
+    /// The IPC namespace ends with asmt, or with what runs it.
+    PrivateIpcNamespace = "private-ipc-namespace";
+    /// Files got their names.
+    Published = "published";
+    /// A file was read and checked.
+    Read = "read";
+    /// What a killed restore had left was removed.
+    Recovered = "recovered";
+    /// Room was reserved.
+    Reserved = "reserved";
+    /// Whether compressed files fit shows when they are written.
+    RoomUncertain = "room-uncertain";
+    /// The kernel destroys segments that nobody has attached.
+    SegmentsNotKept = "segments-not-kept";
+    /// A plain file has another size than base says a stage has.
+    StageSize = "stage-size";
+    /// What an interrupted backup had left was removed.
+    Swept = "swept";
+    /// Restored segments may be used by a start from now on.
+    Trusted = "trusted";
+    /// The directory is empty after a reboot.
+    VolatileDirectory = "volatile-directory";
+    /// Segments that were hardly used are not compressed.
+    WrittenPlain = "written-plain";
+    /// A file was written.
+    Wrote = "wrote";
+}
+
+impl Serialize for NoteCode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 /// A remark: nothing is wrong, but the user should know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Remark {
     /// Stable code.
-    pub code: &'static str,
+    pub code: NoteCode,
     /// What is remarkable.
     pub message: String,
 }
 
 impl Remark {
     /// A remark.
-    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+    pub fn new(code: NoteCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
 }

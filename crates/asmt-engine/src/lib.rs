@@ -26,4 +26,6 @@ pub mod store;
 pub mod sys;
 pub mod work;
 
-pub use operations::{Failure, Request, perform};
+pub use operations::{
+    BackupRequest, ErrorText, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest, VerifyRequest, perform,
+};

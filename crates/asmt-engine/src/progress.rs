@@ -4,7 +4,7 @@
 //! Promise: cheap to read at any time from any thread. Must never: block the work, or hold events
 //! without bound.
 
-use crate::error::{Error, Remark, Result};
+use crate::error::{Error, NoteCode, Remark, Result};
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -16,6 +16,7 @@ const MAX_EVENTS: usize = 10_000;
 /// What is being done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Phase {
     /// Looking at what is there.
     Plan,
@@ -35,9 +36,10 @@ pub enum Phase {
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Event {
     /// Stable code.
-    pub code: &'static str,
+    pub code: NoteCode,
     /// What happened.
     pub message: String,
     /// A remark of the plan: it is for everybody who runs asmt, and not only with `-v`.
@@ -46,6 +48,7 @@ pub struct Event {
 
 /// State of an operation at one moment.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Snapshot {
     /// What is being done.
     pub phase: Phase,
@@ -149,7 +152,7 @@ impl Control {
     }
 
     /// Notes something that happened.
-    pub fn note(&self, code: &'static str, message: impl Into<String>) {
+    pub fn note(&self, code: NoteCode, message: impl Into<String>) {
         self.push(Event { code, message: message.into(), is_remark: false });
     }
 
@@ -157,7 +160,7 @@ impl Control {
     /// only in the report.
     pub fn remark(&self, remarks: &[Remark]) {
         for Remark { code, message } in remarks {
-            self.push(Event { code, message: message.clone(), is_remark: true });
+            self.push(Event { code: *code, message: message.clone(), is_remark: true });
         }
     }
 

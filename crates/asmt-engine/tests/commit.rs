@@ -8,6 +8,7 @@ use asmt_engine::error::{Code, Error};
 use asmt_engine::format::journal::{Journal, JournalNamespace};
 use asmt_engine::format::{is_manifest_name, manifest_name};
 use asmt_engine::look::{self, segments};
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::{Control, Event};
 use asmt_engine::store::Store;
@@ -17,7 +18,7 @@ use asmt_engine::work::copy_out::{self, Staged};
 use asmt_engine::work::instance::Runtime;
 use asmt_engine::work::job::Options;
 use asmt_engine::work::note::Origin;
-use asmt_engine::{Request, perform, plan};
+use asmt_engine::{perform, plan};
 use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_shm::{Key, NamespaceName};
 use rustix::fd::OwnedFd;
@@ -48,8 +49,8 @@ fn on_own_machine(test: impl FnOnce(&Path) + Send + 'static) {
 }
 
 fn backup(directory: &Path, control: &Control) {
-    let request = Request { threads: Some(1), ..machine::request(Verb::Backup, directory) };
-    perform(&request, "asmt test", control).unwrap_or_else(|failure| panic!("{}", failure.error));
+    let request = Asked { threads: Some(1), ..machine::request(Verb::Backup, directory) };
+    perform(&request.clone().into(), "asmt test", control).unwrap_or_else(|failure| panic!("{}", failure.error));
 }
 
 fn plan_request(compress: bool) -> plan::Request {
@@ -148,7 +149,7 @@ impl Watch {
 }
 
 fn published(control: &Control) -> Vec<String> {
-    let of = |event: Event| (event.code == "published").then_some(event.message);
+    let of = |event: Event| (event.code.as_str() == "published").then_some(event.message);
     control.snapshot().events.into_iter().filter_map(of).collect()
 }
 

@@ -5,9 +5,10 @@ use asmt_engine::error::Code;
 use asmt_engine::facts::caller::Caller;
 use asmt_engine::facts::memory::{CgroupLimit, Memory};
 use asmt_engine::look::segments;
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::{Report, Verb};
 use asmt_engine::progress::Control;
-use asmt_engine::{Failure, Request, perform, plan, store};
+use asmt_engine::{Failure, perform, plan, store};
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, Access, Attachment};
 use std::path::PathBuf;
@@ -28,8 +29,8 @@ impl Machine {
         self.directory.join(name)
     }
 
-    fn run(&self, request: &Request) -> Result<Report, Failure> {
-        perform(request, "asmt test", &Control::default())
+    fn run(&self, request: &Asked) -> Result<Report, Failure> {
+        perform(&request.clone().into(), "asmt test", &Control::default())
     }
 
     fn names(&self, name: &str) -> Vec<String> {
@@ -79,7 +80,7 @@ fn every_shape_goes_through_and_back() {
             let before = machine.sim("sum");
             for (compress, check) in [(false, false), (true, true)] {
                 let directory = machine.path(&format!("{number}-{compress}"));
-                let backup = Request { compress, check, ..request(Verb::Backup, &directory) };
+                let backup = Asked { compress, check, ..request(Verb::Backup, &directory) };
                 let made = machine.run(&backup).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
                 // The sums of the report are those of the memory.
                 for line in before.lines() {
@@ -89,7 +90,7 @@ fn every_shape_goes_through_and_back() {
                 }
                 machine.run(&request(Verb::Verify, &directory)).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
                 machine.sim("remove");
-                let restore = Request { check, ..request(Verb::Restore, &directory) };
+                let restore = Asked { check, ..request(Verb::Restore, &directory) };
                 machine.run(&restore).unwrap_or_else(|failure| panic!("{shape}: {}", failure.error));
                 assert_eq!(machine.sim("sum"), before, "{shape}");
             }
@@ -106,16 +107,15 @@ fn a_stop_before_the_commit_leaves_nothing() {
         // Stopped as soon as each kind of event is seen; "" is before anything began.
         for event in ["", "reserved", "wrote"] {
             let control = Arc::new(Control::default());
-            let outcome = stopped_at(event, &control, &Request { compress: true, ..request(Verb::Backup, &machine.path("b")) });
+            let outcome = stopped_at(event, &control, &Asked { compress: true, ..request(Verb::Backup, &machine.path("b")) });
             assert_eq!(code_of(outcome), Code::Interrupted, "{event}");
             assert_eq!(machine.names("b"), Vec::<String>::new(), "{event}");
         }
-        machine.run(&Request { compress: true, ..request(Verb::Backup, &machine.path("b")) }).expect("a backup");
+        machine.run(&Asked { compress: true, ..request(Verb::Backup, &machine.path("b")) }).expect("a backup");
         machine.sim("remove");
         for event in ["", "filled"] {
             let control = Arc::new(Control::default());
-            let outcome =
-                stopped_at(event, &control, &Request { threads: Some(1), ..request(Verb::Restore, &machine.path("b")) });
+            let outcome = stopped_at(event, &control, &Asked { threads: Some(1), ..request(Verb::Restore, &machine.path("b")) });
             assert_eq!(code_of(outcome), Code::Interrupted, "{event}");
             assert_eq!(machine.sim("sum"), "", "{event}");
         }
@@ -133,7 +133,7 @@ fn what_is_abandoned_changes_nothing() {
         let unchanged = |verb: Verb, directory: &str| {
             let control = Control::default();
             assert!(control.abandon(), "nothing has begun");
-            let outcome = perform(&request(verb, &machine.path(directory)), "asmt test", &control);
+            let outcome = perform(&request(verb, &machine.path(directory)).into(), "asmt test", &control);
             assert_eq!(code_of(outcome), Code::Interrupted, "{verb:?} {directory}");
         };
         std::fs::create_dir(machine.path("empty")).expect("a directory");
@@ -151,7 +151,7 @@ fn what_is_abandoned_changes_nothing() {
 }
 
 /// Performs a request that is stopped when an event of that code is seen.
-fn stopped_at(event: &str, control: &Arc<Control>, request: &Request) -> Result<Report, Failure> {
+fn stopped_at(event: &str, control: &Arc<Control>, request: &Asked) -> Result<Report, Failure> {
     if event.is_empty() {
         control.stop();
     }
@@ -159,14 +159,14 @@ fn stopped_at(event: &str, control: &Arc<Control>, request: &Request) -> Result<
         let (control, event) = (Arc::clone(control), event.to_owned());
         std::thread::spawn(move || {
             while control.check_stop().is_ok() {
-                if control.snapshot().events.iter().any(|seen| seen.code == event) {
+                if control.snapshot().events.iter().any(|seen| seen.code.as_str() == event) {
                     control.stop();
                 }
                 std::thread::yield_now();
             }
         })
     };
-    let outcome = perform(request, "asmt test", control);
+    let outcome = perform(&request.clone().into(), "asmt test", control);
     control.stop();
     watcher.join().expect("the watcher");
     outcome
@@ -180,10 +180,10 @@ fn a_segment_that_is_attached_or_changed_meanwhile_fails_the_backup() {
         let shmid = sysv::all_segments().expect("a list").iter().find(|stat| stat.key == Key(0xae00_1001)).expect("treex").shmid;
         for disturb in ["attach", "mode"] {
             let control = Control::default();
-            let request = Request { compress: true, threads: Some(1), ..request(Verb::Backup, &machine.path("b")) };
+            let request = Asked { compress: true, threads: Some(1), ..request(Verb::Backup, &machine.path("b")) };
             let outcome = std::thread::scope(|scope| {
-                let run = scope.spawn(|| perform(&request, "asmt test", &control));
-                while !control.snapshot().events.iter().any(|event| event.code == "reserved") {
+                let run = scope.spawn(|| perform(&request.clone().into(), "asmt test", &control));
+                while !control.snapshot().events.iter().any(|event| event.code.as_str() == "reserved") {
                     assert!(!run.is_finished(), "it ended before it copied");
                     std::thread::yield_now();
                 }

@@ -5,7 +5,7 @@
 //! case that is not refused. Must never: touch a segment, a file or the clock. All that a plan
 //! looks at is made up here.
 
-use asmt_engine::error::{Code, Kind, Problem, Remark};
+use asmt_engine::error::{Code, Kind, NoteCode, Problem, Remark};
 use asmt_engine::facts::caller::Caller;
 use asmt_engine::facts::directory::{
     DirectoryRecord, FileRecord, Interrupted, Listing, ManifestRecord, Owner, PathStep, StepKind, Volatile,
@@ -270,7 +270,7 @@ fn refused<T>(plan: &Plan<T>) -> Vec<String> {
 }
 
 fn remarked<T>(plan: &Plan<T>) -> Vec<String> {
-    plan.remarks.iter().map(|remark| format!("{}: {}", remark.code, remark.message)).collect()
+    plan.remarks.iter().map(|remark| format!("{}: {}", remark.code.as_str(), remark.message)).collect()
 }
 
 fn owned(texts: &[&str]) -> Vec<String> {
@@ -307,7 +307,7 @@ fn a_refusal_that_two_plans_share_is_said_once() {
     let plan = |namespace, own| Plan {
         namespaces: vec![namespace],
         refusals: vec![Problem::new(Code::AnotherAsmt, "of the directory", ""), Problem::new(Code::WrongSize, own, "")],
-        remarks: vec![Remark::new("stripes", own)],
+        remarks: vec![Remark::new(NoteCode::Counting, own)],
     };
     let mut joined = plan(1, "a");
     joined.extend(plan(2, "b"));

@@ -368,7 +368,7 @@ fn a_storage_file_that_says_the_same_is_no_proof() {
 fn without_a_proof_each_sign_refuses_and_its_neighbour_does_not() {
     let verdict = Case::in_memory().judge();
     assert!(verdict.refusals.is_empty() && verdict.must_mark && !verdict.is_proven, "{verdict:?}");
-    assert_eq!(verdict.remarks.iter().map(|remark| remark.code).collect::<Vec<_>>(), ["not-proven"], "once");
+    assert_eq!(verdict.remarks.iter().map(|remark| remark.code.as_str()).collect::<Vec<_>>(), ["not-proven"], "once");
     let retired = |case: &mut Case| {
         let mut mark = Used::new(&Identity { made_ms: MADE_MS, boot_id: Some(BACKUP_BOOT.to_owned()), files: None });
         mark.retired = Some(used_in(BOOT, None));
@@ -628,7 +628,7 @@ fn judged_backup(case: &Case) -> (Vec<Problem>, Vec<String>) {
     };
     let mut plan = Plan { namespaces: vec![namespace], refusals: Vec::new(), remarks: Vec::new() };
     judge_backup(&mut plan, &case.evidence, case.overrides);
-    (plan.refusals, plan.remarks.iter().map(|remark| remark.code.to_owned()).collect())
+    (plan.refusals, plan.remarks.iter().map(|remark| remark.code.as_str().to_owned()).collect())
 }
 
 #[test]
@@ -689,7 +689,7 @@ proptest! {
         prop_assert_eq!(verdict.refusals.is_empty(), is_same(&a) && is_same(&b), "{:?}", verdict);
         let forced = case.with(|case| case.overrides.stale = true).judge();
         prop_assert!(forced.refusals.is_empty());
-        let printed = forced.remarks.iter().filter(|remark| remark.code == "overridden").count();
+        let printed = forced.remarks.iter().filter(|remark| remark.code.as_str() == "overridden").count();
         prop_assert_eq!(printed, verdict.refusals.len());
     }
 }

@@ -5,60 +5,30 @@
 //! promise, block the event loop, or decide anything.
 //!
 //! Not an `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run, and
-//! do not catch panics. The shapes of the JSON are those of `Request`, `Report`, `Problem` and
-//! `Snapshot` in the engine; `src/native.ts` repeats them for TypeScript.
+//! do not catch panics. The shapes of the JSON are those of `Request`, `Outcome` and `Snapshot` in the
+//! engine; `src/generated/engine.ts` has them for TypeScript, made of the Rust types.
 
-use asmt_engine::error::{Code, Error, Problem};
-use asmt_engine::operations::report::Report;
+use asmt_engine::error::{Code, Error};
 use asmt_engine::progress::Control;
-use asmt_engine::{Failure, Request, perform};
+use asmt_engine::{Outcome, Request, perform};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Status};
 use napi_derive::napi;
-use serde::Serialize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 /// The tool that manifests name.
 const TOOL: &str = concat!("asmt ", env!("CARGO_PKG_VERSION"));
 
-/// What an operation comes to.
-#[derive(Serialize)]
-struct Outcome {
-    ok: bool,
-    report: Option<Box<Report>>,
-    error: Option<ErrorText>,
-}
-
-/// A failure: the weightiest problem, and all of them.
-#[derive(Serialize)]
-struct ErrorText {
-    #[serde(flatten)]
-    first: Problem,
-    problems: Vec<Problem>,
-}
-
-impl Outcome {
-    fn of_error(error: &Error, report: Option<Box<Report>>) -> Self {
-        let error = ErrorText { first: error.first().clone(), problems: error.problems().to_vec() };
-        Self { ok: false, report, error: Some(error) }
-    }
-
-    fn into_text(self) -> String {
-        serde_json::to_string(&self).expect("plain structures always serialise")
-    }
-}
-
 fn outcome_of(request: &Request, control: &Control) -> Outcome {
-    match catch_unwind(AssertUnwindSafe(|| perform(request, TOOL, control))) {
-        Ok(Ok(report)) => Outcome { ok: true, report: Some(Box::new(report)), error: None },
-        Ok(Err(Failure { error, report })) => Outcome::of_error(&error, report),
-        Err(panic) => {
+    catch_unwind(AssertUnwindSafe(|| perform(request, TOOL, control))).map_or_else(
+        |panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             let message = format!("asmt has a bug: {}", text.unwrap_or("a panic without words"));
-            Outcome::of_error(&Error::new(Code::Bug, message, "please report it, with what was done"), None)
-        }
-    }
+            Outcome::from(&Error::new(Code::Bug, message, "please report it, with what was done"))
+        },
+        Outcome::from,
+    )
 }
 
 /// One operation: made from a request, run once, watched and stopped meanwhile.
@@ -70,7 +40,7 @@ pub struct Job {
 
 #[napi]
 impl Job {
-    /// Reads a request. Throws if it is not of the shape that `src/native.ts` describes.
+    /// Reads a request. Throws if it is not of the shape that `src/generated/engine.ts` describes.
     #[napi(constructor)]
     pub fn new(request: String) -> napi::Result<Self> {
         let request = serde_json::from_str(&request)
@@ -86,7 +56,8 @@ impl Job {
         let control = Arc::clone(&self.control);
         let (deferred, promise) = env.create_deferred()?;
         let work = move || {
-            let text = outcome_of(&request, &control).into_text();
+            let outcome = outcome_of(&request, &control);
+            let text = serde_json::to_string(&outcome).expect("plain structures always serialise");
             deferred.resolve(move |_| Ok(text));
         };
         let thread = std::thread::Builder::new().name("asmt".to_owned()).spawn(work);

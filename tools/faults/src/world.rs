@@ -10,12 +10,12 @@ use crate::calls::Call;
 use crate::sys::{self, Limit};
 use crate::tracer::{self, Action, Ended};
 use asmt_engine::error::Kind;
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
 use asmt_engine::{Failure, Request, perform};
 use asmt_shm::{Header, SHUTDOWN_CLEAN};
 use serde::Deserialize;
-use serde_json::json;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
@@ -169,18 +169,14 @@ fn new_machine() -> File {
 }
 
 /// A request as the binding reads it.
-fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u16) -> serde_json::Value {
-    json!({
-        "verb": verb, "directory": directory, "instance": 0, "namespaces": null, "compress": compress, "check": check,
-        "threads": threads, "analyze": false, "require_manifest": false, "allow_volatile": true, "allow_private_ipc": true,
-        "config": null, "devices": [], "force_stale": false, "force_host": false, "require_proof": false, "restorable": false,
-    })
+fn request(verb: Verb, directory: &Path, compress: bool, check: bool, threads: u16) -> Request {
+    let asked = Asked { directory: Some(directory.to_owned()), instance: Some(0), compress, check, ..Asked::new(verb) };
+    Asked { threads: Some(threads), allow_volatile: true, allow_private_ipc: true, ..asked }.into()
 }
 
 /// Does an operation in this process: one thread, nothing fails.
 pub fn perform_here(verb: Verb, directory: &Path, compress: bool) -> Result<(), Failure> {
-    let request: Request = serde_json::from_value(request(verb, directory, compress, false, 1)).expect("a request");
-    perform(&request, "asmt faults", &Control::default()).map(drop)
+    perform(&request(verb, directory, compress, false, 1), "asmt faults", &Control::default()).map(drop)
 }
 
 impl World {
@@ -331,7 +327,8 @@ impl World {
         match program {
             Program::Driver => {
                 let mut command = Command::new("/proc/self/exe");
-                command.arg("drive").arg(request(verb, &directory, compress, check, threads).to_string());
+                let text = serde_json::to_string(&request(verb, &directory, compress, check, threads));
+                command.arg("drive").arg(text.expect("plain structures always serialise"));
                 command.env("RUST_BACKTRACE", "0");
                 command
             }

@@ -8,9 +8,10 @@ use crate::asmt;
 use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
 use asmt_engine::error::Code;
 use asmt_engine::format::mark::{Used, used_name};
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
+use asmt_engine::perform;
 use asmt_engine::progress::Control;
-use asmt_engine::{Request, perform};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
@@ -178,8 +179,8 @@ fn on_own_memory<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Re
 fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
     // One that is retired is still whole; that it is marked is looked at elsewhere.
     let force_stale = truth.mark == Some(Verb::Retire);
-    let request = Request { force_stale, ..request(Verb::Restore, directory, &[truth.name]) };
-    let outcome = perform(&request, "asmt powercut", &Control::default());
+    let request = Asked { force_stale, ..request(Verb::Restore, directory, &[truth.name]) };
+    let outcome = perform(&request.into(), "asmt powercut", &Control::default());
     let found = sums()?;
     let seen = match outcome {
         Err(failure) if failure.error.first().code == Code::Bug => Seen::Wrong(failure.error.to_string()),
@@ -204,11 +205,11 @@ fn first_difference(found: &BTreeMap<Key, String>, expected: &BTreeMap<Key, Stri
 /// Whether the next backup needs no hand laid on.
 fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Option<String>, String> {
     let names: Vec<&str> = truths.iter().map(|truth| truth.name).collect();
-    let backup = Request { analyze: !runs_it, ..request(Verb::Backup, directory, &names) };
+    let backup = Asked { analyze: !runs_it, ..request(Verb::Backup, directory, &names) };
     if directory.exists() {
         make_another_runs(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     }
-    if let Err(failure) = perform(&backup, "asmt powercut", &Control::default()) {
+    if let Err(failure) = perform(&backup.into(), "asmt powercut", &Control::default()) {
         return Ok(Some(format!("{} cannot be restored, and the next backup fails: {}", names.join(", "), failure.error)));
     }
     if !runs_it {

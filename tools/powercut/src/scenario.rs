@@ -5,9 +5,10 @@
 
 use crate::machine::Machine;
 use crate::states::Shape;
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
+use asmt_engine::perform;
 use asmt_engine::progress::Control;
-use asmt_engine::{Request, perform};
 use asmt_shm::{Key, SegmentType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -169,8 +170,8 @@ pub fn sums() -> Result<BTreeMap<Key, String>, String> {
 }
 
 /// A request of the engine.
-pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Request {
-    Request {
+pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Asked {
+    Asked {
         verb,
         directory: Some(directory.to_owned()),
         instance: Some(0),
@@ -200,8 +201,10 @@ impl Step {
         }
         match runner {
             Runner::Engine => {
-                let request = Request { compress: self.compress, ..request(self.verb, directory, self.names) };
-                perform(&request, "asmt powercut", &Control::default()).map(drop).map_err(|failure| failure.error.to_string())
+                let request = Asked { compress: self.compress, ..request(self.verb, directory, self.names) };
+                perform(&request.into(), "asmt powercut", &Control::default())
+                    .map(drop)
+                    .map_err(|failure| failure.error.to_string())
             }
             Runner::CommandLine(main) => {
                 let mut command = Command::new("node");

@@ -5,10 +5,11 @@
 //! another's lock.
 
 use crate::machine::{Host, Machine};
+use asmt_engine::Request;
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_faults::tracer::{self, Action};
 use serde::Deserialize;
-use serde_json::json;
 use std::fmt::Write;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -129,13 +130,23 @@ impl Call {
             Naming::Variable(_) | Naming::Nothing | Naming::Devices(_) => None,
         };
         let devices = if let Naming::Devices(paths) = &self.naming { paths.clone() } else { Vec::new() };
-        let request = json!({
-            "verb": self.verb, "directory": self.directory, "instance": self.instance,
-            "namespaces": self.namespace.as_ref().map(|name| [name]), "compress": self.compress, "check": false, "threads": 1,
-            "analyze": self.is_analysis, "require_manifest": false, "allow_volatile": true, "allow_private_ipc": true, "config": config, "devices": devices,
-            "force_stale": host.is_forced && self.verb == Verb::Restore, "force_host": false, "require_proof": self.require_proof, "restorable": self.is_restorable,
-        });
-        request.to_string()
+        let asked = Asked {
+            directory: Some(self.directory.clone()),
+            instance: Some(self.instance),
+            namespaces: self.namespace.clone().map(|name| vec![name]),
+            compress: self.compress,
+            threads: Some(1),
+            analyze: self.is_analysis,
+            allow_volatile: true,
+            allow_private_ipc: true,
+            config,
+            devices: devices.into_iter().collect(),
+            force_stale: host.is_forced && self.verb == Verb::Restore,
+            require_proof: self.require_proof,
+            restorable: self.is_restorable,
+            ..Asked::new(self.verb)
+        };
+        serde_json::to_string(&Request::from(asked)).expect("plain structures always serialise")
     }
 
     fn command(&self, host: &Host, machine: &Machine) -> Command {

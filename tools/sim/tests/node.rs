@@ -2,7 +2,7 @@
 //!
 //! Needs root, or to be root of a user namespace: each test has an IPC namespace of its own.
 
-use asmt_engine::facts::memory::Inventory;
+use asmt_engine::facts::memory::{Inventory, State};
 use asmt_engine::look::segments;
 use asmt_shm::{Key, StripeHeader};
 use std::path::{Path, PathBuf};
@@ -83,7 +83,7 @@ fn ids() -> Vec<(Key, i32)> {
     memory().segments.values().map(|segment| (segment.key(), segment.stat.shmid)).collect()
 }
 
-fn state() -> &'static str {
+fn state() -> State {
     let memory = memory();
     segments::state(&memory, &memory.groups()[0])
 }
@@ -118,7 +118,7 @@ fn a_warm_start_discards_base_and_treex_and_a_clean_stop_makes_them_anew() {
         assert_eq!((ids(), machine.headers()), running, "killed and running look the same");
         sim(&format!("stop {devices}"));
         assert_eq!(machine.headers(), [(9, 1, 2); 3], "a stop does not change the random");
-        assert_eq!((stripes(), state()), (vec![(9, 1); 2], "clean"));
+        assert_eq!((stripes(), state()), (vec![(9, 1); 2], State::Clean));
         assert_eq!(ids().iter().filter(is_kept).copied().collect::<Vec<_>>(), running.0);
         for command in ["stop", "crash"] {
             assert!(run(&format!("{command} {devices}")).is_err_and(|error| error.contains("does not run")), "{command}");
@@ -149,7 +149,7 @@ fn without_a_trusted_base_all_is_made_anew() {
         assert!(own.iter().all(|(key, _)| (memory.segments[key].stat.uid, memory.segments[key].stat.mode) == (1234, 0o640)));
         assert_eq!(machine.headers(), [(9, 0, 2); 3]);
         sim(&format!("stop {devices}"));
-        assert_eq!(state(), "clean");
+        assert_eq!(state(), State::Clean);
     });
 }
 

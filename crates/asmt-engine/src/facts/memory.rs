@@ -181,3 +181,28 @@ impl Inventory {
         groups
     }
 }
+
+/// How a server left a namespace in memory, for a listing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub enum State {
+    /// Cleanly shut down, and whole.
+    Clean,
+    /// Somebody who may be the server has it attached.
+    Running,
+    /// Another asmt is at work on it.
+    AsmtAtWork,
+    /// Not cleanly shut down.
+    Unclean,
+    /// Segments are missing, or there are too many.
+    Incomplete,
+    /// The data stripes are no set that a server would start with.
+    Torn,
+    /// This user may not read it.
+    Unreadable,
+    /// Of a layout version that is not known.
+    UnknownVersion,
+    /// Data stripes without an index.
+    DataOnly,
+}

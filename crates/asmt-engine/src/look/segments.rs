@@ -8,7 +8,7 @@
 //! (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
-use crate::facts::memory::{Attacher, Creator, Inventory, Segment};
+use crate::facts::memory::{Attacher, Creator, Inventory, Segment, State};
 use crate::layout::namespace::Group;
 use crate::look::memory;
 use crate::sys::process;
@@ -224,7 +224,7 @@ fn shmid_of_mapping(line: &str) -> Option<i32> {
 }
 
 /// How base says the namespace was left, as listings show it.
-pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
+pub fn state(inventory: &Inventory, group: &Group) -> State {
     let segments: Vec<&Segment> = group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect();
     let is_asmt = |pid: u32| inventory.asmts.contains(&(group.instance, pid));
     // Whoever is attached and not seen to be asmt may be the server.
@@ -234,28 +234,28 @@ pub fn state(inventory: &Inventory, group: &Group) -> &'static str {
         segment.stat.attached_count > asmt_count as u64
     };
     if segments.iter().any(is_held) {
-        return "running";
+        return State::Running;
     }
     if segments.iter().any(|segment| pids_with(inventory, segment).any(is_asmt)) {
-        return "asmt-at-work";
+        return State::AsmtAtWork;
     }
     if segments.iter().any(|segment| segment.is_denied) {
-        return "unreadable";
+        return State::Unreadable;
     }
     let base = segments.iter().find(|segment| segment.address.segment_type == SegmentType::PiBase);
     let headers = headers_of(&segments);
     let is_torn =
         || group.name.as_ref().is_some_and(|name| !crate::layout::namespace::torn_stripes(&headers, name, true).is_empty());
     match base.map(|base| &base.header) {
-        None if group.nsid.is_some() || group.name.is_none() => "incomplete",
-        None if is_torn() => "torn",
-        None => "data-only",
-        Some(Header::Base(base)) if !asmt_shm::KNOWN_BASE_VERSIONS.contains(&base.version) => "unknown-version",
-        Some(Header::Base(base)) if base.shutdown != asmt_shm::SHUTDOWN_CLEAN => "unclean",
-        Some(Header::Base(_)) if !crate::layout::namespace::missing_or_extra(&headers).is_empty() => "incomplete",
-        Some(Header::Base(_)) if is_torn() => "torn",
-        Some(Header::Base(_)) => "clean",
-        Some(_) => "incomplete",
+        None if group.nsid.is_some() || group.name.is_none() => State::Incomplete,
+        None if is_torn() => State::Torn,
+        None => State::DataOnly,
+        Some(Header::Base(base)) if !asmt_shm::KNOWN_BASE_VERSIONS.contains(&base.version) => State::UnknownVersion,
+        Some(Header::Base(base)) if base.shutdown != asmt_shm::SHUTDOWN_CLEAN => State::Unclean,
+        Some(Header::Base(_)) if !crate::layout::namespace::missing_or_extra(&headers).is_empty() => State::Incomplete,
+        Some(Header::Base(_)) if is_torn() => State::Torn,
+        Some(Header::Base(_)) => State::Clean,
+        Some(_) => State::Incomplete,
     }
 }
 

@@ -1,6 +1,6 @@
 //! `backup`: from shared memory to files.
 
-use crate::error::{Code, Result};
+use crate::error::{Code, NoteCode, Result};
 use crate::facts;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Keeper};
@@ -67,8 +67,10 @@ impl Operation<'_> {
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
         let old_journals = store.sweep(&listing.leftovers, takes_places)?;
         if !listing.leftovers.sweep.is_empty() {
-            self.control
-                .note("swept", format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()));
+            self.control.note(
+                NoteCode::Swept,
+                format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()),
+            );
         }
         let run = crate::sys::process::own_run()?;
         let origin = self.origin(&planned, &listing);
@@ -91,7 +93,8 @@ impl Operation<'_> {
         let Ok(store) = Store::open(path) else { return };
         let marked = store.list().and_then(|mut listing| self.mark_outlived(&store, &mut listing));
         if let Err(error) = marked.as_ref().map_err(|error| error.first()) {
-            self.control.note("not-marked", format!("older backups in the directory were not looked at: {}", error.message));
+            self.control
+                .note(NoteCode::NotMarked, format!("older backups in the directory were not looked at: {}", error.message));
         }
     }
 
@@ -134,7 +137,7 @@ impl Operation<'_> {
                 "{}: the server has run since its backup in this directory was made, which is marked as used",
                 plan::title(&target.name, target.instance)
             );
-            self.control.note("outlived", text);
+            self.control.note(NoteCode::Outlived, text);
         }
         listing.marks = store.marks()?;
         Ok(())
@@ -170,7 +173,7 @@ impl Operation<'_> {
             let mut remarks = plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in shared memory");
             // What may not be read may be what is configured.
             let is_denied = inventory.segments.values().any(|segment| segment.is_denied);
-            remarks.retain(|remark| !is_denied || remark.code != plan::left_out::NAMESPACE_LEFT_OUT);
+            remarks.retain(|remark| !is_denied || remark.code != NoteCode::NamespaceLeftOut);
             plan.remarks.extend(remarks);
         }
         Ok(Planned { plan, evidence, inventory })

@@ -1,6 +1,6 @@
 //! A restore that was planned, with the evidence, and what both come to.
 
-use crate::error::{Code, Error, Remark};
+use crate::error::{Code, Error, NoteCode, Remark};
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::Evidence;
@@ -200,7 +200,7 @@ impl Judged {
                 let problem = staleness::made_since_problem(&namespace.name, &segment);
                 if overrides.stale {
                     let text = format!("OVERRIDDEN BY --force-stale: {}", problem.message);
-                    self.verdict.remarks.push(Remark::new("overridden", text));
+                    self.verdict.remarks.push(Remark::new(NoteCode::Overridden, text));
                 } else {
                     self.verdict.refusals.push(problem);
                 }

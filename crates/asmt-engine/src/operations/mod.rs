@@ -17,58 +17,21 @@ use crate::work::job::Options;
 use crate::work::marking::Target;
 use crate::work::pool;
 use asmt_shm::{MAX_INSTANCE, NamespaceName};
-use serde::Deserialize;
 use std::path::PathBuf;
 use std::time::Instant;
 
 mod backup;
 mod judged;
 mod list;
+mod outcome;
 pub mod report;
+mod request;
 mod restore;
 mod retire;
 mod verify;
 
-/// What a caller asks for.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Request {
-    /// Which operation.
-    pub verb: Verb,
-    /// Directory; not for a list, and none may be named where a backup is only analyzed.
-    pub directory: Option<PathBuf>,
-    /// Instance; none means every one for a list, and 0 else.
-    pub instance: Option<u8>,
-    /// Namespaces; none means every one.
-    pub namespaces: Option<Vec<String>>,
-    /// Backup: compress.
-    pub compress: bool,
-    /// Read back and compare.
-    pub check: bool,
-    /// Worker threads; none means as many as suit the machine: see [`pool::thread_count`].
-    pub threads: Option<u16>,
-    /// Only look what would be done.
-    pub analyze: bool,
-    /// Restore and verify: refuse what has no manifest.
-    pub require_manifest: bool,
-    /// The server's configuration; none means that of its packages, if it is there.
-    pub config: Option<PathBuf>,
-    /// Storage devices and files, in the place of those that the configuration names.
-    pub devices: Vec<PathBuf>,
-    /// Restore (and backup, where devices say that it will be stale): override.
-    pub force_stale: bool,
-    /// Restore: take another host's backup.
-    pub force_host: bool,
-    /// Backup: go to a directory that a reboot empties, too.
-    pub allow_volatile: bool,
-    /// Restore: make segments where they seem to end with this process, too.
-    pub allow_private_ipc: bool,
-    /// Restore and verify: refuse where no storage device proves that the server has not run since
-    /// the backup.
-    pub require_proof: bool,
-    /// Verify: fail as a restore here would, apart from what is in memory now.
-    pub restorable: bool,
-}
+pub use outcome::{ErrorText, Outcome};
+pub use request::{Asked, BackupRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
 
 /// A failure, with what was planned as far as that was possible.
 #[derive(Debug)]
@@ -92,8 +55,9 @@ impl From<Error> for Failure {
 pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result::Result<Report, Failure> {
     let since = Instant::now();
     let with_time = |report: &mut Report| report.elapsed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let operation = Operation::new(request, tool, control)?;
-    let mut outcome = match request.verb {
+    let asked = Asked::from(request.clone());
+    let operation = Operation::new(&asked, tool, control)?;
+    let mut outcome = match asked.verb {
         Verb::List => operation.list(),
         Verb::Backup => operation.backup(),
         Verb::Restore => operation.restore(),
@@ -109,7 +73,7 @@ pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result:
 
 /// A request whose values were checked.
 pub(super) struct Operation<'r> {
-    request: &'r Request,
+    request: &'r Asked,
     names: Option<Vec<NamespaceName>>,
     options: Options,
     /// This host, as it was when the operation began.
@@ -119,7 +83,7 @@ pub(super) struct Operation<'r> {
 }
 
 impl<'r> Operation<'r> {
-    fn new(request: &'r Request, tool: &'r str, control: &'r Control) -> Result<Self> {
+    fn new(request: &'r Asked, tool: &'r str, control: &'r Control) -> Result<Self> {
         // The command line checks these too, with better words; the engine does not rely on it.
         if request.instance.is_some_and(|instance| instance > MAX_INSTANCE) {
             return Err(Error::new(Code::Bug, format!("instance {:?} is out of range", request.instance), ""));
@@ -201,7 +165,7 @@ impl<'r> Operation<'r> {
     }
 
     fn overrides(&self) -> Overrides {
-        let Request { force_stale: stale, force_host: host, require_proof, .. } = *self.request;
+        let Asked { force_stale: stale, force_host: host, require_proof, .. } = *self.request;
         Overrides { stale, host, require_proof }
     }
 

@@ -5,7 +5,7 @@
 //! anything new.
 
 use crate::error::{Problem, Remark};
-use crate::facts::memory::{Inventory, Segment};
+use crate::facts::memory::{Inventory, Segment, State};
 use crate::format::{Encoding, ManifestSegment};
 use crate::look::segments;
 use crate::plan::staleness::Verdict;
@@ -18,6 +18,7 @@ use std::collections::HashMap;
 /// Which operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub enum Verb {
     /// List what is in shared memory.
     List,
@@ -33,6 +34,7 @@ pub enum Verb {
 
 /// A namespace.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct NamespaceReport {
     /// Instance.
     pub instance: u8,
@@ -45,7 +47,7 @@ pub struct NamespaceReport {
     /// Layout version of base.
     pub base_version: Option<u32>,
     /// How the server left it: listings only.
-    pub state: Option<&'static str>,
+    pub state: Option<State>,
     /// Number of segments.
     pub segment_count: usize,
     /// Size of all of them.
@@ -66,6 +68,7 @@ pub struct NamespaceReport {
 
 /// A segment.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct SegmentReport {
     /// Key, eight hex digits.
     pub key: String,
@@ -107,6 +110,7 @@ pub struct SegmentReport {
 
 /// What was found or done.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Report {
     /// Which operation.
     pub verb: Verb,
@@ -140,6 +144,7 @@ pub struct Report {
 
 /// Whether a restore of an instance would be accepted, apart from what is in memory now.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(ts_rs::TS))]
 pub struct Restorability {
     /// Instance.
     pub instance: u8,

@@ -1,6 +1,6 @@
 //! `restore`: from files to shared memory.
 
-use crate::error::{Code, Error, Remark, Result};
+use crate::error::{Code, Error, NoteCode, Remark, Result};
 use crate::facts::directory::Listing;
 use crate::facts::memory::Inventory;
 use crate::facts::server::Evidence;
@@ -64,7 +64,7 @@ impl<'r> Operation<'r> {
             if !leftovers.is_empty() {
                 let text =
                     format!("a killed restore has left {} segments, which the restore would remove first", leftovers.len());
-                judged.plan.remarks.push(Remark::new("recovered", text));
+                judged.plan.remarks.push(Remark::new(NoteCode::Recovered, text));
             }
             self.check_needed(&judged, &listing)?;
             let plan = judged.combined();
@@ -163,7 +163,7 @@ impl<'r> Operation<'r> {
             room.sources.iter().map(|source| source.size_bytes).sum::<u64>(),
             room.sources.len()
         );
-        self.control.note("counting", message);
+        self.control.note(NoteCode::Counting, message);
         let threads = plan::threads_within(inventory, &plan.namespaces, self.options.threads);
         let counted = read_all::count_data(store, &room.sources, room.most_bytes, threads, self.control)?;
         plan::decide_room(inventory, plan, &counted);
@@ -235,7 +235,7 @@ impl<'r> Operation<'r> {
             }
             let title = plan::title(&target.name, target.instance);
             let text = format!("{title}: the directory does not note this restore: {}", error.first().message);
-            judged.plan.remarks.push(Remark::new("not-marked", text));
+            judged.plan.remarks.push(Remark::new(NoteCode::NotMarked, text));
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! `retire`: marks a backup as used; nothing of it is changed or removed.
 
-use crate::error::{self, Remark};
+use crate::error::{self, NoteCode, Remark};
 use crate::look;
 use crate::operations::report::Report;
 use crate::operations::{Failure, Operation, checked, targets, use_of};
@@ -24,7 +24,7 @@ impl<'r> Operation<'r> {
             if is_asked && !staleness::is_of_host(manifest, &self.host) {
                 let text =
                     format!("{}: the backup is of host '{}'", plan::title(&manifest.namespace, manifest.instance), manifest.host);
-                plan.remarks.push(Remark::new("other-host", text));
+                plan.remarks.push(Remark::new(NoteCode::OtherHost, text));
             }
         }
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;

@@ -1,6 +1,6 @@
 //! `verify`: reads a backup whole, and says whether a restore of it would be accepted.
 
-use crate::error::{self, Code, Error, Problem};
+use crate::error::{self, Code, Error, NoteCode, Problem};
 use crate::facts::directory::Listing;
 use crate::format;
 use crate::operations::report::{Report, Restorability};
@@ -13,9 +13,6 @@ use crate::plan::{self, NamespaceRestore, Plan, Source};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
 use std::collections::BTreeSet;
-/// Code of the remark that nothing proves that the server has not run.
-pub const NOT_PROVEN: &str = "not-proven";
-
 impl<'r> Operation<'r> {
     pub(super) fn verify(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
@@ -37,7 +34,7 @@ impl<'r> Operation<'r> {
                 }
                 Err(error) => return Err(error.into()),
             };
-            plan.remarks.extend(verdict.remarks.iter().filter(|remark| remark.code != NOT_PROVEN).cloned());
+            plan.remarks.extend(verdict.remarks.iter().filter(|remark| remark.code != NoteCode::NotProven).cloned());
             verdicts.push((instance, verdict));
         }
         let mut report = self.new_report().with_restore_plan(&plan.namespaces);

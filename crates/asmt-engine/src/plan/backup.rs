@@ -1,7 +1,7 @@
 //! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for
 //! their files.
 
-use crate::error::{Code, Error, Problem, Remark, Result};
+use crate::error::{Code, Error, NoteCode, Problem, Remark, Result};
 use crate::facts::directory::{Listing, Volatile, Writable};
 use crate::facts::memory::{Inventory, Keeper, Segment};
 use crate::format::Encoding;
@@ -94,7 +94,7 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
             "{path} has {free_bytes} bytes free, and {most} bytes of data are to be compressed: whether they fit shows when they \
              are written; if they do not, nothing is left behind"
         );
-        plan.remarks.push(Remark::new("room-uncertain", text));
+        plan.remarks.push(Remark::new(NoteCode::RoomUncertain, text));
     } else {
         plan.refuse(
             Code::DiskFull,
@@ -144,7 +144,7 @@ pub fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]
         swapped.len()
     );
     let is_unseen = swapped.iter().any(|segment| has_unseen_holes(inventory, segment));
-    is_unseen.then(|| Remark::new("holes-unseen", text))
+    is_unseen.then(|| Remark::new(NoteCode::HolesUnseen, text))
 }
 
 /// Refuses a directory of the system's, where a backup would stand among other things.
@@ -171,7 +171,7 @@ pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Names
         }
     };
     if request.allow_volatile {
-        plan.remarks.push(Remark::new("volatile-directory", message));
+        plan.remarks.push(Remark::new(NoteCode::VolatileDirectory, message));
     } else {
         let hint = "choose a directory on a disk that no boot empties, such as /var/lib/asmt; add --allow-volatile only if it is restored \
              before any reboot";

@@ -1,7 +1,7 @@
 //! The backup of one namespace: what is wrong with its segments in memory, and how each of them
 //! will stand in its file.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Creator, Inventory, Segment};
@@ -150,7 +150,7 @@ pub fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
         copies.len(),
         first.segment.key()
     );
-    Some(Remark::new("written-plain", text))
+    Some(Remark::new(NoteCode::WrittenPlain, text))
 }
 
 /// What is wrong with the segments of a namespace in memory, but for what base says.

@@ -3,14 +3,11 @@
 //!
 //! Pure.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::Configuration;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use asmt_shm::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Code of the remark that configured namespaces are not there.
-pub const NAMESPACE_LEFT_OUT: &str = "namespace-left-out";
 
 /// Remarks on namespaces of other instances, and on those that are configured and not there.
 /// `there` is every namespace by instance, `place` says where: `in shared memory`.
@@ -27,7 +24,7 @@ pub fn remarks(
             "instance {other} ({}) is {place}, too, and is left out: it needs a run of its own, with -i {other}",
             listed(names)
         );
-        Remark::new("instance-left-out", text)
+        Remark::new(NoteCode::InstanceLeftOut, text)
     });
     let configured = configuration.config().into_iter().flat_map(|config| &config.namespaces);
     let missing: BTreeSet<NamespaceName> = configured
@@ -36,7 +33,7 @@ pub fn remarks(
         .collect();
     let of_missing = (!missing.is_empty()).then(|| {
         let text = format!("configured, but not {place}, and so left out: {} (instance {instance})", listed(&missing));
-        Remark::new(NAMESPACE_LEFT_OUT, text)
+        Remark::new(NoteCode::NamespaceLeftOut, text)
     });
     of_others.chain(of_missing).collect()
 }

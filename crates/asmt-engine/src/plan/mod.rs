@@ -5,7 +5,7 @@
 //! prints is what the executor gets. Must never: touch a file, a segment or the clock (no file
 //! system and no system calls in here).
 
-use crate::error::{Code, Error, Problem, Remark, Result};
+use crate::error::{Code, Error, NoteCode, Problem, Remark, Result};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
@@ -271,7 +271,7 @@ pub fn possible_alone(
 /// What a list should say of the machine.
 pub fn list_remarks(inventory: &Inventory) -> Vec<Remark> {
     let problem = inventory.is_rmid_forced.then(not_kept);
-    problem.map(|problem| Remark::new("segments-not-kept", problem.message)).into_iter().collect()
+    problem.map(|problem| Remark::new(NoteCode::SegmentsNotKept, problem.message)).into_iter().collect()
 }
 
 /// Why nothing can be done where the kernel destroys segments that nobody has attached: a backup

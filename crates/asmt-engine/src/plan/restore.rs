@@ -1,6 +1,6 @@
 //! Plans a restore: a backup that can be read, nothing in its way in memory, and room for it.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Keeper, Makers, Segment};
@@ -37,13 +37,13 @@ pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<
             let text = format!(
                 "nothing but pid {pid} ({command}), which runs asmt, keeps this IPC namespace: what is restored is gone when that ends"
             );
-            plan.remarks.push(Remark::new("private-ipc-namespace", text));
+            plan.remarks.push(Remark::new(NoteCode::PrivateIpcNamespace, text));
             return;
         }
         Some(Keeper::Lasting) | None => return,
     }
     if request.allow_private_ipc {
-        plan.remarks.push(Remark::new("private-ipc-namespace", PRIVATE_IPC));
+        plan.remarks.push(Remark::new(NoteCode::PrivateIpcNamespace, PRIVATE_IPC));
     } else {
         plan.refuse(
             Code::PrivateIpcNamespace,

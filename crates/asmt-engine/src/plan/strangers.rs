@@ -4,7 +4,7 @@
 //! segments are named, and stop no more than the namespace that they claim to be of. Nothing that
 //! may be a namespace by itself is left out. Must never: call the system.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Makers, Segment};
@@ -117,7 +117,7 @@ fn left_out(inventory: &Inventory, group: &Group, makers: &Makers) -> Remark {
         "left out, as made by {makers}: {listed}{more}; {} is of no namespace of the server's, which is another user's",
         title_of(group)
     );
-    Remark::new("foreign-segments", text)
+    Remark::new(NoteCode::ForeignSegments, text)
 }
 
 fn two_owners(group: &Group, own: &Makers, other: &Makers) -> Problem {

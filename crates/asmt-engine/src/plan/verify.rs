@@ -1,6 +1,6 @@
 //! Plans the reading of a backup: what is there must be whole, committed and consistent.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Interrupted, Listing};
 use crate::format::journal::published_name;
 use crate::format::mark::is_used_name;
@@ -372,7 +372,7 @@ pub fn plan_without_manifest(
             "{title}: made by ASMT, with no manifest: {plain_count} of {} files are plain and cannot be checked for damage",
             files.len()
         );
-        plan.remarks.push(Remark::new("no-manifest", text));
+        plan.remarks.push(Remark::new(NoteCode::NoManifest, text));
     }
     let sources = readable.iter().map(|file| Source {
         key: file.key,
@@ -411,5 +411,5 @@ pub fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
         .find(|file| file.address.segment_type == SegmentType::PiStage && file.size_bytes != expected && expected > 0)?;
     let text =
         format!("{title}: the stage in {} has {} bytes, and base says {expected}: is it cut short?", odd.name, odd.size_bytes);
-    Some(Remark::new("stage-size", text))
+    Some(Remark::new(NoteCode::StageSize, text))
 }

@@ -6,7 +6,7 @@
 //! restore or ASMT would trust. Must never: retry an fsync, go on after one has failed, or remove a
 //! segment after the first word that a start would trust.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, NoteCode, Result};
 use crate::format::journal::{Journal, JournalNamespace};
 use crate::format::parse_file_name;
 use crate::plan::publishing_rank;
@@ -40,7 +40,7 @@ fn publish_staged(staged: &Staged<'_>, old_journals: &[String], control: &Contro
         Ok(()) => {
             // Only a leftover if it stays: everything that it lists is committed.
             if let Err(error) = store.remove_all(std::iter::once(journal.as_str())) {
-                control.note("journal-left", format!("the journal could not be removed: {error}"));
+                control.note(NoteCode::JournalLeft, format!("the journal could not be removed: {error}"));
             }
             Ok(())
         }
@@ -181,7 +181,7 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
             if let Some(last) = published.last() {
                 store.check_alive(last)?;
             }
-            control.note("published", format!("published {what}: {count}"));
+            control.note(NoteCode::Published, format!("published {what}: {count}"));
         }
     }
     Ok(())
@@ -204,7 +204,7 @@ pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
     // The point of no return.
     let trusted = filled.trust(words);
     trusted.let_go(control)?;
-    control.note("trusted", "all segments are in place; the server may start");
+    control.note(NoteCode::Trusted, "all segments are in place; the server may start");
     Ok(())
 }
 

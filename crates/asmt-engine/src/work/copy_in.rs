@@ -7,7 +7,7 @@
 //! attach a segment that this run has not made, or remove one that it has not made or that somebody
 //! else has attached.
 
-use crate::error::{Code, Error, Result, without_number};
+use crate::error::{Code, Error, NoteCode, Result, without_number};
 use crate::format::{Spans, chunk_range, combined_crc32};
 use crate::hints;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
@@ -377,7 +377,7 @@ impl Trusted<'_> {
         drop(self.words);
         // A journal that stays does no harm: it says that its segments are not to be removed.
         if let Some(Err(error)) = self.journal.map(RestoreJournal::end) {
-            control.note("journal-left", format!("the journal could not be put away: {error}"));
+            control.note(NoteCode::JournalLeft, format!("the journal could not be put away: {error}"));
         }
         let mut gone = Vec::new();
         for made in &self.made {
@@ -386,7 +386,7 @@ impl Trusted<'_> {
                 Ok(Presence::Gone) => gone.push(made.source.key),
                 // A look that fails is no sign that it is gone: it was there when the words were
                 // stored.
-                Err(error) => control.note("not-looked-at", error.to_string()),
+                Err(error) => control.note(NoteCode::NotLookedAt, error.to_string()),
             }
         }
         let Some(first) = gone.first() else { return Ok(()) };
@@ -533,7 +533,7 @@ fn fill_made(
         if let Some(open) = in_work[index].leave(open) {
             target.check_untouched()?;
             drop(open);
-            control.note("filled", format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
+            control.note(NoteCode::Filled, format!("filled {} from {}: {} bytes", source.key, source.file, source.size_bytes));
         }
         Ok(())
     })?;

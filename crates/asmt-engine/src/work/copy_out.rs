@@ -6,7 +6,7 @@
 //! and memory does not grow with the data (but for 16 bytes a chunk, for the manifest). Must never:
 //! write to a segment, or read a hole of one.
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::Segment;
 use crate::format::run_id::RunId;
 use crate::format::{
@@ -425,7 +425,7 @@ pub(crate) fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<Sta
     };
     let inode = file.finish(file_bytes, Some((stat.uid, stat.gid)))?;
     *lock(&job.finished) = Some((inode, file_bytes));
-    control.note("wrote", format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", file.name(), stat.size_bytes));
+    control.note(NoteCode::Wrote, format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", file.name(), stat.size_bytes));
     Ok(file)
 }
 

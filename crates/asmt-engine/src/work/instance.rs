@@ -14,7 +14,7 @@
 //! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt`
 //! and `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::{Creator, Segment};
 use crate::format::run_id::RunId;
 use crate::plan::NamespaceRestore;
@@ -126,13 +126,13 @@ impl Runtime {
     pub fn recover(&self, control: &Control) -> Result<()> {
         for (path, found) in self.dead_restores()? {
             for note in found.notes {
-                control.note("recovered", note);
+                control.note(NoteCode::Recovered, note);
             }
             if !found.leftovers.is_empty() {
                 control.begin_changes()?;
                 found.leftovers.iter().try_for_each(remove_unchanged)?;
                 let (count, pid) = (found.leftovers.len(), found.pid);
-                control.note("recovered", format!("removed {count} segments that a killed restore (pid {pid}) had left"));
+                control.note(NoteCode::Recovered, format!("removed {count} segments that a killed restore (pid {pid}) had left"));
             }
             match found.fate {
                 Fate::Needed => {}

@@ -4,7 +4,7 @@
 //! that cannot be had is done without, as long as there is one. Must never: lose an error, or wait
 //! for a worker that has gone.
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NoteCode, Result};
 use crate::progress::Control;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,7 +76,7 @@ impl<'c> Pool<'c> {
             for number in 0..others {
                 // This thread works as well, so that one worker there always is.
                 if std::thread::Builder::new().name(format!("asmt-{number}")).spawn_scoped(scope, worker).is_err() {
-                    control.note("fewer-threads", format!("only {} of {threads} threads could be started", number + 1));
+                    control.note(NoteCode::FewerThreads, format!("only {} of {threads} threads could be started", number + 1));
                     break;
                 }
             }

@@ -1,7 +1,7 @@
 //! Reads all files of a backup: to verify it, to compare what was written, and to count what it
 //! would fill.
 
-use crate::error::{Code, Error, Problem, Result};
+use crate::error::{Code, Error, NoteCode, Problem, Result};
 use crate::format::journal::published_name;
 use crate::format::{Spans, combined_crc32};
 use crate::plan::Source;
@@ -21,7 +21,7 @@ pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, cont
     let found = read_all(store, sources, threads, control, true)?;
     if !found.is_from_disk {
         control.note(
-            "page-cache",
+            NoteCode::PageCache,
             "this file system has no direct I/O: files were read back after asking the kernel to drop them from memory",
         );
     }
@@ -126,7 +126,7 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
         control.add_done(done_bytes(source, &span));
         if let Some(Some(file)) = in_work[index].leave(file) {
             is_from_disk.fetch_and(file.is_from_disk(), Ordering::Relaxed);
-            control.note("read", format!("read {}", published_name(&source.file)));
+            control.note(NoteCode::Read, format!("read {}", published_name(&source.file)));
         }
         Ok(())
     })?;

@@ -1,6 +1,6 @@
 //! Finds the holes of segments, makes their files, and reserves room for what will be in them.
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Code, Error, NoteCode, Result};
 use crate::format::run_id::RunId;
 use crate::format::{Chunk, Encoding, Spans, chunk_bytes_for, chunk_count, max_file_bytes, zero_bytes};
 use crate::plan::Copy;
@@ -57,11 +57,11 @@ pub fn reserve<'p>(
         for job in jobs.iter().filter(|job| job.copy.encoding == Encoding::Gzip) {
             temporaries.store().reopen(&job.temporary, &job.copy.file_name())?.finish(0, None)?;
         }
-        control.note("not-reserved", "there may not be room for all compressed files: none is reserved");
+        control.note(NoteCode::NotReserved, "there may not be room for all compressed files: none is reserved");
     } else {
         reserved_bytes += reserved_compressed.into_inner();
     }
-    control.note("reserved", format!("reserved {reserved_bytes} bytes for {} files", jobs.len()));
+    control.note(NoteCode::Reserved, format!("reserved {reserved_bytes} bytes for {} files", jobs.len()));
     Ok((jobs, reserved_bytes))
 }
 
@@ -102,7 +102,7 @@ pub fn reserve_one<'p>(
         }
     };
     if !is_reserved {
-        control.note("not-reserved", format!("{}: the file system cannot reserve space", file.name()));
+        control.note(NoteCode::NotReserved, format!("{}: the file system cannot reserve space", file.name()));
     }
     control.add_done(size_bytes);
     let count = chunk_count(size_bytes, chunk_bytes);
@@ -133,7 +133,7 @@ pub fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control)
         .map(|copy| copy.segment.resident_bytes.unwrap_or(copy.segment.stat.size_bytes) + copy.segment.swapped_bytes)
         .sum();
     let free = store.free_bytes().ok().flatten().map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
-    control.note("no-room", format!("{needed} bytes needed, {free} free with what was reserved so far"));
+    control.note(NoteCode::NoRoom, format!("{needed} bytes needed, {free} free with what was reserved so far"));
     Error::new(
         Code::DiskFull,
         format!(

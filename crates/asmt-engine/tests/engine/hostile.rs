@@ -6,9 +6,9 @@
 //! run as a whole.
 
 use super::{Machine, on_own_machine, request};
-use asmt_engine::Request;
 use asmt_engine::error::{Code, Kind};
 use asmt_engine::format::{AsmtHeader, Manifest, file_name, manifest_name, parse_file_name};
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_shm::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, sysv};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ impl<'m> Small<'m> {
         );
         let before = contents(&machine.sim("sum"));
         let directory = machine.path(if compress { "z" } else { "plain" });
-        machine.run(&Request { compress, ..request(Verb::Backup, &directory) }).expect("a backup");
+        machine.run(&Asked { compress, ..request(Verb::Backup, &directory) }).expect("a backup");
         machine.sim("remove");
         Self { machine, directory, before }
     }
@@ -437,7 +437,7 @@ fn any_set_of_odd_files_is_refused_or_comes_back_as_it_is() {
                 }
             }
             for instance in [0, 1] {
-                let of = |verb| Request { instance: Some(instance), ..request(verb, &directory) };
+                let of = |verb| Asked { instance: Some(instance), ..request(verb, &directory) };
                 let verified = machine.run(&of(Verb::Verify));
                 let outcome = machine.run(&of(Verb::Restore));
                 let made = sysv::all_segments().expect("a list");

@@ -4,7 +4,7 @@
 //! Promise: both go with the test, however it ends. Must never: touch the segments of the namespace
 //! that the tests were started in.
 
-use asmt_engine::Request;
+use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,8 +48,8 @@ pub fn sim(line: &str) -> String {
 }
 
 /// What is asked for if nothing is said beyond the operation.
-pub fn request(verb: Verb, directory: &Path) -> Request {
-    Request {
+pub fn request(verb: Verb, directory: &Path) -> Asked {
+    Asked {
         verb,
         directory: Some(directory.to_owned()),
         instance: Some(0),

@@ -845,7 +845,7 @@ fn where_the_kernel_destroys_what_is_not_attached_nothing_is_planned() {
     let plan = plan::backup(&found, &empty(), &request());
     assert_eq!(refused(&plan), [format!("segments-not-kept: {text}")]);
     assert!(plan.namespaces.is_empty());
-    assert_eq!(plan::list_remarks(&found), [Remark::new("segments-not-kept", text)]);
+    assert_eq!(plan::list_remarks(&found), [Remark::new(NoteCode::SegmentsNotKept, text)]);
     let restored =
         plan::restore(&committed("test", 0, whole()), &Inventory { is_rmid_forced: true, ..memory(vec![]) }, &request());
     assert_eq!(refused(&restored), [format!("segments-not-kept: {text}")]);

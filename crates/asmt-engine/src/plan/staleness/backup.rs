@@ -4,7 +4,7 @@
 //! witness for all of its namespaces.
 
 use super::{Overrides, configuration_remarks, named_of, own_means, split, strays};
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Medium};
 use crate::format::Noted;
 use crate::layout::server_config::{NamespaceConfig, Storage};
@@ -126,7 +126,7 @@ fn check_storage(
             "{title}: its storage devices were not recorded ({why}); a later restore cannot be sure that this backup is current: \
              name the configuration (--config FILE) or the devices (--device PATH)"
         );
-        Remark::new("devices-not-noted", text)
+        Remark::new(NoteCode::DevicesNotNoted, text)
     });
     (problems, remark)
 }

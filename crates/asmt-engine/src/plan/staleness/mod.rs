@@ -7,7 +7,7 @@
 //! where no witness speaks against it. Must never: call the system, or take a missing answer for a
 //! good one.
 
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing};
 use crate::facts::memory::Segment;
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
@@ -168,7 +168,7 @@ fn strays(evidence: &Evidence) -> Vec<Problem> {
 /// What is odd about the configuration, and does not keep it from being understood.
 fn configuration_remarks(evidence: &Evidence) -> Vec<Remark> {
     let Configuration::Read { path, config } = &evidence.configuration else { return Vec::new() };
-    config.remarks.iter().map(|text| Remark::new("configuration", format!("{path}: {text}"))).collect()
+    config.remarks.iter().map(|text| Remark::new(NoteCode::Configuration, format!("{path}: {text}"))).collect()
 }
 
 /// What the server has of its own for the same purpose.
@@ -179,13 +179,13 @@ fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidenc
     for (which, kind) in [("index-type", &configured.index_type), ("sindex-type", &configured.sindex_type)] {
         if let Some(kind) = kind.as_deref().filter(|kind| matches!(*kind, "pmem" | "flash")) {
             let text = format!("{title}: {which} is {kind}: that index persists by itself and is not in shared memory");
-            remarks.push(Remark::new("index-persists", text));
+            remarks.push(Remark::new(NoteCode::IndexPersists, text));
         }
     }
     let is_global = evidence.configuration.config().is_some_and(|config| config.has_index_checkpoint);
     if is_global || configured.has_index_checkpoint {
         let text = format!("{title}: the server is configured to keep a checkpoint of its index by itself");
-        remarks.push(Remark::new("index-checkpoint", text));
+        remarks.push(Remark::new(NoteCode::IndexCheckpoint, text));
     }
     remarks
 }
@@ -197,7 +197,7 @@ fn split(found: Vec<Problem>, overrides: Overrides) -> (Vec<Problem>, Vec<Remark
     for problem in found {
         match overrides.covering(problem.code) {
             Some(option) => {
-                remarks.push(Remark::new("overridden", format!("OVERRIDDEN BY {option}: {}", problem.message)));
+                remarks.push(Remark::new(NoteCode::Overridden, format!("OVERRIDDEN BY {option}: {}", problem.message)));
             }
             None if refusals.contains(&problem) => {}
             None => refusals.push(problem),
@@ -259,7 +259,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
         refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));
     } else if !unproven.is_empty() && refusals.is_empty() {
         // Where it is refused anyway, there is nothing to be warned of.
-        remarks.push(Remark::new("not-proven", judge.not_proven(&unproven)));
+        remarks.push(Remark::new(NoteCode::NotProven, judge.not_proven(&unproven)));
     }
     remarks.extend(overridden);
     let is_proven = unproven.is_empty() && !judge.claims.is_empty();

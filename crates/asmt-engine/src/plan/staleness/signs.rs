@@ -2,7 +2,7 @@
 //! systemd, boots.
 
 use super::{Claim, Judge, SLACK_MS, is_of_host};
-use crate::error::{Code, Problem, Remark};
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
 use crate::format::mark::{Identity, Use, is_used_name_of, used_name};
 use crate::format::{Manifest, Trace, rfc3339};
@@ -26,7 +26,8 @@ impl Judge<'_> {
             id(&here.machine_id)
         );
         if is_proven {
-            let remark = Remark::new("other-host", format!("{text}: taken for this node's, as its storage devices are the same"));
+            let remark =
+                Remark::new(NoteCode::OtherHost, format!("{text}: taken for this node's, as its storage devices are the same"));
             if !remarks.contains(&remark) {
                 remarks.push(remark);
             }

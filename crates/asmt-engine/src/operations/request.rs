@@ -1,0 +1,342 @@
+//! What a caller asks for: a request for each verb, with the options that mean something to it.
+//!
+//! Promise: a request that names an option of another verb cannot be built, nor read from JSON.
+//! [`Asked`] has the options of all verbs, as the operations share most of them.
+
+use crate::operations::report::Verb;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// A request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub enum Request {
+    /// List what is in shared memory.
+    List(ListRequest),
+    /// Copy segments to a directory.
+    Backup(BackupRequest),
+    /// Bring segments back from a directory.
+    Restore(RestoreRequest),
+    /// Check a backup at rest.
+    Verify(VerifyRequest),
+    /// Mark a backup as used.
+    Retire(RetireRequest),
+}
+
+/// Request for a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct ListRequest {
+    /// Instance; null means every one.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+}
+
+/// Request for a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct BackupRequest {
+    /// Directory; null only where the backup is analyzed.
+    pub directory: Option<PathBuf>,
+    /// Instance; null means 0.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+    /// Compress.
+    pub compress: bool,
+    /// Read everything back and compare.
+    pub check: bool,
+    /// Worker threads; null means as many as suit the machine.
+    pub threads: Option<u16>,
+    /// Only look what would be done.
+    pub analyze: bool,
+    /// The server's configuration; null means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, instead of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// Go on where devices say that the backup will be stale.
+    pub force_stale: bool,
+    /// Allow a directory that a reboot empties.
+    pub allow_volatile: bool,
+}
+
+/// Request for a restore.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RestoreRequest {
+    /// Directory.
+    pub directory: PathBuf,
+    /// Instance; null means 0.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+    /// Read every segment again and compare.
+    pub check: bool,
+    /// Worker threads; null means as many as suit the machine.
+    pub threads: Option<u16>,
+    /// Only look what would be done.
+    pub analyze: bool,
+    /// Refuse what has no manifest.
+    pub require_manifest: bool,
+    /// The server's configuration; null means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, instead of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// Restore even if the backup is stale, used or retired, or if that cannot be checked.
+    pub force_stale: bool,
+    /// Restore another host's backup.
+    pub force_host: bool,
+    /// Restore into an IPC namespace that seems to end with this process.
+    pub allow_private_ipc: bool,
+    /// Refuse where no storage device proves that the server has not run since the backup.
+    pub require_proof: bool,
+}
+
+/// Request to verify a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct VerifyRequest {
+    /// Directory.
+    pub directory: PathBuf,
+    /// Instance; null means every one.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+    /// Read past the page cache, as far as that can be had.
+    pub check: bool,
+    /// Worker threads; null means as many as suit the machine.
+    pub threads: Option<u16>,
+    /// Only look at names, headers and manifests.
+    pub analyze: bool,
+    /// Refuse what has no manifest.
+    pub require_manifest: bool,
+    /// The server's configuration; null means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, instead of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// Report a backup of which no storage device proves that it is current as one that a restore
+    /// refuses.
+    pub require_proof: bool,
+    /// Fail as a restore here would, apart from what is in memory now.
+    pub restorable: bool,
+}
+
+/// Request to retire a backup.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct RetireRequest {
+    /// Directory.
+    pub directory: PathBuf,
+    /// Instance; null means 0.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+}
+
+/// The options of all verbs: what a verb has no option for is not asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// Which operation.
+    pub verb: Verb,
+    /// As in the requests.
+    pub directory: Option<PathBuf>,
+    /// As in the requests.
+    pub instance: Option<u8>,
+    /// As in the requests.
+    pub namespaces: Option<Vec<String>>,
+    /// As in [`BackupRequest`].
+    pub compress: bool,
+    /// As in the requests.
+    pub check: bool,
+    /// As in the requests.
+    pub threads: Option<u16>,
+    /// As in the requests.
+    pub analyze: bool,
+    /// As in [`RestoreRequest`].
+    pub require_manifest: bool,
+    /// As in the requests.
+    pub config: Option<PathBuf>,
+    /// As in the requests.
+    pub devices: Vec<PathBuf>,
+    /// As in [`BackupRequest`] and [`RestoreRequest`].
+    pub force_stale: bool,
+    /// As in [`RestoreRequest`].
+    pub force_host: bool,
+    /// As in [`BackupRequest`].
+    pub allow_volatile: bool,
+    /// As in [`RestoreRequest`].
+    pub allow_private_ipc: bool,
+    /// As in [`RestoreRequest`] and [`VerifyRequest`].
+    pub require_proof: bool,
+    /// As in [`VerifyRequest`].
+    pub restorable: bool,
+}
+
+impl Asked {
+    /// Nothing beyond the operation.
+    pub fn new(verb: Verb) -> Self {
+        Self {
+            verb,
+            directory: None,
+            instance: None,
+            namespaces: None,
+            compress: false,
+            check: false,
+            threads: None,
+            analyze: false,
+            require_manifest: false,
+            config: None,
+            devices: Vec::new(),
+            force_stale: false,
+            force_host: false,
+            allow_volatile: false,
+            allow_private_ipc: false,
+            require_proof: false,
+            restorable: false,
+        }
+    }
+}
+
+impl From<Request> for Asked {
+    fn from(request: Request) -> Self {
+        match request {
+            Request::List(ListRequest { instance, namespaces }) => Self { instance, namespaces, ..Self::new(Verb::List) },
+            Request::Backup(backup) => Self {
+                directory: backup.directory,
+                instance: backup.instance,
+                namespaces: backup.namespaces,
+                compress: backup.compress,
+                check: backup.check,
+                threads: backup.threads,
+                analyze: backup.analyze,
+                config: backup.config,
+                devices: backup.devices,
+                force_stale: backup.force_stale,
+                allow_volatile: backup.allow_volatile,
+                ..Self::new(Verb::Backup)
+            },
+            Request::Restore(restore) => Self {
+                directory: Some(restore.directory),
+                instance: restore.instance,
+                namespaces: restore.namespaces,
+                check: restore.check,
+                threads: restore.threads,
+                analyze: restore.analyze,
+                require_manifest: restore.require_manifest,
+                config: restore.config,
+                devices: restore.devices,
+                force_stale: restore.force_stale,
+                force_host: restore.force_host,
+                allow_private_ipc: restore.allow_private_ipc,
+                require_proof: restore.require_proof,
+                ..Self::new(Verb::Restore)
+            },
+            Request::Verify(verify) => Self {
+                directory: Some(verify.directory),
+                instance: verify.instance,
+                namespaces: verify.namespaces,
+                check: verify.check,
+                threads: verify.threads,
+                analyze: verify.analyze,
+                require_manifest: verify.require_manifest,
+                config: verify.config,
+                devices: verify.devices,
+                require_proof: verify.require_proof,
+                restorable: verify.restorable,
+                ..Self::new(Verb::Verify)
+            },
+            Request::Retire(RetireRequest { directory, instance, namespaces }) => {
+                Self { directory: Some(directory), instance, namespaces, ..Self::new(Verb::Retire) }
+            }
+        }
+    }
+}
+
+/// Leaves out what the verb has no option for. For the engine's own tests and tools, which ask for
+/// one verb after the other.
+impl From<Asked> for Request {
+    fn from(asked: Asked) -> Self {
+        let Asked { directory, instance, namespaces, .. } = asked.clone();
+        let needed = directory.clone().unwrap_or_default();
+        match asked.verb {
+            Verb::List => Self::List(ListRequest { instance, namespaces }),
+            Verb::Backup => Self::Backup(BackupRequest {
+                directory,
+                instance,
+                namespaces,
+                compress: asked.compress,
+                check: asked.check,
+                threads: asked.threads,
+                analyze: asked.analyze,
+                config: asked.config,
+                devices: asked.devices,
+                force_stale: asked.force_stale,
+                allow_volatile: asked.allow_volatile,
+            }),
+            Verb::Restore => Self::Restore(RestoreRequest {
+                directory: needed,
+                instance,
+                namespaces,
+                check: asked.check,
+                threads: asked.threads,
+                analyze: asked.analyze,
+                require_manifest: asked.require_manifest,
+                config: asked.config,
+                devices: asked.devices,
+                force_stale: asked.force_stale,
+                force_host: asked.force_host,
+                allow_private_ipc: asked.allow_private_ipc,
+                require_proof: asked.require_proof,
+            }),
+            Verb::Verify => Self::Verify(VerifyRequest {
+                directory: needed,
+                instance,
+                namespaces,
+                check: asked.check,
+                threads: asked.threads,
+                analyze: asked.analyze,
+                require_manifest: asked.require_manifest,
+                config: asked.config,
+                devices: asked.devices,
+                require_proof: asked.require_proof,
+                restorable: asked.restorable,
+            }),
+            Verb::Retire => Self::Retire(RetireRequest { directory: needed, instance, namespaces }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_of_another_verb_is_no_request() {
+        let read = |text: &str| serde_json::from_str::<Request>(text);
+        assert!(read(r#"{"verb":"list","instance":null,"namespaces":null}"#).is_ok());
+        assert!(read(r#"{"verb":"list","instance":null,"namespaces":null,"compress":true}"#).is_err());
+        assert!(read(r#"{"verb":"retire","directory":"/d","instance":1,"namespaces":["a"]}"#).is_ok());
+        assert!(read(r#"{"verb":"retire","directory":"/d","instance":1,"namespaces":["a"],"force_stale":true}"#).is_err());
+        assert!(read(r#"{"verb":"restore","instance":1}"#).is_err(), "no directory");
+        assert!(read(r#"{"verb":"erase"}"#).is_err());
+    }
+
+    #[test]
+    fn what_is_asked_for_is_what_a_request_says() {
+        for verb in [Verb::List, Verb::Backup, Verb::Restore, Verb::Verify, Verb::Retire] {
+            let directory = (verb != Verb::List).then(|| PathBuf::from("/d"));
+            let asked = Asked { directory, instance: Some(3), ..Asked::new(verb) };
+            let request = Request::from(asked.clone());
+            assert_eq!(Asked::from(request.clone()), asked);
+            let text = serde_json::to_string(&request).expect("plain structures always serialise");
+            assert_eq!(serde_json::from_str::<Request>(&text).expect("a request"), request);
+        }
+    }
+}

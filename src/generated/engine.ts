@@ -1,0 +1,714 @@
+/**
+ * The shapes that cross the border to the engine. Made of the Rust types by `npm run types`: do not
+ * edit. Sizes are bytes, times milliseconds. A number beyond 2^53, as only a lie in a manifest is,
+ * comes rounded.
+ */
+
+/**
+ * Which operation.
+ */
+export type Verb = 'list' | 'backup' | 'restore' | 'verify' | 'retire';
+
+/**
+ * A request.
+ */
+export type Request =
+  | ({ verb: 'list' } & ListRequest)
+  | ({ verb: 'backup' } & BackupRequest)
+  | ({ verb: 'restore' } & RestoreRequest)
+  | ({ verb: 'verify' } & VerifyRequest)
+  | ({ verb: 'retire' } & RetireRequest);
+
+/**
+ * Request for a list.
+ */
+export type ListRequest = {
+  /**
+   * Instance; null means every one.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+};
+
+/**
+ * Request for a backup.
+ */
+export type BackupRequest = {
+  /**
+   * Directory; null only where the backup is analyzed.
+   */
+  directory: string | null;
+  /**
+   * Instance; null means 0.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+  /**
+   * Compress.
+   */
+  compress: boolean;
+  /**
+   * Read everything back and compare.
+   */
+  check: boolean;
+  /**
+   * Worker threads; null means as many as suit the machine.
+   */
+  threads: number | null;
+  /**
+   * Only look what would be done.
+   */
+  analyze: boolean;
+  /**
+   * The server's configuration; null means that of its packages, if it is there.
+   */
+  config: string | null;
+  /**
+   * Storage devices and files, instead of those that the configuration names.
+   */
+  devices: Array<string>;
+  /**
+   * Go on where devices say that the backup will be stale.
+   */
+  force_stale: boolean;
+  /**
+   * Allow a directory that a reboot empties.
+   */
+  allow_volatile: boolean;
+};
+
+/**
+ * Request for a restore.
+ */
+export type RestoreRequest = {
+  /**
+   * Directory.
+   */
+  directory: string;
+  /**
+   * Instance; null means 0.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+  /**
+   * Read every segment again and compare.
+   */
+  check: boolean;
+  /**
+   * Worker threads; null means as many as suit the machine.
+   */
+  threads: number | null;
+  /**
+   * Only look what would be done.
+   */
+  analyze: boolean;
+  /**
+   * Refuse what has no manifest.
+   */
+  require_manifest: boolean;
+  /**
+   * The server's configuration; null means that of its packages, if it is there.
+   */
+  config: string | null;
+  /**
+   * Storage devices and files, instead of those that the configuration names.
+   */
+  devices: Array<string>;
+  /**
+   * Restore even if the backup is stale, used or retired, or if that cannot be checked.
+   */
+  force_stale: boolean;
+  /**
+   * Restore another host's backup.
+   */
+  force_host: boolean;
+  /**
+   * Restore into an IPC namespace that seems to end with this process.
+   */
+  allow_private_ipc: boolean;
+  /**
+   * Refuse where no storage device proves that the server has not run since the backup.
+   */
+  require_proof: boolean;
+};
+
+/**
+ * Request to verify a backup.
+ */
+export type VerifyRequest = {
+  /**
+   * Directory.
+   */
+  directory: string;
+  /**
+   * Instance; null means every one.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+  /**
+   * Read past the page cache, as far as that can be had.
+   */
+  check: boolean;
+  /**
+   * Worker threads; null means as many as suit the machine.
+   */
+  threads: number | null;
+  /**
+   * Only look at names, headers and manifests.
+   */
+  analyze: boolean;
+  /**
+   * Refuse what has no manifest.
+   */
+  require_manifest: boolean;
+  /**
+   * The server's configuration; null means that of its packages, if it is there.
+   */
+  config: string | null;
+  /**
+   * Storage devices and files, instead of those that the configuration names.
+   */
+  devices: Array<string>;
+  /**
+   * Report a backup of which no storage device proves that it is current as one that a restore
+   * refuses.
+   */
+  require_proof: boolean;
+  /**
+   * Fail as a restore here would, apart from what is in memory now.
+   */
+  restorable: boolean;
+};
+
+/**
+ * Request to retire a backup.
+ */
+export type RetireRequest = {
+  /**
+   * Directory.
+   */
+  directory: string;
+  /**
+   * Instance; null means 0.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+};
+
+/**
+ * What an operation comes to: its report, or why it failed, or both.
+ */
+export type Outcome = {
+  /**
+   * It did what was asked for.
+   */
+  ok: boolean;
+  /**
+   * What was found or done; null where nothing was found out.
+   */
+  report: Report | null;
+  /**
+   * Why it failed; null if it did not.
+   */
+  error: ErrorText | null;
+};
+
+/**
+ * What was found or done.
+ */
+export type Report = {
+  /**
+   * Which operation.
+   */
+  verb: Verb;
+  /**
+   * Directory; null for a list.
+   */
+  directory: string | null;
+  /**
+   * Nothing was done: it was only looked what would be.
+   */
+  analyze: boolean;
+  /**
+   * Namespaces.
+   */
+  namespaces: Array<NamespaceReport>;
+  /**
+   * Segments, by key.
+   */
+  segments: Array<SegmentReport>;
+  /**
+   * What the user should know.
+   */
+  remarks: Array<Remark>;
+  /**
+   * Size of all segments.
+   */
+  total_bytes: number;
+  /**
+   * Of this data, whatever form it has in files; holes, and pages of zeros that a restore leaves
+   * untouched, are left out. Null where nothing was read or written.
+   */
+  data_bytes: number | null;
+  /**
+   * Disk space reserved, at worst needed; of an analysis what is needed at least. Backups only.
+   */
+  reserve_bytes: number | null;
+  /**
+   * Disk space that is free in the directory; analysed backups only.
+   */
+  free_bytes: number | null;
+  /**
+   * Where others are refused: names of the namespaces that this could be done with, all of them
+   * at once.
+   */
+  possible: Array<string>;
+  /**
+   * Whether a restore here would be accepted, one entry for each instance; verifications only.
+   */
+  restorability: Array<Restorability>;
+  /**
+   * How long it took.
+   */
+  elapsed_ms: number;
+};
+
+/**
+ * A namespace.
+ */
+export type NamespaceReport = {
+  /**
+   * Instance.
+   */
+  instance: number;
+  /**
+   * Name; null for index segments without a readable base.
+   */
+  name: string | null;
+  /**
+   * nsid of the index; null if there are only stripes.
+   */
+  nsid: number | null;
+  /**
+   * nsid of the stripes, if there are any.
+   */
+  data_nsid: number | null;
+  /**
+   * Layout version of base.
+   */
+  base_version: number | null;
+  /**
+   * How the server left it: listings only.
+   */
+  state: State | null;
+  /**
+   * Number of segments.
+   */
+  segment_count: number;
+  /**
+   * Size of all of them.
+   */
+  size_bytes: number;
+  /**
+   * Of these in memory; null where only files are known.
+   */
+  resident_bytes: number | null;
+  /**
+   * Of these swapped out.
+   */
+  swapped_bytes: number;
+  /**
+   * Size of all files: what they hold, holes included.
+   */
+  file_bytes: number | null;
+  /**
+   * What all files occupy on the disk: their allocated blocks. Null where it is not known.
+   */
+  allocated_bytes: number | null;
+  /**
+   * Whether the backup has a manifest; null where there is no backup yet.
+   */
+  has_manifest: boolean | null;
+  /**
+   * When the backup was made, milliseconds since 1970.
+   */
+  created_ms: number | null;
+};
+
+/**
+ * How a server left a namespace in memory, for a listing.
+ */
+export type State =
+  | 'clean'
+  | 'running'
+  | 'asmt-at-work'
+  | 'unclean'
+  | 'incomplete'
+  | 'torn'
+  | 'unreadable'
+  | 'unknown-version'
+  | 'data-only';
+
+/**
+ * A segment.
+ */
+export type SegmentReport = {
+  /**
+   * Key, eight hex digits.
+   */
+  key: string;
+  /**
+   * Id; null where it is only in a file.
+   */
+  shmid: number | null;
+  /**
+   * Owner.
+   */
+  uid: number;
+  /**
+   * Group.
+   */
+  gid: number;
+  /**
+   * Mode, four octal digits.
+   */
+  mode: string;
+  /**
+   * Times attached; null where it is only in a file.
+   */
+  attached_count: number | null;
+  /**
+   * Size.
+   */
+  size_bytes: number;
+  /**
+   * Of this in memory.
+   */
+  resident_bytes: number | null;
+  /**
+   * Instance.
+   */
+  instance: number;
+  /**
+   * nsid.
+   */
+  nsid: number;
+  /**
+   * Namespace.
+   */
+  namespace: string | null;
+  /**
+   * What it holds, as ASMT names it.
+   */
+  type: string;
+  /**
+   * Stage or stripe number, where the type has one.
+   */
+  stage: number | null;
+  /**
+   * File name.
+   */
+  file: string | null;
+  /**
+   * `raw` or `gzip`.
+   */
+  encoding: string | null;
+  /**
+   * Size of the file, holes included.
+   */
+  file_bytes: number | null;
+  /**
+   * What the file occupies on the disk: its allocated blocks. Null where it is not known.
+   */
+  allocated_bytes: number | null;
+  /**
+   * CRC-32, eight hex digits, where it was computed.
+   */
+  crc32: string | null;
+};
+
+/**
+ * Whether a restore of an instance would be accepted, apart from what is in memory now.
+ */
+export type Restorability = {
+  /**
+   * Instance.
+   */
+  instance: number;
+  /**
+   * It would be accepted.
+   */
+  accepted: boolean;
+  /**
+   * A storage device of each namespace proves that the server has not run since the backup.
+   */
+  proven: boolean;
+  /**
+   * Why it would be refused, the weightiest reason first; empty if it would be accepted.
+   */
+  reasons: Array<Problem>;
+};
+
+/**
+ * Why an operation failed: the weightiest problem, and all of them (at least one).
+ */
+export type ErrorText = {
+  /**
+   * All of them.
+   */
+  problems: Array<Problem>;
+  /**
+   * Kind, as [`Code::kind`] says.
+   */
+  kind: Kind;
+  /**
+   * Stable code.
+   */
+  code: Code;
+  /**
+   * What was found and what was expected; lower case, no full stop.
+   */
+  message: string;
+  /**
+   * The next step; empty where there is none.
+   */
+  hint: string;
+  /**
+   * Name of the file that it is in; null where it is in none.
+   */
+  file: string | null;
+  /**
+   * Where in that file, bytes; null where it is not in one place.
+   */
+  offset: number | null;
+  /**
+   * Key of the segment that it is about, eight hex digits.
+   */
+  segment: string | null;
+};
+
+/**
+ * One thing that is wrong.
+ */
+export type Problem = {
+  /**
+   * Kind, as [`Code::kind`] says.
+   */
+  kind: Kind;
+  /**
+   * Stable code.
+   */
+  code: Code;
+  /**
+   * What was found and what was expected; lower case, no full stop.
+   */
+  message: string;
+  /**
+   * The next step; empty where there is none.
+   */
+  hint: string;
+  /**
+   * Name of the file that it is in; null where it is in none.
+   */
+  file: string | null;
+  /**
+   * Where in that file, bytes; null where it is not in one place.
+   */
+  offset: number | null;
+  /**
+   * Key of the segment that it is about, eight hex digits.
+   */
+  segment: string | null;
+};
+
+/**
+ * What kind of failure it is. The command line makes its exit status of this and of nothing else.
+ *
+ * Ordered by weight: where there are several problems, the first of these kinds speaks for all.
+ */
+export type Kind = 'bug' | 'interrupted' | 'usage' | 'damaged' | 'stale' | 'refused' | 'no-room' | 'failed' | 'nothing-to-do';
+
+/**
+ * A stable name for what went wrong; scripts may compare it.
+ */
+export type Code =
+  | 'bug'
+  | 'interrupted'
+  | 'directory-missing'
+  | 'not-a-directory'
+  | 'no-backup'
+  | 'nothing-found'
+  | 'already-in-memory'
+  | 'namespace-missing'
+  | 'segment-attached'
+  | 'not-cleanly-shut-down'
+  | 'segments-incomplete'
+  | 'segment-invalid'
+  | 'set-torn'
+  | 'unknown-version'
+  | 'segment-changed'
+  | 'segment-swapped'
+  | 'backup-exists'
+  | 'segments-exist'
+  | 'directory-moved'
+  | 'another-asmt'
+  | 'device-not-trusted'
+  | 'device-unreadable'
+  | 'log-missing'
+  | 'cannot-mark-used'
+  | 'config-unreadable'
+  | 'setting-changed'
+  | 'device-set-torn'
+  | 'writable-by-others'
+  | 'path-writable-by-others'
+  | 'foreign-segments'
+  | 'modes-not-kept'
+  | 'names-not-safe'
+  | 'system-directory'
+  | 'volatile-directory'
+  | 'private-ipc-namespace'
+  | 'segments-not-kept'
+  | 'manifest-required'
+  | 'manifest-too-new'
+  | 'backup-unknown-version'
+  | 'backup-not-clean'
+  | 'backup-stale'
+  | 'made-since'
+  | 'backup-used'
+  | 'backup-retired'
+  | 'cannot-be-told'
+  | 'not-proven'
+  | 'backup-foreign-host'
+  | 'manifest-damaged'
+  | 'backup-incomplete'
+  | 'backup-set-torn'
+  | 'extra-file'
+  | 'wrong-size'
+  | 'content-damaged'
+  | 'unsafe-file'
+  | 'disk-full'
+  | 'not-enough-memory'
+  | 'system-limit'
+  | 'permission-denied'
+  | 'unsafe-runtime'
+  | 'proc-incomplete'
+  | 'system-call'
+  | 'compare-failed';
+
+/**
+ * A remark: nothing is wrong, but the user should know.
+ */
+export type Remark = {
+  /**
+   * Stable code.
+   */
+  code: NoteCode;
+  /**
+   * What is remarkable.
+   */
+  message: string;
+};
+
+/**
+ * A stable name for what a remark or an event is about; scripts may compare it.
+ */
+export type NoteCode =
+  | 'configuration'
+  | 'counting'
+  | 'devices-not-noted'
+  | 'fewer-threads'
+  | 'filled'
+  | 'foreign-segments'
+  | 'holes-unseen'
+  | 'index-checkpoint'
+  | 'index-persists'
+  | 'instance-left-out'
+  | 'journal-left'
+  | 'namespace-left-out'
+  | 'no-manifest'
+  | 'no-room'
+  | 'not-looked-at'
+  | 'not-marked'
+  | 'not-proven'
+  | 'not-reserved'
+  | 'other-host'
+  | 'outlived'
+  | 'overridden'
+  | 'page-cache'
+  | 'private-ipc-namespace'
+  | 'published'
+  | 'read'
+  | 'recovered'
+  | 'reserved'
+  | 'room-uncertain'
+  | 'segments-not-kept'
+  | 'stage-size'
+  | 'swept'
+  | 'trusted'
+  | 'volatile-directory'
+  | 'written-plain'
+  | 'wrote';
+
+/**
+ * State of an operation at one moment.
+ */
+export type Snapshot = {
+  /**
+   * What is being done.
+   */
+  phase: Phase;
+  /**
+   * Bytes of segments done in this phase.
+   */
+  done_bytes: number;
+  /**
+   * Bytes of segments in this phase; 0 while it is not known.
+   */
+  total_bytes: number;
+  /**
+   * Time since the phase began.
+   */
+  elapsed_ms: number;
+  /**
+   * What happened since the last snapshot.
+   */
+  events: Array<Event>;
+};
+
+/**
+ * What is being done.
+ */
+export type Phase = 'plan' | 'count' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
+
+/**
+ * Something that happened.
+ */
+export type Event = {
+  /**
+   * Stable code.
+   */
+  code: NoteCode;
+  /**
+   * What happened.
+   */
+  message: string;
+  /**
+   * A remark of the plan: it is for everybody who runs asmt, and not only with `-v`.
+   */
+  is_remark: boolean;
+};

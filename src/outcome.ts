@@ -1,0 +1,29 @@
+/**
+ * What is shown: the engine's shapes, made wider by what the command line itself says in them. Its
+ * own problems and remarks have codes of their own.
+ *
+ * Must never: hold anything but types.
+ */
+
+import type * as engine from './generated/engine.ts';
+
+/**
+ * What kind of failure: the engine's kinds, and `not-reported`, of the command line alone: the work
+ * is done, and its report was lost.
+ */
+export type Kind = engine.Kind | 'not-reported';
+
+/** One thing that is wrong. */
+export type Problem = Omit<engine.Problem, 'kind' | 'code'> & { kind: Kind; code: string };
+
+/** Why an operation failed: the weightiest problem, and all of them (at least one). */
+export type ErrorText = Problem & { problems: Problem[] };
+
+/** Something that the user should know. */
+export type Remark = Omit<engine.Remark, 'code'> & { code: string };
+
+/** What was found or done. */
+export type Report = Omit<engine.Report, 'remarks'> & { remarks: Remark[] };
+
+/** What an operation comes to. */
+export type Outcome = { ok: boolean; report: Report | null; error: ErrorText | null };
