@@ -1,31 +1,96 @@
 //! asmt's engine: backs up and restores Aerospike's System V shared memory. It knows neither Node
 //! nor a terminal.
 //!
-//! Data flows one way: [`inventory`], [`store::Listing`] and [`look`] → [`plan`] and
-//! [`plan::staleness`] (pure, printable, refusable) → [`transfer`] or [`fill`] (temporaries only;
-//! parallel; stoppable) → [`commit`] (few, ordered, durable steps) → [`report`].
+//! Data flows one way:
+//!
+//! ```text
+//!                 operations      one file for each verb: a table of contents of its steps
+//!                     │
+//!     look ──┐        │           the machine → facts: memory, server, who asks
+//!     store ─┴→ facts → plan      pure: what would be done, or every reason to refuse it
+//!                     │
+//!              work::copy_out     segments → files that have no name yet
+//!              work::copy_in      files → segments that no start trusts yet
+//!                     │
+//!               work::commit      few, ordered, durable steps; base last
+//! ```
+//!
+//! `layout` (what Aerospike's bytes mean), `format` (every byte of a backup), `facts` and `plan`
+//! call no system. `scripts/architecture.mjs` checks who imports whom.
 //!
 //! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever
-//! failed. Must never: print, end the process, or panic for what a file, a segment or the system
-//! says.
+//! failed. Must never: print, end the process, or panic because of what a file, a segment or the
+//! system says.
+//!
+//! ```
+//! use asmt_engine::{Control, ListRequest, Request, perform};
+//!
+//! let request = Request::List(ListRequest::default());
+//! let report = perform(&request, "example 1.0", &Control::default())?;
+//! for namespace in &report.namespaces {
+//!     println!("{:?}: {} bytes in {} segments", namespace.name, namespace.size_bytes, namespace.segment_count);
+//! }
+//! # Ok::<(), asmt_engine::Failure>(())
+//! ```
 
 #![forbid(unsafe_code)]
 
-pub mod error;
-pub mod facts;
-pub mod format;
-pub mod hints;
-pub mod layout;
-pub mod look;
-pub mod operations;
-pub mod plan;
-pub mod progress;
-#[cfg(test)]
-mod scratch;
-pub mod store;
-pub mod sys;
-pub mod work;
-
+pub use error::{Code, Error, Kind, NoteCode, Problem, Remark};
+pub use facts::memory::State;
+pub use operations::report::{NamespaceReport, Report, Restorability, SegmentReport, Verb};
 pub use operations::{
     BackupRequest, ErrorText, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest, VerifyRequest, perform,
 };
+pub use progress::{Control, Event, Phase, Snapshot};
+
+// The modules are private, and public to tests and tools: the feature `testing` is for these.
+#[cfg(not(feature = "testing"))]
+mod error;
+#[cfg(feature = "testing")]
+pub mod error;
+#[cfg(not(feature = "testing"))]
+mod facts;
+#[cfg(feature = "testing")]
+pub mod facts;
+#[cfg(not(feature = "testing"))]
+mod format;
+#[cfg(feature = "testing")]
+pub mod format;
+#[cfg(not(feature = "testing"))]
+mod hints;
+#[cfg(feature = "testing")]
+pub mod hints;
+#[cfg(not(feature = "testing"))]
+mod layout;
+#[cfg(feature = "testing")]
+pub mod layout;
+#[cfg(not(feature = "testing"))]
+mod look;
+#[cfg(feature = "testing")]
+pub mod look;
+#[cfg(not(feature = "testing"))]
+mod operations;
+#[cfg(feature = "testing")]
+pub mod operations;
+#[cfg(not(feature = "testing"))]
+mod plan;
+#[cfg(feature = "testing")]
+pub mod plan;
+#[cfg(not(feature = "testing"))]
+mod progress;
+#[cfg(feature = "testing")]
+pub mod progress;
+#[cfg(test)]
+mod scratch;
+#[cfg(not(feature = "testing"))]
+mod store;
+#[cfg(feature = "testing")]
+pub mod store;
+#[cfg(not(feature = "testing"))]
+mod sys;
+#[cfg(feature = "testing")]
+pub mod sys;
+#[cfg(not(feature = "testing"))]
+mod work;
+#[cfg(feature = "testing")]
+pub mod work;

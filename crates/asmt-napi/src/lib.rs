@@ -8,9 +8,7 @@
 //! do not catch panics. The shapes of the JSON are those of `Request`, `Outcome` and `Snapshot` in the
 //! engine; `src/generated/engine.ts` has them for TypeScript, made of the Rust types.
 
-use asmt_engine::error::{Code, Error};
-use asmt_engine::progress::Control;
-use asmt_engine::{Outcome, Request, perform};
+use asmt_engine::{Code, Control, Error, Outcome, Request, perform};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Status};
 use napi_derive::napi;

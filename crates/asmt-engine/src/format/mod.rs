@@ -17,13 +17,13 @@ mod time;
 pub use chunks::{
     Chunk, Span, Spans, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, max_file_bytes, zero_bytes,
 };
+#[cfg(feature = "testing")]
+pub use frame::{AFTER_CHUNKS_BYTES, BEFORE_STREAM_BYTES};
 pub use frame::{
-    AFTER_CHUNKS_BYTES, ASMT_HEADER_BYTES, AsmtHeader, BEFORE_STREAM_BYTES, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES,
-    MAX_DEFLATE_RATIO, SECTOR_BYTES, gzip_front, gzip_tail,
+    ASMT_HEADER_BYTES, AsmtHeader, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES, MAX_DEFLATE_RATIO, SECTOR_BYTES, gzip_front, gzip_tail,
 };
 pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestSegment, Noted, Surroundings, Trace, TraceState};
-pub use names::{
-    Encoding, file_name, instance_of_manifest_name, is_manifest_name, is_namespace_file, manifest_name, namespace_file_name,
-    parse_file_name,
-};
+pub use names::{Encoding, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
+#[cfg(feature = "testing")]
+pub use names::{is_namespace_file, namespace_file_name};
 pub use time::rfc3339;

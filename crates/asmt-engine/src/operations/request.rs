@@ -259,6 +259,7 @@ impl From<Request> for Asked {
     }
 }
 
+#[cfg(feature = "testing")]
 /// Leaves out what the verb has no option for. For the engine's own tests and tools, which ask for
 /// one verb after the other.
 impl From<Asked> for Request {

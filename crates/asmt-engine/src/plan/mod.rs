@@ -31,7 +31,9 @@ mod verify;
 
 pub use backup::{backup, check_same, data_bytes};
 pub use restore::{SERVED_HINT, restore};
-pub use room::{UndecidedRoom, decide_room, threads_within, undecided_room};
+#[cfg(feature = "testing")]
+pub use room::UndecidedRoom;
+pub use room::{decide_room, threads_within, undecided_room};
 pub use strangers::is_strangers;
 pub use titles::{title, titles};
 pub use verify::verify;

@@ -38,11 +38,12 @@ mod lock;
 mod output;
 mod place;
 
+#[cfg(feature = "testing")]
 pub use crate::format::journal::{LOCK_NAME, MARKS_LOCK_NAME};
 pub use direct::Buffer;
+#[cfg(feature = "testing")]
 pub use entries::modified_ms;
 pub use input::InFile;
-pub use lock::MarksLock;
 pub use output::StagedFile;
 
 /// How long a run waits for another one that reads or writes marks.
