@@ -103,7 +103,7 @@ fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
 }
 
 /// What is wrong with exit status and standard error. The statuses are written down a second time,
-/// as README has them.
+/// as docs/REFERENCE.md has them.
 fn badly_ended(outcome: &Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
     if outcome.is_killed() {
