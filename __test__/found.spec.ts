@@ -1,4 +1,4 @@
-/** What the loops have found (docs/RELIABILITY.md), a test each by its own means. */
+/** What the loops have found (docs/FINDINGS.md), a test each by its own means. */
 
 import { existsSync, renameSync } from 'node:fs';
 
