@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { ROOT, build, install, step } from './setup.mjs';
 
 const POWERCUT = join(ROOT, 'target', 'release', 'asmt-powercut');
-/** Begins `MARKER` in crates/asmt-engine/src/durable.rs. */
+/** Begins `MARKER` in crates/asmt-engine/src/sys/fsync.rs. */
 const MARKER = 'asmt-fault-switches';
 const SKIPPED = 77;
 

@@ -1,6 +1,6 @@
 /**
- * `npm test`: format, lint, architecture, types, build, Rust tests, short loops, specs, and whether
- * every spec ran and nothing is left.
+ * `npm test`: format, lint, architecture, prose, types, build, Rust tests, short loops, specs, and
+ * whether every spec ran and nothing is left.
  *
  * Promise: does the set-up that is missing by itself; its last line is the number of tests that
  * passed, failed and were skipped. Without root it runs in a user namespace, and skips what only
@@ -12,6 +12,7 @@ import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:
 import { join } from 'node:path';
 
 import { violations } from './architecture.mjs';
+import { violations as proseViolations } from './prose.mjs';
 import { ROOT, build, install, step, temporaries } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
@@ -48,6 +49,7 @@ step('format (rustfmt)', 'cargo', ['fmt', '--all', '--check']);
 step('lint (oxlint)', join(BIN, 'oxlint'), ['--type-aware', '--deny-warnings']);
 step('lint (clippy)', 'cargo', ['clippy', '--workspace', '--all-targets', '--locked', '--', '-D', 'warnings']);
 finding('architecture', violations());
+finding('prose', proseViolations());
 step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
 build();
 await rustTests();

@@ -2,8 +2,9 @@
  * The border to the engine: the only file that loads the addon, and the only one that believes its
  * JSON.
  *
- * The shapes are in `generated/engine.ts`, made of the engine's own types. Must never: decide, print, or be imported for types only at a cost (the addon is loaded
- * when a job begins, so that `--help` stays quick).
+ * The shapes are in `generated/engine.ts`, made of the engine's own types. Must never: decide,
+ * print, or be imported for types only at a cost (the addon is loaded when a job begins, so that
+ * `--help` stays quick).
  */
 
 import { createRequire } from 'node:module';

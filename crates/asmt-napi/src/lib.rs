@@ -5,8 +5,8 @@
 //! promise, block the event loop, or decide anything.
 //!
 //! Not an `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run, and
-//! do not catch panics. The shapes of the JSON are those of `Request`, `Outcome` and `Snapshot` in the
-//! engine; `src/generated/engine.ts` has them for TypeScript, made of the Rust types.
+//! do not catch panics. The shapes of the JSON are those of `Request`, `Outcome` and `Snapshot` in
+//! the engine; `src/generated/engine.ts` has them for TypeScript, made of the Rust types.
 
 use asmt_engine::{Code, Control, Error, Outcome, Request, perform};
 use napi::bindgen_prelude::Object;
