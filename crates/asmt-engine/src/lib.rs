@@ -28,7 +28,7 @@
 //! let request = Request::List(ListRequest::default());
 //! let report = perform(&request, "example 1.0", &Control::default())?;
 //! for namespace in &report.namespaces {
-//!     println!("{:?}: {} bytes in {} segments", namespace.name, namespace.size_bytes, namespace.segment_count);
+//!     println!("{:?}: {} bytes", namespace.name, namespace.size_bytes);
 //! }
 //! # Ok::<(), asmt_engine::Failure>(())
 //! ```
