@@ -16,7 +16,7 @@ use asmt_engine::work::commit;
 use asmt_engine::work::copy_in::{self, Filled, Made, Trusted, Withheld};
 use asmt_engine::work::copy_out::{self, Staged};
 use asmt_engine::work::instance::Runtime;
-use asmt_engine::work::job::Options;
+use asmt_engine::work::job::{Options, Temporaries};
 use asmt_engine::work::note::Origin;
 use asmt_engine::{perform, plan};
 use asmt_shm::sysv::{self, Access, Attachment};
@@ -84,7 +84,7 @@ fn stage(store: &Store, compress: bool) -> Staged<'_> {
         settings: BTreeMap::new(),
     };
     let run = asmt_engine::sys::process::own_run().expect("an id");
-    copy_out::stage(store, &run, &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
+    copy_out::stage(Temporaries::new(store, &run), &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")
 }
 
 fn names(directory: &Path) -> Vec<String> {

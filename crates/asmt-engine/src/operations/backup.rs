@@ -12,6 +12,7 @@ use crate::plan::{self, NamespaceBackup, Plan, staleness};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
 use crate::work::instance::Runtime;
+use crate::work::job::Temporaries;
 use crate::work::note::Origin;
 use crate::work::{commit, copy_out};
 use std::path::Path;
@@ -75,7 +76,7 @@ impl Operation<'_> {
         let run = crate::sys::process::own_run()?;
         let origin = self.origin(&planned, &listing);
         let Planned { plan, evidence, .. } = planned;
-        let mut staged = copy_out::stage(&store, &run, &plan.namespaces, &origin, self.options, self.control)?;
+        let mut staged = copy_out::stage(Temporaries::new(&store, &run), &plan.namespaces, &origin, self.options, self.control)?;
         let now = self.evidence_for_backup(&listing, request.instance)?;
         check_unchanged(&evidence, &now, Verb::Backup)?;
         // As late as can be: a server writes its last lines when its segments are complete already.

@@ -44,19 +44,19 @@ fn publish_staged(staged: &Staged<'_>, old_journals: &[String], control: &Contro
             }
             Ok(())
         }
-        Err(error) => Err(undo(store, &staged.temporaries, &journal, &published, &superseded, error)),
+        Err(error) => Err(undo(&staged.temporaries, &journal, &published, &superseded, error)),
     }
 }
 
 /// Takes back what was published, the last first: base goes before what it vouches for.
 fn undo(
-    store: &Store,
     temporaries: &Temporaries<'_>,
     journal: &str,
     published: &[&str],
     superseded: &[JournalNamespace],
     error: Error,
 ) -> Error {
+    let store = temporaries.store();
     let removed = store.remove_all(published.iter().rev().copied());
     // The journal stays as long as a file does that it accounts for: the next run sweeps both.
     let is_left = |(name, inode): &(String, u64)| !matches!(store.inode_of(name), Ok(found) if found != Some(*inode));
@@ -83,7 +83,7 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
     for namespace in &staged.namespaces {
         let name = crate::format::manifest_name(namespace.plan.instance, &namespace.plan.name);
         let text = namespace.manifest.to_text();
-        let file = staged.temporaries.create(&staged.run, &name)?;
+        let file = staged.temporaries.create(&name)?;
         file.write(0, text.as_bytes())?;
         let inode = file.finish(text.len() as u64, None)?;
         let mut files = namespace.files.clone();
@@ -131,10 +131,10 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[Journal
     });
     let text = serde_json::to_string(&Journal { namespaces: superseded.iter().cloned().chain(namespaces).collect() })
         .map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
-    let file = staged.temporaries.create(&staged.run, "journal")?;
+    let file = staged.temporaries.create("journal")?;
     file.write(0, text.as_bytes())?;
     file.finish(text.len() as u64, None)?;
-    let name = Store::journal_name(&staged.run);
+    let name = Store::journal_name(staged.temporaries.run());
     let temporary = file.temporary().to_owned();
     // A journal that came back empty would not account for the files that it was to list.
     file.sync()?;
@@ -143,7 +143,7 @@ fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[Journal
     // inode for good.
     match store.sync("the names of staged files, and the journal") {
         Ok(()) => Ok(name),
-        Err(error) => Err(undo(store, &staged.temporaries, &name, &[], &[], error)),
+        Err(error) => Err(undo(&staged.temporaries, &name, &[], &[], error)),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::work::instance::RestoreJournal;
 use crate::work::job::{Options, data_ranges};
 use crate::work::pages;
 use crate::work::pool::{InWork, Pool, Units};
-use crate::work::read::{self, Scratch, Tally, Way};
+use crate::work::read::{self, Reading, Scratch, Tally, Way};
 use asmt_codec::crc::RangeSum;
 use asmt_shm::sysv::{self, Access, Attachment, LastHand};
 use asmt_shm::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
@@ -523,7 +523,8 @@ fn fill_made(
             Ok(Open { file, attachment: target.attach(Access::ReadWrite)?, keeps_holes })
         })?;
         let mut sink = Filling { made: target, attachment: &open.attachment, keeps_holes: open.keeps_holes };
-        read::read_span(&open.file, source, &span, scratch, control, &mut sink)
+        Reading { file: &open.file, source, scratch, control, sink: &mut sink }
+            .read_span(&span)
             .and_then(|found| {
                 read::put_sums(&target.sums, source, &span, &found.sums);
                 tallies[index].add(&open.file, source, read::bytes_of(source, &span).start, found.data_bytes)

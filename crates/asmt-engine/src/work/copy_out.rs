@@ -8,7 +8,6 @@
 
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::Segment;
-use crate::format::run_id::RunId;
 use crate::format::{
     Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, SECTOR_BYTES, Trace, chunk_kind, chunk_range, combined_crc32,
     gzip_front, gzip_tail,
@@ -58,11 +57,9 @@ pub struct StagedNamespace {
 /// A backup that is complete and durable, and that nobody can see yet. Only
 /// [`crate::work::commit::publish`] makes it one; dropped, it is gone.
 pub struct Staged<'s> {
-    /// The run.
-    pub run: RunId,
     /// Namespaces.
     pub namespaces: Vec<StagedNamespace>,
-    /// All temporary names.
+    /// All temporary names, and the run that they are of.
     pub temporaries: Temporaries<'s>,
     /// Bytes of data that were copied; holes are not counted.
     pub data_bytes: u64,
@@ -122,18 +119,14 @@ impl Unsynced {
 /// Errors: `disk-full` before anything is copied; `segment-changed`; failed calls. Nothing is left
 /// behind.
 pub fn stage<'s>(
-    store: &'s Store,
-    run: &RunId,
+    temporaries: Temporaries<'s>,
     namespaces: &[NamespaceBackup],
     origin: &Origin,
     options: Options,
     control: &Control,
 ) -> Result<Staged<'s>> {
-    let temporaries = Temporaries::new(store);
-    match stage_in(&temporaries, run, namespaces, origin, options, control) {
-        Ok((namespaces, data_bytes, reserved_bytes)) => {
-            Ok(Staged { run: run.clone(), namespaces, temporaries, data_bytes, reserved_bytes })
-        }
+    match stage_in(&temporaries, namespaces, origin, options, control) {
+        Ok((namespaces, data_bytes, reserved_bytes)) => Ok(Staged { namespaces, temporaries, data_bytes, reserved_bytes }),
         Err(error) => Err(temporaries.clean_up_after(error)),
     }
 }
@@ -141,7 +134,6 @@ pub fn stage<'s>(
 /// Gives what was staged, the bytes of data in it, and the bytes that were reserved.
 fn stage_in(
     temporaries: &Temporaries<'_>,
-    run: &RunId,
     namespaces: &[NamespaceBackup],
     origin: &Origin,
     options: Options,
@@ -150,8 +142,8 @@ fn stage_in(
     let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
     let owners: BTreeSet<(u32, u32)> = copies.iter().map(|copy| (copy.segment.stat.uid, copy.segment.stat.gid)).collect();
-    store.try_abilities(run, &owners.into_iter().collect::<Vec<_>>())?;
-    let (jobs, reserved_bytes) = reserve(temporaries, run, &copies, options, control)?;
+    store.try_abilities(temporaries.run(), &owners.into_iter().collect::<Vec<_>>())?;
+    let (jobs, reserved_bytes) = reserve(temporaries, &copies, options, control)?;
     let data_bytes = copy_all(store, &jobs, options, control)?;
     let manifests = namespaces.iter().map(|namespace| manifest_of(namespace, &jobs, origin)).collect::<Result<Vec<_>>>()?;
     if options.check {
@@ -259,7 +251,9 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
         let (job_index, unit) = units.locate(unit);
         let job = &jobs[job_index];
         let open = job.in_work.enter(|| open(store, job))?;
-        copy_span(job, &open, pool, worker, unit, control)?;
+        let kind = chunk_kind(job.copy.segment.address.segment_type);
+        Writing { job, open: &open, pool, worker, kind, unit }.copy_span()?;
+        control.add_done(job.unit_bytes(unit));
         match job.in_work.leave(open) {
             Some(open) => unsynced.add(finish(job, open, control)?),
             None => Ok(()),
@@ -269,34 +263,78 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     Ok(jobs.iter().map(|job| job.data_bytes.load(Ordering::Relaxed)).sum())
 }
 
-/// Copies what a worker takes at once: a chunk, or a run of chunks that had no data when space was
+/// What a worker takes at once: a chunk, or a run of chunks that had no data when space was
 /// reserved.
-fn copy_span(job: &Job<'_>, open: &Open, pool: &Pool<'_>, worker: &mut Worker, unit: u64, control: &Control) -> Result<()> {
-    let span = job.spans.get(unit);
-    let range_of = |chunk: u64| chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk);
-    let whole = range_of(span.chunks.start).start..range_of(span.chunks.end - 1).end;
-    let no_data = |error| Error::io("lseek", job.copy.segment.key(), error);
-    let is_zero = span.is_zero && open.attachment.next_data(whole.start, whole.end).map_err(no_data)?.is_none();
-    let kind = chunk_kind(job.copy.segment.address.segment_type);
-    let ranges: Vec<std::ops::Range<u64>> = span.chunks.clone().map(range_of).collect();
-    let mut chunks = Vec::with_capacity(ranges.len());
-    if is_zero && job.copy.encoding == Encoding::Gzip {
-        chunks = copy_zeros(open, pool, worker, kind, unit, &ranges)?;
-    } else {
-        for range in &ranges {
-            let data = if is_zero { Vec::new() } else { data_ranges(&open.attachment, range).map_err(no_data)? };
-            job.data_bytes.fetch_add(data.iter().map(|part| part.end - part.start).sum(), Ordering::Relaxed);
-            let turn = if range.end == whole.end { Turn::Passed } else { Turn::Kept };
-            chunks.push(match job.copy.encoding {
-                Encoding::Raw => copy_plain(open, range, &data)?,
-                Encoding::Gzip => copy_compressed(open, pool, worker, kind, (unit, turn), range, &data)?,
-            });
+struct Writing<'w, 'p> {
+    job: &'w Job<'p>,
+    open: &'w Open,
+    pool: &'w Pool<'w>,
+    worker: &'w mut Worker,
+    kind: ChunkKind,
+    unit: u64,
+}
+
+impl Writing<'_, '_> {
+    /// Copies it, and keeps what became of its chunks.
+    fn copy_span(mut self) -> Result<()> {
+        let Self { job, open, .. } = self;
+        let span = job.spans.get(self.unit);
+        let range_of = |chunk: u64| chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk);
+        let whole = range_of(span.chunks.start).start..range_of(span.chunks.end - 1).end;
+        let no_data = |error| Error::io("lseek", job.copy.segment.key(), error);
+        let is_zero = span.is_zero && open.attachment.next_data(whole.start, whole.end).map_err(no_data)?.is_none();
+        let ranges: Vec<std::ops::Range<u64>> = span.chunks.clone().map(range_of).collect();
+        let mut chunks = Vec::with_capacity(ranges.len());
+        if is_zero && job.copy.encoding == Encoding::Gzip {
+            chunks = self.copy_zeros(&ranges)?;
+        } else {
+            for range in &ranges {
+                let data = if is_zero { Vec::new() } else { data_ranges(&open.attachment, range).map_err(no_data)? };
+                job.data_bytes.fetch_add(data.iter().map(|part| part.end - part.start).sum(), Ordering::Relaxed);
+                let turn = if range.end == whole.end { Turn::Passed } else { Turn::Kept };
+                chunks.push(match job.copy.encoding {
+                    Encoding::Raw => copy_plain(open, range, &data)?,
+                    Encoding::Gzip => self.copy_compressed(turn, range, &data)?,
+                });
+            }
         }
+        let first = usize::try_from(span.chunks.start).unwrap_or(usize::MAX);
+        lock(&job.chunks)[first..first + chunks.len()].copy_from_slice(&chunks);
+        Ok(())
     }
-    let first = usize::try_from(span.chunks.start).unwrap_or(usize::MAX);
-    lock(&job.chunks)[first..first + chunks.len()].copy_from_slice(&chunks);
-    control.add_done(whole.end - whole.start);
-    Ok(())
+
+    fn copy_compressed(&mut self, turn: Turn, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
+        let (length, crc32) = encode_chunk(self.open, self.worker, self.kind, range, data);
+        let offset = self.open.places.place(self.pool, self.unit, length as u64, turn)?;
+        self.open.file.write(offset, self.worker.encoded.aligned(length))?;
+        Ok(Chunk { offset, length: encoded_length(length), crc32 })
+    }
+
+    /// Copies chunks that have no data, one behind the other. They are all alike, but for the
+    /// length of a segment's last one: encoded once, and written many at a time.
+    fn copy_zeros(&mut self, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Chunk>> {
+        let mut chunks = Vec::with_capacity(ranges.len());
+        let groups: Vec<_> = ranges.chunk_by(|one, other| length_of(one) == length_of(other)).collect();
+        for (index, alike) in groups.iter().enumerate() {
+            let (length, crc32) = encode_chunk(self.open, self.worker, self.kind, &alike[0], &[]);
+            let turn = if index + 1 == groups.len() { Turn::Passed } else { Turn::Kept };
+            let mut offset = self.open.places.place(self.pool, self.unit, (length * alike.len()) as u64, turn)?;
+            let most = (ZEROS_WRITE_BYTES / length).clamp(1, alike.len());
+            let Worker { encoded, repeated, .. } = &mut *self.worker;
+            let repeated = repeated.aligned(most * length);
+            repeated.chunks_exact_mut(length).for_each(|one| one.copy_from_slice(encoded.aligned(length)));
+            for some in alike.chunks(most) {
+                self.open.file.write(offset, &repeated[..some.len() * length])?;
+                chunks.extend((0..some.len() as u64).map(|number| Chunk {
+                    offset: offset + number * length as u64,
+                    length: encoded_length(length),
+                    crc32,
+                }));
+                offset += (some.len() * length) as u64;
+            }
+        }
+        Ok(chunks)
+    }
 }
 
 fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
@@ -309,59 +347,12 @@ fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range
     Ok(Chunk { offset: range.start, length: length_of(range), crc32: sum.finish() })
 }
 
-fn copy_compressed(
-    open: &Open,
-    pool: &Pool<'_>,
-    worker: &mut Worker,
-    kind: ChunkKind,
-    (unit, turn): (u64, Turn),
-    range: &std::ops::Range<u64>,
-    data: &[std::ops::Range<u64>],
-) -> Result<Chunk> {
-    let (length, crc32) = encode_chunk(open, worker, kind, range, data);
-    let offset = open.places.place(pool, unit, length as u64, turn)?;
-    open.file.write(offset, worker.encoded.aligned(length))?;
-    Ok(Chunk { offset, length: encoded_length(length), crc32 })
-}
-
 fn encoded_length(length: usize) -> u32 {
     u32::try_from(length).expect("a chunk grows by headers alone")
 }
 
 /// Most bytes that are written at once of chunks of zeros.
 const ZEROS_WRITE_BYTES: usize = 1 << 20;
-
-/// Copies chunks that have no data, one behind the other. They are all alike, but for the length of
-/// a segment's last one: encoded once, and written many at a time.
-fn copy_zeros(
-    open: &Open,
-    pool: &Pool<'_>,
-    worker: &mut Worker,
-    kind: ChunkKind,
-    unit: u64,
-    ranges: &[std::ops::Range<u64>],
-) -> Result<Vec<Chunk>> {
-    let mut chunks = Vec::with_capacity(ranges.len());
-    let groups: Vec<_> = ranges.chunk_by(|one, other| length_of(one) == length_of(other)).collect();
-    for (index, alike) in groups.iter().enumerate() {
-        let (length, crc32) = encode_chunk(open, worker, kind, &alike[0], &[]);
-        let turn = if index + 1 == groups.len() { Turn::Passed } else { Turn::Kept };
-        let mut offset = open.places.place(pool, unit, (length * alike.len()) as u64, turn)?;
-        let most = (ZEROS_WRITE_BYTES / length).clamp(1, alike.len());
-        let repeated = worker.repeated.aligned(most * length);
-        repeated.chunks_exact_mut(length).for_each(|one| one.copy_from_slice(worker.encoded.aligned(length)));
-        for some in alike.chunks(most) {
-            open.file.write(offset, &repeated[..some.len() * length])?;
-            chunks.extend((0..some.len() as u64).map(|number| Chunk {
-                offset: offset + number * length as u64,
-                length: encoded_length(length),
-                crc32,
-            }));
-            offset += (some.len() * length) as u64;
-        }
-    }
-    Ok(chunks)
-}
 
 /// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors,
 /// and the chunk's CRC-32.

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::format::run_id::RunId;
-use crate::format::{Chunk, Spans};
+use crate::format::{Chunk, Spans, chunk_range};
 use crate::plan::Copy;
 use crate::store::{StagedFile, Store};
 use crate::work::pool::{InWork, Places};
@@ -13,20 +13,26 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 /// Temporary names in a directory; removed when dropped, unless they were kept.
 pub struct Temporaries<'s> {
     store: &'s Store,
+    run: RunId,
     names: Mutex<Vec<String>>,
 }
 
 impl<'s> Temporaries<'s> {
     /// None yet.
-    pub fn new(store: &'s Store) -> Self {
-        Self { store, names: Mutex::new(Vec::new()) }
+    pub fn new(store: &'s Store, run: &RunId) -> Self {
+        Self { store, run: run.clone(), names: Mutex::new(Vec::new()) }
     }
 
     /// Makes a file to stage, and remembers it.
-    pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
-        let file = self.store.create(run, name)?;
+    pub fn create(&self, name: &str) -> Result<StagedFile> {
+        let file = self.store.create(&self.run, name)?;
         self.lock().push(file.temporary().to_owned());
         Ok(file)
+    }
+
+    /// Whose they are.
+    pub fn run(&self) -> &RunId {
+        &self.run
     }
 
     /// The directory.
@@ -77,6 +83,16 @@ pub struct Job<'p> {
     pub(super) chunks: Mutex<Vec<Chunk>>,
     /// Inode and size of the finished file.
     pub(super) finished: Mutex<Option<(u64, u64)>>,
+}
+
+impl Job<'_> {
+    /// Bytes of the segment in what a worker takes at once.
+    pub(super) fn unit_bytes(&self, unit: u64) -> u64 {
+        let size_bytes = self.copy.segment.stat.size_bytes;
+        let chunks = self.spans.get(unit).chunks;
+        let range = |chunk| chunk_range(size_bytes, self.chunk_bytes, chunk);
+        range(chunks.end - 1).end - range(chunks.start).start
+    }
 }
 
 /// A mutex, whoever panicked with it.

@@ -178,133 +178,313 @@ pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
     Ok(found <= most)
 }
 
-/// Reads a span of a source (all of a stream), checks it, and hands it on.
-pub fn read_span(
-    file: &InFile,
-    source: &Source,
-    span: &Span,
-    scratch: &mut Scratch,
-    control: &Control,
-    sink: &mut dyn Sink,
-) -> Result<Found> {
-    match &source.contents {
-        Contents::Stream { crc32 } => read_stream(file, source, *crc32, scratch, control, sink),
-        Contents::Chunks(segment) if segment.encoding == Encoding::Gzip && span.is_zero => {
-            read_zeros(file, source, segment, span, scratch, control)
-        }
-        Contents::Chunks(segment) if segment.encoding == Encoding::Gzip => {
-            read_compressed(file, source, segment, span.chunks.start, scratch, sink)
-        }
-        Contents::Chunks(segment) => {
-            let expected = |chunk: u64| segment.chunks.get(usize::try_from(chunk).ok()?).map(|chunk| chunk.crc32);
-            read_plain(file, source, span, &expected, scratch, control, sink)
-        }
-        Contents::Plain => read_plain(file, source, span, &|_| None, scratch, control, sink),
-    }
+/// A source that is being read: its open file, and where the bytes go.
+pub struct Reading<'r> {
+    /// Its file.
+    pub file: &'r InFile,
+    /// What the plan says of it.
+    pub source: &'r Source,
+    /// What the worker keeps to itself.
+    pub scratch: &'r mut Scratch,
+    /// Stops it.
+    pub control: &'r Control,
+    /// Takes what was read.
+    pub sink: &'r mut dyn Sink,
 }
 
-fn read_plain(
-    file: &InFile,
-    source: &Source,
-    span: &Span,
-    expected: &dyn Fn(u64) -> Option<u32>,
-    scratch: &mut Scratch,
-    control: &Control,
-    sink: &mut dyn Sink,
-) -> Result<Found> {
-    let whole = bytes_of(source, span);
-    let are_holes = span.is_zero && file.next_data(whole.start, whole.end)?.is_none();
-    let mut all = Found::default();
-    // The sum of a chunk of holes, by its length.
-    let mut zeros: Option<(u64, u32)> = None;
-    for chunk in span.chunks.clone() {
-        let range = chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
-        let parts = if are_holes { Vec::new() } else { data_ranges(file, &range)? };
-        let crc32 = if parts.is_empty() {
-            // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks
-            // are many.
-            let length = range.end - range.start;
-            let known = zeros.filter(|(known, _)| *known == length);
-            let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, crc::of_zeros(length))));
-            check_crc(file, source, range.start, expected(chunk), crc32)?;
-            crc32
-        } else {
-            control.check_stop()?;
-            let (crc32, data_bytes) = read_parts(file, source, &range, &parts, expected(chunk), scratch, sink)?;
-            if span.is_zero && data_bytes > 0 {
-                return Err(damaged(file, source, range.start, "something else than the zeros that the manifest says are here"));
+impl Reading<'_> {
+    /// Reads a span of the source (all of a stream), checks it, and hands it on.
+    pub fn read_span(&mut self, span: &Span) -> Result<Found> {
+        let source = self.source;
+        match &source.contents {
+            Contents::Stream { crc32 } => self.read_stream(*crc32),
+            Contents::Chunks(segment) if segment.encoding == Encoding::Gzip && span.is_zero => self.read_zeros(segment, span),
+            Contents::Chunks(segment) if segment.encoding == Encoding::Gzip => self.read_compressed(segment, span.chunks.start),
+            Contents::Chunks(segment) => {
+                let expected = |chunk: u64| segment.chunks.get(usize::try_from(chunk).ok()?).map(|chunk| chunk.crc32);
+                self.read_plain(span, &expected)
             }
-            all.data_bytes += data_bytes;
-            crc32
-        };
-        all.sums.push(crc32);
-    }
-    Ok(all)
-}
-
-/// Reads a chunk of a plain file that has data in these parts. Returns its CRC-32, and how many
-/// bytes are data.
-fn read_parts(
-    file: &InFile,
-    source: &Source,
-    range: &Range<u64>,
-    parts: &[Range<u64>],
-    expected: Option<u32>,
-    scratch: &mut Scratch,
-    sink: &mut dyn Sink,
-) -> Result<(u32, u64)> {
-    let mut sum = RangeSum::new(range);
-    let mut data_bytes = 0;
-    match sink.way(range) {
-        Way::InPlace(attachment) => {
-            for part in parts {
-                let mut memory = attachment.exclusive(part.clone());
-                file.read_into(part.start, &mut memory)?;
-                sum.add(part.start, &memory);
-                data_bytes += part.end - part.start;
-            }
+            Contents::Plain => self.read_plain(span, &|_| None),
         }
-        Way::Unchecked => {
-            for part in parts {
-                let mut start = part.start;
-                while start < part.end {
-                    let end = part.end.min((start + 1).next_multiple_of(PIECE_BYTES));
-                    let bytes = file.read(start, (end - start) as usize, &mut scratch.file)?;
-                    sum.add(start, bytes);
-                    data_bytes += sink.take(start, bytes)?;
-                    start = end;
+    }
+
+    fn read_plain(&mut self, span: &Span, expected: &dyn Fn(u64) -> Option<u32>) -> Result<Found> {
+        let Self { file, source, .. } = *self;
+        let whole = bytes_of(source, span);
+        let are_holes = span.is_zero && file.next_data(whole.start, whole.end)?.is_none();
+        let mut all = Found::default();
+        // The sum of a chunk of holes, by its length.
+        let mut zeros: Option<(u64, u32)> = None;
+        for chunk in span.chunks.clone() {
+            let range = chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
+            let parts = if are_holes { Vec::new() } else { data_ranges(file, &range)? };
+            let crc32 = if parts.is_empty() {
+                // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks
+                // are many.
+                let length = range.end - range.start;
+                let known = zeros.filter(|(known, _)| *known == length);
+                let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, crc::of_zeros(length))));
+                check_crc(file, source, range.start, expected(chunk), crc32)?;
+                crc32
+            } else {
+                self.control.check_stop()?;
+                let (crc32, data_bytes) = self.read_parts(&range, &parts, expected(chunk))?;
+                if span.is_zero && data_bytes > 0 {
+                    return Err(damaged(
+                        file,
+                        source,
+                        range.start,
+                        "something else than the zeros that the manifest says are here",
+                    ));
+                }
+                all.data_bytes += data_bytes;
+                crc32
+            };
+            all.sums.push(crc32);
+        }
+        Ok(all)
+    }
+
+    /// Reads a chunk of a plain file that has data in these parts. Returns its CRC-32, and how many
+    /// bytes are data.
+    fn read_parts(&mut self, range: &Range<u64>, parts: &[Range<u64>], expected: Option<u32>) -> Result<(u32, u64)> {
+        let Self { file, source, .. } = *self;
+        let mut sum = RangeSum::new(range);
+        let mut data_bytes = 0;
+        match self.sink.way(range) {
+            Way::InPlace(attachment) => {
+                for part in parts {
+                    let mut memory = attachment.exclusive(part.clone());
+                    file.read_into(part.start, &mut memory)?;
+                    sum.add(part.start, &memory);
+                    data_bytes += part.end - part.start;
                 }
             }
-        }
-        Way::Checked if parts == std::slice::from_ref(range) => {
-            let bytes = file.read(range.start, (range.end - range.start) as usize, &mut scratch.file)?;
-            sum.add(range.start, bytes);
-            let crc32 = sum.finish();
-            check_crc(file, source, range.start, expected, crc32)?;
-            return Ok((crc32, sink.take(range.start, bytes)?));
-        }
-        Way::Checked => {
-            // With holes: gathered first, so that nothing is handed on before all of the chunk is
-            // checked.
-            scratch.decoded.clear();
-            scratch.decoded.resize((range.end - range.start) as usize, 0);
-            let place = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
-            for part in parts {
-                let bytes = file.read(part.start, (part.end - part.start) as usize, &mut scratch.file)?;
-                sum.add(part.start, bytes);
-                scratch.decoded[place(part)].copy_from_slice(bytes);
+            Way::Unchecked => {
+                for part in parts {
+                    let mut start = part.start;
+                    while start < part.end {
+                        let end = part.end.min((start + 1).next_multiple_of(PIECE_BYTES));
+                        let bytes = file.read(start, (end - start) as usize, &mut self.scratch.file)?;
+                        sum.add(start, bytes);
+                        data_bytes += self.sink.take(start, bytes)?;
+                        start = end;
+                    }
+                }
             }
-            let crc32 = sum.finish();
-            check_crc(file, source, range.start, expected, crc32)?;
-            for part in parts {
-                data_bytes += sink.take(part.start, &scratch.decoded[place(part)])?;
+            Way::Checked if parts == std::slice::from_ref(range) => {
+                let bytes = file.read(range.start, (range.end - range.start) as usize, &mut self.scratch.file)?;
+                sum.add(range.start, bytes);
+                let crc32 = sum.finish();
+                check_crc(file, source, range.start, expected, crc32)?;
+                return Ok((crc32, self.sink.take(range.start, bytes)?));
             }
-            return Ok((crc32, data_bytes));
+            Way::Checked => {
+                // With holes: gathered first, so that nothing is handed on before all of the chunk is
+                // checked.
+                self.scratch.decoded.clear();
+                self.scratch.decoded.resize((range.end - range.start) as usize, 0);
+                let place = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
+                for part in parts {
+                    let bytes = file.read(part.start, (part.end - part.start) as usize, &mut self.scratch.file)?;
+                    sum.add(part.start, bytes);
+                    self.scratch.decoded[place(part)].copy_from_slice(bytes);
+                }
+                let crc32 = sum.finish();
+                check_crc(file, source, range.start, expected, crc32)?;
+                for part in parts {
+                    data_bytes += self.sink.take(part.start, &self.scratch.decoded[place(part)])?;
+                }
+                return Ok((crc32, data_bytes));
+            }
         }
+        let crc32 = sum.finish();
+        check_crc(file, source, range.start, expected, crc32)?;
+        Ok((crc32, data_bytes))
     }
-    let crc32 = sum.finish();
-    check_crc(file, source, range.start, expected, crc32)?;
-    Ok((crc32, data_bytes))
+
+    fn read_compressed(&mut self, segment: &ManifestSegment, index: u64) -> Result<Found> {
+        let Self { file, source, .. } = *self;
+        let chunk = segment.chunks[usize::try_from(index).unwrap_or(usize::MAX)];
+        let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
+        let encoded = file.read(chunk.offset, chunk.length as usize, &mut self.scratch.file)?;
+        self.scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
+        let outcome = self.scratch.decoder.decode(encoded, &mut self.scratch.decoded);
+        outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
+        let crc32 = crc::of(&self.scratch.decoded);
+        check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
+        Ok(Found { sums: vec![crc32], data_bytes: self.sink.take(range.start, &self.scratch.decoded)? })
+    }
+
+    /// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One
+    /// chunk of zeros is like the other: only the first is decoded, and the others are compared with
+    /// it.
+    fn read_zeros(&mut self, segment: &ManifestSegment, span: &Span) -> Result<Found> {
+        let Self { file, source, control, .. } = *self;
+        let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
+        let mut left = &segment.chunks[index(span.chunks.start)..index(span.chunks.end)];
+        let mut number = span.chunks.start;
+        let mut sums = Vec::with_capacity(left.len());
+        while let [first, ..] = left {
+            control.check_stop()?;
+            // One behind the other, as the manifest was checked to say: as many as fit, and one at
+            // least.
+            let fits = |chunk: &&Chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES;
+            let (now, later) = left.split_at(left.iter().take_while(fits).count().max(1));
+            let length: u64 = now.iter().map(|chunk| u64::from(chunk.length)).sum();
+            let mut encoded = &*file.read(first.offset, index(length), &mut self.scratch.file)?;
+            for chunk in now {
+                let own;
+                (own, encoded) = encoded.split_at(chunk.length as usize);
+                let range = chunk_range(segment.size_bytes, segment.chunk_bytes, number);
+                let bytes = index(range.end - range.start);
+                if (self.scratch.zeros.length, self.scratch.zeros.encoded.as_slice()) != (bytes, own) {
+                    self.scratch.decoded.resize(bytes, 0);
+                    let outcome = self.scratch.decoder.decode(own, &mut self.scratch.decoded);
+                    let damaged = |text: &str| damaged(file, source, chunk.offset, text);
+                    outcome.map_err(|text| damaged(&format!("from {} of the segment on {text}", range.start)))?;
+                    if !pages::is_zero(&self.scratch.decoded) {
+                        return Err(damaged("something else than the zeros that the manifest says are here"));
+                    }
+                    self.scratch.zeros = Zeros { length: bytes, crc32: crc::of_zeros(bytes as u64), encoded: own.to_vec() };
+                }
+                check_crc(file, source, chunk.offset, Some(chunk.crc32), self.scratch.zeros.crc32)?;
+                sums.push(self.scratch.zeros.crc32);
+                number += 1;
+            }
+            left = later;
+        }
+        Ok(Found { sums, data_bytes: 0 })
+    }
+
+    /// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are
+    /// handed on before it: the caller must not trust any before this returns.
+    fn read_stream(&mut self, expected_crc32: u32) -> Result<Found> {
+        let Self { file, source, control, .. } = *self;
+        let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
+        let start = ASMT_HEADER_BYTES as u64;
+        let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
+        if file.file_bytes() < least {
+            return Err(damaged(0, &format!("the file has {} bytes, expected at least {least}", file.file_bytes())));
+        }
+        let header = file.read(start, GZIP_HEADER.len(), &mut self.scratch.file)?;
+        let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(start, &text))?;
+        let mut input_offset = start + GZIP_HEADER.len() as u64;
+        let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
+        let mut out = Unrolled::new(source, &mut self.scratch.decoded);
+        let mut is_end = false;
+        while !is_end {
+            control.check_stop()?;
+            let length = (stream_end - input_offset).min(PIECE_BYTES) as usize;
+            if length == 0 {
+                return Err(damaged(input_offset, "the stream does not end where the file does"));
+            }
+            let input = file.read(input_offset, length, &mut self.scratch.file)?;
+            let mut used = 0;
+            loop {
+                let step = decoder.step(&input[used..], out.room()).map_err(|text| damaged(input_offset + used as u64, &text))?;
+                used += step.used;
+                if out.is_full() && step.made > 0 {
+                    let text = format!("the stream goes on past the segment's {} bytes", source.size_bytes);
+                    return Err(damaged(input_offset + used as u64, &text));
+                }
+                control.add_done(out.add(step.made, self.sink)?);
+                is_end = step.is_end;
+                if is_end || step.used + step.made == 0 {
+                    break;
+                }
+            }
+            if used == 0 && !is_end {
+                return Err(damaged(input_offset, "the stream does not go on"));
+            }
+            input_offset += used as u64;
+        }
+        if !out.is_full() {
+            let text = format!("the stream ends after {} bytes of the segment, expected {}", out.bytes(), source.size_bytes);
+            return Err(damaged(input_offset, &text));
+        }
+        if input_offset != stream_end {
+            return Err(damaged(input_offset, &format!("the stream ends here, expected at {stream_end}")));
+        }
+        let found = out.found;
+        let crc32 = combined_crc32(source.size_bytes, source.chunk_bytes(), found.sums.iter().copied());
+        if crc32 != expected_crc32 {
+            return Err(damaged(0, &format!("CRC-32 {crc32:08x}, expected {expected_crc32:08x}")));
+        }
+        let trailer = &gzip_tail(source.size_bytes, crc32)[DEFLATE_END.len()..];
+        if file.read(stream_end, GZIP_TRAILER_BYTES, &mut self.scratch.file)? != trailer {
+            return Err(damaged(stream_end, "the gzip trailer does not match the segment"));
+        }
+        Ok(found)
+    }
+}
+
+/// A segment that comes out of a stream, chunk by chunk.
+struct Unrolled<'u> {
+    source: &'u Source,
+    /// The chunk that is being filled, and how much of it is.
+    chunk: &'u mut Vec<u8>,
+    made: usize,
+    index: u64,
+    count: u64,
+    /// Room for one byte more than the segment has: a stream that fills it, too, is too long.
+    beyond: [u8; 1],
+    found: Found,
+}
+
+impl<'u> Unrolled<'u> {
+    fn new(source: &'u Source, chunk: &'u mut Vec<u8>) -> Self {
+        let count = chunk_count(source.size_bytes, source.chunk_bytes());
+        let mut new = Self { source, chunk, made: 0, index: 0, count, beyond: [0], found: Found::default() };
+        new.resize();
+        new
+    }
+
+    fn range(&self) -> Range<u64> {
+        chunk_range(self.source.size_bytes, self.source.chunk_bytes(), self.index)
+    }
+
+    fn resize(&mut self) {
+        let range = self.range();
+        self.chunk.resize((range.end - range.start) as usize, 0);
+    }
+
+    fn is_full(&self) -> bool {
+        self.index == self.count
+    }
+
+    /// Bytes of the segment that have come.
+    fn bytes(&self) -> u64 {
+        u64::from(self.source.chunk_bytes()) * self.index + self.made as u64
+    }
+
+    fn room(&mut self) -> &mut [u8] {
+        if self.index < self.count { &mut self.chunk[self.made..] } else { &mut self.beyond }
+    }
+
+    /// So many bytes have come into the room. Hands a chunk on that is full by now; returns its
+    /// length, else 0.
+    fn add(&mut self, made: usize, sink: &mut dyn Sink) -> Result<u64> {
+        self.made += made;
+        if self.is_full() || self.made < self.chunk.len() {
+            return Ok(0);
+        }
+        self.found.sums.push(crc::of(self.chunk));
+        self.found.data_bytes += sink.take(self.range().start, self.chunk)?;
+        let length = std::mem::take(&mut self.made) as u64;
+        self.index += 1;
+        if !self.is_full() {
+            self.resize();
+        }
+        Ok(length)
+    }
+}
+
+fn check_crc(file: &InFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {
+    match expected.filter(|expected| *expected != found) {
+        Some(expected) => Err(damaged(file, source, offset, &format!("CRC-32 {found:08x}, expected {expected:08x}"))),
+        None => Ok(()),
+    }
 }
 
 fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
@@ -315,167 +495,6 @@ fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
         found.push(data);
     }
     Ok(found)
-}
-
-fn check_crc(file: &InFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {
-    match expected.filter(|expected| *expected != found) {
-        Some(expected) => Err(damaged(file, source, offset, &format!("CRC-32 {found:08x}, expected {expected:08x}"))),
-        None => Ok(()),
-    }
-}
-
-fn read_compressed(
-    file: &InFile,
-    source: &Source,
-    segment: &ManifestSegment,
-    index: u64,
-    scratch: &mut Scratch,
-    sink: &mut dyn Sink,
-) -> Result<Found> {
-    let chunk = segment.chunks[usize::try_from(index).unwrap_or(usize::MAX)];
-    let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
-    let encoded = file.read(chunk.offset, chunk.length as usize, &mut scratch.file)?;
-    scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
-    let outcome = scratch.decoder.decode(encoded, &mut scratch.decoded);
-    outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
-    let crc32 = crc::of(&scratch.decoded);
-    check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
-    Ok(Found { sums: vec![crc32], data_bytes: sink.take(range.start, &scratch.decoded)? })
-}
-
-/// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One
-/// chunk of zeros is like the other: only the first is decoded, and the others are compared with
-/// it.
-fn read_zeros(
-    file: &InFile,
-    source: &Source,
-    segment: &ManifestSegment,
-    span: &Span,
-    scratch: &mut Scratch,
-    control: &Control,
-) -> Result<Found> {
-    let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
-    let mut left = &segment.chunks[index(span.chunks.start)..index(span.chunks.end)];
-    let mut number = span.chunks.start;
-    let mut sums = Vec::with_capacity(left.len());
-    while let [first, ..] = left {
-        control.check_stop()?;
-        // One behind the other, as the manifest was checked to say: as many as fit, and one at
-        // least.
-        let fits = |chunk: &&Chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES;
-        let (now, later) = left.split_at(left.iter().take_while(fits).count().max(1));
-        let length: u64 = now.iter().map(|chunk| u64::from(chunk.length)).sum();
-        let mut encoded = &*file.read(first.offset, index(length), &mut scratch.file)?;
-        for chunk in now {
-            let own;
-            (own, encoded) = encoded.split_at(chunk.length as usize);
-            let range = chunk_range(segment.size_bytes, segment.chunk_bytes, number);
-            let bytes = index(range.end - range.start);
-            if (scratch.zeros.length, scratch.zeros.encoded.as_slice()) != (bytes, own) {
-                scratch.decoded.resize(bytes, 0);
-                let outcome = scratch.decoder.decode(own, &mut scratch.decoded);
-                let damaged = |text: &str| damaged(file, source, chunk.offset, text);
-                outcome.map_err(|text| damaged(&format!("from {} of the segment on {text}", range.start)))?;
-                if !pages::is_zero(&scratch.decoded) {
-                    return Err(damaged("something else than the zeros that the manifest says are here"));
-                }
-                scratch.zeros = Zeros { length: bytes, crc32: crc::of_zeros(bytes as u64), encoded: own.to_vec() };
-            }
-            check_crc(file, source, chunk.offset, Some(chunk.crc32), scratch.zeros.crc32)?;
-            sums.push(scratch.zeros.crc32);
-            number += 1;
-        }
-        left = later;
-    }
-    Ok(Found { sums, data_bytes: 0 })
-}
-
-/// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are
-/// handed on before it: the caller must not trust any before this returns.
-fn read_stream(
-    file: &InFile,
-    source: &Source,
-    expected_crc32: u32,
-    scratch: &mut Scratch,
-    control: &Control,
-    sink: &mut dyn Sink,
-) -> Result<Found> {
-    let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
-    let chunk_bytes = source.chunk_bytes();
-    let start = ASMT_HEADER_BYTES as u64;
-    let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
-    if file.file_bytes() < least {
-        return Err(damaged(0, &format!("the file has {} bytes, expected at least {least}", file.file_bytes())));
-    }
-    let header = file.read(start, GZIP_HEADER.len(), &mut scratch.file)?;
-    let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(start, &text))?;
-    let mut input_offset = start + GZIP_HEADER.len() as u64;
-    let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
-    let (mut sums, mut data_bytes) = (Vec::new(), 0);
-    let mut is_end = false;
-    let mut chunk_index = 0;
-    let count = chunk_count(source.size_bytes, chunk_bytes);
-    let mut made = 0;
-    let mut range = chunk_range(source.size_bytes, chunk_bytes, 0);
-    scratch.decoded.resize((range.end - range.start) as usize, 0);
-    while !is_end {
-        control.check_stop()?;
-        let length = (stream_end - input_offset).min(PIECE_BYTES) as usize;
-        if length == 0 {
-            return Err(damaged(input_offset, "the stream does not end where the file does"));
-        }
-        let input = file.read(input_offset, length, &mut scratch.file)?;
-        let mut used = 0;
-        loop {
-            // One byte more than the segment has: a stream that fills it too is too long.
-            let mut beyond = [0];
-            let target = if chunk_index < count { &mut scratch.decoded[made..] } else { &mut beyond[..] };
-            let step = decoder.step(&input[used..], target).map_err(|text| damaged(input_offset + used as u64, &text))?;
-            used += step.used;
-            if chunk_index == count && step.made > 0 {
-                let text = format!("the stream goes on past the segment's {} bytes", source.size_bytes);
-                return Err(damaged(input_offset + used as u64, &text));
-            }
-            made += step.made;
-            if chunk_index < count && made == scratch.decoded.len() {
-                sums.push(crc::of(&scratch.decoded));
-                data_bytes += sink.take(range.start, &scratch.decoded)?;
-                control.add_done(made as u64);
-                chunk_index += 1;
-                made = 0;
-                if chunk_index < count {
-                    range = chunk_range(source.size_bytes, chunk_bytes, chunk_index);
-                    scratch.decoded.resize((range.end - range.start) as usize, 0);
-                }
-            }
-            is_end = step.is_end;
-            if is_end || step.used + step.made == 0 {
-                break;
-            }
-        }
-        if used == 0 && !is_end {
-            return Err(damaged(input_offset, "the stream does not go on"));
-        }
-        input_offset += used as u64;
-    }
-    if chunk_index < count {
-        let found = u64::from(chunk_bytes) * chunk_index + made as u64;
-        let text = format!("the stream ends after {found} bytes of the segment, expected {}", source.size_bytes);
-        return Err(damaged(input_offset, &text));
-    }
-    if input_offset != stream_end {
-        return Err(damaged(input_offset, &format!("the stream ends here, expected at {stream_end}")));
-    }
-    let found = combined_crc32(source.size_bytes, chunk_bytes, sums.iter().copied());
-    let trailer = gzip_tail(source.size_bytes, found);
-    let trailer = &trailer[DEFLATE_END.len()..];
-    if found != expected_crc32 {
-        return Err(damaged(0, &format!("CRC-32 {found:08x}, expected {expected_crc32:08x}")));
-    }
-    if file.read(stream_end, GZIP_TRAILER_BYTES, &mut scratch.file)? != trailer {
-        return Err(damaged(stream_end, "the gzip trailer does not match the segment"));
-    }
-    Ok(Found { sums, data_bytes })
 }
 
 /// Bytes of a segment that a span covers, as far as progress is counted by span (a stream counts

@@ -8,7 +8,7 @@ use crate::plan::Source;
 use crate::progress::{Control, Phase};
 use crate::store::{InFile, Store};
 use crate::work::pool::{InWork, Pool, Units};
-use crate::work::read::{Nowhere, Scratch, Sink, Tally, Way, bytes_of, done_bytes, open, put_sums, read_span, spans_of};
+use crate::work::read::{Nowhere, Reading, Scratch, Sink, Tally, Way, bytes_of, done_bytes, open, put_sums, spans_of};
 use asmt_shm::Key;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -114,7 +114,7 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
             other => other.map(Some),
         })?;
         if let Some(file) = file.as_ref() {
-            let read = read_span(file, source, &span, scratch, control, &mut Nowhere).and_then(|found| {
+            let read = Reading { file, source, scratch, control, sink: &mut Nowhere }.read_span(&span).and_then(|found| {
                 put_sums(&sums[index], source, &span, &found.sums);
                 tallies[index].add(file, source, bytes_of(source, &span).start, found.data_bytes)
             });
@@ -189,7 +189,7 @@ pub fn count_data(
         })?;
         if let Some(file) = file.as_ref().as_ref().filter(|_| all.load(Ordering::Relaxed) <= most_bytes) {
             let mut counter = Counter { own: &counts[index], all: &all, most_bytes };
-            match read_span(file, source, &span, scratch, control, &mut counter) {
+            match (Reading { file, source, scratch, control, sink: &mut counter }).read_span(&span) {
                 Err(error) if error.first().code != Code::NotEnoughMemory && !error.is_of_one_file() => return Err(error),
                 _ => {}
             }

@@ -1,7 +1,6 @@
 //! Finds the holes of segments, makes their files, and reserves room for what will be in them.
 
 use crate::error::{Code, Error, NoteCode, Result};
-use crate::format::run_id::RunId;
 use crate::format::{Chunk, Encoding, Spans, chunk_bytes_for, chunk_count, max_file_bytes, zero_bytes};
 use crate::plan::Copy;
 use crate::progress::{Control, Phase};
@@ -21,7 +20,6 @@ pub const MERGED_GAP_BYTES: u64 = 256 << 10;
 /// need at worst. Gives the jobs in the order of `copies`, and how many bytes were reserved.
 pub fn reserve<'p>(
     temporaries: &Temporaries<'_>,
-    run: &RunId,
     copies: &[&'p Copy],
     options: Options,
     control: &Control,
@@ -42,7 +40,7 @@ pub fn reserve<'p>(
             || (),
             |_, (), unit| {
                 let index = indices[usize::try_from(unit).unwrap_or(usize::MAX)];
-                let (job, reserved) = reserve_one(temporaries, run, copies[index], &is_too_much, control)
+                let (job, reserved) = reserve_one(temporaries, copies[index], &is_too_much, control)
                     .map_err(|error| no_room(error, temporaries.store(), copies, control))?;
                 total.fetch_add(reserved, Ordering::Relaxed);
                 *lock(&jobs[index]) = Some(job);
@@ -69,7 +67,6 @@ pub fn reserve<'p>(
 /// compressed file may need at worst, that sets `is_too_much`, and is no error.
 pub fn reserve_one<'p>(
     temporaries: &Temporaries<'_>,
-    run: &RunId,
     copy: &'p Copy,
     is_too_much: &AtomicBool,
     control: &Control,
@@ -77,7 +74,7 @@ pub fn reserve_one<'p>(
     let size_bytes = copy.segment.stat.size_bytes;
     let chunk_bytes = chunk_bytes_for(size_bytes);
     let attachment = attach(copy)?;
-    let file = temporaries.create(run, &copy.file_name())?;
+    let file = temporaries.create(&copy.file_name())?;
     let (mut is_reserved, mut reserved_bytes) = (true, 0);
     let mut reserve = |range: std::ops::Range<u64>| {
         if is_reserved {
