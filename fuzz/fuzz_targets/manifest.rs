@@ -6,7 +6,9 @@
 
 #![no_main]
 
-use asmt_engine::format::{Manifest, Spans, chunk_count, chunk_range, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
+use asmt_engine::format::{
+    Manifest, Spans, chunk_count, chunk_range, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name,
+};
 use libfuzzer_sys::fuzz_target;
 
 fn judge(text: &str) {

@@ -3,10 +3,10 @@
 
 #![no_main]
 
-use asmt_engine::format::{file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
 use asmt_engine::format::journal::published_name;
 use asmt_engine::format::mark::{is_used_name, used_name};
 use asmt_engine::format::run_id::RunId;
+use asmt_engine::format::{file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
 use asmt_shm::{Key, MAX_INSTANCE, NamespaceName};
 use libfuzzer_sys::fuzz_target;
 

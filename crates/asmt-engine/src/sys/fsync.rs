@@ -31,7 +31,7 @@ pub fn ask(file: impl AsFd) -> Result<(), Errno> {
 }
 
 /// Has contents written, so that the page cache may let go of them. What it does not do, a later
-/// [`file`] does.
+/// [`file()`] does.
 pub fn contents(file: impl AsFd) -> Result<(), Errno> {
     fs::fdatasync(file)
 }

@@ -8,7 +8,7 @@
 //!
 //! The journal: a line of JSON that says what is about to be made, then the id of each segment in a
 //! line of its own, as soon as it is made. A kill can come between the making and its line: one
-//! segment may be there that has none. The last line is [`COMMIT`], written before the first word
+//! segment may be there that has none. The last line is `COMMIT`, written before the first word
 //! that a start would trust is stored.
 //!
 //! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt`
