@@ -34,19 +34,24 @@ export function temporaries() {
   return named ?? ['/var/tmp', join(ROOT, 'target'), tmpdir()].find(isOnDisk) ?? tmpdir();
 }
 
-/** Runs a command with its output kept; shows it and ends this process if the command fails. */
-export function step(title, command, args, env = {}) {
+/** Runs a command with its output kept, shows that if the command fails, and returns whether not. */
+export function attempt(title, command, args, env = {}) {
   const since = performance.now();
   process.stderr.write(`${title} … `);
   const done = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8', maxBuffer: 2 ** 28, env: { ...process.env, ...env } });
   const seconds = ((performance.now() - since) / 1000).toFixed(1);
   if (done.status === 0) {
     process.stderr.write(`${seconds} s\n`);
-    return;
+    return true;
   }
   process.stderr.write(`failed after ${seconds} s\n$ ${[command, ...args].join(' ')}\n`);
   process.stderr.write(done.error ? `${done.error.message}\n` : `${done.stdout}${done.stderr}`);
-  process.exit(1);
+  return false;
+}
+
+/** A command without which nothing else is possible: ends this process if it fails. */
+export function step(title, command, args, env = {}) {
+  if (!attempt(title, command, args, env)) process.exit(1);
 }
 
 /** Ends with what is missing, if a program is not there. */

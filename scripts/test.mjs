@@ -1,26 +1,48 @@
 /**
- * `npm test`: format, lint, architecture, prose, types, build, Rust tests, short loops, specs, and
- * whether every spec ran and nothing is left.
+ * `npm test`: checks of the sources (scripts/lint.mjs), build, Rust tests, short loops, specs, and
+ * whether every spec ran and nothing is left; `-- --only lint`, `rust`, `loops` or `specs` runs one
+ * of these parts alone.
  *
- * Promise: does the set-up that is missing by itself; its last line is the number of tests that
- * passed, failed and were skipped. Without root it runs in a user namespace, and skips what only
- * root of the machine may do.
+ * Promise: does the set-up that is missing by itself; its last line is the number of checks and
+ * tests that passed, failed and were skipped. Without root it runs in a user namespace, and skips
+ * what only root of the machine may do.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
 import { chmodSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 
-import { violations } from './architecture.mjs';
-import { violations as proseViolations } from './prose.mjs';
-import { ROOT, build, install, step, temporaries } from './setup.mjs';
+import { CHECKS } from './lint.mjs';
+import { ROOT, attempt, build, install, temporaries } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
 const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
+/** Each part of the tests, in the order in which they run. */
+const PARTS = {
+  lint,
+  rust: rustTests,
+  loops: async () => {
+    for (const script of ['power.mjs', 'faults.mjs', 'sequences.mjs']) await loop(script);
+  },
+  specs,
+};
+/** Parts that run what `build` makes. */
+const BUILT = new Set(['loops', 'specs']);
+
+const { values } = parseArgs({ options: { only: { type: 'string' } } });
+if (values.only !== undefined && !Object.hasOwn(PARTS, values.only)) {
+  process.stderr.write(`error: --only is '${values.only}', expected one of ${Object.keys(PARTS).join(', ')}\n`);
+  process.stderr.write('HINT: npm test -- --only lint\n');
+  process.exit(1);
+}
+const chosen = values.only === undefined ? Object.keys(PARTS) : [values.only];
 
 install();
-if (process.getuid() !== 0 && !process.env[IN_USER_NAMESPACE]) {
-  const args = ['--user', '--map-root-user', '--ipc', process.execPath, import.meta.filename];
+const needsRoot = chosen.some((part) => part !== 'lint');
+if (needsRoot && process.getuid() !== 0 && !process.env[IN_USER_NAMESPACE]) {
+  const own = [process.execPath, import.meta.filename, ...process.argv.slice(2)];
+  const args = ['--user', '--map-root-user', '--ipc', ...own];
   const done = spawnSync('unshare', args, { stdio: 'inherit', env: { ...process.env, [IN_USER_NAMESPACE]: '1' } });
   if (done.error) process.stderr.write(`error: the tests need root, or user namespaces: ${done.error.message}\n`);
   process.exit(done.status ?? 1);
@@ -44,27 +66,36 @@ const env = {
 };
 const before = leftovers();
 
-step('format (oxfmt)', join(BIN, 'oxfmt'), ['--check', '.']);
-step('format (rustfmt)', 'cargo', ['fmt', '--all', '--check']);
-step('lint (oxlint)', join(BIN, 'oxlint'), ['--type-aware', '--deny-warnings']);
-step('lint (clippy)', 'cargo', ['clippy', '--workspace', '--all-targets', '--locked', '--', '-D', 'warnings']);
-finding('architecture', violations());
-finding('prose', proseViolations());
-step('types (tsc)', join(BIN, 'tsc'), ['-p', 'tsconfig.json']);
-build();
-await rustTests();
-await loops('power.mjs');
-await loops('faults.mjs');
-await loops('sequences.mjs');
-await specs();
+let isBuilt = false;
+for (const part of chosen) {
+  if (BUILT.has(part) && !isBuilt) {
+    build();
+    isBuilt = true;
+  }
+  await PARTS[part]();
+}
 finding('nothing left over', difference(leftovers(), before));
 end();
 
+/** All checks, so that one run shows everything that is wrong; then ends if something is. */
+function lint() {
+  for (const { title, check, env: added } of CHECKS) {
+    const isRight = typeof check === 'function' ? holds(title, check()) : attempt(title, check[0], check.slice(1), added);
+    totals[isRight ? 'passed' : 'failed'] += 1;
+  }
+  if (totals.failed > 0) end();
+}
+
+/** Shows what was found, and returns whether that is nothing. */
+function holds(title, texts) {
+  process.stderr.write(`${title} … ${texts.length === 0 ? 'ok' : 'failed'}\n`);
+  for (const text of texts) process.stderr.write(`  ${text}\n`);
+  return texts.length === 0;
+}
+
 /** Ends with all findings, if there are any. */
 function finding(title, texts) {
-  process.stderr.write(`${title} … ${texts.length === 0 ? 'ok' : 'failed'}\n`);
-  if (texts.length === 0) return;
-  for (const text of texts) process.stderr.write(`  ${text}\n`);
+  if (holds(title, texts)) return;
   totals.failed += texts.length;
   end();
 }
@@ -109,8 +140,8 @@ function counted(text) {
   return lines.map(([, , title]) => title);
 }
 
-/** Loops of docs/RELIABILITY.md in their short form: a line of them is a test. */
-async function loops(script) {
+/** One of the loops of docs/RELIABILITY.md in its short form: a line of it is a test. */
+async function loop(script) {
   const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', script), '--short']);
   const titles = counted(text);
   if (status === 0 && titles.length > 0) return;

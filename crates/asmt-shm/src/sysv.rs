@@ -824,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_in_somebodys_hands_are_his_alone() {
+    fn bytes_are_held_by_one_holder_at_a_time() {
         let page = page_bytes();
         let scratch = Scratch::new(5, 8 * page);
         let attachment = Attachment::new(scratch.0, Access::ReadWrite, 0).expect("attach");

@@ -42,7 +42,7 @@ asmt-powercut: cuts the power at every write of a backup, and looks at what is l
 ";
 /// Ends by this where it cannot run.
 const SKIPPED: u8 = 77;
-/// Of the states in which nothing can be restored, every so manieth gets a real next backup.
+/// Of the states in which nothing can be restored, one in a given number gets a real next backup.
 const NEXT_EVERY: usize = 7;
 
 fn main() -> ExitCode {

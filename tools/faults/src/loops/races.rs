@@ -382,8 +382,8 @@ impl Other {
         let is_write = self.act == Some(Act::Write);
         let made_keys: Vec<String> =
             there.iter().filter(|stat| self.made.contains(&stat.shmid)).map(|stat| stat.key.to_string()).collect();
-        let is_eithers = |line: &String| self.before.contains(line) || made_keys.iter().any(|key| line.starts_with(key));
-        self.was_trusted || self.had_begun && is_write || self.was_over && (is_write || found.iter().all(is_eithers))
+        let is_of_either = |line: &String| self.before.contains(line) || made_keys.iter().any(|key| line.starts_with(key));
+        self.was_trusted || self.had_begun && is_write || self.was_over && (is_write || found.iter().all(is_of_either))
     }
 }
 

@@ -1,0 +1,12 @@
+/**
+ * `npm run fix`: repairs the format and what the linters can repair by themselves, by the table of
+ * `npm run lint`.
+ */
+
+import { CHECKS } from './lint.mjs';
+import { install, step } from './setup.mjs';
+
+install();
+for (const { title, fix } of CHECKS.filter((entry) => entry.fix).toReversed()) {
+  step(title, fix[0], fix.slice(1));
+}
