@@ -1,7 +1,7 @@
 /**
- * What holds for the sources without running them: format, lint, spelling, architecture, prose, types and
- * documentation, one entry each; `npm run lint` checks them, `npm run fix` repairs what a program
- * can repair.
+ * What holds for the sources without running them: format, lint, spelling, architecture, prose,
+ * types and documentation, one entry each; `npm run lint` checks them, `npm run fix` repairs what a
+ * program can repair.
  *
  * Promise: each check reads the sources alone and needs no build of them.
  */
@@ -32,8 +32,12 @@ export const CHECKS = [
     check: ['cargo', ...CLIPPY, '--', '-D', 'warnings'],
     fix: ['cargo', ...CLIPPY, '--fix', '--allow-dirty', '--allow-staged'],
   },
-  // What ships is built without the feature that opens the engine to tests: what is dead then shows.
-  { title: 'lint (clippy, as shipped)', check: ['cargo', 'clippy', '--package', 'asmt-napi', '--locked', '--', '-D', 'warnings'] },
+  // What ships is built without the feature that opens the engine to tests: what is dead then
+  // shows.
+  {
+    title: 'lint (clippy, as shipped)',
+    check: ['cargo', 'clippy', '--package', 'asmt-napi', '--locked', '--', '-D', 'warnings'],
+  },
   { title: 'spelling (cspell)', check: [bin('cspell'), '--no-progress', '--no-summary', '.'] },
   { title: 'architecture', check: violations },
   { title: 'prose', check: proseViolations },

@@ -34,7 +34,9 @@ export function temporaries() {
   return named ?? ['/var/tmp', join(ROOT, 'target'), tmpdir()].find(isOnDisk) ?? tmpdir();
 }
 
-/** Runs a command with its output kept, shows that if the command fails, and returns whether not. */
+/**
+ * Runs a command with its output kept, shows that if the command fails, and returns whether not.
+ */
 export function attempt(title, command, args, env = {}) {
   const since = performance.now();
   process.stderr.write(`${title} … `);

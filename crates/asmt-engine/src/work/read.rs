@@ -219,8 +219,8 @@ impl Reading<'_> {
             let range = chunk_range(source.size_bytes, source.chunk_bytes(), chunk);
             let parts = if are_holes { Vec::new() } else { data_ranges(file, &range)? };
             let crc32 = if parts.is_empty() {
-                // Nothing to read, nor to gather: a file of holes alone takes no longer than its chunks
-                // are many.
+                // Nothing to read, nor to gather: a file of holes alone takes no longer than its
+                // chunks are many.
                 let length = range.end - range.start;
                 let known = zeros.filter(|(known, _)| *known == length);
                 let (_, crc32) = *zeros.insert(known.unwrap_or_else(|| (length, crc::of_zeros(length))));
@@ -280,8 +280,8 @@ impl Reading<'_> {
                 return Ok((crc32, self.sink.take(range.start, bytes)?));
             }
             Way::Checked => {
-                // With holes: gathered first, so that nothing is handed on before all of the chunk is
-                // checked.
+                // With holes: gathered first, so that nothing is handed on before all of the chunk
+                // is checked.
                 self.scratch.decoded.clear();
                 self.scratch.decoded.resize((range.end - range.start) as usize, 0);
                 let place = |part: &Range<u64>| (part.start - range.start) as usize..(part.end - range.start) as usize;
@@ -316,9 +316,9 @@ impl Reading<'_> {
         Ok(Found { sums: vec![crc32], data_bytes: self.sink.take(range.start, &self.scratch.decoded)? })
     }
 
-    /// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on. One
-    /// chunk of zeros is like the other: only the first is decoded, and the others are compared with
-    /// it.
+    /// Reads chunks that are said to hold nothing but zeros, many at once, and hands nothing on.
+    /// One chunk of zeros is like the other: only the first is decoded, and the others are compared
+    /// with it.
     fn read_zeros(&mut self, segment: &ManifestSegment, span: &Span) -> Result<Found> {
         let Self { file, source, control, .. } = *self;
         let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
@@ -357,8 +357,8 @@ impl Reading<'_> {
         Ok(Found { sums, data_bytes: 0 })
     }
 
-    /// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes are
-    /// handed on before it: the caller must not trust any before this returns.
+    /// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes
+    /// are handed on before it: the caller must not trust any before this returns.
     fn read_stream(&mut self, expected_crc32: u32) -> Result<Found> {
         let Self { file, source, control, .. } = *self;
         let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
