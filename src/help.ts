@@ -48,11 +48,11 @@ export function help(verb: Verb | null): string {
     `Commands:\n${columns(VERBS.map((name): [string, string] => [name, VERB_HELP[name]]))}\n`,
     `Options:\n${optionRows(SPECS)}\n`,
     `Exit status of the commands:\n${columns(statuses)}`,
-    'The form with -b or -r, which is that of ASMT, gives 0 or 1.\n',
+    'The ASMT form (-b or -r) exits with 0 or 1.\n',
   ].join('');
 }
 
 /** Said where nothing is typed. */
 export function shortUsage(): string {
-  return `Usage: ${VERBS.map(usageOf).join('\n       ')}\n       asmt -b|-r [options] -p DIR\nasmt --help shows more.\n`;
+  return `Usage: ${VERBS.map(usageOf).join('\n       ')}\n       asmt -b|-r [options] -p DIR\nSee asmt --help for more.\n`;
 }

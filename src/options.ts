@@ -13,10 +13,10 @@ export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire'] as const 
 /** What a command is for, in a line of the help. */
 export const VERB_HELP: Readonly<Record<Verb, string>> = {
   list: 'show the Aerospike segments in shared memory',
-  backup: 'copy segments to files in DIR, before a reboot',
-  restore: 'copy the files in DIR back to shared memory, before the server starts',
-  verify: 'read a backup in DIR and compare it with its manifest',
-  retire: 'mark a backup in DIR as used, so that no restore takes it again',
+  backup: 'copy the segments to files in DIR before a reboot',
+  restore: 'copy the files in DIR back to shared memory before the server starts',
+  verify: 'read the backup in DIR and compare it with its manifest',
+  retire: 'mark the backup in DIR as used, so that it is not restored again',
 };
 
 export interface OptionSpec {
@@ -62,7 +62,7 @@ export const OPTIONS = [
     short: 'n',
     value: 'NAME,...',
     verbs: ALL,
-    help: 'only these namespaces (default: every one of the instance)',
+    help: 'only these namespaces (default: all of the instance)',
     field: { name: 'namespaces', kind: 'names' },
   },
   {
@@ -70,23 +70,23 @@ export const OPTIONS = [
     short: 'i',
     value: 'N',
     verbs: ALL,
-    help: 'instance 0 to 15 (default: 0; list and verify: every one)',
+    help: 'instance 0 to 15 (default: 0; list and verify: all)',
     field: { name: 'instance', kind: 'integer' },
     range: [0, 15],
   },
-  { name: 'path', short: 'p', value: 'DIR', verbs: WITH_DIRECTORY, help: 'the directory, instead of DIR behind the command' },
+  { name: 'path', short: 'p', value: 'DIR', verbs: WITH_DIRECTORY, help: 'backup directory (same as the DIR argument)' },
   {
     name: 'compress',
     short: 'z',
     verbs: ['backup', 'restore'],
-    help: 'compress (gzip); a restore recognises it by itself',
+    help: 'compress with gzip; restore detects it automatically',
     field: { name: 'compress', kind: 'flag', verbs: ['backup'] },
   },
   {
     name: 'crc',
     short: 'c',
     verbs: WITH_DATA,
-    help: 'read back and compare; verify: read from the disk itself',
+    help: 'read everything back and compare; verify: read from the disk',
     field: { name: 'check', kind: 'flag' },
   },
   {
@@ -94,7 +94,7 @@ export const OPTIONS = [
     short: 't',
     value: 'N',
     verbs: WITH_DATA,
-    help: 'worker threads, 1 to 1024 (default: 2 a CPU, 12 at least)',
+    help: 'worker threads, 1 to 1024 (default: 2 per CPU, at least 12)',
     field: { name: 'threads', kind: 'integer' },
     range: [1, 1024],
   },
@@ -103,20 +103,20 @@ export const OPTIONS = [
     aliases: ['dry-run'],
     short: 'a',
     verbs: WITH_DATA,
-    help: 'only check and show what would be done',
+    help: 'check only, and show what would be done',
     field: { name: 'analyze', kind: 'flag' },
   },
   {
     name: 'require-manifest',
     verbs: ['restore', 'verify'],
-    help: 'refuse a backup that has no checksums to compare with',
+    help: 'refuse a backup that has no manifest (checksums)',
     field: { name: 'require_manifest', kind: 'flag' },
   },
   {
     name: 'config',
     value: 'FILE',
     verbs: WITH_DATA,
-    help: "the server's configuration (default: $ASMT_CONFIG or the unit's)",
+    help: "server configuration file (default: $ASMT_CONFIG or the unit's)",
     field: { name: 'config', kind: 'path' },
   },
   {
@@ -124,7 +124,7 @@ export const OPTIONS = [
     value: 'PATH,...',
     repeats: true,
     verbs: WITH_DATA,
-    help: 'its storage devices and files, if not as configured',
+    help: 'server storage devices and files, if not as configured',
     field: { name: 'devices', kind: 'paths' },
   },
   {
@@ -136,25 +136,25 @@ export const OPTIONS = [
   {
     name: 'restorable',
     verbs: ['verify'],
-    help: 'fail as a restore here would (memory in use is not considered)',
+    help: 'fail if a restore here would be refused (existing segments are ignored)',
     field: { name: 'restorable', kind: 'flag' },
   },
   {
     name: 'force-stale',
     verbs: ['backup', 'restore'],
-    help: 'go on although it is stale, used or retired, or that cannot be told',
+    help: 'go on even if it is stale, used or retired, or if that is unknown',
     field: { name: 'force_stale', kind: 'flag' },
   },
   {
     name: 'force-host',
     verbs: ['restore'],
-    help: "override: take another host's backup",
+    help: 'restore even if the backup was made on another host',
     field: { name: 'force_host', kind: 'flag' },
   },
   {
     name: 'allow-volatile',
     verbs: ['backup'],
-    help: 'allow a target that a reboot empties: tmpfs, ramfs, tmpfiles.d',
+    help: 'allow a target that is lost on reboot (tmpfs, ramfs, tmpfiles.d)',
     field: { name: 'allow_volatile', kind: 'flag' },
   },
   {
@@ -163,7 +163,7 @@ export const OPTIONS = [
     help: 'restore into an IPC namespace that seems to end with asmt',
     field: { name: 'allow_private_ipc', kind: 'flag' },
   },
-  { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and what happens as it happens' },
+  { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and report each step' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },
   { name: 'restore', short: 'r', verbs: ['restore'], selectsVerb: 'restore', help: 'restore (ASMT form)' },
