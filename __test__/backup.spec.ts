@@ -153,7 +153,7 @@ test('-a shows the plan and does nothing: not even the directory is made', async
     t.regex(done.stdout, /backup would be possible: 1 namespace, 4 segments, 2\.25 MiB, to .*nothing was done\n/, show(done));
   }
   const verbose = await machine.expect(0, ['-bavzi0', '-ntest', '-t2', '-p', machine.path('b')]);
-  t.regex(verbose.stdout, /to do it: asmt -b -z -t 2 -n test -p .*\/b\n/, show(verbose));
+  t.regex(verbose.stdout, /to run it: asmt -b -z -t 2 -n test -p .*\/b\n/, show(verbose));
   t.deepEqual(machine.names(machine.directory), ['run']);
   // With something against it, the plan is shown all the same, and the exit status is that of the
   // refusal.
@@ -268,7 +268,7 @@ const refusals: Refusal[] = [
     make: ['--stripes', '2'],
     spoil: [['poke', ...key('ad001001'), '--offset', '48', '--hex', '00']],
     code: 'set-torn',
-    message: /data stripes are of two sets: ad001000 has random [0-9a-f]{16}, ad001001 has/,
+    message: /data stripes belong to two sets: ad001000 has random [0-9a-f]{16}, ad001001 has/,
   },
   {
     what: 'stripes that are not trusted',
@@ -310,7 +310,7 @@ test('refused: attached segments, naming the process', async (t) => {
   const done = await machine.expect(3, ['backup', machine.path('b')]);
   t.regex(
     done.stderr,
-    new RegExp(`1 of 4 segments attached \\(ae001100 first\\), expected none; by pid ${holder.pid} \\(asmt-sim\\)\nHINT: `),
+    new RegExp(`1 of 4 segments attached \\(the first is ae001100\\), expected none; attached by pid ${holder.pid} \\(asmt-sim\\)\nHINT: `),
     show(done),
   );
   t.deepEqual(machine.names(machine.directory), ['run']);
@@ -367,15 +367,15 @@ testAsRoot('no room: found while reserving, before a byte is copied, and nothing
   const before = machine.names(mount);
   for (const args of [['backup'], ['-b', '-p']]) {
     const done = await machine.expect(args.includes('-b') ? 1 : 6, [...args, `${mount}/b`]);
-    t.regex(done.stderr, /error: no room in .*: at least \d+ bytes are needed for all files, and \d+ are free\nHINT: make/);
+    t.regex(done.stderr, /error: no room in .*: the files need at least \d+ bytes, and \d+ are free\nHINT: free space/);
     t.notRegex((await machine.expect(args.includes('-b') ? 1 : 6, ['-a', ...args, `${mount}/b`])).stdout, /possible/);
   }
   // What is compressed may fit: that shows when it is written, and then nothing is left either.
   const free = Number((await run('df', ['--output=avail', '-B1', mount])).stdout.trim().split('\n')[1]);
   await run('fallocate', ['-l', String(free - 5 * 2 ** 20), `${mount}/filler`]);
   const compressed = await machine.expect(6, ['backup', '-z', `${mount}/b`]);
-  t.regex(compressed.stderr, /note: .*whether they fit shows when they are written/, show(compressed));
-  t.regex(compressed.stderr, /error: write .*: no space left on device\nHINT: make room/, show(compressed));
+  t.regex(compressed.stderr, /note: .*whether they fit is known only once they are written/, show(compressed));
+  t.regex(compressed.stderr, /error: write .*: no space left on device\nHINT: free space/, show(compressed));
   t.deepEqual(machine.names(`${mount}/b`), []);
   rmSync(`${mount}/b`, { recursive: true });
   rmSync(`${mount}/filler`);
@@ -397,7 +397,7 @@ testAsRoot('without rights: each missing permission has its message', async (t) 
   t.is(denied.status, 1, show(denied));
   t.regex(
     denied.stderr,
-    /segment ae001000 belongs to uid 0 with mode 0600, and uid 65534 may not read it\nHINT: run it as root, or as the owner/,
+    /segment ae001000 is owned by uid 0 with mode 0600, and uid 65534 may not read it\nHINT: run asmt as root, or as the owner/,
     show(denied),
   );
   const listed = await as(65534, ['list']);
@@ -411,7 +411,7 @@ testAsRoot('without rights: each missing permission has its message', async (t) 
   mkdirSync(machine.path('shut'), 0o755);
   const shut = await as(65534, ['backup', machine.path('shut')]);
   t.is(shut.status, 1, show(shut));
-  t.regex(shut.stderr, /no permission to write in directory .*shut\nHINT: run it as root/, show(shut));
+  t.regex(shut.stderr, /no permission to write to directory .*shut\nHINT: run asmt as root/, show(shut));
   await machine.sim('remove');
   const back = await as(65534, ['restore', machine.path('own')]);
   t.is(back.status, 0, show(back));

@@ -50,11 +50,11 @@ const disturbances: Readonly<
   },
   "a stripe has another set's random": {
     disturb: (machine) => machine.sim('poke', '--key', 'ad001001', '--offset', '48', '--hex', '77'),
-    message: /segment ad001001 changed while it was copied: its header is another\n/,
+    message: /segment ad001001 changed while it was copied: its header is different\n/,
   },
   'base is no longer marked as clean': {
     disturb: (machine) => machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00'),
-    message: /segment ae001000 changed while it was copied: its header is another\n/,
+    message: /segment ae001000 changed while it was copied: its header is different\n/,
   },
   'a stage was removed': {
     disturb: (machine) => machine.sim('remove', '--key', 'ae001101'),

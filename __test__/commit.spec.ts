@@ -87,9 +87,12 @@ testTraced('a restore at work under another runtime directory is waited for, and
       ['backup', machine.path('b3')],
     ]) {
       const second = await machine.expect(3, args, { env });
-      t.regex(second.stderr, /error: .*: 3 segments of it are in memory, .* still runs: pid \d+ \(.*\), another asmt/);
-      t.regex(second.stderr, /HINT: wait for it to end/, show(second));
-      t.notRegex(second.stderr, /ipcrm|start it and stop it/, show(second));
+      t.regex(
+        second.stderr,
+        /error: .*: 3 of its segments are in memory, .* is still running: pid \d+ \(.*\), apparently another asmt/,
+      );
+      t.regex(second.stderr, /HINT: wait until it has finished/, show(second));
+      t.notRegex(second.stderr, /ipcrm|start the server and stop it/, show(second));
     }
   });
   t.is(first.status, 0, show(first));
@@ -104,10 +107,10 @@ test('segments whose maker has ended are named for removal, and what the hint sa
   const refused = await machine.expect(3, ['restore', machine.path('b')]);
   t.regex(
     refused.stderr,
-    /HINT: .*a start discards them: start the server as it is only if it has served since .*; only if it has not/,
+    /HINT: .*a start discards them: start the server without a restore only if it has served since .*; only if it has not/,
     show(refused),
   );
-  const [, named = ''] = /then run it again: ipcrm((?: -m \d+)+)\n/.exec(refused.stderr) ?? [];
+  const [, named = ''] = /then try again: ipcrm((?: -m \d+)+)\n/.exec(refused.stderr) ?? [];
   const removed = await machine.exec('ipcrm', named.trim().split(' '));
   t.is(removed.status, 0, show(removed));
   await machine.expect(0, ['restore', machine.path('b')]);
@@ -125,10 +128,10 @@ testAsRoot('segments whose maker cannot be seen are not named for removal', asyn
   t.is(done.status, 3, show(done));
   t.regex(
     done.stderr,
-    /segments of it are in memory, .*; the process that made them cannot be seen from here\nHINT: /,
+    /of its segments are in memory, .*; the process that created them cannot be seen from here\nHINT: /,
     show(done),
   );
-  t.regex(done.stderr, /make sure first that no asmt and no server is at work on it/, show(done));
+  t.regex(done.stderr, /make sure first that no asmt or server that cannot be seen from here/, show(done));
   t.notRegex(done.stderr, /ipcrm/, show(done));
 });
 
@@ -149,7 +152,7 @@ testAsRoot('a live backup is not swept by a run in another time namespace, nor b
       for (const starter of [[], ANOTHER_TIME, UNSEEN]) {
         const second = await machine.tracedThrough(starter, [NO_LOCKS], ['backup', directory]);
         t.is(second.status, 3, show(second));
-        t.regex(second.stderr, /error: another asmt \(pid \d+\) is at work in the directory\nHINT: wait/, show(second));
+        t.regex(second.stderr, /error: another asmt \(pid \d+\) is using the directory\nHINT: wait/, show(second));
         t.deepEqual(machine.names(directory), staged);
       }
     },
@@ -173,7 +176,7 @@ testAsRoot('a live backup is not swept where /proc shows the processes of anothe
   const words = ['--pid', '--fork', 'bash', '-c', script, 'bash', process.execPath, MAIN, directory];
   const done = await machine.exec('unshare', words);
   t.regex(done.stdout, /second: 3\n[^]*live: 0\n/, show(done));
-  t.regex(done.stderr, /error: another asmt \(pid \d+\) is at work in the directory\nHINT: wait/, show(done));
+  t.regex(done.stderr, /error: another asmt \(pid \d+\) is using the directory\nHINT: wait/, show(done));
   await machine.expect(0, ['verify', '-i1', directory]);
 });
 

@@ -60,7 +60,7 @@ test('plain and compressed files mixed come back, where no manifest says otherwi
   }
   unlinkSync(`${compressed}/${MANIFEST}`);
   const done = await machine.expect(0, ['restore', compressed]);
-  t.regex(done.stderr, /with no manifest: 5 of 9 files are plain/, show(done));
+  t.regex(done.stderr, /without a manifest: 5 of 9 files are uncompressed/, show(done));
   t.is(await machine.memory(), before);
 });
 
@@ -72,7 +72,7 @@ for (const hasManifest of [true, false]) {
     for (const verb of ['restore', 'verify']) {
       const { error } = await machine.json(5, [verb, compressed]);
       t.deepEqual([error?.code, error?.file], ['extra-file', 'ae001100.dat.gz']);
-      t.regex(error?.message ?? '', /ae001100\.dat and ae001100\.dat\.gz are both of segment ae001100, expected one/);
+      t.regex(error?.message ?? '', /ae001100\.dat and ae001100\.dat\.gz are both files of segment ae001100, expected one/);
       t.is(await machine.memory(), '');
     }
   });

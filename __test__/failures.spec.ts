@@ -56,7 +56,7 @@ test('row 4, in a backup without a manifest: a stage cut short is remarked on', 
   const { directory } = machine.golden('raw-index');
   truncateSync(`${directory}/ae001101.dat`, 1_000_000);
   const done = await machine.expect(0, ['verify', directory]);
-  t.regex(done.stderr, /note: .*ae001101\.dat has 1000000 bytes, and base says 1048576: is it cut short\?/, show(done));
+  t.regex(done.stderr, /note: .*ae001101\.dat has 1000000 bytes, but base says 1048576: is it truncated\?/, show(done));
 });
 
 testAsRoot('row 5: a file system that is too small leaves no file behind', async (t) => {
@@ -68,7 +68,7 @@ testAsRoot('row 5: a file system that is too small leaves no file behind', async
   t.is(mounted.status, 0, show(mounted));
   t.teardown(() => run('umount', [mount]));
   const done = await machine.expect(1, ['-b', '--allow-volatile', '-p', mount]);
-  t.regex(done.stderr, /no room in .*: at least \d+ bytes are needed/, show(done));
+  t.regex(done.stderr, /no room in .*: the files need at least \d+ bytes/, show(done));
   t.deepEqual(machine.names(mount), []);
 });
 

@@ -32,7 +32,7 @@ testAsRootWith('bindfs')('a file system that shows files to others is refused be
   const mount = await mounted(t, machine, 'bindfs', options);
   const { error } = await machine.json(3, ['backup', join(mount, 'b')]);
   t.deepEqual([error?.code, error?.kind], ['modes-not-kept', 'refused']);
-  t.regex(error?.message ?? '', /gives a file of mode 0600 the mode 0644, so that others may read it/);
+  t.regex(error?.message ?? '', /gives a file of mode 0600 the mode 0644, so others may read it/);
   t.deepEqual(readdirSync(join(mount, 'b')), []);
 });
 
@@ -55,7 +55,7 @@ testAsRootWith('bindfs')('a file system that gives files to others, or to nobody
   const mount = await mounted(t, machine, 'bindfs', ['--chown-deny', machine.path('back')]);
   const { error } = await machine.json(3, ['backup', join(mount, 'b')]);
   t.is(error?.code, 'modes-not-kept');
-  t.regex(error?.message ?? '', /does not let a file be given to uid 12345 and gid 12345/);
+  t.regex(error?.message ?? '', /does not allow a file to be given to uid 12345 and gid 12345/);
   t.deepEqual(readdirSync(join(mount, 'b')), []);
 });
 

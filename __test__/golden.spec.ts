@@ -36,7 +36,7 @@ for (const [name, instance] of Object.entries(INSTANCES)) {
     const form = ['-r', '-i', instance, '-p', directory];
     for (const args of [['restore', '-i', instance, directory], ['restore', '-c', '-i', instance, directory], form]) {
       const done = await machine.expect(0, args);
-      t.regex(done.stderr, /with no manifest: \d+ of \d+ files are plain and cannot be checked/, show(done));
+      t.regex(done.stderr, /without a manifest: \d+ of \d+ files are uncompressed and cannot be checked/, show(done));
       t.is(await machine.memory(), segments, show(done));
       await machine.sim('remove');
     }
@@ -95,9 +95,9 @@ const tears: Readonly<Record<string, { readonly tear: (path: (name: string) => s
   },
   'the first stripe is missing': {
     tear: (path) => unlinkSync(path('ad007000.dat')),
-    message: /namespace 'cache': data stripes that are missing: 0\n/,
+    message: /namespace 'cache': missing data stripes: 0\n/,
   },
-  'stripes are of two sets': {
+  'stripes belong to two sets': {
     tear: (path) => overwrite(path('ad007001.dat'), 48, Buffer.of(1)),
     message: /two sets: ad007000 has random 1122334455667788, ad007001 has random 1122334455667701/,
   },

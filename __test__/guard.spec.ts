@@ -44,11 +44,12 @@ test('a directory that many write to is never to be closed to them', async (t) =
   ]) {
     const { error } = await machine.json(3, args);
     t.is(error?.code, 'writable-by-others');
-    t.regex(error?.hint ?? '', /copy the files of the backup, and no others, into a new directory of root's/);
+    t.regex(error?.hint ?? '', /copy the files of the backup, and no others, into a new directory owned by root/);
     t.notRegex(error?.hint ?? '', /chmod|chown/);
   }
   // The next step that the hint names is one.
-  const [, command = ''] = /use that one: (.*)$/.exec((await machine.json(3, ['restore', directory])).error?.hint ?? '') ?? [];
+  const [, command = ''] =
+    /use that directory: (.*)$/.exec((await machine.json(3, ['restore', directory])).error?.hint ?? '') ?? [];
   execFileSync('sh', ['-c', command.replaceAll('NEW', machine.path('new'))]);
   await machine.expect(0, ['restore', machine.path('new')]);
 });
@@ -60,7 +61,7 @@ for (const mode of [0o770, 0o720, 0o702, 0o777]) {
     for (const verb of READERS) {
       const { error } = await machine.json(3, [verb, directory]);
       t.is(error?.code, 'writable-by-others');
-      t.regex(error?.message ?? '', /\/b has mode 0\d{3}: others than its owner may write there; expected 0700/);
+      t.regex(error?.message ?? '', /\/b has mode 0\d{3}: users other than its owner may write to it; expected 0700/);
       t.regex(error?.hint ?? '', /chmod go-w .*\/b$/);
       t.is(await machine.memory(), '');
     }
@@ -73,7 +74,7 @@ for (const mode of [0o770, 0o720, 0o702, 0o777]) {
     ]) {
       const { error } = await machine.json(3, args);
       t.is(error?.code, 'writable-by-others');
-      t.is(error?.hint, 'choose another directory: asmt makes it, with mode 0700');
+      t.is(error?.hint, 'choose another directory: asmt creates it with mode 0700');
       t.deepEqual(machine.names(machine.path('new')), []);
     }
     await machine.sim('remove');
@@ -291,7 +292,7 @@ testAsRoot('a directory that a boot empties is refused for a backup, and taken w
     for (const words of [['backup'], ['backup', '-a']]) {
       const { error } = await machine.json(3, [...words, directory]);
       t.is(error?.code, 'volatile-directory');
-      t.regex(error?.message ?? '', /is emptied at boot: \/etc\/tmpfiles.d\/own.conf says so/);
+      t.regex(error?.message ?? '', /is emptied at boot, as configured in \/etc\/tmpfiles.d\/own.conf/);
     }
   }
   await machine.expect(0, ['backup', machine.path('b')]);
@@ -316,7 +317,7 @@ testAsRoot('a file system in memory is refused for a backup, and taken with --al
     ]) {
       const { error } = await machine.json(3, args);
       t.is(error?.code, 'volatile-directory');
-      t.regex(error?.message ?? '', new RegExp(`is on a ${kind}, which is in memory and empty after a reboot`));
+      t.regex(error?.message ?? '', new RegExp(`is on a ${kind}, which is in memory and is empty after a reboot`));
       t.regex(error?.hint ?? '', /--allow-volatile/);
       t.deepEqual(machine.names(mount), []);
     }
@@ -348,7 +349,7 @@ test('temporaries of a live run are left alone, those of a dead one swept', asyn
   ]) {
     const { error } = await machine.json(3, args);
     t.is(error?.code, 'another-asmt');
-    t.regex(error?.message ?? '', new RegExp(`another asmt \\(pid ${process.pid}\\) is at work in the directory`));
+    t.regex(error?.message ?? '', new RegExp(`another asmt \\(pid ${process.pid}\\) is using the directory`));
     t.deepEqual(machine.names(directory), [live]);
   }
   unlinkSync(`${directory}/${live}`);
@@ -365,7 +366,7 @@ test('temporaries of a live run are left alone, those of a dead one swept', asyn
   // It takes the lock, too: what cannot be seen has ended.
   await machine.expect(0, ['backup', '-a', directory]);
   const done = await machine.expect(0, ['backup', '-v', directory]);
-  t.regex(done.stderr, /removed 3 files that an interrupted backup had left/, show(done));
+  t.regex(done.stderr, /removed 3 files left by an interrupted backup/, show(done));
   t.deepEqual(
     machine.names(directory).filter((name) => name.startsWith('.')),
     ['.asmt-tmp.notes'],
@@ -384,7 +385,7 @@ test('namespaces that could be dealt with without those that are refused are nam
   const command = `asmt backup -z -n fine,good ${directory}`;
   t.true(
     refused.stderr.endsWith(
-      `HINT: fine, good can be backed up without the others, of which a reboot loses what is in memory: ${command}\n`,
+      `HINT: fine, good can be backed up without the others, whose data in memory is lost at the reboot: ${command}\n`,
     ),
     show(refused),
   );
@@ -398,7 +399,11 @@ test('namespaces that could be dealt with without those that are refused are nam
   const damage = await machine.expect(5, ['restore', directory]);
   const without = 'can be restored without the others, which the server would then cold-start';
   t.true(damage.stderr.endsWith(`HINT: fine ${without}: asmt restore -n fine ${directory}\n`), show(damage));
-  t.regex(damage.stderr, /note: configured, but not in the directory, and so left out: gone \(instance 0\)\n/, show(damage));
+  t.regex(
+    damage.stderr,
+    /note: configured but not in the directory, and therefore left out: gone \(instance 0\)\n/,
+    show(damage),
+  );
   await machine.expect(0, ['restore', '-n', 'fine', directory]);
   // Alone, there is nothing to choose from.
   const alone = await machine.expect(5, ['restore', '-n', 'good', directory]);
@@ -415,14 +420,10 @@ testAsRoot('an IPC namespace that ends with asmt is noticed, and uses no backup 
   const alone = (words: string[]) => machine.exec('unshare', ['--ipc', '--', process.execPath, 'dist/main.js', ...words]);
   const nothing = await alone(['backup', machine.path('c')]);
   t.is(nothing.status, 7, show(nothing));
-  t.regex(
-    nothing.stderr,
-    /asmt is alone in its IPC namespace.*\nHINT: run asmt in the IPC namespace of the server/,
-    show(nothing),
-  );
+  t.regex(nothing.stderr, /asmt is alone in its IPC namespace.*\nHINT: run asmt in the server's IPC namespace/, show(nothing));
   const refused = await alone(['restore', directory]);
   t.is(refused.status, 3, show(refused));
-  t.regex(refused.stderr, /asmt is alone in its IPC namespace, which ends with it/, show(refused));
+  t.regex(refused.stderr, /asmt is alone in its IPC namespace, which ends when asmt exits/, show(refused));
   t.is((await alone(['restore', '-a', directory])).status, 3);
   t.false(existsSync(`${directory}/asmt-used-0-test.json`));
   const meant = await alone(['restore', '--allow-private-ipc', '-a', directory]);

@@ -131,7 +131,7 @@ for (const [signal, status] of Object.entries(STATUSES) as [keyof typeof STATUSE
       during: (child, output) => stopped(child, output, machine, signal),
     });
     t.is(done.status, status, show(done));
-    t.regex(done.stderr, new RegExp(`error: ${signal}: the system does not answer .*; nothing was changed\nHINT: `), show(done));
+    t.regex(done.stderr, new RegExp(`error: ${signal}: the system does not respond .*; nothing was changed\nHINT: `), show(done));
     t.regex(done.stderr, /; if the server starts without this restore, run asmt retire -n test \S+\n/, show(done));
     t.is((JSON.parse(done.stdout) as { exit_status: number }).exit_status, status);
     t.deepEqual(machine.names(directory), names);

@@ -61,7 +61,7 @@ test('what was asked for and is not there: a status of its own, and what there i
   await machine.expect(7, ['list', '-i', '0']);
   await machine.sim('make', '--instance', '3');
   await machine.sim('make', '--name', 'bar', '--nsid', '2', '--instance', '3');
-  const holds = /this IPC namespace holds 'test' of instance 3, 'bar' of instance 3\nHINT: asmt list shows everything/;
+  const holds = /this IPC namespace contains 'test' of instance 3, 'bar' of instance 3\nHINT: asmt list shows everything/;
   for (const [args, found] of [
     [['-n', 'nope'], /error: found no namespace 'nope' in shared memory; /],
     [['-i', '0'], /error: found no Aerospike segments of instance 0 in shared memory; /],
@@ -104,7 +104,7 @@ testTraced('what another asmt is at work on is not called running', async (t) =>
   await machine.sim('remove');
   await during('pread64', 'asmt: filled', ['restore'], ['busy'], async () => {
     const { stdout } = await machine.expect(0, ['list']);
-    return /busy: another asmt is at work on it/.test(stdout) ? ['busy'] : [stdout];
+    return /busy: another asmt is working on it/.test(stdout) ? ['busy'] : [stdout];
   });
   t.deepEqual(await states(), ['clean']);
   // A server beside it counts more.

@@ -89,7 +89,7 @@ testAsRoot('a device that is configured at the restore alone tells by the random
   await host.restore(0, /no proof/);
   await host.machine.sim('remove');
   disk.write('stopped again');
-  await host.restore(4, /which is of another set: the server has run since/);
+  await host.restore(4, /which belongs to another set: the server has run since/);
 });
 
 testAsRoot('a copy of the noted disk does not make up for the disk itself', async (t) => {
@@ -147,7 +147,7 @@ testAsRoot('two disks that share an id do not count for one another', async (t) 
   await put(second, header('stopped again', { name: 'test', devices: 2 }));
   await host.restore(4, /n2 has random .*: the server has run since/);
   rmSync(two);
-  await host.restore(3, /n2 cannot be asked/);
+  await host.restore(3, /n2 cannot be checked/);
   symlinkSync(second, two);
   await put(second, whole);
   await machine.expect(0, ['restore', '--require-proof', host.directory]);
@@ -181,7 +181,7 @@ testAsRoot('a backup of another namespace of a later boot speaks against an earl
   await make('5');
   await host.backup('-n', 'a');
   await host.machine.reboot();
-  await host.restore(4, /'b': the directory has a backup of namespace 'a' of a later boot/);
+  await host.restore(4, /'b': the directory has a backup of namespace 'a' from a later boot/);
   await host.machine.expect(0, ['restore', '-n', 'a', host.directory]);
 });
 
@@ -195,9 +195,9 @@ testAsRoot("a server's segments of one namespace refuse the restore of another o
   await host.make('--name', 'a', '--seed', '8');
   // Where they are in the way they are not named for removal.
   const { stderr } = await host.machine.expect(3, ['restore', '-n', 'a', '-a', host.directory]);
-  t.regex(stderr, /HINT: the server has made or used them since/);
+  t.regex(stderr, /HINT: the server has created or used them since/);
   t.notRegex(stderr, /ipcrm/);
-  await host.restore(4, /'b': segment .* in memory was made after the backup, and by no restore that is known here/, '-n', 'b');
+  await host.restore(4, /'b': segment .* in memory was created after the backup, but not by a known restore/, '-n', 'b');
 });
 
 testAsRoot('a restore of another instance or namespace, or one that made nothing, made no segments here', async (t) => {
@@ -315,7 +315,7 @@ testAsRoot('a fresh backup beside an old one stays good when both are tried', as
   await host.serve('--name', 'a');
   await host.serve('--name', 'b', '--nsid', '2');
   await host.backup('-n', 'b');
-  await host.restore(4, /'a': the directory has a backup of namespace 'b' of a later boot/);
+  await host.restore(4, /'a': the directory has a backup of namespace 'b' from a later boot/);
   await host.machine.reboot();
   await host.machine.expect(4, ['restore', host.directory]);
   await host.machine.expect(0, ['restore', '-n', 'b', host.directory]);
@@ -329,12 +329,12 @@ testAsRoot('what no restore would accept is refused when it is backed up: a brok
   await host.make();
   const { error } = await host.machine.json(3, ['backup', host.directory]);
   t.is(error?.code, 'device-set-torn');
-  t.regex(error?.message ?? '', /lead to the same device/);
+  t.regex(error?.message ?? '', /are the same device/);
   rmSync(host.machine.config);
   await host.backup();
   writeFileSync(`${host.directory}/asmt-used-0-test.json`, '{');
   for (const name of host.machine.names(host.directory).filter((found) => !found.startsWith('asmt-used')))
     rmSync(`${host.directory}/${name}`);
   const done = await host.machine.expect(3, ['backup', host.directory]);
-  t.regex(done.stderr, /asmt-used-0-test.json cannot be read as a mark of use/, show(done));
+  t.regex(done.stderr, /asmt-used-0-test.json cannot be read as a usage mark/, show(done));
 });

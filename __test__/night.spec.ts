@@ -41,7 +41,7 @@ testAsRoot('a backup of one namespace beside an older one of another marks that 
   const refused = await machine.expect(3, ['backup', '-v', directory]);
   t.regex(
     refused.stderr,
-    /the server has run since its backup in this directory was made, which is marked as used/,
+    /the server has run since its backup in this directory was made; that backup was marked as used/,
     show(refused),
   );
   // Each hint is followed to the letter; the second does not fail for what the first has made.
@@ -54,7 +54,11 @@ testAsRoot('a backup of one namespace beside an older one of another marks that 
   const other = /asmt-manifest-0-test/.test(first ?? '') ? 'bar' : 'test';
   const own = other === 'bar' ? 'test' : 'bar';
   const offered = await machine.expect(3, ['backup', directory]);
-  t.regex(offered.stderr, new RegExp(`HINT: ${own} can be backed up without the others, of which a reboot loses`), show(offered));
+  t.regex(
+    offered.stderr,
+    new RegExp(`HINT: ${own} can be backed up without the others, whose data in memory is lost`),
+    show(offered),
+  );
   await machine.expect(0, ['backup', '-n', own, directory]);
   await machine.reboot();
   const { error, report } = await machine.json(4, ['restore', directory]);
@@ -91,7 +95,7 @@ test('while a server has one namespace of an instance attached, none of it is at
   // One that is still starting may come to this namespace next.
   await machine.sim('remove', '--nsid', '2');
   const restore = await machine.expect(3, ['restore', '-n', 'bar', directory]);
-  t.regex(restore.stderr, /HINT: the server is running: nothing can be restored beside it/, show(restore));
+  t.regex(restore.stderr, /HINT: the server is running: nothing can be restored while it runs/, show(restore));
 });
 
 test('files that somebody has compressed or put beside a backup are named, with what to do', async (t) => {
@@ -104,7 +108,7 @@ test('files that somebody has compressed or put beside a backup are named, with 
   const [file, stray] = [join(directory, 'ae002100.dat'), join(directory, 'ae002100.dat.gz')];
   writeFileSync(stray, gzipSync(readFileSync(file)), { mode: 0o600 });
   const refused = await machine.expect(5, ['restore', directory]);
-  t.regex(refused.stderr, /ae002100\.dat\.gz and ae002100\.dat are both of segment ae002100, expected the second alone/);
+  t.regex(refused.stderr, /ae002100\.dat\.gz and ae002100\.dat are both files of segment ae002100, expected only the second/);
   t.regex(refused.stderr, /HINT: move ae002100\.dat\.gz out of the directory, and keep it: the manifest names ae002100\.dat\n/);
   t.regex(refused.stderr, /HINT: test can be restored without the others/, show(refused));
   await machine.expect(0, ['restore', '-n', 'test', directory]);
@@ -116,7 +120,7 @@ test('files that somebody has compressed or put beside a backup are named, with 
   const packed = await machine.expect(5, ['restore', directory]);
   t.regex(
     packed.stderr,
-    /HINT: if somebody has compressed the files since the backup was made, undo that \(gunzip\)/,
+    /HINT: if somebody has compressed the files since the backup was made, decompress them \(gunzip\)/,
     show(packed),
   );
   writeFileSync(file, gunzipSync(readFileSync(stray)), { mode: 0o600 });
@@ -160,7 +164,7 @@ testAsRoot('a compressed backup goes to a disk that is too small for a plain one
   const directory = join(place, 'b');
   t.is((await machine.json(6, ['backup', directory])).error?.code, 'disk-full');
   const analysis = await machine.expect(0, ['backup', '-a', '-z', directory]);
-  t.regex(analysis.stderr, /whether they fit shows when they are written/, show(analysis));
+  t.regex(analysis.stderr, /whether they fit is known only once they are written/, show(analysis));
   await machine.expect(0, ['backup', '-z', directory]);
   await machine.sim('remove');
   await machine.expect(0, ['restore', directory]);

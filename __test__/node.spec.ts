@@ -36,9 +36,9 @@ test('a restore under another data-size or number of sprigs is refused, and veri
     ['setting-changed', 'setting-changed'],
   );
   const said = await machine.expect(3, ['restore', directory]);
-  t.regex(said.stderr, /data-size is 8G in \S+, and was 4G when the backup was made/);
-  t.regex(said.stderr, /partition-tree-sprigs is 512 in \S+, and was 256 when the backup was made/);
-  t.regex(said.stderr, /HINT: set data-size back to 4G in \S+, then run it again; or start the server without a restore/);
+  t.regex(said.stderr, /data-size is 8G in \S+, but was 4G when the backup was made/);
+  t.regex(said.stderr, /partition-tree-sprigs is 512 in \S+, but was 256 when the backup was made/);
+  t.regex(said.stderr, /HINT: set data-size back to 4G in \S+, then try again; or start the server without a restore/);
   t.is(await machine.memory(), '');
   const verified = await machine.expect(0, ['verify', directory]);
   t.regex(verified.stdout, /a restore here would be refused \(exit status 3\) because .*data-size is 8G/);
@@ -70,7 +70,7 @@ test('a path that is part of a template is refused, unless it is there', async (
   mkdirSync(work);
   writeFileSync(machine.config, `service {\nwork-directory ${work}\n}\n${namespace}`);
   const done = await machine.expect(0, ['backup', machine.path('b')]);
-  t.regex(done.stderr, /line 2: '\S+' looks like part of a template, and is there as it stands/);
+  t.regex(done.stderr, /line 2: '\S+' looks like part of a template, but a file of exactly this name exists/);
 });
 
 test('where all indexes persist by themselves, there is nothing to back up', async (t) => {
@@ -81,12 +81,15 @@ test('where all indexes persist by themselves, there is nothing to back up', asy
   // Something else is in this IPC namespace, so that it is not asmt's own.
   const other = await machine.start('sh', ['-c', 'echo ready; exec cat'], 'ready');
   const nothing = await machine.expect(7, ['backup', machine.path('d')]);
-  t.regex(nothing.stderr, /nothing of instance 0 is in shared memory; .* gives a, b an index that persists by itself/);
+  t.regex(nothing.stderr, /nothing of instance 0 is in shared memory; .* configures a, b with a persistent index/);
   t.regex(nothing.stderr, /HINT: there is nothing to back up: just reboot/);
   t.deepEqual(machine.names(machine.path('d')), []);
   await machine.sim('make', ...SMALL);
   const named = await machine.expect(7, ['backup', '-n', 'a', machine.path('d')]);
-  t.regex(named.stderr, /namespace 'a' of instance 0 is not in shared memory; found: test \(instance 0\); .* persists by itself/);
+  t.regex(
+    named.stderr,
+    /namespace 'a' of instance 0 is not in shared memory; found: test \(instance 0\); .* with a persistent index/,
+  );
   t.regex(named.stderr, /HINT: there is nothing to back up: leave it out of -n/);
   const both = await machine.expect(3, ['backup', '-n', 'test,a', machine.path('d')]);
   t.regex(both.stderr, /HINT: there is nothing to back up: leave it out of -n/);
@@ -133,7 +136,7 @@ testAsRoot('a /proc that shows processes alone (ProcSubset=pid) is named, with w
   ]) {
     const done = await underProc(machine, 'subset=pid', ['--pid', '--fork'], [process.execPath, MAIN, ...args]);
     t.is(done.status, 1, show(done));
-    t.regex(done.stderr, /error: \/proc\/\S+ is not there: \/proc shows processes alone .*\nHINT: .*ProcSubset=all/, show(done));
+    t.regex(done.stderr, /error: \/proc\/\S+ does not exist: \/proc shows only processes .*\nHINT: .*ProcSubset=all/, show(done));
   }
   t.deepEqual(machine.names(directory), before);
   t.deepEqual(machine.names(machine.path('c')), []);

@@ -110,7 +110,7 @@ test("--require-proof: refused for a backup of ASMT's", async (t) => {
 test('--require-proof and --force-stale go against each other', async (t) => {
   const { machine, directory } = await unproven(t);
   const done = await machine.expect(2, ['restore', '--require-proof', '--force-stale', directory]);
-  t.regex(done.stderr, /error: --require-proof and --force-stale are both given\nHINT: /, show(done));
+  t.regex(done.stderr, /error: --require-proof and --force-stale cannot be used together\nHINT: /, show(done));
   await machine.expect(2, ['backup', '--require-proof', directory]);
   await machine.expect(2, ['restore', '--restorable', directory]);
   t.is(await machine.memory(), '');

@@ -192,7 +192,7 @@ test('the plan of an analysis says what goes where, and how to do it', (t) => {
   const [head, row] = render.planTable(plain, analysis).split('\n');
   t.regex(head ?? '', /^file +segment +size +name +type +stage$/);
   t.regex(row ?? '', /^ae201000\.dat +0xae201000 +1\.00 MiB/);
-  t.regex(render.summary(plain, analysis, 'asmt restore /d'), /nothing was done\nto do it: asmt restore \/d\n/);
+  t.regex(render.summary(plain, analysis, 'asmt restore /d'), /nothing was done\nto run it: asmt restore \/d\n/);
   t.regex(render.planTable(plain, { ...analysis, verb: 'backup' }), /\n0xae201000 +ae201000\.dat/);
 });
 

@@ -79,7 +79,7 @@ test('-z with a restore is remarked on; nothing else but that there is no proof 
   const done = await machine.expect(0, ['-rzp', directory]);
   t.regex(
     done.stderr,
-    /^asmt: note: -z says nothing to a restore: compressed files are recognised by themselves\nasmt: note: .*there is no proof that the server has not run .*\n$/,
+    /^asmt: note: -z has no effect on restore: compressed files are detected automatically\nasmt: note: .*there is no proof that the server has not run .*\n$/,
     show(done),
   );
 });
@@ -88,7 +88,7 @@ test('-a shows the plan and makes nothing', async (t) => {
   const { machine, directory } = await rebooted(t);
   const done = await machine.expect(0, ['restore', '-av', directory]);
   t.regex(done.stdout, /\nad001002\.dat +0xad001002 +1\.00 MiB +test +data-stage +2\n/, show(done));
-  t.regex(done.stdout, /nothing was done\nto do it: asmt restore .*\/b\n/, show(done));
+  t.regex(done.stdout, /nothing was done\nto run it: asmt restore .*\/b\n/, show(done));
   t.is(await machine.memory(), '');
   t.regex((await machine.expect(0, ['verify', '-a', directory])).stdout, /nothing was done/);
 });
@@ -100,7 +100,7 @@ test('refused: segments of the namespace are in memory', async (t) => {
   const done = await machine.expect(3, ['restore', directory]);
   t.regex(
     done.stderr,
-    /1 segments of it are in memory, the first is ad009000 .*; expected none\nHINT: the server has made or used them since/,
+    /1 of its segments are in memory, the first is ad009000 .*; expected none\nHINT: the server has created or used them since/,
     show(done),
   );
   t.is(await machine.memory(), before);
@@ -109,7 +109,7 @@ test('refused: segments of the namespace are in memory', async (t) => {
   // as it seems.
   const { stderr } = await machine.expect(4, ['restore', directory]);
   t.regex(stderr, new RegExp(`attached .* by pid ${holder.pid}`));
-  t.regex(stderr, /segments that a server had made or used were in memory then: it seems to have run since/);
+  t.regex(stderr, /segments that a server had created or used were in memory then: it seems to have run since/);
   await holder.end();
   await machine.sim('remove');
   await machine.expect(4, ['restore', directory]);
@@ -175,7 +175,7 @@ const damages: Damage[] = [
     what: 'stripes of two sets',
     spoil: (path) => flip(path('ad001001.dat'), 48),
     code: 'backup-set-torn',
-    message: /data stripes are of two sets: ad001000 has random/,
+    message: /data stripes belong to two sets: ad001000 has random/,
   },
   {
     what: 'a stripe that is not trusted',
@@ -199,7 +199,7 @@ const damages: Damage[] = [
     what: 'the same segment twice',
     spoil: (path) => copyFileSync(path('ad001001.dat'), path('AD001001.dat')),
     code: 'extra-file',
-    message: /both of segment ad001001/,
+    message: /both files of segment ad001001/,
   },
   {
     what: 'a symbolic link',
@@ -242,7 +242,7 @@ const damages: Damage[] = [
     what: 'the manifest renamed',
     spoil: (path) => renameSync(path('asmt-manifest-0-test.json'), path('asmt-manifest-0-other.json')),
     code: 'manifest-damaged',
-    message: /it is of asmt-manifest-0-test\.json/,
+    message: /it belongs to asmt-manifest-0-test\.json/,
   },
   {
     what: 'the 24 bytes of a compressed file',
@@ -422,11 +422,11 @@ test('--require-manifest refuses what has no checksums; without it there is a re
   unlinkSync(`${directory}/asmt-manifest-0-test.json`);
   for (const verb of ['restore', 'verify']) {
     const refused = await machine.expect(4, [verb, '--require-manifest', directory]);
-    t.regex(refused.stderr, /there is no manifest, and --require-manifest was given\nHINT: /, show(refused));
+    t.regex(refused.stderr, /there is no manifest, but --require-manifest was given\nHINT: /, show(refused));
     t.is(await machine.memory(), '');
   }
   const done = await machine.expect(0, ['restore', directory]);
-  t.regex(done.stderr, /note: .* with no manifest: 9 of 9 files are plain and cannot be checked/, show(done));
+  t.regex(done.stderr, /note: .* without a manifest: 9 of 9 files are uncompressed and cannot be checked/, show(done));
   // The mode is in the manifest; the file's is what ASMT would give.
   t.is((await machine.memory()).replaceAll(' 600 ', ' 640 '), IS_REAL_ROOT ? before : before.replaceAll(' 666 ', ' 640 '));
 });

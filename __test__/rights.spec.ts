@@ -73,7 +73,7 @@ testAsRoot("another's segments: what is missing is named", async (t) => {
   await machine.sim('make', '--mode', '600');
   const unreadable = await as(user, ['backup', directory]);
   t.is(unreadable.status, 1, show(unreadable));
-  t.regex(unreadable.stderr, new RegExp(`belongs to uid 0 with mode 0600, and uid ${UID} may not read it\n`));
+  t.regex(unreadable.stderr, new RegExp(`is owned by uid 0 with mode 0600, and uid ${UID} may not read it\n`));
   t.regex(unreadable.stderr, /HINT: .*CAP_IPC_OWNER/, show(unreadable));
   await machine.sim('remove');
   await machine.sim('make', '--mode', '666');
@@ -81,7 +81,7 @@ testAsRoot("another's segments: what is missing is named", async (t) => {
   t.is(foreign.status, 1, show(foreign));
   t.regex(
     foreign.stderr,
-    new RegExp(`belongs to uid 0 and gid 0, and uid ${UID} may not give its file to them: CAP_CHOWN is missing\nHINT: `),
+    new RegExp(`is owned by uid 0 and gid 0, and uid ${UID} may not give its file to them: CAP_CHOWN is missing\nHINT: `),
     show(foreign),
   );
   t.deepEqual(machine.names(directory), []);
@@ -116,7 +116,7 @@ testAsRoot('root without CAP_IPC_OWNER is told that it is missing', async (t) =>
   t.is(made.status, 0, show(made));
   const done = await as(['--bounding-set=-ipc_owner', '--inh-caps=-ipc_owner'], ['backup', machine.path('root')]);
   t.is(done.status, 1, show(done));
-  t.regex(done.stderr, /belongs to uid 34567 with mode 0600, and uid 0 may not read it\nHINT: .*CAP_IPC_OWNER/, show(done));
+  t.regex(done.stderr, /is owned by uid 34567 with mode 0600, and uid 0 may not read it\nHINT: .*CAP_IPC_OWNER/, show(done));
 });
 
 testAsRoot('who may only read a segment finds its holes, too, and leaves them what they are', async (t) => {

@@ -133,7 +133,7 @@ test('storage files that are as they were noted: no proof, and enough in this bo
     const done = await machine.expect(0, ['restore', directory]);
     t.regex(
       done.stderr,
-      /^asmt: note: namespace 'test': there is no proof .*\(its storage is a file, whose header a power cut can set back\).*\n$/,
+      /^asmt: note: namespace 'test': there is no proof .*\(its storage is a file, whose header a power failure can set back\).*\n$/,
       show(done),
     );
     t.is(await machine.memory(), before);
@@ -159,7 +159,7 @@ for (const stop of [false, true]) {
     for (const args of [['restore'], ['restore', '-a'], ['restore', '--force-host']]) {
       const done = await machine.expect(4, [...args, directory]);
       t.regex(done.stderr, text, show(done));
-      t.regex(done.stderr, /\nHINT: do not restore it: start the server as it is/, show(done));
+      t.regex(done.stderr, /\nHINT: do not restore it: start the server without a restore/, show(done));
     }
     t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, text);
     const { error } = await machine.json(4, ['restore', directory]);
@@ -214,21 +214,21 @@ const cases: Case[] = [
     change: ({ files }) => write(files[0] ?? '', Buffer.from('something else')),
     status: 4,
     code: 'backup-stale',
-    message: /file0 has no header that is known: it was replaced or wiped since/,
+    message: /file0 has no known header: it was replaced or wiped since/,
   },
   {
     what: 'a file is another namespace’s',
     change: ({ files }) => write(files[0] ?? '', header('stopped', { random: RANDOM, name: 'other' })),
     status: 4,
     code: 'backup-stale',
-    message: /file0 is of namespace 'other': it was replaced or wiped since/,
+    message: /file0 belongs to namespace 'other': it was replaced or wiped since/,
   },
   {
     what: 'a file is gone',
     change: ({ files }) => unlinkSync(files[1] ?? ''),
     status: 3,
     code: 'device-unreadable',
-    message: /file1 cannot be asked whether the server has run since the backup: it is not there/,
+    message: /file1 cannot be checked to see whether the server has run since the backup: it does not exist/,
   },
   {
     what: 'a file is a FIFO',
@@ -238,7 +238,7 @@ const cases: Case[] = [
     },
     status: 3,
     code: 'device-unreadable',
-    message: /file1 cannot be asked .*: it is neither a block device nor a regular file/,
+    message: /file1 cannot be checked .*: it is neither a block device nor a regular file/,
   },
   {
     what: 'a file of another set is configured beside them',
@@ -248,7 +248,7 @@ const cases: Case[] = [
     },
     status: 4,
     code: 'backup-stale',
-    message: /more is named now, was not noted in the backup, and has random [0-9a-f]{16}, which is of another set/,
+    message: /more is named now, was not recorded in the backup, and has random [0-9a-f]{16}, which belongs to another set/,
   },
 ];
 
@@ -317,14 +317,14 @@ test('--device: in the place of what is configured, assigned by the name in the 
   t.is((await machine.expect(0, ['backup', ...named, directory])).stderr, '');
   await machine.sim('remove');
   const shown = await machine.expect(0, ['restore', '-av', ...named, directory]);
-  t.regex(shown.stdout, /to do it: asmt restore --device .*file0,.*other0,.*file1 /, show(shown));
+  t.regex(shown.stdout, /to run it: asmt restore --device .*file0,.*other0,.*file1 /, show(shown));
   await machine.expect(0, ['restore', ...named, directory]);
   t.is(await machine.memory(), before);
   await machine.sim('remove');
   for (const [path, why] of [
-    [machine.path('none'), /none is not there\nHINT: check what --device names/],
+    [machine.path('none'), /none does not exist\nHINT: check the paths given with --device/],
     [machine.directory, / is neither a block device nor a regular file\n/],
-    [MAIN, /main\.js has no header that is known, and does not say whose it is\n/],
+    [MAIN, /main\.js has no header that names its namespace\n/],
     ['/dev/null', /\/dev\/null is neither a block device nor a regular file/],
   ] as const) {
     const mistaken = await machine.expect(3, ['restore', '-a', '-n', 'other', '--device', path, directory]);
@@ -343,7 +343,7 @@ test('a backup of files that are not trusted is refused when it is made', async 
   write(files[1] ?? '', header('running', { random: RANDOM }));
   for (const args of [['backup'], ['backup', '-a']]) {
     const done = await machine.expect(3, [...args, directory]);
-    t.regex(done.stderr, /file1 is not marked as trusted: the server was not cleanly shut down for it\nHINT: /, show(done));
+    t.regex(done.stderr, /file1 is not marked as trusted: the server did not close it cleanly\nHINT: /, show(done));
     t.false(existsSync(directory));
   }
   const forced = await machine.expect(0, ['backup', '--force-stale', directory]);
@@ -356,7 +356,7 @@ test('a backup is refused where a file that is configured cannot be read, or non
   const { machine, directory, files } = await stopped(t);
   configure(machine, [...files, machine.path('none')]);
   const done = await machine.expect(3, ['backup', directory]);
-  t.regex(done.stderr, /none is not there: a restore could not tell whether this backup is current\nHINT: /, show(done));
+  t.regex(done.stderr, /none does not exist: a restore could not determine whether this backup is current\nHINT: /, show(done));
   t.false(existsSync(directory));
   for (const path of files) write(path, header('blank'));
   configure(machine, files);
@@ -369,7 +369,7 @@ test('an index that persists by itself is said', async (t) => {
   const { machine, directory } = await stopped(t, 0);
   const lines = '  index-type flash {\n    mount /mnt/index\n  }\n  storage-engine memory {\n    data-size 1G\n  }\n';
   writeFileSync(machine.config, `namespace test {\n${lines}}\n`);
-  const text = /note: namespace 'test': index-type is flash: that index persists by itself and is not in shared memory\n/;
+  const text = /note: namespace 'test': index-type is flash: that index is persistent and is not in shared memory\n/;
   t.regex((await machine.expect(0, ['backup', directory])).stderr, text);
   await machine.sim('remove');
   t.regex((await machine.expect(0, ['restore', directory])).stderr, text);
@@ -381,22 +381,22 @@ test('no configuration: said by backup and restore; one that was named must be t
   const done = await machine.expect(0, ['backup', directory]);
   t.regex(
     done.stderr,
-    /note: namespace 'test': its storage devices were not recorded \(.*aerospike\.conf \(named by ASMT_CONFIG\) is not there\); /,
+    /note: namespace 'test': its storage devices were not recorded \(.*aerospike\.conf \(named by ASMT_CONFIG\) does not exist\); /,
     show(done),
   );
   await machine.sim('remove');
   const restored = await machine.expect(0, ['restore', directory]);
-  t.regex(restored.stderr, /no proof .*\(the backup has noted no storage device of it\)/, show(restored));
+  t.regex(restored.stderr, /no proof .*\(the backup recorded no storage device for it\)/, show(restored));
   t.is(await machine.memory(), before);
   await machine.sim('remove');
   await machine.exec('mkfifo', [machine.path('fifo')]);
   writeFileSync(machine.path('other.conf'), 'namespace other {\n}\n}\n\u0000{{{');
   for (const [path, why] of [
-    [machine.path('none'), /none \(named by --config\) is not there\nHINT: /],
+    [machine.path('none'), /none \(named by --config\) does not exist\nHINT: /],
     [machine.directory, /\(named by --config\) is not a regular file\nHINT: /],
     [machine.path('fifo'), /is not a regular file\nHINT: /],
     ['/dev/zero', /is not a regular file\nHINT: /],
-    [machine.path('other.conf'), /other\.conf \(named by --config\) cannot be understood: line 3: .*\nHINT: /],
+    [machine.path('other.conf'), /other\.conf \(named by --config\) cannot be parsed: line 3: .*\nHINT: /],
   ] as const) {
     for (const verb of ['backup', 'restore', 'verify']) {
       t.regex((await machine.expect(3, [verb, '--config', path, directory])).stderr, why, verb);
@@ -409,9 +409,9 @@ test("the packages' configuration is that of instance 0: another instance's is n
   await machine.sim('make', '--instance', '3', '--stage-size', '64KiB');
   const env = { ASMT_CONFIG: '' };
   const done = await machine.expect(0, ['backup', '-i3', directory], { env });
-  t.regex(done.stderr, /were not recorded \(no configuration of instance 3 was named \(--config\)\); /, show(done));
+  t.regex(done.stderr, /were not recorded \(no configuration was given for instance 3 \(--config\)\); /, show(done));
   await machine.sim('remove');
-  const none = /no proof .*\(the backup has noted no storage device of it\)/;
+  const none = /no proof .*\(the backup recorded no storage device for it\)/;
   t.regex((await machine.expect(0, ['restore', '-i3', directory], { env })).stderr, none);
   await machine.sim('remove');
   // Trusted files that are named now say nothing of a backup that has noted none.
@@ -436,7 +436,7 @@ test('without devices: a restore can be repeated in the same boot, and not in an
     const done = await machine.expect(4, [...args, directory]);
     t.regex(
       done.stderr,
-      /a restore of the backup was begun on .* at 20.*Z, in another boot: the server may have run since\nHINT: /,
+      /a restore of the backup was started on .* at 20.*Z, in another boot: the server may have run since\nHINT: /,
       show(done),
     );
   }
@@ -451,7 +451,7 @@ test('without devices: a restore can be repeated in the same boot, and not in an
   await machine.expect(4, ['restore', directory]);
   for (const text of ['', '{}', 'x', '{"format":"asmt-used","version":9}']) {
     writeFileSync(`${directory}/${MARK}`, text);
-    t.regex((await machine.expect(4, ['restore', directory])).stderr, /whether the backup was used cannot be told: asmt-used/);
+    t.regex((await machine.expect(4, ['restore', directory])).stderr, /cannot determine whether the backup was used: asmt-used/);
   }
   t.is(await machine.memory(), '');
 });
@@ -488,7 +488,7 @@ test('without devices: what the server writes to must be as it was noted', async
     reset();
   }
   rmSync(log);
-  t.regex((await machine.expect(3, ['restore', directory])).stderr, /aerospike\.log is not there, and was when/);
+  t.regex((await machine.expect(3, ['restore', directory])).stderr, /aerospike\.log is missing, but existed when/);
   reset();
 });
 
@@ -536,7 +536,7 @@ test("another host's backup needs --force-host", async (t) => {
     forge(directory, (head) => Object.assign(head, { host, machine_id: id }));
     const done = await machine.expect(isSame ? 0 : 4, ['restore', directory]);
     if (!isSame) {
-      t.regex(done.stderr, /the backup is of host '.*'.*; this is '.*'.*\nHINT: .*--force-host/, show(done));
+      t.regex(done.stderr, /the backup was made on host '.*'.*; this host is '.*'.*\nHINT: .*--force-host/, show(done));
       t.is(await machine.memory(), '');
       await machine.expect(4, ['restore', '--force-stale', directory]);
       const forced = await machine.expect(0, ['restore', '--force-host', directory]);
@@ -555,7 +555,7 @@ test('a manifest of before devices were noted is restored, and told by less', as
   });
   t.regex(
     (await machine.expect(0, ['restore', directory])).stderr,
-    /no proof .*\(the backup has noted no storage device of it\)/,
+    /no proof .*\(the backup recorded no storage device for it\)/,
   );
   t.is(await machine.memory(), before);
   await machine.sim('remove');
@@ -563,7 +563,7 @@ test('a manifest of before devices were noted is restored, and told by less', as
   await machine.sim('open', '--path', files[1] ?? '');
   t.regex(
     (await machine.expect(4, ['restore', directory])).stderr,
-    /file1 is named now, was not noted in the backup, and is not marked as trusted: the server has run since/,
+    /file1 is named now, was not recorded in the backup, and is not marked as trusted: the server has run since/,
   );
 });
 
@@ -578,7 +578,7 @@ test('retire: a backup is used up, and nothing of it is changed', async (t) => {
       .map((name) => `${name} ${statSync(`${directory}/${name}`).mtimeMs} ${statSync(`${directory}/${name}`).size}`);
   const files = look();
   const done = await machine.expect(0, ['retire', '-n', 'test', directory]);
-  t.regex(done.stdout, /retired 1 namespace in .*\/b: no restore takes it again\n$/, show(done));
+  t.regex(done.stdout, /retired 1 namespace in .*\/b: it will not be restored again\n$/, show(done));
   t.is(done.stderr, '', show(done));
   const mark = readFileSync(`${directory}/${MARK}`, 'utf8');
   await machine.expect(0, ['retire', '-n', 'test', directory]);
@@ -619,7 +619,7 @@ test('retire: what it does not take', async (t) => {
   await machine.expect(2, ['retire', '-z', directory]);
   t.deepEqual(machine.names(machine.path('empty')), []);
   const reader = await machine.start('flock', ['-s', directory, 'sh', '-c', 'echo ready; exec cat'], 'ready');
-  t.regex((await machine.expect(3, ['retire', directory])).stderr, /another asmt is at work in/);
+  t.regex((await machine.expect(3, ['retire', directory])).stderr, /another asmt is using/);
   await reader.end();
   t.false(existsSync(`${directory}/${MARK}`));
   // What is damaged can be retired like anything else.
@@ -648,7 +648,7 @@ test("ASMT's backup: told by its files, restored when nothing speaks against it,
   configure(machine, []);
   for (let time = 0; time < 2; time += 1) {
     const done = await machine.expect(0, ['-r', '-p', directory]);
-    t.regex(done.stderr, /no proof .*\(ASMT notes no storage devices\)/, show(done));
+    t.regex(done.stderr, /no proof .*\(ASMT does not record storage devices\)/, show(done));
     t.is(await machine.memory(), segments);
     await machine.sim('remove');
   }
@@ -686,7 +686,7 @@ testAsRoot('a directory that cannot be written to: enough where block devices te
   t.is(done.status, 0, show(done));
   t.regex(
     done.stderr,
-    /^asmt: note: namespace 'test': the directory does not note this restore: .*read-only file system\n$/,
+    /^asmt: note: namespace 'test': this restore is not recorded in the directory: .*read-only file system\n$/,
     show(done),
   );
   t.is(await machine.memory(), before);
@@ -696,7 +696,7 @@ testAsRoot('a directory that cannot be written to: enough where block devices te
     t.is(refused.status, 3, show(refused));
     t.regex(
       refused.stderr,
-      /cannot be marked as used: its directory cannot be written to, and no device tells\nHINT: /,
+      /cannot be marked as used: its directory is not writable, and no storage device can show that it was used\nHINT: /,
       show(refused),
     );
     t.is(await machine.memory(), '');
@@ -738,14 +738,14 @@ testAsRoot('segments that nobody has restored in this boot: the server has run',
   await machine.sim('remove');
   t.regex(
     (await machine.expect(4, ['restore', directory])).stderr,
-    /and segments that a server had made or used were in memory then: it seems to have run since\nHINT: /,
+    /and segments that a server had created or used were in memory then: it seems to have run since\nHINT: /,
   );
 });
 
 test('a restore by mistake, beside what was backed up, uses nothing up', async (t) => {
   const { machine, before, directory } = await stopped(t, 0);
   await machine.expect(0, ['backup', directory]);
-  t.regex((await machine.expect(7, ['restore', directory])).stderr, /is in memory already/);
+  t.regex((await machine.expect(7, ['restore', directory])).stderr, /is already in memory/);
   t.is(await machine.memory(), before);
   t.false(existsSync(`${directory}/${MARK}`));
 });
@@ -760,7 +760,7 @@ test('stripes of another set in memory: the server has run on what was restored'
   const refused = await machine.expect(4, ['restore', directory]);
   t.regex(
     refused.stderr,
-    /the backup was looked at on .*, and segments that a server had made or used were in memory then: it seems to have run since\nHINT: /,
+    /the backup was looked at on .*, and segments that a server had created or used were in memory then: it seems to have run since\nHINT: /,
     show(refused),
   );
 });

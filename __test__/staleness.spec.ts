@@ -231,7 +231,7 @@ testAsRoot("row 1: devices that were noted are asked without being named again: 
   await machine.reboot();
   rmSync(machine.config);
   await node.disks[1]?.takeOut();
-  t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, /disk1 cannot be asked/);
+  t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, /disk1 cannot be checked/);
   await node.disks[1]?.putIn();
   await machine.expect(0, ['-r', '-p', directory]);
   t.is(await machine.memory(), node.before);
@@ -502,7 +502,7 @@ for (const dated of ['in the future', 'in the past'] as const) {
         [1, ['-r', '-p', directory]],
       ] as const) {
         const refused = await machine.expect(status, args);
-        t.regex(refused.stderr, used === 'restored' ? /was begun on .*, in another boot/ : /the backup was retired on /);
+        t.regex(refused.stderr, used === 'restored' ? /was started on .*, in another boot/ : /the backup was retired on /);
         t.is(await machine.memory(), '');
       }
     });
@@ -590,7 +590,7 @@ testAsRootWith('mkfs.ext4')('row 12: storage files whose old header a power cut 
   node.configure({ test: [`file ${place}/0.dat`, `file ${place}/1.dat`] });
   await node.backup();
   await machine.reboot();
-  t.regex((await node.restored()).join('\n'), /not-proven: .*its storage is a file, whose header a power cut can set back/);
+  t.regex((await node.restored()).join('\n'), /not-proven: .*its storage is a file, whose header a power failure can set back/);
   // The server runs, and writes its headers as it does: nothing syncs them. Then the power goes.
   await shell(`${put('running')}; cp ${image} ${after}`);
   await shell(`umount ${place}`);
@@ -649,7 +649,7 @@ const TORN_SETS: Record<string, { change: (node: Node) => void; code: string }> 
     change: ({ disks }) => disks[1]?.write('stopped', { name: 'other' }),
     code: 'device-set-torn',
   },
-  'a device that is not blank and has no header that is known': {
+  'a device that is not blank and has no known header': {
     change: ({ disks }) => write(disks[1]?.device ?? '', Buffer.from('not a server of Aerospike’s')),
     code: 'device-set-torn',
   },
@@ -836,7 +836,7 @@ testAsRoot('row 18: the backup of one node on another one with the same machine 
   await node.backup();
   await machine.reboot();
   await machine.exec('hostname', ['node-b']);
-  t.regex(await node.refused(4, 'backup-foreign-host'), /the backup is of host 'node-a'.*; this is 'node-b'/);
+  t.regex(await node.refused(4, 'backup-foreign-host'), /the backup was made on host 'node-a'.*; this host is 'node-b'/);
 });
 
 const NEW_NAMES = { 'another host name': [true, false], 'another machine id': [false, true], both: [true, true] } as const;
@@ -853,7 +853,7 @@ for (const [what, [hasNewName, hasNewId]] of Object.entries(NEW_NAMES)) {
     if (hasNewId) writeFileSync(machine.path('etc', 'machine-id'), `${'0123456789abcdef'.repeat(2)}\n`);
     const remarks = await node.restored();
     t.is(remarks.length, 1);
-    t.regex(remarks[0] ?? '', /^other-host: the backup is of host 'node-a'/);
+    t.regex(remarks[0] ?? '', /^other-host: the backup was made on host 'node-a'/);
     await machine.reboot();
     node.write('running');
     await node.refused(4, STALE);
@@ -953,7 +953,7 @@ for (const [when, { at, isSign }] of Object.entries(STARTS)) {
       machine,
       plain.flatMap((entry) => (entry.bootId === start.bootId ? [entry, start] : [entry])),
     );
-    if (isSign) t.regex(await node.refused(4, STALE), /the journal knows of a start of aerospike\.service/);
+    if (isSign) t.regex(await node.refused(4, STALE), /the journal shows a start of aerospike\.service/);
     else await node.restored();
   });
 }
@@ -974,7 +974,7 @@ testWithJournal('row 21: the journal knows of a start in a boot between', async 
       { bootId: between, monotonicMs: 2000, fields: SERVER_STARTED },
       { bootId: now, monotonicMs: 1 },
     ]);
-    t.regex(await node.refused(4, STALE), /the journal knows of a start of aerospike\.service in an earlier boot/);
+    t.regex(await node.refused(4, STALE), /the journal shows a start of aerospike\.service in an earlier boot/);
   }
 });
 
@@ -1000,11 +1000,11 @@ testWithSystemd('row 21: systemd knows of a start in this boot, and its journal 
   await node.restored();
   await serve();
   await machine.sim('remove');
-  t.regex(await node.refused(4, STALE), /systemd knows of a start of aerospike\.service in this boot/);
+  t.regex(await node.refused(4, STALE), /systemd shows a start of aerospike\.service in this boot/);
   // With the marks gone, nothing but the journal knows.
   await reboot();
   rmSync(`${directory}/asmt-used-0-test.json`);
-  t.regex(await node.refused(4, STALE), /the journal knows of a start of aerospike\.service in an earlier boot/);
+  t.regex(await node.refused(4, STALE), /the journal shows a start of aerospike\.service in an earlier boot/);
 });
 
 testWithSystemd('row 4: systemd knows that the server failed as soon as it was started: restored again', async (t) => {
@@ -1039,7 +1039,7 @@ testWithJournal('row 22: nothing knows of a start, and the journal knows of two 
   rmSync(`${node.directory}/asmt-used-0-test.json`);
   ids.push(await machine.reboot());
   await written();
-  t.regex(await node.refused(4, 'cannot-be-told'), /booted 2 times since the backup of .* \(the journal\).* cannot be told/);
+  t.regex(await node.refused(4, 'cannot-be-told'), /booted 2 times since the backup of .* \(the journal\).* cannot determine/);
 });
 
 testAsRootWith('utmpdump')('row 22: nothing knows of a start, and the login records know of two boots', async (t) => {
@@ -1055,7 +1055,7 @@ testAsRootWith('utmpdump')('row 22: nothing knows of a start, and the login reco
   rmSync(`${node.directory}/asmt-used-0-test.json`);
   await machine.reboot();
   await writeLoginRecords(machine, [...boots, now + 4000]);
-  t.regex(await node.refused(4, 'cannot-be-told'), /booted 2 times since .* \(the login records\).* cannot be told/);
+  t.regex(await node.refused(4, 'cannot-be-told'), /booted 2 times since .* \(the login records\).* cannot determine/);
 });
 
 const BAD_CONFIGURATIONS: Record<string, string | Buffer> = {
@@ -1105,7 +1105,7 @@ testAsRoot('row 24: a namespace in memory alone is stale: the hint says what is 
   await node.backup();
   await machine.reboot();
   writeFileSync(log, 'a start\n');
-  const hint = /'test' lives in memory alone: a start without a restore is empty.*--force-stale \S+ brings back .* is lost/s;
+  const hint = /'test' is in memory only: without a restore, the server starts empty.*--force-stale \S+ brings back .* is lost/s;
   t.regex(await node.refused(4, STALE), hint);
   // The same by its mark, and where no configuration says so.
   rmSync(log);

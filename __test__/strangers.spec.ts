@@ -164,8 +164,8 @@ testAsRoot('a planted segment in the way of a restore is named, with the step th
   for (let attempt = 0; attempt < 2; attempt += 1) {
     const { error } = await machine.json(3, ['restore', directory]);
     t.is(error?.code, 'foreign-segments', JSON.stringify(error));
-    t.regex(error?.message ?? '', new RegExp(`2 segments in its place were made by uid ${STRANGER}, the first is ad001000`));
-    const hint = `if the server does not run as uid ${STRANGER} by now, remove exactly these, then run it again: ipcrm -m ${second} -m ${first}`;
+    t.regex(error?.message ?? '', new RegExp(`2 segments in its way were created by uid ${STRANGER}, the first is ad001000`));
+    const hint = `if the server does not run as uid ${STRANGER} now, remove exactly these segments, then try again: ipcrm -m ${second} -m ${first}`;
     t.is(error?.hint, hint);
   }
   const removed = await machine.exec('ipcrm', ['-m', second, '-m', first]);
@@ -222,7 +222,7 @@ testAsRoot('a directory that can be exchanged for an older one is refused, and n
     ]) {
       const { error } = await machine.json(3, args);
       t.is(error?.code, 'path-writable-by-others');
-      t.regex(error?.hint ?? '', /choose a directory that is reached through directories of root's/);
+      t.regex(error?.hint ?? '', /choose a directory whose parent directories are owned by root/);
       t.deepEqual(machine.names(`${inside(above)}-new`), []);
     }
   }
@@ -270,7 +270,7 @@ testAsRoot('a file that others may write by another name of it is refused, with 
   for (const verb of ['restore', 'verify']) {
     const { error } = await machine.json(3, [verb, directory]);
     t.deepEqual([error?.code, error?.kind], ['writable-by-others', 'refused']);
-    t.regex(error?.message ?? '', /by another name of it: it has 2 links/);
+    t.regex(error?.message ?? '', /through another name of it: it has 2 links/);
     t.regex(error?.hint ?? '', /cp -a --no-preserve=links/);
   }
   execFileSync('cp', ['-a', '--no-preserve=links', directory, machine.path('copy')]);

@@ -34,14 +34,14 @@ test('nothing typed: usage on standard error', async (t) => {
 
 const wrong: [string[], number, RegExp][] = [
   [['backup'], 2, /error: backup needs a directory\nHINT: /],
-  [['bakup', '/x'], 2, /error: there is no command "bakup"\nHINT: did you mean asmt backup\?/],
-  [['list', '--jsn'], 2, /error: there is no option --jsn\nHINT: did you mean --json\?/],
+  [['bakup', '/x'], 2, /error: unknown command "bakup"\nHINT: did you mean asmt backup\?/],
+  [['list', '--jsn'], 2, /error: unknown option --jsn\nHINT: did you mean --json\?/],
   [['list', '-i', '16'], 2, /error: --instance is "16", but must be a whole number from 0 to 15\nHINT: /],
   [['backup', '/a', '-p', '/b'], 2, /error: two directories are given/],
   [['verify', '-z', '/a'], 2, /error: verify takes no --compress\nHINT: /],
   [['-b'], 1, /error: backup needs a directory\nHINT: /],
   [['-br', '-p', '/a'], 1, /error: both -b and -r are given\nHINT: /],
-  [['-b', '-x', '-p', '/a'], 1, /error: there is no option -x\nHINT: /],
+  [['-b', '-x', '-p', '/a'], 1, /error: unknown option -x\nHINT: /],
   [['-b', '-t', '0', '-p', '/a'], 1, /error: --threads is "0"/],
 ];
 
@@ -73,7 +73,7 @@ test('no directory, no parent, no directory at all: each its own message', async
     // Nothing was backed up there: a unit may go on.
     for (const none of ['none', 'none/', 'empty']) {
       const nothing = await machine.expect(7, [verb, `${machine.directory}/${none}`]);
-      t.regex(nothing.stderr, none === 'empty' ? /nothing of instance 0 is in/ : /no backup is there: .*none.*\nHINT: /);
+      t.regex(nothing.stderr, none === 'empty' ? /nothing of instance 0 is in/ : /no backup found: .*none.*\nHINT: /);
     }
     t.is((await machine.json(7, [verb, machine.path('none')])).error?.code, 'no-backup');
     // Its file system may not be mounted, or it was mistyped.
@@ -87,7 +87,7 @@ test('no directory, no parent, no directory at all: each its own message', async
   t.regex((await machine.expect(2, ['backup', file])).stderr, /not a directory/);
   t.regex(
     (await machine.expect(2, ['backup', machine.path('no', 'parent')])).stderr,
-    /the directory above it is not there\nHINT: /,
+    /its parent directory does not exist\nHINT: /,
   );
   t.regex((await machine.expect(1, ['-r', '-p', machine.path('none')])).stderr, /no such directory/);
   // What others may write is not safe, whatever is in it.
@@ -129,7 +129,7 @@ test('a report that was the result, and cannot be written, is a failure that is 
   for (const args of [['list'], ['verify', directory], ['backup', '-a', machine.path('c')], ['--help'], ['--version']]) {
     const done = await led(machine, TO_FULL, ...args);
     t.is(done.status, 1, show(done));
-    t.regex(done.stderr, /error: the result could not be written to standard output: ENOSPC.*\nHINT: make room/, show(done));
+    t.regex(done.stderr, /error: the result could not be written to standard output: ENOSPC.*\nHINT: free space/, show(done));
   }
   // What went wrong before that is what counts.
   const refused = await led(machine, TO_FULL, 'backup', '--json', directory);
@@ -204,7 +204,7 @@ test('a report that cannot be shown does not make failed what is done', async (t
   const done = await machine.expect(0, ['restore', '-i1', directory], { env: { NODE_OPTIONS: broken } });
   t.is(await machine.memory(), before);
   t.is(done.stdout, `restored namespace 'test' of instance 1 from ${directory}\n`);
-  t.regex(done.stderr, /note: its report cannot be shown in full, which is a bug of asmt: RangeError: no date\n/, show(done));
+  t.regex(done.stderr, /note: its report cannot be shown in full, which is a bug in asmt: RangeError: no date\n/, show(done));
   // A question has no other result than its answer.
   await machine.expect(70, ['verify', directory], { env: { NODE_OPTIONS: broken } });
 });
@@ -282,9 +282,9 @@ test('what is asked for without a directory: as in the documentation of ASMT', a
   ]) {
     const done = await machine.expect(0, args);
     t.regex(done.stdout, /backup would be possible: 1 namespace, \d+ segments, [^,]+; needs|nothing was done/, show(done));
-    t.regex(done.stderr, /note: no directory is given: /, show(done));
+    t.regex(done.stderr, /note: no directory given: /, show(done));
   }
-  t.regex((await machine.expect(0, ['-abvn', 'test'])).stdout, /\nto do it: asmt -b -n test -p DIR\n/);
+  t.regex((await machine.expect(0, ['-abvn', 'test'])).stdout, /\nto run it: asmt -b -n test -p DIR\n/);
   t.regex((await machine.expect(1, ['-b', '-n', 'test'])).stderr, /backup needs a directory/);
   t.regex((await machine.expect(1, ['-a', '-r', '-n', 'test'])).stderr, /restore needs a directory/);
   await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00');

@@ -32,25 +32,28 @@ export function normalise(args: readonly string[]): Typed {
   if (has('version')) return { kind: 'version' };
   if (has('backup') || has('restore')) {
     const typed = has('backup') ? '-b' : '-r';
-    if (verb !== null) throw AsmtError.usage(`${word} and ${typed} are two forms of saying what to do`, 'use one of them');
+    if (verb !== null) throw AsmtError.usage(`${word} and ${typed} cannot be used together`, 'use one of them');
     refuseSeveralValues(args, options, operands, 'asmt');
     if (word !== undefined) {
       const hint =
         operands.length === 1 && !has('path')
-          ? `give the directory by -p: ${corrected(args, new Map([[operands[0]?.index ?? 0, ['-p', word]]]))}`
-          : 'give the directory by -p DIR, and namespaces by -n a,b';
-      throw AsmtError.usage(`what is "${word}" for?`, hint);
+          ? `give the directory with -p: ${corrected(args, new Map([[operands[0]?.index ?? 0, ['-p', word]]]))}`
+          : 'give the directory with -p DIR, and namespaces with -n a,b';
+      throw AsmtError.usage(`unexpected argument "${word}"`, hint);
     }
     refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', ['-p']);
     return { kind: 'run', form: 'asmt', verb: null, values: valuesOf(options), operands: [] };
   }
   if (verb === null) {
     if (word === undefined)
-      throw AsmtError.usage('no command is given', `say ${COMMANDS}, or use ASMT's form with -b or -r; see asmt --help`);
+      throw AsmtError.usage('no command given', `use ${COMMANDS}, or the ASMT form with -b or -r; see asmt --help`);
     return { kind: 'run', form: 'commands', verb: verbNamed(word), values: {}, operands: [] };
   }
   if (rest[0] === 'help' && rest.length === 1 && !has('path')) {
-    throw AsmtError.usage('"help" is no directory here', `for help: asmt ${verb} --help; for a directory of that name: ./help`);
+    throw AsmtError.usage(
+      '"help" is not taken as a directory',
+      `for help: asmt ${verb} --help; for a directory of that name: ./help`,
+    );
   }
   refuseSeveralValues(args, options, operands.slice(1), verb);
   if (rest.length === 0) refuseSwallowed(args, options, verb, []);
@@ -72,7 +75,7 @@ function verbNamed(word: string): Verb {
   if (verb !== undefined) return verb;
   const near = INSTEAD[word] ?? similar(word, VERBS).map((candidate) => `asmt ${candidate}`);
   const hint = near.length > 0 ? `did you mean ${near.join(' or ')}?` : `the commands are ${COMMANDS}`;
-  throw AsmtError.usage(`there is no command "${word}"`, hint);
+  throw AsmtError.usage(`unknown command "${word}"`, hint);
 }
 
 /** The command line with words in the place of others (by their index); for a shell. */
@@ -117,7 +120,7 @@ function refuseSeveralValues(
       const found = values.map(({ text }) => `"${text}"`).join(' and ');
       throw AsmtError.usage(
         `${typed} takes one word, but "${value}" is followed by ${found}`,
-        `separate the values by commas: ${corrected(args, changes)}`,
+        `separate the values with commas: ${corrected(args, changes)}`,
       );
     }
   }
@@ -222,7 +225,8 @@ function add(
   index: number,
 ): void {
   if (spec.value === undefined) {
-    if (value !== undefined) throw AsmtError.usage(`${typed} takes no value, but "${value}" is given`, `write ${typed} alone`);
+    if (value !== undefined)
+      throw AsmtError.usage(`${typed} takes no value, but "${value}" is given`, `write ${typed} without a value`);
   } else if (value === undefined || value === '') {
     throw AsmtError.usage(`${typed} needs a value`, `write ${typed} ${spec.value}`);
   } else if (!isAttached && value.startsWith('-')) {
@@ -252,10 +256,7 @@ function valuesOf(options: readonly Option[]): Values {
 function unknownOption(typed: string): AsmtError {
   const names = SPECS.flatMap((spec) => [spec.name, ...(spec.aliases ?? [])]);
   const near = typed.startsWith('--') ? similar(typed.slice(2), names).map((name) => `--${name}`) : [];
-  return AsmtError.usage(
-    `there is no option ${typed}`,
-    near.length > 0 ? `did you mean ${near.join(' or ')}?` : 'see asmt --help',
-  );
+  return AsmtError.usage(`unknown option ${typed}`, near.length > 0 ? `did you mean ${near.join(' or ')}?` : 'see asmt --help');
 }
 
 /**

@@ -12,13 +12,13 @@ export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly st
   { kind: 'done', status: 0, help: 'done' },
   { kind: 'failed', status: 1, help: 'failed, and cleaned up' },
   { kind: 'usage', status: 2, help: 'wrong usage' },
-  { kind: 'refused', status: 3, help: 'refused, not safe now: server running, not cleanly shut down, something in the way' },
-  { kind: 'stale', status: 4, help: 'refused, the backup is stale, used, foreign or of an unknown form' },
+  { kind: 'refused', status: 3, help: 'refused, not safe now: server running, unclean shutdown, or something in the way' },
+  { kind: 'stale', status: 4, help: 'refused: the backup is stale, used, from another host, or in an unknown format' },
   { kind: 'damaged', status: 5, help: 'the backup is damaged or incomplete' },
   { kind: 'no-room', status: 6, help: 'no room: disk, memory or a system limit' },
-  { kind: 'nothing-to-do', status: 7, help: 'nothing to do, or no backup there; list: what was asked for is not there' },
+  { kind: 'nothing-to-do', status: 7, help: 'nothing to do, or no backup found; list: nothing matched' },
   { kind: 'not-reported', status: 8, help: 'done, but the report could not be written to standard output' },
-  { kind: 'bug', status: 70, help: 'a bug of asmt' },
+  { kind: 'bug', status: 70, help: 'a bug in asmt' },
   { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT)' },
 ];
 
@@ -61,7 +61,7 @@ export class AsmtError extends Error {
   static of(error: unknown): AsmtError {
     if (error instanceof AsmtError) return error;
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    return new AsmtError('bug', 'bug', `asmt has a bug: ${text}`, 'please report it, with what was done');
+    return new AsmtError('bug', 'bug', `asmt has a bug: ${text}`, 'please report it, with the command that was run');
   }
 
   toText(): ErrorText {

@@ -55,7 +55,7 @@ async function main(): Promise<number> {
 function printed(text: string): number {
   const lost = writeOut(text);
   if (lost === null) return 0;
-  const hint = 'make room where standard output goes, then run it again';
+  const hint = 'free space where standard output goes, then try again';
   throw new AsmtError('failed', 'result-lost', `the result could not be written to standard output: ${lost}`, hint);
 }
 

@@ -87,7 +87,7 @@ function load(): Addon {
       'failed',
       'engine-missing',
       `the engine for ${process.platform}-${process.arch} cannot be loaded: ${reason}`,
-      'install asmt again with its optional dependencies, or run npm run build in a clone',
+      'reinstall asmt with its optional dependencies, or run npm run build in a clone',
     );
   }
 }

@@ -28,7 +28,7 @@ export interface Meant {
 /** The verb of ASMT's own form. */
 export function verbOfAsmtForm(values: Values): Verb {
   if (values.backup && values.restore)
-    throw AsmtError.usage('both -b and -r are given', 'give one of them: -b backs up, -r restores');
+    throw AsmtError.usage('both -b and -r are given', 'use one of them: -b backs up, -r restores');
   return values.restore ? 'restore' : 'backup';
 }
 
@@ -38,19 +38,19 @@ export function meaning(verb: Verb, values: Values, operands: readonly string[])
   const remarks: Remark[] = [];
   const directory = directoryOf(verb, text(values.path), operands, values.analyze === true);
   if (verb === 'backup' && directory === null) {
-    const message = 'no directory is given: whether the backup fits there, and may be written there, is not checked';
+    const message = 'no directory given: free space and write permission are not checked';
     remarks.push({ code: 'no-directory', message });
   }
   if (verb === 'restore' && values.compress) {
     remarks.push({
       code: 'compress-ignored',
-      message: '-z says nothing to a restore: compressed files are recognised by themselves',
+      message: '-z has no effect on restore: compressed files are detected automatically',
     });
   }
   if (values['require-proof'] && values['force-stale']) {
     throw AsmtError.usage(
-      '--require-proof and --force-stale are both given',
-      'give one of them: the first refuses where nothing proves that the backup is current, the second restores all the same',
+      '--require-proof and --force-stale cannot be used together',
+      'use one of them: the first refuses if nothing proves that the backup is current, the second restores anyway',
     );
   }
   const isOfVerb = ({ field, verbs }: OptionSpec) => field !== undefined && (field.verbs ?? verbs).includes(verb);
@@ -128,7 +128,7 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
   const [operand, ...more] = operands;
   if (verb === 'list') {
     if (operand !== undefined)
-      throw AsmtError.usage(`what is "${operand}" for?`, 'list takes no directory; asmt verify DIR looks at a backup');
+      throw AsmtError.usage(`unexpected argument "${operand}"`, 'list takes no directory; asmt verify DIR checks a backup');
     return null;
   }
   if (more.length > 0) {
@@ -149,7 +149,7 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
 }
 
 function refuseOddPath(what: string, path: string): void {
-  if (path === '') throw AsmtError.usage(`${what} is empty text`, 'is a variable in the script not set?');
+  if (path === '') throw AsmtError.usage(`${what} is empty`, 'is a variable in the script unset?');
   // Node puts this in the place of bytes that are no UTF-8: it would be another path than the one
   // that is meant.
   if (path.includes('\uFFFD') || path.includes('\0')) {
@@ -174,15 +174,18 @@ function namesOf(typed: string | undefined): string[] | null {
   if (typed === undefined) return null;
   const names = typed.split(',');
   for (const name of names) {
-    if (name === '') throw AsmtError.usage(`a name in --namespace "${typed}" is empty`, 'separate names by one comma: -n a,b');
+    if (name === '') throw AsmtError.usage(`a name in --namespace "${typed}" is empty`, 'separate names with one comma: -n a,b');
     // oxlint-disable-next-line no-control-regex -- they are what this is about
     if (/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(name)) {
-      throw AsmtError.usage(`namespace "${name}" holds a character that no name has`, 'asmt list shows the names');
+      throw AsmtError.usage(
+        `namespace "${name}" contains a character that is not allowed in a name`,
+        'asmt list shows the names',
+      );
     }
     const bytes = Buffer.byteLength(name);
     if (bytes > MAX_NAME_BYTES) {
       throw AsmtError.usage(
-        `namespace "${name}" has ${bytes} bytes, and at most ${MAX_NAME_BYTES} are possible`,
+        `namespace "${name}" has ${bytes} bytes; at most ${MAX_NAME_BYTES} are allowed`,
         'asmt list shows the names',
       );
     }
@@ -220,11 +223,11 @@ export function notFound(
   const others = all.map(({ name, nsid, data_nsid: dataNsid, instance: other }) => {
     return `${name === null ? `nsid ${nsid ?? dataNsid} (no name)` : `'${name}'`} of instance ${other}`;
   });
-  const there = others.length > 0 ? others.join(', ') : 'none of any instance';
+  const there = others.length > 0 ? others.join(', ') : 'no Aerospike segments';
   return new AsmtError(
     'nothing-to-do',
     'nothing-found',
-    `found no ${what}${place} in shared memory; this IPC namespace holds ${there}`,
-    'asmt list shows everything that is there; if the server is in a container, run asmt in it',
+    `found no ${what}${place} in shared memory; this IPC namespace contains ${there}`,
+    'asmt list shows everything that exists; if the server runs in a container, run asmt in that container',
   );
 }

@@ -108,11 +108,11 @@ function nameOf(namespace: NamespaceReport): string {
 const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = {
   clean: 'clean: can be backed up',
   running: 'running: a process has it attached',
-  'asmt-at-work': 'busy: another asmt is at work on it',
+  'asmt-at-work': 'busy: another asmt is working on it',
   unclean: 'not cleanly shut down',
   incomplete: 'incomplete',
-  torn: 'its data stripes are no whole set',
-  unreadable: 'cannot be read: not yours, and you are not root',
+  torn: 'its data stripes are not a complete set',
+  unreadable: 'cannot be read: owned by another user',
   'unknown-version': 'unknown version',
   'data-only': 'data only: can be backed up',
 };
@@ -211,7 +211,7 @@ function plural(count: number, noun: string): string {
 const LATEST_DATE_MS = 8.64e15;
 
 function date(ms: number): string {
-  return ms > LATEST_DATE_MS ? 'at a time beyond all calendars' : new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
+  return ms > LATEST_DATE_MS ? 'at an impossible time' : new Date(ms).toISOString().replace(/\.\d+Z$/, 'Z');
 }
 
 /** The last sentence of a verification: what a restore here would come to. */
@@ -244,15 +244,15 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
   });
   const count = plural(report.namespaces.length, 'namespace');
   if (report.analyze) {
-    const free = report.free_bytes === null ? '' : ` of ${size(report.free_bytes)} that are free`;
+    const free = report.free_bytes === null ? '' : ` of ${size(report.free_bytes)} free`;
     const reserve = report.reserve_bytes === null ? '' : `; needs at least ${size(report.reserve_bytes)}${free}`;
     const unread = report.verb === 'backup' ? '' : '; the contents of the files were not read (asmt verify reads them)';
     const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
     const place = report.directory === null ? '' : `, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}`;
     lines.push(`${verb}${place}${reserve}${unread}; nothing was done`);
-    if (command !== null) lines.push(`to do it: ${command}`);
+    if (command !== null) lines.push(`to run it: ${command}`);
   } else if (report.verb === 'retire') {
-    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes it again`);
+    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: it will not be restored again`);
   } else {
     const data = report.data_bytes ?? report.total_bytes;
     const holes = data < report.total_bytes ? ` (${size(data)} of it data)` : '';
@@ -299,7 +299,7 @@ export function alternative(chalk: ChalkInstance, verb: Report['verb'], names: r
   const what =
     verb === 'restore'
       ? 'can be restored without the others, which the server would then cold-start'
-      : `can be ${PAST[verb]} without the others, of which a reboot loses what is in memory`;
+      : `can be ${PAST[verb]} without the others, whose data in memory is lost at the reboot`;
   return `${chalk.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
 }
 

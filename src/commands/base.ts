@@ -80,7 +80,7 @@ export abstract class AsmtCommand extends Command {
       else if (report !== null) text = this.#text(meant, report, outcome.ok);
     } catch (thrown) {
       if (done === null) throw thrown;
-      const message = `its report cannot be shown in full, which is a bug of asmt: ${String(thrown)}`;
+      const message = `its report cannot be shown in full, which is a bug in asmt: ${String(thrown)}`;
       process.stderr.write(render.remark(chalks.err, { code: 'not-shown', message }));
       text = meant.json ? jsonOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
     }
@@ -125,7 +125,7 @@ function isWork({ verb, analyze }: Report): boolean {
 function notReported(done: Report | null, reason: string): AsmtError {
   const lost = `could not be written to standard output: ${reason}`;
   if (done === null) {
-    const hint = 'make room where standard output goes, then run it again';
+    const hint = 'free space where standard output goes, then try again';
     return new AsmtError('failed', 'result-lost', `the result ${lost}`, hint);
   }
   const look = done.verb === 'restore' ? 'asmt list shows the segments' : `asmt verify ${quoted(done.directory ?? '')} shows it`;
@@ -135,8 +135,8 @@ function notReported(done: Report | null, reason: string): AsmtError {
 
 /** What a stop comes to that did not wait for the engine. */
 function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
-  const message = `${signal}: the system does not answer (a device, a file system), so asmt ended without it; nothing was changed`;
-  const look = 'find out what does not answer (dmesg, findmnt), then run it again';
+  const message = `${signal}: the system does not respond (a device or a file system), so asmt exited without waiting for it; nothing was changed`;
+  const look = 'find out what does not respond (dmesg, findmnt), then try again';
   // Without these, another instance's or namespace's backup in the directory would be retired.
   const instance = request.instance === null || request.instance === 0 ? '' : `-i ${request.instance} `;
   const names = request.namespaces === null ? '' : `-n ${quoted(request.namespaces.join(','))} `;

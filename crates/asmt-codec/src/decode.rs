@@ -22,7 +22,7 @@ impl Default for ChunkDecoder {
 impl ChunkDecoder {
     /// Decodes one chunk into exactly `output`. The error says what was found.
     pub fn decode(&mut self, encoded: &[u8], output: &mut [u8]) -> Result<(), String> {
-        self.inflater.inflate(encoded, output).map_err(|text| format!("cannot be inflated: {text}"))
+        self.inflater.inflate(encoded, output).map_err(|text| format!("cannot be decompressed: {text}"))
     }
 }
 
@@ -56,7 +56,7 @@ impl MemberDecoder {
     pub fn step(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, String> {
         let before = (self.inflate.total_in(), self.inflate.total_out());
         let status = self.inflate.decompress(input, output, InflateFlush::NoFlush);
-        let status = status.map_err(|error| format!("cannot be inflated: {}", error.as_str()))?;
+        let status = status.map_err(|error| format!("cannot be decompressed: {}", error.as_str()))?;
         Ok(Step {
             used: usize::try_from(self.inflate.total_in() - before.0).unwrap_or(usize::MAX),
             made: usize::try_from(self.inflate.total_out() - before.1).unwrap_or(usize::MAX),

@@ -390,7 +390,7 @@ impl Inflater {
             }
         }
         let (found, expected) = (work.at, work.output.len());
-        if found == expected { Ok(()) } else { Err(format!("it makes {found} bytes, expected {expected}")) }
+        if found == expected { Ok(()) } else { Err(format!("it decompresses to {found} bytes, expected {expected}")) }
     }
 }
 
@@ -406,7 +406,7 @@ impl Work<'_, '_> {
     /// Room for so many bytes more.
     fn room(&self, count: usize) -> Result<(), String> {
         let (made, expected) = (self.at + count, self.output.len());
-        if made <= expected { Ok(()) } else { Err(format!("it makes {made} bytes or more, expected {expected}")) }
+        if made <= expected { Ok(()) } else { Err(format!("it decompresses to {made} bytes or more, expected {expected}")) }
     }
 
     fn stored(&mut self) -> Result<(), String> {
@@ -420,7 +420,7 @@ impl Work<'_, '_> {
         let count = bytes.len();
         let (made, expected) = (self.at + count, self.output.len());
         let room = self.output.get_mut(self.at..made);
-        let room = room.ok_or_else(|| format!("it makes {made} bytes or more, expected {expected}"))?;
+        let room = room.ok_or_else(|| format!("it decompresses to {made} bytes or more, expected {expected}"))?;
         room.copy_from_slice(bytes);
         self.at = made;
         Ok(())
@@ -493,17 +493,17 @@ impl Work<'_, '_> {
                 return Ok(());
             }
             if base(entry, LENGTH_MASK) == 0 {
-                return Err(format!("it has a code of no symbol after {} bytes made", self.at));
+                return Err(format!("it has an invalid symbol code after {} bytes of output", self.at));
             }
             self.bits.fill();
             let entry = codes.distance(self.bits.buffer);
             let distance = base(entry, DISTANCE_MASK) + extra(entry, self.bits.buffer);
             self.bits.skip(all_bits(entry))?;
             if base(entry, DISTANCE_MASK) == 0 {
-                return Err(format!("it has a code of no distance after {} bytes made", self.at));
+                return Err(format!("it has an invalid distance code after {} bytes of output", self.at));
             }
             if distance > self.at {
-                return Err(format!("it has a distance of {distance} after {} bytes made", self.at));
+                return Err(format!("it has a distance of {distance} after {} bytes of output", self.at));
             }
             self.room(length)?;
             for at in self.at..self.at + length {

@@ -254,7 +254,7 @@ fn codes_that_are_none_are_refused_with_what_they_are() {
         (chunk(&[(0, 1), (3, 2)]), "a block of type 3"),
         (chunk(&[(0, 1), (0, 2), (0, 5), (5, 16), (5, 16)]), "0x0005, its complement 0x0005"),
         (chunk(&[(0, 1), (0, 2), (0, 5), (60_000, 16), (5535, 16)]), "a stored block of 60000 bytes"),
-        (chunk(&[(0, 1), (1, 2), (0x63, 8)]), "a code of no symbol"),
+        (chunk(&[(0, 1), (1, 2), (0x63, 8)]), "an invalid symbol code"),
         // The first length of three, distance 1, at the beginning.
         (chunk(&[(0, 1), (1, 2), (0b100_0000, 7), (0, 5)]), "a distance of 1 after 0 bytes"),
         (chunk(&dynamic(287, 1, &[0; 19])), "for 287 symbols"),

@@ -290,9 +290,8 @@ impl Problem {
 }
 
 const INTERRUPTED: &str = "stopped before it was done; everything was cleaned up";
-const NOTHING_LEFT: &str = "nothing was left behind; it can be run again";
-const SOMETHING_LEFT: &str =
-    "something was left behind, which no restore and no start takes for anything: the next run removes it";
+const NOTHING_LEFT: &str = "nothing was left behind; you can try again";
+const SOMETHING_LEFT: &str = "something was left behind, which no restore and no server start uses: the next run removes it";
 
 /// Why an operation failed: one or more problems, the weightiest first.
 #[derive(Debug, thiserror::Error)]
@@ -348,27 +347,28 @@ impl Error {
         let (code, hint) = match source.raw_os_error() {
             Some(libc::ENOSPC | libc::EDQUOT) => (
                 Code::DiskFull,
-                "make room (files, blocks or quota), then run it again; a backup can go to another directory, too",
+                "free space (inodes, blocks or quota), then try again; a backup can also go to another directory",
             ),
             // Room would not help.
             Some(libc::EFBIG) => (
                 Code::SystemLimit,
-                "raise the limit on file sizes (ulimit -f), or choose a file system that holds larger files, then run it again",
+                "raise the limit on file sizes (ulimit -f), or choose a file system that supports larger files, then try again",
             ),
             Some(libc::ENOMEM) => {
-                (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then run it again")
+                (Code::NotEnoughMemory, "free memory, or raise the limit on memory or address space, then try again")
             }
             Some(libc::EMFILE | libc::ENFILE | libc::EAGAIN) => {
                 (Code::SystemLimit, "raise the limit on open files or processes, or use fewer threads (-t)")
             }
             Some(libc::EACCES | libc::EPERM) => (Code::PermissionDenied, missing_right(call)),
-            Some(libc::EROFS) => {
-                (Code::SystemCall, "the file system is read-only: remount it; a backup can go to another directory, too")
-            }
+            Some(libc::EROFS) => (
+                Code::SystemCall,
+                "the file system is read-only: remount it read-write; a backup can also go to another directory",
+            ),
             Some(libc::EIO) => (
                 Code::SystemCall,
-                "a device has failed: look at the kernel's log; a backup can go to another directory, a restore needs a \
-                                    copy of this same backup",
+                "a device has failed: check the kernel log; a backup can go to another directory, a restore needs another copy \
+                 of this same backup",
             ),
             _ => (Code::SystemCall, NOTHING_LEFT),
         };
@@ -378,7 +378,7 @@ impl Error {
 
     /// The error of a stop that came before the commit.
     pub fn interrupted() -> Self {
-        Self::new(Code::Interrupted, INTERRUPTED, "run it again")
+        Self::new(Code::Interrupted, INTERRUPTED, "try again")
     }
 
     /// Says in which file it is, where that is not said yet.
@@ -446,13 +446,13 @@ impl Error {
 /// What would have let a call through that was refused.
 fn missing_right(call: &str) -> &'static str {
     match call {
-        "shmat" => "run it as the segment's owner, or with CAP_IPC_OWNER (root has it, unless it was taken away)",
-        "chown" => "run it as the segments' owner and in their group, or with CAP_CHOWN (root has it, unless it was taken away)",
+        "shmat" => "run asmt as the segment's owner, or with CAP_IPC_OWNER (root has it unless it was dropped)",
+        "chown" => "run asmt as the segments' owner and in their group, or with CAP_CHOWN (root has it unless it was dropped)",
         call if call.starts_with("shmctl") => {
-            "run it as the segment's owner, or with CAP_SYS_ADMIN (root has it, unless it was taken away)"
+            "run asmt as the segment's owner, or with CAP_SYS_ADMIN (root has it unless it was dropped)"
         }
-        "open" | "read" => "run it as the file's owner, or with CAP_DAC_READ_SEARCH (root has it, unless it was taken away)",
-        _ => "run it as root, or as the owner of the segments and of the directory",
+        "open" | "read" => "run asmt as the file's owner, or with CAP_DAC_READ_SEARCH (root has it unless it was dropped)",
+        _ => "run asmt as root, or as the owner of the segments and of the directory",
     }
 }
 

@@ -8,8 +8,8 @@
 /// since it was made.
 macro_rules! instead {
     () => {
-        "restore a copy of this same backup, if there is one (an older backup is stale); else let the namespace cold-start, \
-         which empties one that is in memory only"
+        "restore another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace \
+         cold-start, which empties a namespace that is in memory only"
     };
 }
 
@@ -17,8 +17,8 @@ macro_rules! instead {
 pub const DAMAGED: &str = concat!("the backup is damaged: ", instead!());
 /// A compressed file that is gzip's own, and has no header of ASMT's.
 pub const GZIPPED: &str = concat!(
-    "if somebody has compressed the files since the backup was made, undo that (gunzip), then run it again; else the backup is \
-     damaged: ",
+    "if somebody has compressed the files since the backup was made, decompress them (gunzip), then try again; otherwise the \
+     backup is damaged: ",
     instead!()
 );
 /// A backup that lacks files.
@@ -26,61 +26,65 @@ pub const INCOMPLETE: &str = concat!("the backup is incomplete: ", instead!());
 /// A backup whose manifest is damaged.
 pub const UNCHECKED: &str = concat!("the backup cannot be checked: ", instead!());
 /// A backup without base.
-pub const WITHOUT_BASE: &str =
-    concat!("without base it was never committed, or base was removed: it cannot be used like this; ", instead!());
+pub const WITHOUT_BASE: &str = concat!(
+    "without base, either the backup was never committed or base was removed: it cannot be used in this state; ",
+    instead!()
+);
 /// A backup of stripes that are no set.
 pub const BACKUP_TORN: &str =
     concat!("a server would not start with these stripes, or would discard them: do not restore them; ", instead!());
 /// A backup of a server that was not shut down cleanly.
-pub const BACKUP_NOT_CLEAN: &str = "this backup was not made of a cleanly shut down server: do not use it; let the namespace \
-    cold-start, which empties one that is in memory only";
+pub const BACKUP_NOT_CLEAN: &str = "this backup was made from a server that was not cleanly shut down: do not use it; let the \
+    namespace cold-start, which empties a namespace that is in memory only";
 /// A backup that was interrupted before its commit.
-pub const INTERRUPTED: &str = "it cannot be used: if its segments are still in memory (asmt list), back up again; else let the \
-    namespace cold-start, which empties one that is in memory only";
+pub const INTERRUPTED: &str = "the backup cannot be used: if its segments are still in memory (asmt list), back up again; \
+    otherwise let the namespace cold-start, which empties a namespace that is in memory only";
 /// A file in the place of another one of the manifest.
 pub const OTHER_ENCODING: &str = concat!(
-    "the file is not that of the manifest: if the expected one is elsewhere, put it back, and move the other one out of the \
-     directory; else ",
+    "the file is not the one in the manifest: if the expected file is elsewhere, put it back, and move the other one out of the \
+     directory; otherwise ",
     instead!()
 );
 /// A file more than a manifest names.
-pub const NOT_IN_MANIFEST: &str = "it is of another backup: move it out of the directory, and keep it until it is known what it \
-    is of";
+pub const NOT_IN_MANIFEST: &str = "the file belongs to another backup: move it out of the directory, and keep it until you know \
+    which backup it belongs to";
 /// Two files of one segment.
 pub const TWICE: &str = concat!(
-    "the manifest (asmt-manifest-….json) names the one that is of this backup: move the other one out of the directory, and keep \
-     it; where no manifest names either, use neither of them: ",
+    "the manifest (asmt-manifest-….json) names the file that belongs to this backup: move the other one out of the directory, \
+     and keep it; if no manifest names either, use neither of them: ",
     instead!()
 );
 /// Something else than a file under a name of a backup.
-pub const NOT_REGULAR: &str = "only regular files are read: if it is a link to a file of this backup, put that file in its place \
-    (cp -a); else move it out of the directory; remove nothing that may be needed";
+pub const NOT_REGULAR: &str = "only regular files are read: if it is a link to a file of this backup, replace the link with \
+    that file (cp -a); otherwise move it out of the directory; do not remove anything that may be needed";
 /// Something else than a file under a name that only asmt gives.
-pub const NOT_OURS: &str = "asmt has not made it: move it away, then run it again";
+pub const NOT_OURS: &str = "asmt did not create it: move it away, then try again";
 /// Something happened during a restore that a server does when it starts.
-pub const STARTED_MEANWHILE: &str = "if the server was started meanwhile, leave it as it is: nothing can be restored beside it; if \
-    not, see that it stays stopped, then run it again";
+pub const STARTED_MEANWHILE: &str = "if the server was started in the meantime, leave it running: nothing can be restored while \
+    it runs; if not, make sure that it stays stopped, then try again";
 /// A backup that does not fit.
-pub const NO_ROOM: &str = "make room, or choose another directory; with -n some of the namespaces may fit, and the others are lost \
-    at the reboot";
+pub const NO_ROOM: &str = "free space, or choose another directory; with -n, some of the namespaces may fit, but the others are \
+    lost at the reboot";
 /// A device that does not answer.
-pub const DEVICE_UNREADABLE: &str = "make sure that the device is there and readable, then run it again; --force-stale goes \
-    without asking: only if you know that the server has not run since the backup";
+pub const DEVICE_UNREADABLE: &str = "make sure that the device exists and is readable, then try again; --force-stale skips this \
+    check: use it only if you know that the server has not run since the backup";
 /// A log or metadata directory that is not there.
-pub const LOG_MISSING: &str = "see that its file system is mounted, then run it again; if it was removed, --force-stale goes without \
-    it: only if you know that the server has not run since the backup";
+pub const LOG_MISSING: &str = "make sure that its file system is mounted, then try again; if it was removed, --force-stale \
+    skips this check: use it only if you know that the server has not run since the backup";
 /// A device that is not the one that was noted.
-pub const DEVICE_REPLACED: &str = "make sure that it is the device that the server had, for names of devices can change \
-    (--config, --device, /dev/disk/by-id), and start no server on a wrong one; if it was replaced or wiped on purpose, do not \
-    restore: start the server as it is, and what was on the old device comes back from other nodes only";
+pub const DEVICE_REPLACED: &str = "make sure that it is the device that the server used, because device names can change \
+    (--config, --device, /dev/disk/by-id), and do not start a server on the wrong device; if it was replaced or wiped on \
+    purpose, do not restore this backup: start the server without it; the data on the old device then comes back only from \
+    other nodes";
 /// A stale backup of a namespace on devices.
-pub const STALE: &str = "do not restore it: start the server as it is, it cold-starts and reads its devices (--force-stale only \
-    if you know that the server has not run since)";
+pub const STALE: &str = "do not restore it: start the server without it, so that it cold-starts and reads its devices (use \
+    --force-stale only if you know that the server has not run since)";
 /// A mark of use that cannot be read.
-pub const MARK_UNREADABLE: &str = "look at the file: move it out of the directory only if you know that no restore of this backup was \
-    begun, and that it was not retired; else start the server as it is";
+pub const MARK_UNREADABLE: &str = "look at the file: move it out of the directory only if you know that no restore of this \
+    backup was started, and that it was not retired; otherwise start the server without a restore";
 /// A used backup of a namespace on devices.
-pub const USED: &str = "do not restore it: start the server as it is; --force-stale only if you know that it has not run since";
+pub const USED: &str = "do not restore it: start the server without it; use --force-stale only if you know that the server has \
+    not run since";
 
 /// A word as a shell wants it.
 pub fn shell_word(word: &str) -> String {

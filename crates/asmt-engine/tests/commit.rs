@@ -392,7 +392,7 @@ fn what_somebody_has_attached_before_the_commit_is_neither_trusted_nor_removed()
             let error = trust(&directory, attach).expect_err("attached");
             let expected = [
                 format!("segment {key:08x} changed while it was restored: it is attached 1 times, expected 0"),
-                format!("and while cleaning up: segment {key:08x} stays: somebody has it attached"),
+                format!("and while cleaning up: segment {key:08x} was not removed: another process has it attached"),
             ]
             .map(|text| {
                 text.replace(
@@ -409,7 +409,7 @@ fn what_somebody_has_attached_before_the_commit_is_neither_trusted_nor_removed()
             let left = sim("sum");
             assert!(left.starts_with(&format!("{key:08x} ")) && left.lines().count() == 1, "{left}");
             assert_eq!(journals().len(), 1, "what is left is accounted for");
-            assert_eq!(recover(), [format!("removed 1 segments that a killed restore (pid {}) had left", std::process::id())]);
+            assert_eq!(recover(), [format!("removed 1 segments left by a killed restore (pid {})", std::process::id())]);
             assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
         }
         trust(&directory, |_| None).expect("a restore");
@@ -435,11 +435,11 @@ fn what_was_taken_or_stored_before_the_commit_is_seen_and_nothing_is_left() {
             (Box::new(poke("remove --key ad001001")), "segment ad001001 changed while it was restored: it is gone"),
             (
                 Box::new(poke("poke --key ae001000 --offset 4 --hex 01000000")),
-                "segment ae001000 changed while it was restored: its shutdown status or flags were stored by somebody else",
+                "segment ae001000 changed while it was restored: another process changed its shutdown status or flags",
             ),
             (
                 Box::new(poke("poke --key ad001000 --offset 56 --hex 03000000")),
-                "segment ad001000 changed while it was restored: its shutdown status or flags were stored by somebody else",
+                "segment ad001000 changed while it was restored: another process changed its shutdown status or flags",
             ),
             (
                 // Removed, and kept by who has it attached.
@@ -478,7 +478,7 @@ fn once_a_start_may_trust_the_segments_nothing_is_removed() {
         let message = "2 of 9 segments were removed while the restore was committing, the first is ae001001: a server seems to \
                        have started";
         assert_eq!((error.first().code, error.first().message.as_str()), (Code::SegmentChanged, message));
-        assert!(error.first().hint.contains("if the server runs, leave it as it is"), "{error}");
+        assert!(error.first().hint.contains("if the server is running, leave it running"), "{error}");
         assert_eq!((memory(), journals().len()), (without_discarded(&before), 0));
         // Nor on the way out of a panic.
         sim("remove");
@@ -513,10 +513,15 @@ fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() 
         sim("remove");
         filled(&directory, |filled, _| std::mem::forget(filled));
         assert_eq!(journals().len(), 1);
-        let removed = |count: u32| format!("removed {count} segments that a killed restore (pid {pid}) had left");
+        let removed = |count: u32| format!("removed {count} segments left by a killed restore (pid {pid})");
         assert_eq!(recover(), [removed(9)]);
         assert_eq!((sim("sum").as_str(), journals().len()), ("", 0));
-        let stay = |count: u32, why: &str| format!("a restore (pid {pid}) was killed, and its {count} segments stay: {why}");
+        let stay = |count: u32, why: &str| {
+            format!(
+                "a restore (pid {pid}) was killed, and its {count} segments were not \
+            removed: {why}"
+            )
+        };
         let begun = "it had begun to complete them, and a server may have used them since";
         // About to be trusted: nobody can tell whether a start has seen them so.
         filled(&directory, |mut filled, _| {

@@ -332,10 +332,11 @@ fn the_directories_above_are_judged_as_sshd_judges_them() {
     let directory = |path: &str, uid, mode| PathStep { path: path.to_owned(), uid, mode, kind: StepKind::Directory };
     let link = |uid, is_in_shared| PathStep { path: "/x/l".to_owned(), uid, mode: 0o777, kind: StepKind::Link { is_in_shared } };
     let text = |rest: &str| vec![format!("path-writable-by-others: /b is reached through {rest}")];
-    let foreign = "directory /x, which belongs to uid 8, who can exchange what is in it; expected root or uid 7";
+    let foreign = "directory /x, which is owned by uid 8, who can replace its contents; expected root or uid 7";
     let open = |mode: &str| {
         text(&format!(
-            "directory /x, which has mode {mode}: others than its owner can exchange what is in it; expected 0755, or the sticky bit"
+            "directory /x, which has mode {mode}: users other than its owner can replace its contents; expected 0755, or the \
+             sticky bit"
         ))
     };
     let cases = [
@@ -349,7 +350,7 @@ fn the_directories_above_are_judged_as_sshd_judges_them() {
         (link(8, false), vec![]),
         (link(0, true), vec![]),
         (link(7, true), vec![]),
-        (link(8, true), text("the link /x/l, which belongs to uid 8, who can exchange it; expected root or uid 7")),
+        (link(8, true), text("the link /x/l, which is owned by uid 8, who can replace it; expected root or uid 7")),
         // Root of the machine, seen from within a user namespace.
         (directory("/x", 9, 0o755), vec![]),
     ];
@@ -409,7 +410,8 @@ fn a_hint_changes_no_directory_that_may_hold_more_than_the_backup() {
 
 #[test]
 fn nobody_but_root_and_the_caller_may_write_in_the_directory() {
-    let mode = |mode| format!("writable-by-others: /b has mode {mode}: others than its owner may write there; expected 0700");
+    let mode =
+        |mode| format!("writable-by-others: /b has mode {mode}: users other than its owner may write to it; expected 0700");
     let foreign = "writable-by-others: /b is owned by uid 8, who could replace its contents; expected root or uid 7".to_owned();
     let cases = [
         (Some(Owner { uid: 0, mode: 0o700 }), vec![]),

@@ -566,7 +566,7 @@ fn a_backup_without_a_manifest_is_judged_by_times_and_by_its_files() {
 fn what_is_stale_and_lives_in_memory_alone_has_a_hint_that_says_what_is_lost_either_way() {
     let hint = |case: Case| case.trace(TraceChange::Changed).judge().refusals[0].hint.clone();
     let in_memory = hint(Case::in_memory());
-    for text in ["a start without a restore is empty", "--force-stale DIR brings back", "is lost"] {
+    for text in ["without a restore, the server starts empty", "--force-stale DIR brings back", "is lost"] {
         assert!(in_memory.contains(text), "{in_memory}");
     }
     let on_devices = Case::default().state("/dev/a", header("test", 8, true)).judge().refusals[0].hint.clone();
@@ -585,9 +585,9 @@ fn a_hint_overrides_nothing_that_it_is_not_about() {
             case.manifests[0].noted.configuration = Some("c".to_owned()).filter(|_| is_noted);
         })
     };
-    assert!(hint(unknown(true)).starts_with("namespace 'test' lives in memory alone: "), "{}", hint(unknown(true)));
-    let text = "namespace 'test' seems to live in memory alone (if it has storage devices or files, do not restore it, and start the \
-                server as it is): ";
+    assert!(hint(unknown(true)).starts_with("namespace 'test' is in memory only: "), "{}", hint(unknown(true)));
+    let text = "namespace 'test' seems to be in memory only (if it has storage devices or files, do not restore it, and start \
+        the server without a restore): ";
     assert!(hint(unknown(false)).starts_with(text), "{}", hint(unknown(false)));
     // Beside one on devices, the override is of the other one alone.
     let both = Case::default().state("/dev/a", header("test", 8, true)).with(|case| {
@@ -597,11 +597,11 @@ fn a_hint_overrides_nothing_that_it_is_not_about() {
         case.evidence.configuration = Configuration::Read { path: "c".to_owned(), config: config(&both) };
     });
     let text = hint(both);
-    assert!(text.starts_with("namespace 'cache' lives in memory alone"), "{text}");
+    assert!(text.starts_with("namespace 'cache' is in memory only"), "{text}");
     assert!(text.contains("-n cache --force-stale") && text.contains("; do not restore namespace 'test' with it"), "{text}");
     // A device that is not the one that was noted, and one that does not answer.
     let blank = hint(Case::default().state("/dev/a", DeviceState::Blank));
-    assert!(blank.starts_with("make sure that it is the device that the server had"), "{blank}");
+    assert!(blank.starts_with("make sure that it is the device that the server used"), "{blank}");
     let unreadable = hint(Case::default().state("/dev/a", DeviceState::Unreadable("is not there".to_owned())));
     assert!(unreadable.ends_with("only if you know that the server has not run since the backup"), "{unreadable}");
 }

@@ -353,9 +353,9 @@ fn a_manifest_is_taken_under_its_own_name_alone() {
     let name = "asmt-manifest-0-test.json";
     let cases = [
         (manifest("test"), None),
-        (manifest("other"), Some("it is of asmt-manifest-0-other.json")),
+        (manifest("other"), Some("it belongs to asmt-manifest-0-other.json")),
         (String::new(), Some("its first line: EOF")),
-        ("no JSON".to_owned(), Some("it is no JSON of at most")),
+        ("no JSON".to_owned(), Some("it is not JSON of at most")),
     ];
     for (text, expected) in cases {
         root.write(name, &text);
@@ -381,9 +381,9 @@ fn a_mark_is_read_up_to_its_greatest_size() {
     let cases = [
         (text.clone().into_bytes(), Ok(used.clone())),
         (padded(64 << 10).into_bytes(), Ok(used.clone())),
-        (padded((64 << 10) + 1).into_bytes(), Err("it is no text")),
-        (b"{\xff}".to_vec(), Err("it is no text")),
-        (Vec::new(), Err("it is no mark")),
+        (padded((64 << 10) + 1).into_bytes(), Err("it is not text")),
+        (b"{\xff}".to_vec(), Err("it is not text")),
+        (Vec::new(), Err("it is not a usage mark")),
     ];
     for (bytes, expected) in cases {
         root.write("asmt-used-0-test.json", &bytes);

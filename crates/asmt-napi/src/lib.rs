@@ -22,8 +22,8 @@ fn outcome_of(request: &Request, control: &Control) -> Outcome {
     catch_unwind(AssertUnwindSafe(|| perform(request, TOOL, control))).map_or_else(
         |panic| {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            let message = format!("asmt has a bug: {}", text.unwrap_or("a panic without words"));
-            Outcome::from(&Error::new(Code::Bug, message, "please report it, with what was done"))
+            let message = format!("asmt has a bug: {}", text.unwrap_or("a panic without a message"));
+            Outcome::from(&Error::new(Code::Bug, message, "please report it, with the command that was run"))
         },
         Outcome::from,
     )

@@ -63,13 +63,13 @@ type Row = (i64, &'static str, Object, &'static [&'static str]);
 
 const ROWS: &[Row] = &[
     (libc::SYS_openat, "openat", Object::Path(1), &["open", "create", "read", "write", "fsync"]),
-    (libc::SYS_mkdirat, "mkdirat", Object::Path(1), &["mkdir", "make directory"]),
+    (libc::SYS_mkdirat, "mkdirat", Object::Path(1), &["mkdir", "create directory"]),
     (libc::SYS_unlinkat, "unlinkat", Object::Path(1), &["unlink"]),
     (libc::SYS_renameat, "renameat", Object::Path(3), &["rename"]),
     (libc::SYS_renameat2, "renameat2", Object::Path(3), &["rename"]),
     (libc::SYS_linkat, "linkat", Object::Path(3), &["link"]),
-    (libc::SYS_faccessat, "faccessat", Object::Path(1), &["access", "write in directory"]),
-    (libc::SYS_faccessat2, "faccessat2", Object::Path(1), &["access", "write in directory"]),
+    (libc::SYS_faccessat, "faccessat", Object::Path(1), &["access", "write to directory"]),
+    (libc::SYS_faccessat2, "faccessat2", Object::Path(1), &["access", "write to directory"]),
     (libc::SYS_newfstatat, "newfstatat", Object::Path(1), &["stat", "read directory"]),
     (libc::SYS_statx, "statx", Object::Path(1), &["stat"]),
     (libc::SYS_readlinkat, "readlinkat", Object::Path(1), &["readlink"]),
@@ -92,7 +92,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_fcntl, "fcntl", Object::Descriptor, &["fcntl"]),
     (libc::SYS_fadvise64, "fadvise64", Object::Descriptor, &["fadvise"]),
     (libc::SYS_fstatfs, "fstatfs", Object::Descriptor, &["statvfs", "statfs"]),
-    (libc::SYS_shmget, "shmget", Object::Key, &["shmget", "make segment"]),
+    (libc::SYS_shmget, "shmget", Object::Key, &["shmget", "create segment"]),
     (libc::SYS_shmat, "shmat", Object::Segment, &["shmat", "may not read"]),
     // Attaching looks at the segment first: to a user both are one.
     (libc::SYS_shmctl, "shmctl", Object::Segment, &["shmctl", "shmat", "may not read"]),
@@ -108,7 +108,7 @@ const ROWS: &[Row] = &[
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_open, "open", Object::Path(0), &["open", "read", "write", "fsync"]),
     #[cfg(target_arch = "x86_64")]
-    (libc::SYS_mkdir, "mkdir", Object::Path(0), &["mkdir", "make directory"]),
+    (libc::SYS_mkdir, "mkdir", Object::Path(0), &["mkdir", "create directory"]),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_unlink, "unlink", Object::Path(0), &["unlink"]),
     #[cfg(target_arch = "x86_64")]

@@ -333,6 +333,6 @@ mod tests {
     #[test]
     fn a_hint_is_followed_to_the_letter() {
         assert_eq!(ids_in("remove exactly these: ipcrm -m 5 -m 32769"), [5, 32769]);
-        assert_eq!(ids_in("start the server as it is"), [0; 0]);
+        assert_eq!(ids_in("start the server without a restore"), [0; 0]);
     }
 }

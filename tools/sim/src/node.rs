@@ -210,7 +210,7 @@ fn device_headers(node: &Node) -> Result<Vec<Option<DeviceHeader>>, String> {
                 return Err(format!("{shown} has version {}, expected {HEADER_VERSION}", header.version));
             }
             if header.name() != node.name {
-                return Err(format!("{shown} is of namespace '{}'", header.name()));
+                return Err(format!("{shown} belongs to namespace '{}'", header.name()));
             }
             if headers.iter().flatten().any(|other| other.random != header.random) {
                 return Err(format!("{shown} is of another set: its random is {:016x}", header.random));
@@ -238,7 +238,7 @@ fn check_stripes(node: &Node, stripes: &[Option<DeviceHeader>], device: Option<&
         }
         let others = stripes.iter().flatten().chain(device.filter(|_| node.devices.is_empty()));
         if let Some(other) = others.into_iter().find(|other| other.random != header.random) {
-            return Err(format!("stripes are of two sets: {:016x} and {:016x}", header.random, other.random));
+            return Err(format!("stripes belong to two sets: {:016x} and {:016x}", header.random, other.random));
         }
     }
     Ok(())

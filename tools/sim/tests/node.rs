@@ -184,9 +184,9 @@ fn a_server_that_does_not_start_has_burnt_base_and_treex_and_nothing_else() {
         let path = machine.path("b");
         for (spoil, why) in [
             (format!("device --path {path} --devices 2 --random 8"), "is of another set"),
-            (format!("device --path {path} --devices 2 --random 7 --name other"), "is of namespace 'other'"),
+            (format!("device --path {path} --devices 2 --random 7 --name other"), "belongs to namespace 'other'"),
             (format!("device --path {path} --devices 2 --random 7 --version 5"), "has version 5, expected 4"),
-            ("poke --key ad001001 --offset 48 --hex ff".to_owned(), "stripes are of two sets"),
+            ("poke --key ad001001 --offset 48 --hex ff".to_owned(), "stripes belong to two sets"),
             ("remove --key ad001001".to_owned(), "1 stripes are there, and one counts 2"),
             ("poke --key ad001001 --offset 8 --hex 05".to_owned(), "a stripe has version 5"),
         ] {

@@ -137,7 +137,7 @@ mod as_text {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         let text = String::deserialize(deserializer)?;
-        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no number")))
+        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is not a number")))
     }
 }
 
@@ -274,8 +274,9 @@ impl NotedLine {
     fn read(self) -> Result<Noted, ManifestError> {
         let is_hex = self.random.len() == 16 && self.random.bytes().all(|byte| byte.is_ascii_hexdigit());
         let random = Some(&self.random).filter(|_| is_hex).and_then(|text| u64::from_str_radix(text, 16).ok());
-        let random = random.ok_or_else(|| damaged(format!("{:?} is no random of {}", self.random, self.what)))?;
-        let name = |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is no namespace name")));
+        let random = random.ok_or_else(|| damaged(format!("{:?} is not a valid random for {}", self.random, self.what)))?;
+        let name =
+            |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is not a valid namespace name")));
         let namespace = self.namespace.map(name).transpose()?;
         let (is_trusted, is_file, is_blank, is_configured) = (self.trusted, self.file, self.blank, self.configured);
         Ok(Noted { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank, is_configured })
@@ -394,22 +395,22 @@ impl Manifest {
         let first = text.lines().next().unwrap_or_default();
         let format: FormatLine = line_of(first, "its first line")?;
         if format.format != MANIFEST_FORMAT {
-            return Err(damaged(format!("it calls itself {:?}, expected {MANIFEST_FORMAT:?}", format.format)));
+            return Err(damaged(format!("its format is {:?}, expected {MANIFEST_FORMAT:?}", format.format)));
         }
         if format.version > MANIFEST_VERSION {
             return Err(ManifestError::TooNew(format.version));
         }
         let body_bytes = text.strip_suffix('\n').and_then(|t| t.rfind('\n')).map(|at| at + 1);
-        let (body, last) = text.split_at(body_bytes.ok_or_else(|| damaged("it is cut short"))?);
-        let end: EndLine = line_of(last, "its last line (is it cut short?)")?;
+        let (body, last) = text.split_at(body_bytes.ok_or_else(|| damaged("it is truncated"))?);
+        let end: EndLine = line_of(last, "its last line (is it truncated?)")?;
         let crc32 = format!("{:08x}", crc32fast::hash(body.as_bytes()));
         if !end.end || end.crc32 != crc32 {
             return Err(damaged(format!("its checksum is {crc32}, expected {}", end.crc32)));
         }
         let mut lines = body.lines();
         let head: HeadLine = line_of(lines.next().unwrap_or_default(), "its first line")?;
-        let namespace =
-            NamespaceName::new(&head.namespace).ok_or_else(|| damaged(format!("{:?} is no namespace name", head.namespace)))?;
+        let namespace = NamespaceName::new(&head.namespace)
+            .ok_or_else(|| damaged(format!("{:?} is not a valid namespace name", head.namespace)))?;
         let segments = lines.map(|line| parse_segment(line, &head)).collect::<Result<Vec<_>, _>>()?;
         if segments.len() as u64 != head.segment_count {
             return Err(damaged(format!("it lists {} segments, expected {}", segments.len(), head.segment_count)));
@@ -462,28 +463,28 @@ impl Manifest {
 
 pub fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, ManifestError> {
     let claim: SegmentLine = line_of(line, "a segment's line")?;
-    let key = Key::from_hex(&claim.key).ok_or_else(|| damaged(format!("{:?} is no key", claim.key)))?;
+    let key = Key::from_hex(&claim.key).ok_or_else(|| damaged(format!("{:?} is not a key", claim.key)))?;
     let wrong = |what: &str| damaged(format!("{key}: {what}"));
-    let address = key.address().ok_or_else(|| wrong("not a key of Aerospike's"))?;
+    let address = key.address().ok_or_else(|| wrong("not an Aerospike key"))?;
     if address.instance != head.instance {
-        return Err(wrong(&format!("is of instance {}, expected {}", address.instance, head.instance)));
+        return Err(wrong(&format!("belongs to instance {}, expected {}", address.instance, head.instance)));
     }
     if address.segment_type.is_index() && Some(address.nsid) != head.nsid {
-        return Err(wrong(&format!("is of nsid {}, expected {:?}", address.nsid, head.nsid)));
+        return Err(wrong(&format!("has nsid {}, expected {:?}", address.nsid, head.nsid)));
     }
     let encoding = match claim.encoding.as_str() {
         "raw" => Encoding::Raw,
         "gzip" if address.segment_type.may_be_compressed() => Encoding::Gzip,
-        other => return Err(wrong(&format!("encoding {other:?} is not known for a {}", address.segment_type.name()))),
+        other => return Err(wrong(&format!("encoding {other:?} is not valid for a {}", address.segment_type.name()))),
     };
     if claim.file != file_name(key, encoding) || claim.r#type != address.segment_type.name() || claim.stage != address.stage() {
         return Err(wrong("its file name, type or stage does not follow from its key"));
     }
     let mode = u32::from_str_radix(&claim.mode, 8).ok().filter(|mode| *mode <= 0o777);
-    let mode = mode.ok_or_else(|| wrong(&format!("{:?} is no mode", claim.mode)))?;
-    let crc32 = u32::from_str_radix(&claim.crc32, 16).map_err(|_| wrong(&format!("{:?} is no CRC-32", claim.crc32)))?;
+    let mode = mode.ok_or_else(|| wrong(&format!("{:?} is not a mode", claim.mode)))?;
+    let crc32 = u32::from_str_radix(&claim.crc32, 16).map_err(|_| wrong(&format!("{:?} is not a CRC-32", claim.crc32)))?;
     if claim.uid == u32::MAX || claim.gid == u32::MAX {
-        return Err(wrong("its owner or group is 4294967295, which is none"));
+        return Err(wrong("its owner or group is 4294967295, which is not a valid id"));
     }
     let segment = ManifestSegment {
         key,
@@ -509,7 +510,7 @@ pub fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, Man
 pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
     if !segment.chunk_bytes.is_power_of_two() || !CHUNK_SIZES.contains(&segment.chunk_bytes) {
         return Err(format!(
-            "chunk size {} is no power of two from {} to {}",
+            "chunk size {} is not a power of two from {} to {}",
             segment.chunk_bytes,
             CHUNK_SIZES.start(),
             CHUNK_SIZES.end()
@@ -518,7 +519,7 @@ pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
     let sizes = segment.address.segment_type.min_bytes()..=MAX_SEGMENT_BYTES;
     if !sizes.contains(&segment.size_bytes) {
         return Err(format!(
-            "size {} is not from {} to {}, as that of a {} is",
+            "size {} is not from {} to {}, as required for a {}",
             segment.size_bytes,
             sizes.start(),
             sizes.end(),
@@ -582,14 +583,14 @@ pub fn check_zeros(segment: &ManifestSegment) -> Result<(), String> {
         let found = usize::try_from(index).ok().and_then(|index| segment.chunks.get(index)).map(|chunk| chunk.crc32);
         if found != Some(zeros) {
             return Err(format!(
-                "chunk {index} is said to hold zeros and has CRC-32 {:08x}, expected {zeros:08x}",
+                "chunk {index} is listed as zeros but has CRC-32 {:08x}, expected {zeros:08x}",
                 found.unwrap_or_default()
             ));
         }
     }
     let most = segment.size_bytes - segment.zero_bytes();
     match segment.data_bytes {
-        Some(data) if data > most => Err(format!("{data} bytes of it are said to be data, expected at most {most}")),
+        Some(data) if data > most => Err(format!("it lists {data} bytes of data, expected at most {most}")),
         _ => Ok(()),
     }
 }

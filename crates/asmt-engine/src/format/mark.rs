@@ -118,9 +118,12 @@ impl Used {
 
     /// Reads a mark. The error says what was found and expected.
     pub fn parse(text: &str) -> std::result::Result<Self, String> {
-        let used: Self = serde_json::from_str(text).map_err(|error| format!("it is no mark: {error}"))?;
+        let used: Self = serde_json::from_str(text).map_err(|error| format!("it is not a usage mark: {error}"))?;
         if used.format != FORMAT || used.version > VERSION {
-            return Err(format!("it is {:?} of version {}, expected {FORMAT:?} of at most {VERSION}", used.format, used.version));
+            return Err(format!(
+                "it has format {:?} version {}, expected {FORMAT:?} version {VERSION} at most",
+                used.format, used.version
+            ));
         }
         Ok(used)
     }

@@ -75,7 +75,7 @@ pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
         return found;
     }
     if nsids.len() > 1 {
-        found.push(format!("its index is there under nsids {nsids:?}, expected one"));
+        found.push(format!("its index exists under nsids {nsids:?}, expected one"));
         return found;
     }
     if of(SegmentType::PiBase).count() == 0 {
@@ -90,7 +90,7 @@ pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
     let meta = of(SegmentType::SiMeta).next();
     let si_count = meta.and_then(|(_, header)| if let Header::SiMeta(meta) = header { Some(meta.stage_count) } else { None });
     if meta.is_none() && of(SegmentType::SiStage).count() > 0 {
-        found.push("there are secondary stages, and si-meta (low 000) is missing".to_owned());
+        found.push("there are secondary stages, but si-meta (low 000) is missing".to_owned());
     } else if si_count == Some(0) {
         found.push("si-meta counts 0 secondary stages, expected at least 1".to_owned());
     }
@@ -157,9 +157,9 @@ pub fn torn_stripes(headers: &[(Address, &Header)], name: &NamespaceName, is_all
     let nsids: BTreeSet<u8> = stripes.iter().map(|(address, _)| address.nsid).collect();
     let missing = sets::missing_numbers(&stripes.iter().map(|(address, _)| address.index).collect());
     if nsids.len() > 1 {
-        found.push(format!("its data stripes are there under nsids {nsids:?}, expected one"));
+        found.push(format!("its data stripes exist under nsids {nsids:?}, expected one"));
     } else if is_all && !missing.is_empty() {
-        found.push(format!("data stripes that are missing: {missing}"));
+        found.push(format!("missing data stripes: {missing}"));
     }
     found
 }

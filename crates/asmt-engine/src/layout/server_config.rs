@@ -159,7 +159,7 @@ impl fmt::Display for Refused {
 /// refuse.
 pub fn parse(bytes: &[u8]) -> Result<ServerConfig, Refused> {
     if bytes.starts_with(b"\xef\xbb\xbf") {
-        let text = "a UTF-8 byte order mark at the start of the file; expected none: it is not known how the server reads it";
+        let text = "a UTF-8 byte order mark at the start of the file; expected none: how the server would read it is unknown";
         return Err(Refused { line: Some(1), text: text.to_owned() });
     }
     // To the server, `storage-engine memory` opens a section even without `{`. People also write it
@@ -261,7 +261,7 @@ impl<'t> Reader<'t> {
         }
         self.line += 1;
         if is_empty {
-            let text = "the file is empty, or has nothing but comments; expected a line 'namespace NAME {'";
+            let text = "the file is empty or has only comments; expected a line 'namespace NAME {'";
             return Err(Refused { line: None, text: text.to_owned() });
         }
         if let Some(open) = self.open.last() {
@@ -307,12 +307,12 @@ impl<'t> Reader<'t> {
                 return Err(self.misplaced(name));
             }
             _ if opens => {
-                self.remark(format!("{} is no known section; it was skipped", shown(name)));
+                self.remark(format!("{} is not a known section; it was skipped", shown(name)));
                 return self.open_section(Section::Foreign, name);
             }
             _ => {
                 return Err(format!(
-                    "{} is no known section; expected service, logging, network, namespace, security, xdr or mod-lua",
+                    "{} is not a known section; expected service, logging, network, namespace, security, xdr or mod-lua",
                     shown(name)
                 ));
             }
@@ -342,7 +342,7 @@ impl<'t> Reader<'t> {
             return Err(format!("more than {MAX_NAMESPACES} namespaces; expected at most {MAX_NAMESPACES}"));
         }
         if name.contains(['{', '}']) {
-            self.remark(format!("the name of this namespace is {}, with its brace", shown(name)));
+            self.remark(format!("the name of this namespace is {}, including its brace", shown(name)));
         }
         self.name = Some(parsed);
         self.open_section(Section::Namespace, "namespace")
@@ -412,11 +412,11 @@ impl<'t> Reader<'t> {
             }
             _ if is_template(engine) => return Err(template(engine)),
             _ if !opens || engine.contains(['{', '}']) => {
-                return Err(format!("{} is no known storage engine; expected {expected}", shown(engine)));
+                return Err(format!("{} is not a known storage engine; expected {expected}", shown(engine)));
             }
             _ => {
                 // Its devices may have the known header, too.
-                self.remark(format!("{} is no known storage engine; it was read like 'device'", shown(engine)));
+                self.remark(format!("{} is not a known storage engine; it was treated like 'device'", shown(engine)));
                 (Storage::Other(engine.to_owned()), true)
             }
         };
@@ -431,10 +431,10 @@ impl<'t> Reader<'t> {
         }
         // The other types have mounts. Whether they open a section without `{` is not known.
         if value != "shmem" && !opens {
-            return Err(format!("'{name}' is {}; expected shmem, or a '{{' behind another type", shown(value)));
+            return Err(format!("'{name}' is {}; expected shmem, or a '{{' after another type", shown(value)));
         }
         if !matches!(value, "shmem" | "pmem" | "flash") {
-            self.remark(format!("'{name}' is {}, which is no known type", shown(value)));
+            self.remark(format!("'{name}' is {}, which is not a known type", shown(value)));
         }
         let slot = if name == "index-type" { &mut self.namespace.index_type } else { &mut self.namespace.sindex_type };
         set_once(slot, name, value)
@@ -446,7 +446,7 @@ impl<'t> Reader<'t> {
             _ => (2, "one or two paths, the device and its shadow"),
         };
         if opens {
-            return Err(format!("a '{{' behind '{name}'; expected {expected}"));
+            return Err(format!("a '{{' after '{name}'; expected {expected}"));
         }
         if values.len() > most {
             return Err(too_many(name, values, expected));
@@ -493,7 +493,7 @@ impl<'t> Reader<'t> {
 
     fn path(&mut self, name: &str, values: &[&'t str], opens: bool) -> Result<&'t str, String> {
         if opens {
-            return Err(format!("a '{{' behind '{name}'; expected one path"));
+            return Err(format!("a '{{' after '{name}'; expected one path"));
         }
         let path = one_value(name, values, "one path")?;
         self.note_template(path);
@@ -510,7 +510,7 @@ impl<'t> Reader<'t> {
 
     fn close(&mut self, values: &[&str]) -> Result<(), String> {
         if let Some(value) = values.first() {
-            return Err(format!("{} behind a '}}'; expected the '}}' on a line of its own", shown(value)));
+            return Err(format!("{} after a '}}'; expected the '}}' on a line of its own", shown(value)));
         }
         let Some(open) = self.open.pop() else {
             return Err("a '}' with no section open; expected a ' {' at the end of a line before it".to_owned());
@@ -559,7 +559,7 @@ impl<'t> Reader<'t> {
 fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.iter().find(|&&byte| byte.is_ascii_control() && byte != b'\t') {
-        Some(b'\r') => return Err("a carriage return within a line; expected it at line ends alone".to_owned()),
+        Some(b'\r') => return Err("a carriage return within a line; expected it only at the end of a line".to_owned()),
         Some(byte) => return Err(format!("a control byte 0x{byte:02x}; expected a text file")),
         None => {}
     }
@@ -568,7 +568,7 @@ fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
     // Whether the server takes them as part of a word or as white space is not known.
     let is_odd = |char: &char| char.is_control() && *char != '\t' || char.is_whitespace() && !char.is_ascii();
     if let Some(char) = text.chars().find(is_odd) {
-        return Err(format!("a character U+{:04X}; expected spaces and tabs alone between words", u32::from(char)));
+        return Err(format!("a character U+{:04X}; expected only spaces and tabs between words", u32::from(char)));
     }
     Ok(text.split_ascii_whitespace().collect())
 }
@@ -585,11 +585,11 @@ fn check_name(name: &str) -> Result<(), String> {
     } else if is_template(name) {
         template(name)
     } else if matches!(name, "---" | "-" | "%YAML") || name.ends_with(':') {
-        format!("{found} is YAML; expected the other form of the configuration, such as 'namespace NAME {{'")
+        format!("{found} is YAML; expected the classic configuration format, such as 'namespace NAME {{'")
     } else if name.contains(['{', '}']) {
         format!("{found} has a brace in it; expected a name, and a space before '{{'")
     } else {
-        format!("{found} is no name of a setting; expected lower-case letters, digits and '-'")
+        format!("{found} is not a setting name; expected lower-case letters, digits and '-'")
     })
 }
 
@@ -597,7 +597,7 @@ fn check_name(name: &str) -> Result<(), String> {
 fn check_value(value: &str) -> Result<(), String> {
     match value {
         "{" => Err("a '{' within a line; expected it at the end, and the section's lines below".to_owned()),
-        "}" => Err("a '}' behind other words; expected it on a line of its own".to_owned()),
+        "}" => Err("a '}' after other words; expected it on a line of its own".to_owned()),
         _ if TEMPLATE_MARKS.contains(&value) => Err(template(value)),
         _ => Ok(()),
     }
@@ -643,7 +643,7 @@ fn too_many(name: &str, values: &[&str], expected: &str) -> String {
 
 fn set_once(slot: &mut Option<String>, name: &str, value: &str) -> Result<(), String> {
     if slot.is_some() {
-        return Err(format!("a second '{name}'; expected one: it is not known which of them the server uses"));
+        return Err(format!("a second '{name}'; expected one: which of them the server uses is unknown"));
     }
     *slot = Some(value.to_owned());
     Ok(())
@@ -898,8 +898,8 @@ namespace only {
             ("# {{ é }}\u{a0}\nnamespace a#b {\n}\n", "a [Unspecified]"),
             // Braces are not looked at where a name opens a section.
             ("namespace a\n}\n", "a [Unspecified]"),
-            ("namespace a{\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', with its brace)"),
-            ("namespace a{ {\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', with its brace)"),
+            ("namespace a{\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', including its brace)"),
+            ("namespace a{ {\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', including its brace)"),
             ("namespace a\nstorage-engine device\ndevice /d\n}\n}\n", "a [Device, Device /d]"),
             ("service\nwork-directory /w\n}\nlogging\nfile /l\n}\nnamespace a\n}\n", "a [Unspecified] work /w log /l"),
             ("network\n}\nsecurity\n}\nxdr\n}\nmod-lua\n}\nnamespace a\n}\n", "a [Unspecified]"),
@@ -925,7 +925,7 @@ namespace only {
             ),
             (
                 "namespace a {\nindex-type new {\n}\n}\n",
-                "a [Unspecified, index new] (line 2: 'index-type' is 'new', which is no known type)",
+                "a [Unspecified, index new] (line 2: 'index-type' is 'new', which is not a known type)",
             ),
             // Names count only where they stand.
             ("service {\nfile /x\nx {\nwork-directory /x\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
@@ -939,7 +939,7 @@ namespace only {
             ("logging {\nfile /l\n}\nlogging {\nfile /m{ {\n}\n}\nnamespace a {\n}\n", "a [Unspecified] log /l log /m{"),
             (
                 "new x {\nwork-directory /x\nnamespace b {\n}\n}\nnamespace a {\n}\n",
-                "a [Unspecified] (line 1: 'new' is no known section; it was skipped)",
+                "a [Unspecified] (line 1: 'new' is not a known section; it was skipped)",
             ),
             // Paths that look like a template are paths to the server.
             (
@@ -950,7 +950,7 @@ namespace only {
             ("service {\nindex-checkpoint-path /x\n}\nnamespace a {\n}\n", "a [Unspecified] checkpoint"),
             (
                 "new {\nx {\ncheckpoint-save\n}\n}\nnamespace a {\n}\n",
-                "a [Unspecified] checkpoint (line 1: 'new' is no known section; it was skipped)",
+                "a [Unspecified] checkpoint (line 1: 'new' is not a known section; it was skipped)",
             ),
             ("namespace a {\ncheckpoint-save true\n}\nnamespace b {\n}\n", "a [Unspecified, checkpoint] b [Unspecified]"),
             ("namespace a {\nx {\nindex-checkpoint-path /x\n}\n}\n", "a [Unspecified, checkpoint]"),
@@ -986,7 +986,7 @@ namespace only {
             (
                 "pmem",
                 "file /a /b",
-                "a [Other(\"pmem\"), File /a > /b] (line 2: 'pmem' is no known storage engine; it was read like 'device')",
+                "a [Other(\"pmem\"), File /a > /b] (line 2: 'pmem' is not a known storage engine; it was treated like 'device')",
             ),
         ] {
             check_accepted(&in_engine(engine, lines), expected);
@@ -1023,7 +1023,7 @@ namespace only {
     fn what_is_no_configuration_is_refused() {
         for (bytes, line, expected) in [
             (&b""[..], None, "the file is empty"),
-            (b"\n# namespace a {\n\t\n", None, "nothing but comments; expected a line 'namespace NAME {'"),
+            (b"\n# namespace a {\n\t\n", None, "has only comments; expected a line 'namespace NAME {'"),
             (b"service {\n}\n", None, "the file has no namespace; expected a line 'namespace NAME {'"),
             (b"xdr {\nnamespace a {\n}\n}\n", None, "the file has no namespace"),
             // Binary.
@@ -1036,14 +1036,14 @@ namespace only {
             (b"namespace a {\rreplication-factor 2\r}\r", Some(1), "a carriage return within a line"),
             (b"namespace a {\r\r\n}\n", Some(1), "a carriage return within a line"),
             (b"namespace a {\n# x\rdevice /a\n}\n", Some(2), "a carriage return within a line"),
-            (b"namespace\xc2\xa0a {\n}\n", Some(1), "a character U+00A0; expected spaces and tabs alone between words"),
+            (b"namespace\xc2\xa0a {\n}\n", Some(1), "a character U+00A0; expected only spaces and tabs between words"),
             (b"namespace a {\nx \xc2\x9b\n}\n", Some(2), "a character U+009B"),
             // Byte order marks.
             (b"\xef\xbb\xbfnamespace a {\n}\n", Some(1), "a UTF-8 byte order mark at the start of the file; expected none"),
             (b"\xef\xbb\xbf# c\nnamespace a {\n}\n", Some(1), "a UTF-8 byte order mark"),
             (b"\xff\xfen\0a\0", Some(1), "a control byte 0x00"),
             // YAML.
-            (b"---\nservice:\n", Some(1), "'---' is YAML; expected the other form of the configuration"),
+            (b"---\nservice:\n", Some(1), "'---' is YAML; expected the classic configuration format"),
             (b"# c\nnamespaces:\n  - name: a\n", Some(2), "'namespaces:' is YAML"),
             (b"- name: a\n", Some(1), "'-' is YAML"),
             (b"%YAML 1.2\n", Some(1), "'%YAML' is YAML"),
@@ -1060,9 +1060,13 @@ namespace only {
             (b"namespace <%=name%> {\n}\n", Some(1), "'<%=name%>' is part of a template"),
             (b"namespace a ${X} {\n}\n", Some(1), "'${X}' is part of a template"),
             // Words at the top level.
-            (b"hello world\n", Some(1), "'hello' is no known section; expected service, logging, network, namespace, security,"),
-            (b"replication-factor 2\n", Some(1), "'replication-factor' is no known section"),
-            (b"Namespace a {\n}\n", Some(1), "'Namespace' is no name of a setting; expected lower-case letters"),
+            (
+                b"hello world\n",
+                Some(1),
+                "'hello' is not a known section; expected service, logging, network, namespace, security,",
+            ),
+            (b"replication-factor 2\n", Some(1), "'replication-factor' is not a known section"),
+            (b"Namespace a {\n}\n", Some(1), "'Namespace' is not a setting name; expected lower-case letters"),
             (b"{\"namespaces\": [] }\n", Some(1), "'{\"namespaces\":' is YAML"),
             (b"{\"namespaces\":[]}\n", Some(1), "'{\"namespaces\":[]}' has a brace in it"),
             (b"service x {\n}\n", Some(1), "'service' has 1 values; expected 'service {'"),
@@ -1076,8 +1080,8 @@ namespace only {
         for (text, line, expected) in [
             ("namespace a\n{\n}\n", 2, "a '{' on a line of its own; expected it at the end of the line that opens the section"),
             ("service{\n}\n", 1, "'service{' has a brace in it; expected a name, and a space before '{'"),
-            ("namespace a {\nx {\n} }\n", 3, "'}' behind a '}'"),
-            ("namespace a {\n} x\n", 2, "'x' behind a '}'; expected the '}' on a line of its own"),
+            ("namespace a {\nx {\n} }\n", 3, "'}' after a '}'"),
+            ("namespace a {\n} x\n", 2, "'x' after a '}'; expected the '}' on a line of its own"),
             ("namespace a {\n}}\n", 2, "'}}' is part of a template"),
             ("namespace a {\n}x\n", 2, "'}x' has a brace in it"),
             ("namespace a {}\n", 1, "'namespace' has 2 values; expected 'namespace NAME {'"),
@@ -1138,7 +1142,7 @@ namespace only {
             // Values that decide.
             ("service {\nwork-directory\n}\n", 2, "'work-directory' has no value; expected one path"),
             ("service {\nwork-directory /a /b\n}\n", 2, "'work-directory' has 2 values; expected one path"),
-            ("service {\nwork-directory /a {\n}\n}\n", 2, "a '{' behind 'work-directory'; expected one path"),
+            ("service {\nwork-directory /a {\n}\n}\n", 2, "a '{' after 'work-directory'; expected one path"),
             ("service {\nwork-directory /a\nwork-directory /a\n}\n", 3, "a second 'work-directory'; expected one"),
             ("logging {\nfile {\n}\n}\n", 2, "'file' has no value; expected one path"),
             ("logging {\nfile /a /b\n}\n", 2, "'file' has 2 values; expected one path"),
@@ -1150,7 +1154,7 @@ namespace only {
     #[test]
     fn lines_of_a_namespace_that_the_server_would_refuse_are_refused() {
         for (lines, line, expected) in [
-            ("replication-factor 2 }", 2, "a '}' behind other words; expected it on a line of its own"),
+            ("replication-factor 2 }", 2, "a '}' after other words; expected it on a line of its own"),
             ("replication-factor {{ x }}", 2, "'{{' is part of a template"),
             ("device /a", 2, "'device' in the section 'namespace' of line 1; expected it in a storage-engine of a namespace"),
             ("file /a", 2, "'file' in the section 'namespace' of line 1"),
@@ -1166,15 +1170,15 @@ namespace only {
             (
                 "storage-engine device{\ndevice /a\n}",
                 2,
-                "'device{' is no known storage engine; expected 'storage-engine device {'",
+                "'device{' is not a known storage engine; expected 'storage-engine device {'",
             ),
-            ("storage-engine memory{\n}", 2, "'memory{' is no known storage engine"),
-            ("storage-engine device{ {\n}", 2, "'device{' is no known storage engine"),
+            ("storage-engine memory{\n}", 2, "'memory{' is not a known storage engine"),
+            ("storage-engine device{ {\n}", 2, "'device{' is not a known storage engine"),
             ("storage-engine{\n}", 2, "'storage-engine{' has a brace in it"),
             ("storage-engine\n}", 2, "'storage-engine' has no value; expected 'storage-engine device {'"),
             ("storage-engine {\n}", 2, "'storage-engine' has no value"),
             ("storage-engine device x {\n}", 2, "'storage-engine' has 2 values"),
-            ("storage-engine pmem", 2, "'pmem' is no known storage engine"),
+            ("storage-engine pmem", 2, "'pmem' is not a known storage engine"),
             ("storage-engine ${ENGINE} {\n}", 2, "'${ENGINE}' is part of a template"),
             ("storage-engine memory {\ndata-size ${SIZE}\n}", 3, "'${SIZE}' is part of a template"),
             ("partition-tree-sprigs ${SPRIGS}", 2, "'${SPRIGS}' is part of a template"),
@@ -1193,8 +1197,8 @@ namespace only {
             ("index-type shmem x", 2, "'index-type' has 2 values"),
             ("index-type {{type}}", 2, "'{{type}}' is part of a template"),
             ("index-type {{ type }}", 2, "'{{' is part of a template"),
-            ("index-type pmem", 2, "'index-type' is 'pmem'; expected shmem, or a '{' behind another type"),
-            ("sindex-type flash", 2, "'sindex-type' is 'flash'; expected shmem, or a '{' behind another type"),
+            ("index-type pmem", 2, "'index-type' is 'pmem'; expected shmem, or a '{' after another type"),
+            ("sindex-type flash", 2, "'sindex-type' is 'flash'; expected shmem, or a '{' after another type"),
             ("index-type shmem\nindex-type shmem", 3, "a second 'index-type'; expected one"),
             ("sindex-type shmem\nsindex-type shmem", 3, "a second 'sindex-type'; expected one"),
         ] {
@@ -1207,15 +1211,15 @@ namespace only {
             ("memory", "device /a /b", 3, "'device' has 2 values; expected one path"),
             ("memory", "file /a /b", 3, "'file' has 2 values; expected one path"),
             ("device", "device", 3, "'device' has no value; expected one or two paths"),
-            ("device", "device {\n}", 3, "a '{' behind 'device'; expected one or two paths"),
-            ("device", "device /a {\n}", 3, "a '{' behind 'device'"),
-            ("device", "device /a }", 3, "a '}' behind other words"),
+            ("device", "device {\n}", 3, "a '{' after 'device'; expected one or two paths"),
+            ("device", "device /a {\n}", 3, "a '{' after 'device'"),
+            ("device", "device /a }", 3, "a '}' after other words"),
             ("device", "device {{ a }}", 3, "'{{' is part of a template"),
             ("device", "device {{a}} {{b}} {{c}}", 3, "'{{a}}' is part of a template"),
             ("device", "{{each}}", 3, "'{{each}}' is part of a template"),
             ("device", "<%= devices %>", 3, "'<%=' is part of a template"),
-            ("device", "@DEVICES@", 3, "'@DEVICES@' is no name of a setting"),
-            ("device", "Device /a", 3, "'Device' is no name of a setting"),
+            ("device", "@DEVICES@", 3, "'@DEVICES@' is not a setting name"),
+            ("device", "Device /a", 3, "'Device' is not a setting name"),
             ("device", "device /a\nfile /b", 4, "'device' and 'file' lines in one storage engine; expected lines of one kind"),
             ("memory", "file /a\ndevice /b", 4, "'device' and 'file' lines in one storage engine"),
             ("device", "device /a\ndevice /a", 4, "the path '/a' is on a second 'device' or 'file' line, or twice on one"),
@@ -1255,7 +1259,7 @@ namespace only {
     fn messages_are_short_and_remarks_few_whatever_the_file_has() {
         let refused = parse("é".repeat(1 << 20).as_bytes()).expect_err("no name");
         let word = "é".repeat(64);
-        assert_eq!(refused.text, format!("'{word}...' is no name of a setting; expected lower-case letters, digits and '-'"));
+        assert_eq!(refused.text, format!("'{word}...' is not a setting name; expected lower-case letters, digits and '-'"));
         assert_eq!(refused.to_string(), format!("line 1: {}", refused.text));
         let empty = parse(b"").expect_err("empty");
         assert_eq!(empty.to_string(), empty.text);

@@ -46,8 +46,8 @@ pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected
         known.iter().copied().filter(|member| is_wrong(member.header)).collect()
     };
     some(&of(&|header| header.name.as_ref() != Some(name)), &|header| match &header.name {
-        Some(other) => format!("is of namespace '{other}', expected '{name}'"),
-        None => format!("holds no namespace name, expected '{name}'"),
+        Some(other) => format!("belongs to namespace '{other}', expected '{name}'"),
+        None => format!("has no namespace name, expected '{name}'"),
     });
     some(&of(&|header| header.random == 0), &|_| "has random 0: no server has opened it".to_owned());
     some(&of(&|header| !header.is_trusted()), &|_| "is not marked as trusted: the server did not stop cleanly".to_owned());
@@ -62,7 +62,7 @@ pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected
     {
         let (one, two) = (first.header.random, other.header.random);
         let shown = |member: &Member<'_>, random: u64| format!("{} has random {random:016x}", member.shown);
-        found.push(format!("{kind}s are of two sets: {}, {}", shown(first, one), shown(other, two)));
+        found.push(format!("{kind}s belong to two sets: {}, {}", shown(first, one), shown(other, two)));
     }
     found
 }
@@ -125,19 +125,19 @@ mod tests {
             ),
             (
                 |set| set[1].name = NamespaceName::new("other"),
-                &["storage device /dev/2 is of namespace 'other', expected 'test'"],
+                &["storage device /dev/2 belongs to namespace 'other', expected 'test'"],
             ),
-            (|set| set[1].name = None, &["storage device /dev/2 holds no namespace name, expected 'test'"]),
+            (|set| set[1].name = None, &["storage device /dev/2 has no namespace name, expected 'test'"]),
             (|set| set[1].random = 0, &["storage device /dev/2 has random 0: no server has opened it"]),
             (
                 |set| set[1].random = 8,
-                &["storage devices are of two sets: /dev/1 has random 0000000000000007, /dev/2 has random 0000000000000008"],
+                &["storage devices belong to two sets: /dev/1 has random 0000000000000007, /dev/2 has random 0000000000000008"],
             ),
             (
                 |set| (set[0].random, set[2].random) = (0, 1 << 32 | 7),
                 &[
                     "storage device /dev/1 has random 0: no server has opened it",
-                    "storage devices are of two sets: /dev/2 has random 0000000000000007, /dev/3 has random 0000000100000007",
+                    "storage devices belong to two sets: /dev/2 has random 0000000000000007, /dev/3 has random 0000000100000007",
                 ],
             ),
             (
@@ -171,7 +171,7 @@ mod tests {
         let [running] = faults_of(&written("file-4-sigkill"), Some(2)).try_into().expect("one fault");
         assert!(running.contains("is not marked as trusted"), "{running}");
         let both = [written("file-2-clean-stop"), written("dev-2-clean-stop")].concat();
-        assert!(faults_of(&both, Some(2)).iter().all(|fault| fault.contains("are of two sets")), "nothing else is wrong");
+        assert!(faults_of(&both, Some(2)).iter().all(|fault| fault.contains("belong to two sets")), "nothing else is wrong");
         assert!(faults_of(&written("blank"), None)[0].contains("starts with 0000000000000000"));
     }
 

@@ -26,7 +26,7 @@ pub fn ask(path: &str) -> Device {
         medium: None,
         unique: None,
         ids: Vec::new(),
-        state: DeviceState::Unreadable("was not asked".to_owned()),
+        state: DeviceState::Unreadable("was not checked".to_owned()),
     };
     device.state = match open(Path::new(path), &[FileType::BlockDevice, FileType::RegularFile]) {
         Ok((file, stat)) => {
@@ -47,7 +47,7 @@ pub fn ask(path: &str) -> Device {
 /// something.
 pub fn open(path: &Path, kinds: &[FileType]) -> Result<(OwnedFd, fs::Stat), String> {
     let why = |error: Errno| match error {
-        Errno::NOENT => "is not there".to_owned(),
+        Errno::NOENT => "does not exist".to_owned(),
         error => format!("cannot be opened: {}", without_number(&error.into())),
     };
     // Links are followed: devices are named by them.

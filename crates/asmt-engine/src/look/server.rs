@@ -203,7 +203,10 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         Told::Must { by, path } => (by, path, true),
         Told::May { by, path } => (by, path, false),
         Told::Nothing => {
-            return Ok(Configuration::NotThere(format!("no configuration of instance {} was named (--config)", places.instance)));
+            return Ok(Configuration::NotThere(format!(
+                "no configuration was given for instance {} (--config)",
+                places.instance
+            )));
         }
     };
     let shown = path.display();
@@ -211,12 +214,12 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         Error::new(
             Code::ConfigUnreadable,
             format!("{shown} (named by {by}) {what}"),
-            "name the file that the server starts with (--config FILE), or correct it; nothing was done",
+            "name the configuration file that the server starts with (--config FILE), or fix that file; nothing was done",
         )
     };
     match std::fs::metadata(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound && !must => {
-            return Ok(Configuration::NotThere(format!("{shown} (named by {by}) is not there")));
+            return Ok(Configuration::NotThere(format!("{shown} (named by {by}) does not exist")));
         }
         // Not the file's fault, and it may be there the next time.
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -225,7 +228,7 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         _ => {}
     }
     let bytes = bytes_of(&path).map_err(unreadable)?;
-    let refuse = |refused: Refused| unreadable(format!("cannot be understood: {refused}"));
+    let refuse = |refused: Refused| unreadable(format!("cannot be parsed: {refused}"));
     let mut config = server_config::parse(&bytes).map_err(refuse)?;
     check_templates(&mut config).map_err(refuse)?;
     Ok(Configuration::Read { path: shown.to_string(), config })
@@ -240,7 +243,9 @@ fn check_templates(config: &mut ServerConfig) -> std::result::Result<(), Refused
         if std::fs::metadata(absolute(Path::new(path))).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(Refused { line: Some(*line), text: server_config::template(path) });
         }
-        config.remarks.push(format!("line {line}: '{path}' looks like part of a template, and is there as it stands"));
+        config
+            .remarks
+            .push(format!("line {line}: '{path}' looks like part of a template, but a file of exactly this name exists"));
     }
     Ok(())
 }

@@ -129,7 +129,7 @@ fn login_boots(path: &Path) -> Result<Vec<u64>, String> {
     }
     match std::fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() <= MAX_LOGIN_BYTES => {}
-        Ok(_) => return Err("it is no file of a known size".to_owned()),
+        Ok(_) => return Err("it is not a file of known size".to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(crate::error::without_number(&error)),
     }
@@ -145,7 +145,7 @@ fn login_boots(path: &Path) -> Result<Vec<u64>, String> {
 /// Runs a program and gives what it prints, or why it did not answer.
 fn answer(program: &str, words: &[&str]) -> Result<String, String> {
     let path = ["/usr/bin", "/bin"].map(|place| format!("{place}/{program}")).into_iter().find(|path| Path::new(path).exists());
-    let Some(path) = path else { return Err(format!("there is no {program}")) };
+    let Some(path) = path else { return Err(format!("{program} was not found")) };
     let mut command = Command::new(path);
     command.args(words).env("LC_ALL", "C").env("SYSTEMD_COLORS", "0").env("SYSTEMD_PAGER", "");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_program_that_fails_has_not_answered() {
-        assert!(answer("no-such-program", &[]).expect_err("none").contains("no no-such-program"));
+        assert!(answer("no-such-program", &[]).expect_err("none").contains("no-such-program was not found"));
         assert!(answer("false", &[]).expect_err("a failure").contains("ended with"));
         assert_eq!(answer("echo", &["x"]), Ok("x\n".to_owned()));
     }

@@ -68,10 +68,8 @@ impl Operation<'_> {
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
         let old_journals = store.sweep(&listing.leftovers, takes_places)?;
         if !listing.leftovers.sweep.is_empty() {
-            self.control.note(
-                NoteCode::Swept,
-                format!("removed {} files that an interrupted backup had left", listing.leftovers.sweep.len()),
-            );
+            self.control
+                .note(NoteCode::Swept, format!("removed {} files left by an interrupted backup", listing.leftovers.sweep.len()));
         }
         let run = crate::sys::process::own_run()?;
         let origin = self.origin(&planned, &listing);
@@ -94,8 +92,7 @@ impl Operation<'_> {
         let Ok(store) = Store::open(path) else { return };
         let marked = store.list().and_then(|mut listing| self.mark_outlived(&store, &mut listing));
         if let Err(error) = marked.as_ref().map_err(|error| error.first()) {
-            self.control
-                .note(NoteCode::NotMarked, format!("older backups in the directory were not looked at: {}", error.message));
+            self.control.note(NoteCode::NotMarked, format!("older backups in the directory were not checked: {}", error.message));
         }
     }
 
@@ -135,7 +132,7 @@ impl Operation<'_> {
             }
             target.begin_restore(store, &listing.marks, &used)?;
             let text = format!(
-                "{}: the server has run since its backup in this directory was made, which is marked as used",
+                "{}: the server has run since its backup in this directory was made; that backup was marked as used",
                 plan::title(&target.name, target.instance)
             );
             self.control.note(NoteCode::Outlived, text);

@@ -43,11 +43,11 @@ impl Judged {
         Some(Error::new(
             Code::AlreadyInMemory,
             format!(
-                "{} {} in memory already, and clean: nothing needs restoring",
+                "{} {} already in memory and clean: nothing needs restoring",
                 plan::titles(&names, self.evidence.instance),
                 if names.len() == 1 { "is" } else { "are" }
             ),
-            "start the server as it is",
+            "start the server without a restore",
         ))
     }
 

@@ -89,7 +89,7 @@ impl<'r> Operation<'r> {
             return Err(Error::new(Code::Bug, format!("instance {:?} is out of range", request.instance), ""));
         }
         let name = |name: &String| {
-            NamespaceName::new(name).ok_or_else(|| Error::new(Code::Bug, format!("{name:?} is no namespace name"), ""))
+            NamespaceName::new(name).ok_or_else(|| Error::new(Code::Bug, format!("{name:?} is not a valid namespace name"), ""))
         };
         let names = request.namespaces.as_ref().map(|names| names.iter().map(name).collect::<Result<Vec<_>>>()).transpose()?;
         let options = Options { threads: pool::thread_count(request.threads.map(usize::from)), check: request.check };
@@ -195,7 +195,7 @@ pub(super) fn check_unchanged(before: &Evidence, now: &Evidence, verb: Verb) -> 
     let Some(what) = look::server::first_difference(before, now) else { return Ok(()) };
     let (doing, hint) = match verb {
         Verb::Restore => ("restored", STARTED_MEANWHILE),
-        _ => ("backed up", "make sure that the server stays stopped, then run it again"),
+        _ => ("backed up", "make sure that the server stays stopped, then try again"),
     };
     Err(Error::new(Code::BackupStale, format!("{what} changed while the node was {doing}"), hint))
 }

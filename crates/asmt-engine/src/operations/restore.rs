@@ -62,8 +62,7 @@ impl<'r> Operation<'r> {
             let leftovers = runtime.leftovers()?;
             let mut judged = self.judge_restore_without(&leftovers, &store, &listing, &request)?;
             if !leftovers.is_empty() {
-                let text =
-                    format!("a killed restore has left {} segments, which the restore would remove first", leftovers.len());
+                let text = format!("a killed restore left {} segments, which this restore would remove first", leftovers.len());
                 judged.plan.remarks.push(Remark::new(NoteCode::Recovered, text));
             }
             self.check_needed(&judged, &listing)?;
@@ -159,7 +158,7 @@ impl<'r> Operation<'r> {
     pub(super) fn count_what_fills(&self, store: &Store, inventory: &Inventory, plan: &mut Plan<NamespaceRestore>) -> Result<()> {
         let Some(room) = plan::undecided_room(inventory, plan) else { return Ok(()) };
         let message = format!(
-            "memory may not suffice for all {} bytes of {} files: they are read to see what of that is data",
+            "memory may not suffice for all {} bytes of {} files: they are read to find out how much of that is data",
             room.sources.iter().map(|source| source.size_bytes).sum::<u64>(),
             room.sources.len()
         );
@@ -234,7 +233,7 @@ impl<'r> Operation<'r> {
                 return Err(error);
             }
             let title = plan::title(&target.name, target.instance);
-            let text = format!("{title}: the directory does not note this restore: {}", error.first().message);
+            let text = format!("{title}: this restore is not recorded in the directory: {}", error.first().message);
             judged.plan.remarks.push(Remark::new(NoteCode::NotMarked, text));
         }
         Ok(())

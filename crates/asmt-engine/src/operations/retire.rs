@@ -22,8 +22,11 @@ impl<'r> Operation<'r> {
         for manifest in listing.manifests_of(self.request.instance.unwrap_or(0)) {
             let is_asked = plan.namespaces.iter().any(|namespace| namespace.name == manifest.namespace);
             if is_asked && !staleness::is_of_host(manifest, &self.host) {
-                let text =
-                    format!("{}: the backup is of host '{}'", plan::title(&manifest.namespace, manifest.instance), manifest.host);
+                let text = format!(
+                    "{}: the backup was made on host '{}'",
+                    plan::title(&manifest.namespace, manifest.instance),
+                    manifest.host
+                );
                 plan.remarks.push(Remark::new(NoteCode::OtherHost, text));
             }
         }

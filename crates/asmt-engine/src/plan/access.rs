@@ -80,9 +80,9 @@ fn check_owner(
             Code::WritableByOthers,
             format!("{path} is owned by uid {}, who could replace its contents; expected {}", owner.uid, trusted(caller.uid)),
             match purpose {
-                Use::Write => format!("choose another directory (asmt makes it), or run asmt as uid {}", owner.uid),
+                Use::Write => format!("choose another directory (asmt creates it), or run asmt as uid {}", owner.uid),
                 Use::Read => {
-                    format!("run asmt as uid {}; or see that what is in it is yours, and {}", owner.uid, copy_hint(path))
+                    format!("run asmt as uid {}; or make sure that its contents are yours, and {}", owner.uid, copy_hint(path))
                 }
             },
         ));
@@ -90,13 +90,13 @@ fn check_owner(
     if owner.mode & WRITABLE_BY_OTHERS != 0 {
         refusals.push(Problem::new(
             Code::WritableByOthers,
-            format!("{path} has mode {:04o}: others than its owner may write there; expected 0700", owner.mode),
+            format!("{path} has mode {:04o}: users other than its owner may write to it; expected 0700", owner.mode),
             match purpose {
-                Use::Write => "choose another directory: asmt makes it, with mode 0700".to_owned(),
+                Use::Write => "choose another directory: asmt creates it with mode 0700".to_owned(),
                 Use::Read if is_of_its_own(directory, listing) => {
-                    format!("see what is in it, and who could have put it there; then: chmod go-w {}", shell_word(path))
+                    format!("check its contents and who could have put them there; then: chmod go-w {}", shell_word(path))
                 }
-                Use::Read => format!("see what is in it, and who could have put it there; then {}", copy_hint(path)),
+                Use::Read => format!("check its contents and who could have put them there; then {}", copy_hint(path)),
             },
         ));
     }
@@ -112,20 +112,21 @@ fn is_of_its_own(directory: &DirectoryRecord, listing: &Listing) -> bool {
 fn copy_hint(path: &str) -> String {
     let path = shell_word(path);
     format!(
-        "copy the files of the backup, and no others, into a new directory of root's, and use that one: mkdir -m 0700 NEW; \
-         cp -a {path}/a*.dat* {path}/asmt-* NEW"
+        "copy the files of the backup, and no others, into a new directory owned by root, and use that directory: mkdir -m 0700 \
+         NEW; cp -a {path}/a*.dat* {path}/asmt-* NEW"
     )
 }
 
 fn path_hint(purpose: Use) -> &'static str {
     match purpose {
         Use::Write => {
-            "choose a directory that is reached through directories of root's (or your own) alone, in which nobody else may \
-             write, such as one below /var/lib; leave system directories as they are"
+            "choose a directory whose parent directories are owned by root (or by you) and writable by nobody else, such as one \
+             below /var/lib; do not change system directories"
         }
         Use::Read => {
-            "see that the backup is yours and the latest one; then move its directory to where it is reached through \
-             directories of root's (or your own) alone, such as below /var/lib; leave system directories as they are"
+            "make sure that the backup is yours and the latest one; then move its directory to a place whose parent directories \
+             are owned by root (or by you) and writable by nobody else, such as below /var/lib; do not change system \
+             directories"
         }
     }
 }
@@ -139,15 +140,15 @@ fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
     let expected = format!("expected {}", trusted(caller.uid));
     match step.kind {
         StepKind::Directory if !is_trusted => {
-            Some(format!("directory {path}, which belongs to uid {uid}, who can exchange what is in it; {expected}"))
+            Some(format!("directory {path}, which is owned by uid {uid}, who can replace its contents; {expected}"))
         }
         StepKind::Directory if step.mode & WRITABLE_BY_OTHERS != 0 && step.mode & STICKY == 0 => Some(format!(
-            "directory {path}, which has mode {:04o}: others than its owner can exchange what is in it; expected 0755, or the \
-             sticky bit",
+            "directory {path}, which has mode {:04o}: users other than its owner can replace its contents; expected 0755, or \
+             the sticky bit",
             step.mode
         )),
         StepKind::Link { is_in_shared: true } if !is_trusted => {
-            Some(format!("the link {path}, which belongs to uid {uid}, who can exchange it; {expected}"))
+            Some(format!("the link {path}, which is owned by uid {uid}, who can replace it; {expected}"))
         }
         _ => None,
     }
@@ -171,16 +172,17 @@ pub(super) fn check_files<'f>(
     let Owner { uid, mode } = first.owner;
     let (why, hint) = if is_entered {
         let hint = match is_of_its_own(directory, listing) {
-            true => format!("if nobody has: chmod 0700 {}", shell_word(path)),
-            false => format!("if nobody has, {}", copy_hint(path)),
+            true => format!("if you are sure that nobody has: chmod 0700 {}", shell_word(path)),
+            false => format!("if you are sure that nobody has, {}", copy_hint(path)),
         };
-        ("for they may enter the directory".to_owned(), hint)
+        ("because they may enter the directory".to_owned(), hint)
     } else {
-        let why = format!("by another name of it: it has {} links", first.link_count);
+        let why = format!("through another name of it: it has {} links", first.link_count);
         (
             why,
             format!(
-                "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links {} NEW",
+                "if you are sure that nobody has: copy the backup, so that each file has one name, and use the copy: cp -a \
+                 --no-preserve=links {} NEW",
                 shell_word(path)
             ),
         )

@@ -33,17 +33,17 @@ pub fn at_work<'s>(segments: &[&'s Segment]) -> AtWork<'s> {
     found
 }
 
-pub const NOBODY_UNSEEN: &str = "no asmt and no server is at work on it where it cannot be seen from here (in other containers)";
+pub const NOBODY_UNSEEN: &str = "no asmt or server that cannot be seen from here (in another container) is using it";
 
 pub fn at_work_problem(title: &str, count: usize, pid: u32, command: &str) -> Problem {
     Problem::new(
         Code::AnotherAsmt,
         format!(
-            "{title}: {count} segments of it are in memory, and the process that made them still runs: pid {pid} ({command}), \
-             another asmt, as it seems"
+            "{title}: {count} of its segments are in memory, and the process that created them is still running: pid {pid} \
+             ({command}), apparently another asmt"
         ),
-        "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what made \
-         the segments (ipcs -m -p)",
+        "wait until it has finished, then try again; if it is neither asmt nor the server, its process id was reused: find out \
+         what created the segments (ipcs -m -p)",
     )
 }
 
@@ -79,32 +79,39 @@ pub fn attached_problem(
         .flatten()
         .any(|attacher| attacher.command == SERVER_COMMAND);
     let by = if holders.is_empty() { "a process that cannot be seen from here".to_owned() } else { holders.join(", ") };
-    let find = format!("find who has it (as root, also in other containers: grep -l SYSV{} /proc/[0-9]*/maps)", first.key());
+    let find = format!(
+        "find the process that has it attached (as root, also in other containers: grep -l SYSV{} /proc/[0-9]*/maps)",
+        first.key()
+    );
     let hint = match (attached, is_server, holders.is_empty()) {
         (Attached::ToBackUp, true, _) => stop_the_server(first.address.instance),
         (Attached::ToBackUp, false, true) => {
-            format!("{find}; if it is a server, stop it cleanly, else wait until it has ended; then run it again")
+            format!("{find}; if it is a server, stop it cleanly, otherwise wait until it has exited; then try again")
         }
-        (Attached::ToBackUp, false, false) => "wait until that process has ended, then run it again; if it is the server under \
-                                               another name, stop it cleanly, and do not kill it"
+        (Attached::ToBackUp, false, false) => "wait until that process has exited, then try again; if it is the server under \
+            another name, stop it cleanly, and do not kill it"
             .to_owned(),
         (Attached::InTheWay, true, _) => {
-            "the server is running with them: nothing needs restoring, leave it as it is (a restore \
-                                          would roll it back)"
+            "the server is running with these segments: nothing needs restoring, leave it running (a restore would roll it back)"
                 .to_owned()
         }
         (Attached::InTheWay, false, true) => format!(
-            "{find}; if it is a server, leave it as it is: nothing needs restoring; else wait until it has ended, then run it again"
+            "{find}; if it is a server, leave it running: nothing needs restoring; otherwise wait until it has exited, then try \
+             again"
         ),
         (Attached::InTheWay, false, false) => {
-            "if that process is the server under another name, leave it as it is: nothing needs \
-                                               restoring; else wait until it has ended, then run it again"
+            "if that process is the server under another name, leave it running: nothing needs restoring; otherwise wait until \
+             it has exited, then try again"
                 .to_owned()
         }
     };
     Problem::new(
         Code::SegmentAttached,
-        format!("{title}: {count} of {} segments attached ({} first), expected none; by {by}", segments.len(), first.key()),
+        format!(
+            "{title}: {count} of {} segments attached (the first is {}), expected none; attached by {by}",
+            segments.len(),
+            first.key()
+        ),
         hint,
     )
 }
@@ -127,8 +134,8 @@ pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &M
     let hint = match attached {
         Attached::ToBackUp => stop_the_server(instance),
         Attached::InTheWay => {
-            "the server is running: nothing can be restored beside it; if it is still starting, this namespace \
-                               may be what it comes to next: leave it as it is"
+            "the server is running: nothing can be restored while it runs; if it is still starting, it may come to this \
+             namespace next: leave it running"
                 .to_owned()
         }
     };
@@ -145,10 +152,10 @@ pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &M
 /// The unit is that of instance 0: of another one it would stop the wrong server.
 pub fn stop_the_server(instance: u8) -> String {
     if instance == 0 {
-        return "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again"
-            .to_owned();
+        return "the server is running: stop it (systemctl stop aerospike), wait until asd has exited, then try again".to_owned();
     }
     format!(
-        "the server of instance {instance} is running: stop that one and no other, wait until its asd has gone, then run it again"
+        "the server of instance {instance} is running: stop that server and no other, wait until its asd has exited, then try \
+         again"
     )
 }

@@ -33,8 +33,8 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     for run in &listing.leftovers.live {
         plan.refuse(
             Code::AnotherAsmt,
-            format!("another asmt (pid {}) is at work in the directory", run.pid),
-            "wait for it to end, or use another directory",
+            format!("another asmt (pid {}) is using the directory", run.pid),
+            "wait until it has finished, or use another directory",
         );
     }
     let groups = inventory.groups();
@@ -72,13 +72,14 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
         Writable::Yes => {}
         Writable::Denied => plan.refuse(
             Code::PermissionDenied,
-            format!("no permission to write in directory {path}"),
-            "run it as root, or as the directory's owner",
+            format!("no permission to write to directory {path}"),
+            "run asmt as root, or as the directory's owner",
         ),
         Writable::ReadOnlyFileSystem => plan.refuse(
             Code::PermissionDenied,
             format!("{path} is on a file system that is mounted read-only"),
-            "choose another directory, or mount it for writing (see findmnt, and dmesg for why it is read-only)",
+            "choose another directory, or remount the file system read-write (findmnt shows it, and dmesg may show why it is \
+             read-only)",
         ),
     }
     // What something is compressed to shows when it is.
@@ -91,14 +92,14 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     }
     if needed <= free_bytes {
         let text = format!(
-            "{path} has {free_bytes} bytes free, and {most} bytes of data are to be compressed: whether they fit shows when they \
-             are written; if they do not, nothing is left behind"
+            "{path} has {free_bytes} bytes free, and there are {most} bytes of data to compress: whether they fit is known only \
+             once they are written; if they do not, nothing is left behind"
         );
         plan.remarks.push(Remark::new(NoteCode::RoomUncertain, text));
     } else {
         plan.refuse(
             Code::DiskFull,
-            format!("no room in {path}: at least {needed} bytes are needed for all files, and {free_bytes} are free"),
+            format!("no room in {path}: the files need at least {needed} bytes, and {free_bytes} are free"),
             hints::NO_ROOM,
         );
     }
@@ -114,9 +115,9 @@ fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &m
         let path = listing.directory.as_ref().map_or("the directory", |directory| &directory.path);
         plan.refuse_once(Problem::new(
             Code::BackupExists,
-            format!("{path} contains a backup of {} of {of}", title(&manifest.namespace, manifest.instance)),
-            "use a directory of this server's own: which backup is of which server could not be told later; if the other server is \
-             gone for good, its backup can be moved away first",
+            format!("{path} contains a backup of {} from {of}", title(&manifest.namespace, manifest.instance)),
+            "use a separate directory for this server: later, nothing would tell which backup belongs to which server; if the \
+             other server is gone for good, you can move its backup away first",
         ));
     }
 }
@@ -126,9 +127,10 @@ fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &m
 pub fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
     for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
         if let Err(why) = mark {
-            let hint = "a restore of this backup would be refused for it: use another directory; leave the mark where it is as long \
-                        as a backup in this one may still be restored, for without it that would look unused";
-            plan.refuse(Code::BackupExists, format!("{name} cannot be read as a mark of use: {why}"), hint);
+            let hint = "a restore of this backup would be refused because of this mark: use another directory; leave the mark \
+                where it is as long as a backup in this directory may still be restored, because without the mark that backup \
+                would look unused";
+            plan.refuse(Code::BackupExists, format!("{name} cannot be read as a usage mark: {why}"), hint);
         }
     }
 }
@@ -139,8 +141,8 @@ pub fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]
     let swapped: Vec<&Segment> = segments.filter(|segment| segment.swapped_bytes > 0).collect();
     let bytes: u64 = swapped.iter().map(|segment| segment.stat.size_bytes).sum();
     let text = format!(
-        "CAP_CHECKPOINT_RESTORE is missing, so that holes of the {} segments that are partly swapped out cannot be seen: all of their \
-         {bytes} bytes will be read and become resident",
+        "CAP_CHECKPOINT_RESTORE is missing, so asmt cannot see the holes in the {} segments that are partly swapped out: all of \
+         their {bytes} bytes will be read and become resident",
         swapped.len()
     );
     let is_unseen = swapped.iter().any(|segment| has_unseen_holes(inventory, segment));
@@ -152,8 +154,8 @@ pub fn check_own(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     let Some(directory) = listing.directory.as_ref().filter(|directory| directory.is_systems) else { return };
     plan.refuse(
         Code::SystemDirectory,
-        format!("{} is a directory of the system's, with other things in it; expected one of the backup's own", directory.path),
-        "name a directory for backups alone, such as /var/lib/asmt: asmt makes it",
+        format!("{} is a system directory, with other files in it; expected a directory for backups only", directory.path),
+        "name a directory for backups only, such as /var/lib/asmt: asmt creates it",
     );
 }
 
@@ -164,17 +166,17 @@ pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Names
     };
     let (message, expected) = match reason {
         Volatile::InMemory(kind) => {
-            (format!("{path} is on a {kind}, which is in memory and empty after a reboot"), "one on a disk")
+            (format!("{path} is on a {kind}, which is in memory and is empty after a reboot"), "one on a disk")
         }
         Volatile::EmptiedAtBoot(file) => {
-            (format!("{path} is emptied at boot: {} says so (tmpfiles.d)", file.display()), "one that is kept")
+            (format!("{path} is emptied at boot, as configured in {} (tmpfiles.d)", file.display()), "one that is kept")
         }
     };
     if request.allow_volatile {
         plan.remarks.push(Remark::new(NoteCode::VolatileDirectory, message));
     } else {
-        let hint = "choose a directory on a disk that no boot empties, such as /var/lib/asmt; add --allow-volatile only if it is restored \
-             before any reboot";
+        let hint = "choose a directory on a disk that no boot empties, such as /var/lib/asmt; add --allow-volatile only if the \
+            backup will be restored before the next reboot";
         plan.refuse(Code::VolatileDirectory, format!("{message}; expected {expected}"), hint);
     }
 }
@@ -192,7 +194,7 @@ pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result
         None => Ok(()),
         Some((key, shmid)) => Err(Error::new(
             Code::SegmentChanged,
-            format!("segment {key} (shmid {shmid}) came or went between two looks at shared memory"),
+            format!("segment {key} (shmid {shmid}) appeared or disappeared between two readings of shared memory"),
             STAY_STOPPED,
         )),
     }

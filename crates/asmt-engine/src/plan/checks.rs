@@ -21,10 +21,10 @@ pub enum Place {
 /// The groups that were asked for; refuses where one is not there.
 pub fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Place, plan: &mut Plan<T>) -> Vec<Group> {
     let (place, hint) = match place {
-        Place::Memory => ("in shared memory", "check the name (-n) and the instance (-i); see what there is with: asmt list"),
+        Place::Memory => ("in shared memory", "check the name (-n) and the instance (-i); asmt list shows what exists"),
         Place::PrivateMemory => (
             "in shared memory: asmt is alone in its IPC namespace",
-            "run asmt in the IPC namespace of the server: without PrivateIPC= in its unit, or in the server's container",
+            "run asmt in the server's IPC namespace: without PrivateIPC= in its unit, or in the server's container",
         ),
         Place::Backup => ("in the directory", "check the directory, the name (-n) and the instance (-i)"),
     };
@@ -42,8 +42,11 @@ pub fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: 
         if is_denied {
             plan.refuse(
                 Code::PermissionDenied,
-                format!("{} was not found, and there are segments whose name may not be read", title(name, request.instance)),
-                "run it as root, or as the owner of the segments",
+                format!(
+                    "{} was not found, but there are segments whose names this user may not read",
+                    title(name, request.instance)
+                ),
+                "run asmt as root, or as the owner of the segments",
             );
             continue;
         }
@@ -82,8 +85,8 @@ pub fn bears_name(address: Address) -> bool {
 
 /// What the operator must know before a start: such a server has nothing that it would take for its
 /// data.
-pub const START_LOSES: &str = " (that start is a cold one: records that are in memory only are lost; if there are such, leave the \
-    segments as they are, and ask Aerospike's support first)";
+pub const START_LOSES: &str = " (this is a cold start: records that are in memory only are lost; if there are any, leave the \
+    segments as they are, and ask Aerospike support first)";
 
 /// Checks version and shutdown status of base; gives the version.
 pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusals: &mut Vec<Problem>) -> Option<u32> {
@@ -97,7 +100,7 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
         refusals.push(Problem::new(
             code,
             format!("{title}: base has layout version {}, expected {first} to {last}", base.version),
-            "this server is newer (or older) than this asmt knows: look for a newer asmt",
+            "this version of asmt does not support this version of the server: look for a newer asmt",
         ));
     }
     if base.shutdown != SHUTDOWN_CLEAN {
@@ -106,8 +109,8 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
             Place::Memory | Place::PrivateMemory => (
                 Code::NotCleanlyShutDown,
                 format!(
-                    "start the server, stop it cleanly and wait until asd has gone, then back up{start_loses}; after a crash \
-                         there is nothing to save"
+                    "start the server, stop it cleanly and wait until asd has exited, then back up{start_loses}; after a crash \
+                     there is nothing to save"
                 ),
             ),
             Place::Backup => (Code::BackupNotClean, hints::BACKUP_NOT_CLEAN.to_owned()),
@@ -135,9 +138,9 @@ pub fn check_stripes(
     let (code, hint) = match place {
         Place::Memory | Place::PrivateMemory => (
             Code::SetTorn,
-            "a server would not start with these stripes, or would discard them: if all records are on storage devices or files, \
-             too, start the server, stop it cleanly, then back up; if they are in memory only, keep these segments as they are, \
-             for a start loses what is in them, and ask Aerospike's support",
+            "a server would not start with these stripes, or would discard them: if all records are also on storage devices or \
+             files, start the server, stop it cleanly, then back up; if records are in memory only, leave these segments as \
+             they are, because a start loses their contents, and ask Aerospike support",
         ),
         Place::Backup => (Code::BackupSetTorn, hints::BACKUP_TORN),
     };

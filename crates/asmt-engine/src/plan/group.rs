@@ -14,7 +14,7 @@ use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way};
 use asmt_shm::{Address, Header, MAX_SEGMENT_BYTES};
 use std::collections::BTreeSet;
 
-pub const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then run it again";
+pub const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then try again";
 
 pub fn plan_group_backup(
     inventory: &Inventory,
@@ -48,7 +48,7 @@ pub fn plan_group_backup(
     if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
         plan.refuse(
             Code::SegmentChanged,
-            format!("{title}: segment {} (shmid {}) went away while it was looked at", gone.key(), gone.stat.shmid),
+            format!("{title}: segment {} (shmid {}) was removed while it was being read", gone.key(), gone.stat.shmid),
             STAY_STOPPED,
         );
         return;
@@ -57,13 +57,14 @@ pub fn plan_group_backup(
         plan.refuse(
             Code::PermissionDenied,
             format!(
-                "{title}: segment {} belongs to uid {} and gid {}, and uid {} may not give its file to them: CAP_CHOWN is missing",
+                "{title}: segment {} is owned by uid {} and gid {}, and uid {} may not give its file to them: CAP_CHOWN is \
+                 missing",
                 segment.key(),
                 segment.stat.uid,
                 segment.stat.gid,
                 request.caller.uid
             ),
-            "run it as root, as the owner of the segments and in their group, or with CAP_CHOWN",
+            "run asmt as root, as the owner of the segments and in their group, or with CAP_CHOWN",
         );
     }
     let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
@@ -144,8 +145,8 @@ pub fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
     let plain: Vec<&Copy> = copies.iter().filter(is_plain).collect();
     let first = plain.first()?;
     let text = format!(
-        "{title}: {} of {} segments, the first is {}, are written plain: nearly all of each was never used, and would take \
-         more room compressed",
+        "{title}: {} of {} segments (the first is {}) are written uncompressed: almost all of each was never used and would \
+         take more space compressed",
         plain.len(),
         copies.len(),
         first.segment.key()
@@ -158,8 +159,8 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
     let mut faults = Vec::new();
     let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
     for text in missing_or_extra(headers) {
-        let hint = "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not \
-                    served since, restore that again; else start it and stop it cleanly, then back up";
+        let hint = "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has \
+            not served since, restore that backup again; otherwise start the server and stop it cleanly, then back up";
         faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
     }
     if group.name.is_none() {
@@ -167,7 +168,7 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
         if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
             faults.push(Problem::new(
                 Code::SegmentInvalid,
-                format!("{title}: segment {} holds no name of 1 to 31 bytes of text", nameless.key()),
+                format!("{title}: segment {} has no valid namespace name (1 to 31 bytes)", nameless.key()),
                 unknown_maker_hint(nameless),
             ));
         }
@@ -177,7 +178,7 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
         faults.push(Problem::new(
             Code::SegmentInvalid,
             format!(
-                "{title}: segment {} has {} bytes, fewer than a {} has",
+                "{title}: segment {} has {} bytes, too few for a {}",
                 segment.key(),
                 segment.stat.size_bytes,
                 segment.address.segment_type.name()
@@ -202,14 +203,14 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
 /// What to do about a segment that no server is known to make. Only where its maker has ended is it
 /// named for removal.
 pub fn unknown_maker_hint(segment: &Segment) -> String {
-    let leave =
-        "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces with -n";
+    let leave = "no known version of the server creates such a segment, but a newer one may: leave it, and name the other \
+                 namespaces with -n";
     match segment.creator {
         Creator::Gone => format!(
-            "{leave}; only if you made it yourself, and no server needs it, remove it with: ipcrm -m {}",
+            "{leave}; only if you created it yourself, and no server needs it, remove it with: ipcrm -m {}",
             segment.stat.shmid
         ),
-        Creator::Alive { .. } | Creator::Unseen => format!("{leave}, or find out who made it (ipcs -m -p)"),
+        Creator::Alive { .. } | Creator::Unseen => format!("{leave}, or find out what created it (ipcs -m -p)"),
     }
 }
 
@@ -218,12 +219,12 @@ pub fn denied_problem(title: &str, denied: &Segment, caller: &Caller) -> Problem
     Problem::new(
         Code::PermissionDenied,
         format!(
-            "{title}: segment {} belongs to uid {} with mode {:04o}, and uid {} may not read it",
+            "{title}: segment {} is owned by uid {} with mode {:04o}, and uid {} may not read it",
             denied.key(),
             denied.stat.uid,
             denied.stat.mode,
             caller.uid
         ),
-        "run it as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
+        "run asmt as root, or as the owner of the segments; any other user needs CAP_IPC_OWNER and CAP_CHOWN",
     )
 }

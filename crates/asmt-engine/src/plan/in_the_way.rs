@@ -64,11 +64,12 @@ pub(super) fn check<T>(
         plan.refuse(
             Code::BackupExists,
             format!(
-                "{own_title}: the directory holds {} files of instance {instance} and the same nsid or name, the first is {first}; \
-                 expected none",
+                "{own_title}: the directory contains {} files of instance {instance} with the same nsid or name (the first is \
+                 {first}); expected none",
                 in_the_way.len()
             ),
-            "use another directory; or see what they are, and move them out of this one; remove nothing that may be needed",
+            "use another directory; or find out what they are, and move them out of this one; do not remove anything that may \
+             be needed",
         );
     }
     superseded.into_iter().map(str::to_owned).collect()
@@ -155,7 +156,7 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
         Some(mark) => mark
             .restores
             .last()
-            .map_or_else(|| "not restored yet".to_owned(), |last| format!("a restore of it was begun on {}", day(last.at_ms))),
+            .map_or_else(|| "not restored yet".to_owned(), |last| format!("a restore was started on {}", day(last.at_ms))),
         None => "not restored yet".to_owned(),
     };
     let manifest = if found.has_manifest { "" } else { ", without a manifest" };
@@ -174,8 +175,8 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
 fn hint(found: &Found<'_>, listing: &Listing) -> String {
     let Some(directory) = &listing.directory else { return "use another directory".to_owned() };
     if found.elsewhere.is_some() {
-        return "it is not this server's: leave it where it is, and use a directory of this server's own; if the other server is gone \
-                for good, its backup can be moved away first"
+        return "the backup belongs to another server: leave it where it is, and use a separate directory for this server; if \
+            the other server is gone for good, you can move its backup away first"
             .to_owned();
     }
     let path = shell_word(directory.path.trim_end_matches('/'));
@@ -186,7 +187,8 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
     match found.mark {
         Some(Used { retired: Some(_), .. }) => {
             format!(
-                "use another directory, or move it away: {move_it}; or, as it is retired, remove exactly its files: rm {files}"
+                "use another directory, or move it away: {move_it}; or, because it is retired, remove exactly its files: rm \
+                 {files}"
             )
         }
         Some(mark) if !mark.restores.is_empty() => {

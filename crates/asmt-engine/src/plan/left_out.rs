@@ -21,7 +21,7 @@ pub fn remarks(
     let others = there.iter().filter(|(other, _)| **other != instance);
     let of_others = others.map(|(other, names)| {
         let text = format!(
-            "instance {other} ({}) is {place}, too, and is left out: it needs a run of its own, with -i {other}",
+            "instance {other} ({}) is also {place}, but is left out: it needs a separate run with -i {other}",
             listed(names)
         );
         Remark::new(NoteCode::InstanceLeftOut, text)
@@ -32,7 +32,7 @@ pub fn remarks(
         .map(|(name, _)| name.clone())
         .collect();
     let of_missing = (!missing.is_empty()).then(|| {
-        let text = format!("configured, but not {place}, and so left out: {} (instance {instance})", listed(&missing));
+        let text = format!("configured but not {place}, and therefore left out: {} (instance {instance})", listed(&missing));
         Remark::new(NoteCode::NamespaceLeftOut, text)
     });
     of_others.chain(of_missing).collect()
@@ -52,7 +52,7 @@ pub fn explain_nothing(refusals: &mut [Problem], names: Option<&[NamespaceName]>
             continue;
         }
         refusal.message = format!(
-            "{}; {path} gives {} an index that persists by itself (index-type flash or pmem), and no data in memory",
+            "{}; {path} configures {} with a persistent index (index-type flash or pmem) and no data in memory",
             refusal.message,
             listed(&about)
         );
@@ -94,8 +94,8 @@ mod tests {
         assert_eq!(
             texts,
             [
-                "instance 2 (bar, cache) is in shared memory, too, and is left out: it needs a run of its own, with -i 2",
-                "configured, but not in shared memory, and so left out: gone (instance 0)",
+                "instance 2 (bar, cache) is also in shared memory, but is left out: it needs a separate run with -i 2",
+                "configured but not in shared memory, and therefore left out: gone (instance 0)",
             ]
         );
         // Where nothing of the instance is there, that is an error, and not left out.
@@ -131,7 +131,7 @@ mod tests {
                 explain_nothing(&mut refusals, asked.as_deref(), &configuration);
                 match explained.filter(|_| code != Code::SegmentAttached) {
                     Some(names) => {
-                        let expected = format!("{message}; /etc/a.conf gives {names} an index that persists by itself");
+                        let expected = format!("{message}; /etc/a.conf configures {names} with a persistent index");
                         assert!(refusals[0].message.starts_with(&expected), "{refusals:?}");
                         assert!(refusals[0].hint.starts_with("there is nothing to back up"), "{refusals:?}");
                     }

@@ -282,8 +282,8 @@ pub fn not_kept() -> Problem {
     Problem::new(
         Code::SegmentsNotKept,
         "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it attached",
-        "set it to 0 while the server still runs, or before a restore, and see that no boot sets it again (/etc/sysctl.d): sysctl \
-         -w kernel.shm_rmid_forced=0",
+        "set it to 0 while the server is still running, or before a restore, and make sure that it is not set again at boot \
+         (/etc/sysctl.d): sysctl -w kernel.shm_rmid_forced=0",
     )
 }
 

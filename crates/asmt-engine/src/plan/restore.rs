@@ -35,7 +35,8 @@ pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<
         Some(Keeper::Nobody) => {}
         Some(Keeper::Ancestor { pid, command }) => {
             let text = format!(
-                "nothing but pid {pid} ({command}), which runs asmt, keeps this IPC namespace: what is restored is gone when that ends"
+                "only pid {pid} ({command}), an ancestor of asmt, keeps this IPC namespace alive: the restored segments are \
+                 lost when that process exits"
             );
             plan.remarks.push(Remark::new(NoteCode::PrivateIpcNamespace, text));
             return;
@@ -47,14 +48,15 @@ pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<
     } else {
         plan.refuse(
             Code::PrivateIpcNamespace,
-            format!("{PRIVATE_IPC}: what is restored would be gone then"),
-            "run asmt in the IPC namespace of the server: without PrivateIPC= in its unit, or in the server's container; only \
-             where something that cannot be seen from here keeps the namespace (the holder of a pod), add --allow-private-ipc",
+            format!("{PRIVATE_IPC}: the restored segments would then be lost"),
+            "run asmt in the server's IPC namespace: without PrivateIPC= in its unit, or in the server's container; only if a \
+             process that cannot be seen from here (such as the pause container of a pod) keeps the namespace alive, add \
+             --allow-private-ipc",
         );
     }
 }
 
-pub const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends with it";
+pub const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends when asmt exits";
 
 /// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
 pub fn check_nothing_in_memory(
@@ -96,8 +98,8 @@ pub fn check_nothing_in_memory(
 }
 
 /// What to do about segments in the way that a server has made or used since the backup.
-pub const SERVED_HINT: &str = "the server has made or used them since this backup was made: nothing needs restoring, start the \
-    server as it is";
+pub const SERVED_HINT: &str = "the server has created or used them since this backup was made: nothing needs restoring, start \
+    the server without a restore";
 
 /// Why segments in memory keep a restore from being done. They are named for removal only where
 /// nobody is at work on them; and whether the server has served with them is for the operator to
@@ -110,38 +112,41 @@ pub fn segments_exist(title: &str, name: &NamespaceName, in_the_way: &[&Segment]
     let loses = if stripes_of(&headers).is_empty() { "" } else { START_LOSES };
     // What is not whole was never shut down cleanly like this: a start discards it.
     let start_as_it_is = if is_warm {
-        "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or restored"
+        "start the server without a restore if it was shut down cleanly, or if it has served since this backup was made or \
+         restored"
             .to_owned()
     } else {
         format!(
-            "they are not what a clean stop leaves, and a start discards them: start the server as it is only if it has served since \
-             this backup was made or restored{loses}"
+            "a clean stop does not leave segments like these, and a start discards them: start the server without a restore \
+             only if it has served since this backup was made or restored{loses}"
         )
     };
     let (by, hint) = match at_work(in_the_way) {
         AtWork::Process { pid, command } => return at_work_problem(title, in_the_way.len(), pid, command),
         AtWork::Server { pid } => (
-            format!("; the server that made them still runs (pid {pid})"),
-            "leave them, nothing needs restoring: if the server runs, leave it as it is; if it is being stopped, wait until it has \
-             gone, then start it"
+            format!("; the server that created them is still running (pid {pid})"),
+            "leave them, nothing needs restoring: if the server is running, leave it running; if it is stopping, wait until it \
+             has exited, then start it"
                 .to_owned(),
         ),
         AtWork::Unseen => (
-            "; the process that made them cannot be seen from here".to_owned(),
-            format!("{start_as_it_is}; else make sure first that {NOBODY_UNSEEN}, then see what there is with: ipcs -m -p"),
+            "; the process that created them cannot be seen from here".to_owned(),
+            format!("{start_as_it_is}; otherwise make sure first that {NOBODY_UNSEEN}, then list the segments with: ipcs -m -p"),
         ),
         AtWork::Nobody => {
             let ids: String = in_the_way.iter().map(|segment| format!(" -m {}", segment.stat.shmid)).collect();
             (
                 String::new(),
-                format!("{start_as_it_is}; only if it has not served since, remove exactly these, then run it again: ipcrm{ids}"),
+                format!(
+                    "{start_as_it_is}; only if it has not served since, remove exactly these segments, then try again: ipcrm{ids}"
+                ),
             )
         }
     };
     Problem::new(
         Code::SegmentsExist,
         format!(
-            "{title}: {} segments of it are in memory, the first is {} (shmid {}); expected none{by}",
+            "{title}: {} of its segments are in memory, the first is {} (shmid {}); expected none{by}",
             in_the_way.len(),
             first.key(),
             first.stat.shmid

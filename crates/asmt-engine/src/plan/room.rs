@@ -34,7 +34,8 @@ pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_b
     if let Some(left) = memory.promisable_bytes.filter(|left| *left < promised) {
         no_memory(
             format!(
-                "vm.overcommit_memory is 2, and {left} bytes can be promised; expected {promised}, the full size of all segments"
+                "vm.overcommit_memory is 2, and {left} bytes can still be committed; expected {promised}, the full size of all \
+                 segments"
             ),
             "raise vm.overcommit_ratio or vm.overcommit_kbytes, or set vm.overcommit_memory to 0",
         );
@@ -46,7 +47,7 @@ pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_b
                 "segment {} has {} bytes, more than the {most} of memory and swap, and vm.overcommit_memory is 0",
                 source.key, source.size_bytes
             ),
-            "set vm.overcommit_memory to 1 while it is restored: sysctl -w vm.overcommit_memory=1",
+            "set vm.overcommit_memory to 1 during the restore: sysctl -w vm.overcommit_memory=1",
         );
     }
 }
@@ -65,12 +66,13 @@ pub fn check_memory(inventory: &Inventory, namespaces: &[NamespaceRestore], refu
     if let Some(limit) = memory.cgroup.as_ref().filter(|limit| limit.available_bytes < needed) {
         no_memory(
             format!(
-                "{} is {}, of which {} are left; expected at least {needed}: segments count where they are filled",
+                "{} is {}, of which {} are left; expected at least {needed}: segments count against the limit of the process \
+                 that fills them",
                 limit.file.display(),
                 limit.limit_bytes,
                 limit.available_bytes
             ),
-            "raise that limit (in a unit: MemoryMax=, MemoryHigh=; of a container: --memory), or run asmt outside of it",
+            "raise that limit (for a unit: MemoryMax=, MemoryHigh=; for a container: --memory), or run asmt outside it",
         );
     }
 }

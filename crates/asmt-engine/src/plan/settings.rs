@@ -36,20 +36,21 @@ pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, evidence: &Ev
         let Some(configured) = configured else { continue };
         let has = |is_index: bool| namespace.sources.iter().any(|source| source.address.segment_type.is_index() == is_index);
         for (name, is_compared, why) in [
-            (DATA_SIZE, has(false), "the server crashes at its start on data stripes of another size"),
-            (TREE_SPRIGS, has(true), "the server does not take over an index with another number"),
+            (DATA_SIZE, has(false), "the server crashes at startup if data stripes have a different size"),
+            (TREE_SPRIGS, has(true), "the server does not reuse an index with a different number"),
         ] {
             let pair = manifest.noted.settings.get(name).zip(configured.settings.get(name)).filter(|_| is_compared);
             let Some((noted, now)) = pair.filter(|(noted, now)| differ(noted, now)) else { continue };
             let message = format!(
-                "{}: {name} is {} in {path}, and was {} when the backup was made; expected the same: {why}",
+                "{}: {name} is {} in {path}, but was {} when the backup was made; expected the same: {why}",
                 title(&namespace.name, namespace.instance),
                 now.text,
                 noted.text
             );
             let hint = format!(
-                "set {name} back to {} in {path}, then run it again; or start the server without a restore, which is a cold \
-                 start: records that are on no storage device or file are lost then, and a namespace in memory only starts empty",
+                "set {name} back to {} in {path}, then try again; or start the server without a restore, which is a cold start: \
+                 records that are not on a storage device or file are then lost, and a namespace that is in memory only starts \
+                 empty",
                 noted.text
             );
             problems.push(Problem::new(Code::SettingChanged, message, hint));
@@ -69,8 +70,8 @@ fn moved(
 ) -> Option<Problem> {
     let title = title(&namespace.name, namespace.instance);
     let hint = format!(
-        "if {path} is not the configuration of this server, name the right one with --config; if its storage was changed on purpose, \
-         do not restore: start the server as it is"
+        "if {path} is not the configuration of this server, name the right one with --config; if its storage was changed on \
+         purpose, do not restore this backup: start the server without it"
     );
     let refused = |what: String| Some(Problem::new(Code::SettingChanged, format!("{title}: {what}"), hint.clone()));
     let noted = || manifest.noted.devices.iter().filter(|noted| noted.namespace.is_none() && noted.is_configured);
@@ -85,7 +86,7 @@ fn moved(
     let has_index = namespace.sources.iter().any(|source| source.address.segment_type.is_index());
     if has_index && keeps_its_index(configured) {
         return refused(format!(
-            "{path} keeps its index elsewhere than in shared memory (index-type flash or pmem), and did not then"
+            "{path} now keeps its index outside shared memory (index-type flash or pmem), but did not when the backup was made"
         ));
     }
     let mut paths: Vec<&str> = configured.devices.iter().flat_map(|line| line.paths()).collect();
@@ -102,7 +103,7 @@ fn moved(
         at.map(|at| paths.remove(at)).is_none()
     });
     let lost = lost.first()?;
-    refused(format!("{path} does not name its storage device {}, and did when the backup was made", lost.what))
+    refused(format!("{path} does not name its storage device {}, but did when the backup was made", lost.what))
 }
 
 /// Whether a configured path leads to a noted device: under its name, or by what stays with the

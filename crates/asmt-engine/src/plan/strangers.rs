@@ -114,7 +114,8 @@ fn left_out(inventory: &Inventory, group: &Group, makers: &Makers) -> Remark {
     let more = segments.len().saturating_sub(MOST_LISTED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let text = format!(
-        "left out, as made by {makers}: {listed}{more}; {} is of no namespace of the server's, which is another user's",
+        "left out, because created by {makers}: {listed}{more}; {} does not belong to a namespace of the server, which runs as \
+         another user",
         title_of(group)
     );
     Remark::new(NoteCode::ForeignSegments, text)
@@ -123,9 +124,9 @@ fn left_out(inventory: &Inventory, group: &Group, makers: &Makers) -> Remark {
 fn two_owners(group: &Group, own: &Makers, other: &Makers) -> Problem {
     Problem::new(
         Code::ForeignSegments,
-        format!("{}: segments under this name were made by {own}, and others by {other}; expected one owner", title_of(group)),
-        "find out which of them are the server's (asmt list -v shows owners); remove the others only if you know that no server \
-         needs them; other namespaces can be named with -n",
+        format!("{}: segments under this name were created by {own}, and others by {other}; expected one owner", title_of(group)),
+        "find out which of them belong to the server (asmt list -v shows owners); remove the others only if you know that no \
+         server needs them; you can name other namespaces with -n",
     )
 }
 
@@ -156,18 +157,18 @@ pub(super) fn in_the_way(
         (true, true) => ", attached by a process that cannot be seen from here".to_owned(),
         (true, false) => format!(", attached by {}", by.join(", ")),
     };
-    let remove = format!("remove exactly these, then run it again: ipcrm{ids}");
+    let remove = format!("remove exactly these segments, then try again: ipcrm{ids}");
     let hint = match at_work(strangers) {
-        AtWork::Nobody if !is_attached => format!("if the server does not run as uid {uid} by now, {remove}"),
+        AtWork::Nobody if !is_attached => format!("if the server does not run as uid {uid} now, {remove}"),
         _ => format!(
-            "find out what uid {uid} does with them (ipcs -m -p); if it is neither the server nor an asmt at work, {remove}"
+            "find out what uid {uid} uses them for (ipcs -m -p); if it is neither the server nor a running asmt, {remove}"
         ),
     };
     Some(Problem::new(
         Code::ForeignSegments,
         format!(
-            "{title}: {} segments in its place were made by uid {uid}, the first is {} (shmid {}){attached}; expected none: the \
-             backup is of uid {owner}",
+            "{title}: {} segments in its way were created by uid {uid}, the first is {} (shmid {}){attached}; expected none: \
+             the segments of the backup belong to uid {owner}",
             strangers.len(),
             first.key(),
             first.stat.shmid

@@ -30,5 +30,5 @@ pub fn title_of(group: &Group) -> String {
 }
 
 pub fn nameless_stripe(key: Key, instance: u8) -> String {
-    format!("stripe {key} (no name in it){}", of_instance(instance))
+    format!("stripe {key} (no name){}", of_instance(instance))
 }

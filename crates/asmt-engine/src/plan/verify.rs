@@ -83,8 +83,8 @@ pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group],
     for run in &listing.leftovers.live {
         plan.refuse(
             Code::AnotherAsmt,
-            format!("another asmt (pid {}) is at work in the directory", run.pid),
-            "wait for it to end",
+            format!("another asmt (pid {}) is using the directory", run.pid),
+            "wait until it has finished",
         );
     }
     let is_asked = |found: &Interrupted| {
@@ -106,8 +106,8 @@ pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group],
         plan.refuse(
             Code::BackupIncomplete,
             format!(
-                "the directory holds {} files of a backup that was interrupted before it was committed, and no other; the first \
-                 is {first} (ls -A shows hidden ones)",
+                "the directory contains {} files of a backup that was interrupted before it was committed, and no other backup; \
+                 the first is {first} (ls -A shows hidden files)",
                 left.len()
             ),
             hints::INTERRUPTED,
@@ -185,7 +185,7 @@ fn stray(listing: &Listing, name: &str) -> Option<Problem> {
     let own = segments.find(|segment| segment.key == key && segment.encoding != encoding)?.file_name();
     let is_there = listing.files.iter().any(|file| file.name == own);
     let hint = format!("move {name} out of the directory, and keep it: the manifest names {own}");
-    let text = format!("{name} and {own} are both of segment {key}, expected the second alone");
+    let text = format!("{name} and {own} are both files of segment {key}, expected only the second");
     is_there.then(|| Problem::new(Code::ExtraFile, text, hint).in_file(name))
 }
 
@@ -249,7 +249,7 @@ pub fn plan_from_manifest(
         }
         if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
             let found = record.header.name().map_or("?", NamespaceName::as_str);
-            let text = format!("{file} is of namespace '{found}', expected '{}'", manifest.namespace);
+            let text = format!("{file} belongs to namespace '{found}', expected '{}'", manifest.namespace);
             plan.refusals.push(damage(Code::ContentDamaged, text));
         }
         if plan.refusals.len() > problems_before {
@@ -327,8 +327,8 @@ pub fn plan_without_manifest(
     if request.require_manifest && is_asmts {
         plan.refuse(
             Code::ManifestRequired,
-            format!("{title}: there is no manifest, and --require-manifest was given"),
-            "leave it out to restore a backup of ASMT's, whose plain files cannot be checked",
+            format!("{title}: there is no manifest, but --require-manifest was given"),
+            "omit --require-manifest to restore a backup made by ASMT, whose uncompressed files cannot be checked",
         );
     }
     let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
@@ -342,7 +342,7 @@ pub fn plan_without_manifest(
     }
     let Some(name) = &group.name else {
         if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
-            plan.refuse(Code::ContentDamaged, format!("{title}: {} holds no namespace name", nameless.name), hints::DAMAGED);
+            plan.refuse(Code::ContentDamaged, format!("{title}: {} has no namespace name", nameless.name), hints::DAMAGED);
         }
         return;
     };
@@ -369,7 +369,8 @@ pub fn plan_without_manifest(
     plan.remarks.extend(stage_size_remark(&files, &title));
     if is_asmts {
         let text = format!(
-            "{title}: made by ASMT, with no manifest: {plain_count} of {} files are plain and cannot be checked for damage",
+            "{title}: made by ASMT, without a manifest: {plain_count} of {} files are uncompressed and cannot be checked for \
+             damage",
             files.len()
         );
         plan.remarks.push(Remark::new(NoteCode::NoManifest, text));
@@ -410,6 +411,6 @@ pub fn stage_size_remark(files: &[&FileRecord], title: &str) -> Option<Remark> {
         .iter()
         .find(|file| file.address.segment_type == SegmentType::PiStage && file.size_bytes != expected && expected > 0)?;
     let text =
-        format!("{title}: the stage in {} has {} bytes, and base says {expected}: is it cut short?", odd.name, odd.size_bytes);
+        format!("{title}: the stage in {} has {} bytes, but base says {expected}: is it truncated?", odd.name, odd.size_bytes);
     Some(Remark::new(NoteCode::StageSize, text))
 }

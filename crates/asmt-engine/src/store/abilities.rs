@@ -88,7 +88,9 @@ impl Store {
                 // Whoever may give files away was asked for before: it is the file system that does
                 // not let him.
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
-                    return Err(self.not_kept(&format!("does not let a file be given to uid {} and gid {}", owner.0, owner.1)));
+                    return Err(
+                        self.not_kept(&format!("does not allow a file to be given to uid {} and gid {}", owner.0, owner.1))
+                    );
                 }
                 Err(error) => return Err(Error::io("chown", self.shown(name), error)),
             }
@@ -107,8 +109,8 @@ impl Store {
         Error::new(
             Code::ModesNotKept,
             format!("the file system of {} {lack}", self.path.display()),
-            "choose a directory on a file system that keeps owners and modes (ext4, xfs); or mount this one so that nobody but \
-             its owner may enter (mount options such as umask=0077), where the segments are root's",
+            "choose a directory on a file system that keeps owners and modes (ext4, xfs); or, if the segments are owned by \
+             root, mount this one so that only its owner may enter it (mount options such as umask=0077)",
         )
     }
 
@@ -141,7 +143,7 @@ impl Store {
         Err(Error::new(
             Code::NamesNotSafe,
             format!(
-                "the file system of {} has no rename that replaces nothing, no links and no locks, expected one of them",
+                "the file system of {} supports no rename without replacement, no links and no locks; expected one of them",
                 self.path.display()
             ),
             "choose a directory on another file system",
@@ -161,8 +163,8 @@ impl Store {
         let exists = || {
             Error::new(
                 Code::BackupExists,
-                format!("{} came into being while the backup was made", self.shown(name)),
-                "find out who else writes to this directory",
+                format!("{} was created while the backup was made", self.shown(name)),
+                "find out what else writes to this directory",
             )
         };
         let named = match Naming::of(self.naming.load(Ordering::Relaxed)) {
@@ -187,7 +189,7 @@ impl Store {
 /// How a file that was made differs from what was asked for, where others may then read it.
 fn lack(found: Owner, uid: u32) -> Option<String> {
     if found.mode & ANY_OF_OTHERS != 0 {
-        return Some(format!("gives a file of mode {PRIVATE:04o} the mode {:04o}, so that others may read it", found.mode));
+        return Some(format!("gives a file of mode {PRIVATE:04o} the mode {:04o}, so others may read it", found.mode));
     }
     (found.uid != uid).then(|| format!("gives a file of uid {uid} to uid {}, who may then read it", found.uid))
 }

@@ -27,7 +27,7 @@ impl Text {
 
     pub(super) fn why_open(&self) -> String {
         let Owner { uid, mode } = self.owner;
-        format!("it has {} links, uid {uid} and mode {mode:04o}, so that others may write to it", self.link_count)
+        format!("it has {} links, uid {uid} and mode {mode:04o}, so others may write to it", self.link_count)
     }
 }
 

@@ -44,7 +44,7 @@ impl Store {
                     leftovers.live.push(run);
                 }
             } else if !is_file {
-                let mut problem = self.unsafe_file(name, "no regular file");
+                let mut problem = self.unsafe_file(name, "not a regular file");
                 hints::NOT_OURS.clone_into(&mut problem.hint);
                 problems.push((name.clone(), problem));
             } else if name.starts_with(JOURNAL_PREFIX) {

@@ -58,7 +58,7 @@ impl Store {
                     Ok(record) => {
                         if let Some(other) = files.get(&key) {
                             let message =
-                                format!("{} and {name} are both of segment {key}, expected one", self.shown(&other.name));
+                                format!("{} and {name} are both files of segment {key}, expected one", self.shown(&other.name));
                             let problem = Problem::new(Code::ExtraFile, message, hints::TWICE);
                             listing.problems.push((name.clone(), problem.in_file(name)));
                         }
@@ -93,10 +93,10 @@ impl Store {
         for name in names.iter().filter(|name| is_used_name(name)) {
             let mark = match self.read_text(name, MAX_MARK_BYTES) {
                 Ok(Ok(found)) if found.is_open_elsewhere() => Err(found.why_open()),
-                Ok(Ok(found)) => found.text.ok_or_else(|| "it is no text".to_owned()).and_then(|text| Used::parse(&text)),
+                Ok(Ok(found)) => found.text.ok_or_else(|| "it is not text".to_owned()).and_then(|text| Used::parse(&text)),
                 Ok(Err(problem)) => Err(problem.message),
                 // It was listed, and is gone: what it said is not known.
-                Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it went away".to_owned()),
+                Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it was removed".to_owned()),
                 Err(error) => return Err(error),
             };
             marks.push((name.clone(), mark));
@@ -176,12 +176,12 @@ impl Store {
         };
         let manifest = match text {
             Some(text) => Manifest::parse(&text),
-            None => Err(ManifestError::Damaged(format!("it is no JSON of at most {MAX_MANIFEST_BYTES} bytes"))),
+            None => Err(ManifestError::Damaged(format!("it is not JSON of at most {MAX_MANIFEST_BYTES} bytes"))),
         };
         // A manifest renamed to another namespace's is not that namespace's.
         let manifest = manifest.and_then(|manifest| {
             let own_name = manifest_name(manifest.instance, &manifest.namespace);
-            if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it is of {own_name}"))) }
+            if own_name == name { Ok(manifest) } else { Err(ManifestError::Damaged(format!("it belongs to {own_name}"))) }
         });
         Ok(Ok(ManifestRecord { name: name.to_owned(), owner, link_count, manifest }))
     }

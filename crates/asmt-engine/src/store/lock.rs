@@ -107,14 +107,14 @@ impl Store {
             (None, Attempt::Busy) => (false, false),
         };
         self.is_locked.store(is_locked, Ordering::Relaxed);
-        if is_free { Ok(()) } else { Err(self.another_asmt("is at work in")) }
+        if is_free { Ok(()) } else { Err(self.another_asmt("is using")) }
     }
 
     fn another_asmt(&self, what: &str) -> Error {
         Error::new(
             Code::AnotherAsmt,
             format!("another asmt {what} {}", self.path.display()),
-            "wait for it to end, then run it again",
+            "wait until it has finished, then try again",
         )
     }
 
@@ -164,12 +164,12 @@ impl Store {
             Err(Errno::NOENT) => return Ok(Opened::Missing),
             Err(Errno::ACCESS | Errno::PERM) => return Ok(Opened::Denied { is_read_only: false }),
             Err(Errno::LOOP) => return Err(self.not_a_lock(name, "a symbolic link")),
-            Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => return Err(self.not_a_lock(name, "no regular file")),
+            Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => return Err(self.not_a_lock(name, "not a regular file")),
             Err(error) => return Err(Error::io("open", self.shown(name), error)),
         };
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(self.not_a_lock(name, "no regular file"));
+            return Err(self.not_a_lock(name, "not a regular file"));
         }
         if is_made && stat.st_uid == rustix::process::geteuid().as_raw() {
             self.give_to_owner(&file, &stat)?;
@@ -188,7 +188,7 @@ impl Store {
     }
 
     fn not_a_lock(&self, name: &str, what: &str) -> Error {
-        let message = format!("{} is {what}, expected the lock of asmt, a regular file", self.shown(name));
+        let message = format!("{} is {what}, expected the lock file of asmt, a regular file", self.shown(name));
         Problem::new(Code::UnsafeFile, message, hints::NOT_OURS).in_file(name).into()
     }
 
@@ -226,7 +226,7 @@ impl Store {
                 Attempt::Locked(held) => return Ok(MarksLock { store: self, held }),
                 Attempt::NoLocks => return Ok(MarksLock { store: self, held: Held::Nothing }),
                 Attempt::Busy if since.elapsed() < MARKS_PATIENCE => std::thread::sleep(PAUSE),
-                Attempt::Busy => return Err(self.another_asmt("holds the marks in")),
+                Attempt::Busy => return Err(self.another_asmt("is updating the usage marks in")),
             }
         }
     }

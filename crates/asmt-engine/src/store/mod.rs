@@ -99,7 +99,7 @@ impl Store {
             Err(Errno::NOENT) => Err(Error::new(
                 Code::DirectoryMissing,
                 format!("no such directory: {}", path.display()),
-                "check the path, and that its file system is mounted",
+                "check the path, and make sure that its file system is mounted",
             )),
             Err(Errno::NOTDIR) => Err(Error::new(
                 Code::NotADirectory,
@@ -109,7 +109,7 @@ impl Store {
             Err(Errno::ACCESS) => Err(Error::new(
                 Code::PermissionDenied,
                 format!("no permission to read directory {}", path.display()),
-                "run it as root, or as the directory's owner",
+                "run asmt as root, or as the directory's owner",
             )),
             Err(error) => Err(Error::io("open", path.display(), error)),
         }
@@ -236,7 +236,7 @@ impl Store {
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(Error::new(
                 Code::DirectoryMoved,
                 format!("{} was removed, renamed or replaced while the backup was made", self.path.display()),
-                "find out who else works on this directory, then run it again",
+                "find out what else is using this directory, then try again",
             )),
             Err(error) => Err(Error::io("stat", self.path.display(), error)),
         }

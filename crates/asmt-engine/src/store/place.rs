@@ -49,8 +49,9 @@ const SYSTEM_TREES: [&str; 11] =
 pub fn nothing_above(path: &Path) -> Error {
     Error::new(
         Code::DirectoryMissing,
-        format!("cannot make directory {}: the directory above it is not there", path.display()),
-        "see first that its file system is mounted: what goes below the place of a mount cannot be seen later; then make it",
+        format!("cannot create directory {}: its parent directory does not exist", path.display()),
+        "first make sure that its file system is mounted: files below an unmounted mount point are hidden later; then create \
+         the parent directory",
     )
 }
 
@@ -108,8 +109,8 @@ impl Store {
         match fs::accessat(&store.directory, ".", fs::Access::WRITE_OK | fs::Access::EXEC_OK, AtFlags::EACCESS) {
             Err(Errno::ACCESS) => Err(Error::new(
                 Code::PermissionDenied,
-                format!("no permission to write in directory {}", path.display()),
-                "run it as root, or as the directory's owner",
+                format!("no permission to write to directory {}", path.display()),
+                "run asmt as root, or as the directory's owner",
             )),
             // Whatever else it is, the first file will say so.
             _ => Ok(store),
@@ -130,14 +131,14 @@ impl Store {
             Err(Errno::ACCESS) => {
                 return Err(Error::new(
                     Code::PermissionDenied,
-                    format!("no permission to make directory {}", path.display()),
-                    "run it as root, or make the directory for this user first",
+                    format!("no permission to create directory {}", path.display()),
+                    "run asmt as root, or create the directory for this user first",
                 ));
             }
             Err(Errno::NOTDIR) => {
                 return Err(Error::new(
                     Code::NotADirectory,
-                    format!("not a directory: above {}", path.display()),
+                    format!("not a directory: a parent of {}", path.display()),
                     "check the path",
                 ));
             }
@@ -219,8 +220,9 @@ impl Store {
             }
             Error::new(
                 Code::NoBackup,
-                format!("no backup is there: no such directory: {}", path.display()),
-                "if a backup was made, check the path, and that its file system is mounted; if none was, there is nothing to do",
+                format!("no backup found: no such directory: {}", path.display()),
+                "if a backup was made, check the path, and make sure that its file system is mounted; if none was, there is \
+                 nothing to do",
             )
         })
     }

@@ -48,9 +48,9 @@ fn text_unless(path: &Path, allowed: &[ErrorKind]) -> Result<Option<String>> {
 pub fn failed(call: &str, path: &Path, error: std::io::Error) -> Error {
     let lacks = if error.kind() == ErrorKind::NotFound { proc_lacks(path) } else { None };
     let Some(found) = lacks else { return Error::io(call, path.display(), error) };
-    let hint = "let asmt see all of /proc: in its unit, set ProcSubset=all; in a container or chroot, mount proc at /proc \
-                without subset=pid";
-    Error::new(Code::ProcIncomplete, format!("{} is not there: {found}; expected a whole /proc", path.display()), hint)
+    let hint = "give asmt access to all of /proc: in its unit, set ProcSubset=all; in a container or chroot, mount proc at \
+        /proc without subset=pid";
+    Error::new(Code::ProcIncomplete, format!("{} does not exist: {found}; expected a complete /proc", path.display()), hint)
 }
 
 /// Why a file of `/proc` may be missing although the kernel has it: nothing is mounted there, or
@@ -60,7 +60,7 @@ fn proc_lacks(path: &Path) -> Option<&'static str> {
     let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
     match (path.starts_with("/proc"), is_there("/proc/self"), is_there("/proc/sys")) {
         (true, false, _) => Some("/proc is not mounted"),
-        (true, true, false) if !of_processes => Some("/proc shows processes alone (it is mounted with subset=pid)"),
+        (true, true, false) if !of_processes => Some("/proc shows only processes (it is mounted with subset=pid)"),
         _ => None,
     }
 }
@@ -184,8 +184,8 @@ pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
     if namespace("time")? != namespace("time_for_children")? {
         return Err(Error::new(
             Code::SystemCall,
-            "/proc/self/ns/time and time_for_children differ, expected the same: the start of processes cannot be told",
-            "start asmt as a child of the program that made the time namespace (unshare --fork)",
+            "/proc/self/ns/time and time_for_children differ, expected the same: cannot determine when processes started",
+            "start asmt as a child of the program that created the time namespace (unshare --fork)",
         ));
     }
     Ok(without_offset(stat.start_ticks, offset_ns, rustix::param::clock_ticks_per_second()))

@@ -97,10 +97,10 @@ impl Made {
                 return Error::new(
                     Code::PermissionDenied,
                     format!(
-                        "segment {} cannot be given to uid {} and gid {}: they are not known here",
+                        "segment {} cannot be given to uid {} and gid {}: these ids are not mapped here",
                         source.key, source.uid, source.gid
                     ),
-                    "run it outside of the user namespace (of a container), or map these ids into it",
+                    "run asmt outside the user namespace (container), or map these ids into it",
                 );
             }
             self.gone_or_failed("shmctl(IPC_SET)", error)
@@ -184,7 +184,7 @@ impl Made {
             Presence::Gone => return Err(self.changed("it was removed")),
         }
         if withheld.is_some_and(|word| !word.is_held_back()) {
-            return Err(self.changed("its shutdown status or flags were stored by somebody else"));
+            return Err(self.changed("another process changed its shutdown status or flags"));
         }
         self.check_untouched()
     }
@@ -342,7 +342,7 @@ impl<'j> Filled<'j> {
             std::thread::sleep(REMOVAL_PAUSE);
         }
         if let Some(attached) = left.first() {
-            let text = format!("segment {} stays: somebody has it attached", attached.source.key);
+            let text = format!("segment {} was not removed: another process has it attached", attached.source.key);
             failed.get_or_insert_with(|| Error::new(Code::SegmentAttached, text, ""));
         }
         match (failed, self.journal.take()) {
@@ -377,7 +377,7 @@ impl Trusted<'_> {
         drop(self.words);
         // A journal that stays does no harm: it says that its segments are not to be removed.
         if let Some(Err(error)) = self.journal.map(RestoreJournal::end) {
-            control.note(NoteCode::JournalLeft, format!("the journal could not be put away: {error}"));
+            control.note(NoteCode::JournalLeft, format!("the journal could not be removed: {error}"));
         }
         let mut gone = Vec::new();
         for made in &self.made {
@@ -398,8 +398,8 @@ impl Trusted<'_> {
                 gone.len(),
                 self.made.len()
             ),
-            "asmt has removed nothing: if the server runs, leave it as it is; if it does not and has not served since, run the \
-             restore again: it says what is in the way",
+            "asmt removed nothing: if the server is running, leave it running; if it is not running and has not served since, \
+             run the restore again: it reports what is in the way",
         ))
     }
 }
@@ -470,14 +470,14 @@ fn make<'s>(
 }
 
 fn cannot_make(source: &Source, error: std::io::Error) -> Error {
-    let what = format!("cannot make segment {} of {} bytes", source.key, source.size_bytes);
+    let what = format!("cannot create segment {} of {} bytes", source.key, source.size_bytes);
     match error.raw_os_error() {
         Some(libc::EEXIST) => {
             Error::new(Code::SegmentsExist, format!("{what}: it was created in the meantime"), hints::STARTED_MEANWHILE)
         }
         Some(libc::ENOSPC) => Error::new(
             Code::SystemLimit,
-            format!("{what}: kernel.shmmni or kernel.shmall is reached"),
+            format!("{what}: the limit kernel.shmmni or kernel.shmall is reached"),
             "raise it with sysctl -w kernel.shmmni=… or kernel.shmall=…",
         ),
         Some(libc::EINVAL) => Error::new(
@@ -565,7 +565,7 @@ fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<(
                 return Err(target.or_changed(Error::new(
                     Code::CompareFailed,
                     format!("segment {} at {}: CRC-32 {found:08x}, expected {expected:08x}", target.source.key, range.start),
-                    "do not trust this machine's memory: look at the kernel's log",
+                    "do not trust this machine's memory: check the kernel log",
                 )));
             }
             control.add_done(range.end - range.start);

@@ -213,11 +213,11 @@ fn look_again(copy: &Copy) -> Result<()> {
         return Err(changed(copy, &format!("it is attached {} times, expected 0", now.attached_count)));
     }
     if now != *before {
-        return Err(changed(copy, "its key, size, owner, mode or change time is another"));
+        return Err(changed(copy, "its key, size, owner, mode or change time is different"));
     }
     check_untouched(copy)?;
     if crate::look::segments::header_again(&copy.segment)? != copy.segment.header {
-        return Err(changed(copy, "its header is another"));
+        return Err(changed(copy, "its header is different"));
     }
     Ok(())
 }
@@ -229,8 +229,12 @@ fn check_resident(by_residency: &[&Segment], swapped: &HashSet<i32>) -> Result<(
     by_residency.iter().find(|segment| swapped.contains(&segment.stat.shmid)).map_or(Ok(()), |segment| {
         Err(Error::new(
             Code::SegmentSwapped,
-            format!("memory of segment {} was swapped out while it was copied, and cannot be told from holes", segment.key()),
-            "run it again: what is swapped out by then is read whole; with CAP_CHECKPOINT_RESTORE (as root) holes are told from it",
+            format!(
+                "memory of segment {} was swapped out while it was copied, and cannot be distinguished from holes",
+                segment.key()
+            ),
+            "try again: segments that are then swapped out are read in full; with CAP_CHECKPOINT_RESTORE (as root), holes can \
+             be distinguished",
         ))
     })
 }

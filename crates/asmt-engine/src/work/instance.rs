@@ -91,8 +91,8 @@ impl Runtime {
             Ok(()) => Ok(Self { directory, ipc_namespace, instance, _lock: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(Error::new(
                 Code::AnotherAsmt,
-                format!("another asmt is at work on instance {instance}"),
-                "wait for it to end, then run it again",
+                format!("another asmt is working on instance {instance}"),
+                "wait until it has finished, then try again",
             )),
             Err(error) => Err(Error::io("flock", path.display(), error)),
         }
@@ -132,7 +132,7 @@ impl Runtime {
                 control.begin_changes()?;
                 found.leftovers.iter().try_for_each(remove_unchanged)?;
                 let (count, pid) = (found.leftovers.len(), found.pid);
-                control.note(NoteCode::Recovered, format!("removed {count} segments that a killed restore (pid {pid}) had left"));
+                control.note(NoteCode::Recovered, format!("removed {count} segments left by a killed restore (pid {pid})"));
             }
             match found.fate {
                 Fate::Needed => {}
@@ -168,7 +168,7 @@ impl Runtime {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
-                    "wait for it to end, then run it again",
+                    "wait until it has finished, then try again",
                 ));
             }
             let text = read_journal(&path)?;
@@ -264,7 +264,7 @@ fn read_journal(path: &Path) -> Result<String> {
 
 fn check_regular(file: &File, path: &Path) -> Result<()> {
     let is_file = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.is_file();
-    let unsafe_file = || Error::new(Code::UnsafeRuntime, format!("{} is no regular file", path.display()), hints::NOT_OURS);
+    let unsafe_file = || Error::new(Code::UnsafeRuntime, format!("{} is not a regular file", path.display()), hints::NOT_OURS);
     if is_file { Ok(()) } else { Err(unsafe_file()) }
 }
 
@@ -333,7 +333,11 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
             maker == 0 || maker == caller || own.iter().any(|own| own.stat.uid == maker)
         });
         let mut note = |what: &str| {
-            notes.push(format!("a restore (pid {}) was killed, and its {} segments stay: {what}", run.pid, own.len()));
+            notes.push(format!(
+                "a restore (pid {}) was killed, and its {} segments were not removed: {what}",
+                run.pid,
+                own.len()
+            ));
         };
         match remains(&there, &own, keys.len(), *has_committed) {
             _ if own.is_empty() => {}
@@ -341,9 +345,9 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
             Remains::Begun => note("it had begun to complete them, and a server may have used them since"),
             Remains::Attached => {
                 is_needed = true;
-                note("somebody has one of them attached");
+                note("another process has one of them attached");
             }
-            Remains::Taken => note("somebody else has made others beside them"),
+            Remains::Taken => note("another process has created other segments beside them"),
             Remains::Leftover => leftovers.extend(own.iter().map(|segment| segment.stat.clone())),
         }
     }
@@ -502,7 +506,7 @@ fn usable(path: &Path) -> Result<()> {
     if !is_own {
         return Err(Error::new(
             Code::PermissionDenied,
-            format!("{} is not a directory of this user's, closed to others", path.display()),
+            format!("{} is not a directory owned by this user and writable by nobody else", path.display()),
             "set ASMT_RUNTIME_DIR to a directory that only this user may write to, the same one for every run",
         ));
     }

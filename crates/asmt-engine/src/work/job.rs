@@ -116,7 +116,7 @@ pub fn changed(copy: &Copy, what: &str) -> Error {
     Error::new(
         Code::SegmentChanged,
         format!("segment {} changed while it was copied: {what}", copy.segment.key()),
-        "make sure that the server stays stopped during a backup, then run it again",
+        "make sure that the server stays stopped during a backup, then try again",
     )
 }
 
@@ -127,7 +127,7 @@ pub fn gone_or_failed(copy: &Copy, call: &str, error: std::io::Error) -> Error {
         return Error::new(
             Code::SegmentInvalid,
             format!("segment {key} (shmid {shmid}) cannot be copied: {error}"),
-            "no server that is known makes such a segment: leave it, or find out who made it (ipcs -m -p)",
+            "no known version of the server creates such a segment: leave it, or find out what created it (ipcs -m -p)",
         );
     }
     if sysv::is_gone(&error) { changed(copy, "it is gone") } else { Error::io(call, copy.segment.key(), error) }

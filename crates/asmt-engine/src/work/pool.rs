@@ -116,8 +116,8 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     Error::new(
         Code::Bug,
-        format!("asmt has a bug: {}", text.unwrap_or("a panic without words")),
-        "please report it, with what was done",
+        format!("asmt has a bug: {}", text.unwrap_or("a panic without a message")),
+        "please report it, with the command that was run",
     )
 }
 

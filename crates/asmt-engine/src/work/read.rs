@@ -127,12 +127,12 @@ pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
         let mut buffer = Buffer::default();
         let front = gzip_front(segment.size_bytes, segment.crc32);
         if file.read(0, front.len(), &mut buffer)? != front {
-            return Err(damaged(&file, source, 0, "its header is not that of the manifest"));
+            return Err(damaged(&file, source, 0, "its header does not match the manifest"));
         }
         let tail = gzip_tail(segment.size_bytes, segment.crc32);
         let offset = segment.file_bytes - tail.len() as u64;
         if file.read(offset, tail.len(), &mut buffer)? != tail {
-            return Err(damaged(&file, source, offset, "its end is not that of the manifest"));
+            return Err(damaged(&file, source, offset, "its end does not match the manifest"));
         }
     }
     Ok(file)
@@ -230,12 +230,7 @@ impl Reading<'_> {
                 self.control.check_stop()?;
                 let (crc32, data_bytes) = self.read_parts(&range, &parts, expected(chunk))?;
                 if span.is_zero && data_bytes > 0 {
-                    return Err(damaged(
-                        file,
-                        source,
-                        range.start,
-                        "something else than the zeros that the manifest says are here",
-                    ));
+                    return Err(damaged(file, source, range.start, "something other than the zeros listed in the manifest"));
                 }
                 all.data_bytes += data_bytes;
                 crc32
@@ -344,7 +339,7 @@ impl Reading<'_> {
                     let damaged = |text: &str| damaged(file, source, chunk.offset, text);
                     outcome.map_err(|text| damaged(&format!("from {} of the segment on {text}", range.start)))?;
                     if !pages::is_zero(&self.scratch.decoded) {
-                        return Err(damaged("something else than the zeros that the manifest says are here"));
+                        return Err(damaged("something other than the zeros listed in the manifest"));
                     }
                     self.scratch.zeros = Zeros { length: bytes, crc32: crc::of_zeros(bytes as u64), encoded: own.to_vec() };
                 }
@@ -395,7 +390,7 @@ impl Reading<'_> {
                 }
             }
             if used == 0 && !is_end {
-                return Err(damaged(input_offset, "the stream does not go on"));
+                return Err(damaged(input_offset, "the stream does not continue"));
             }
             input_offset += used as u64;
         }

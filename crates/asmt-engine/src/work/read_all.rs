@@ -33,7 +33,7 @@ pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, cont
                 kind: Code::CompareFailed.kind(),
                 code: Code::CompareFailed,
                 message: format!("reading back: {}", problem.message),
-                hint: "do not trust this disk: look at the kernel's log, and choose another directory".to_owned(),
+                hint: "do not trust this disk: check the kernel log, and choose another directory".to_owned(),
                 ..problem
             })
             .collect(),
@@ -83,7 +83,7 @@ impl Damages {
     fn sorted(mut self) -> Vec<Problem> {
         self.listed.sort_by(|a, b| (&a.file, a.offset).cmp(&(&b.file, b.offset)));
         if self.unlisted_count > 0 {
-            let message = format!("and {} more places are damaged, which are not listed", self.unlisted_count);
+            let message = format!("and {} more damaged places are not listed", self.unlisted_count);
             self.listed.push(Problem::new(Code::ContentDamaged, message, ""));
         }
         self.listed

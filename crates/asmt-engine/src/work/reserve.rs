@@ -55,7 +55,7 @@ pub fn reserve<'p>(
         for job in jobs.iter().filter(|job| job.copy.encoding == Encoding::Gzip) {
             temporaries.store().reopen(&job.temporary, &job.copy.file_name())?.finish(0, None)?;
         }
-        control.note(NoteCode::NotReserved, "there may not be room for all compressed files: none is reserved");
+        control.note(NoteCode::NotReserved, "there may not be room for all compressed files: no space was reserved");
     } else {
         reserved_bytes += reserved_compressed.into_inner();
     }
@@ -130,11 +130,11 @@ pub fn no_room(error: Error, store: &Store, copies: &[&Copy], control: &Control)
         .map(|copy| copy.segment.resident_bytes.unwrap_or(copy.segment.stat.size_bytes) + copy.segment.swapped_bytes)
         .sum();
     let free = store.free_bytes().ok().flatten().map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());
-    control.note(NoteCode::NoRoom, format!("{needed} bytes needed, {free} free with what was reserved so far"));
+    control.note(NoteCode::NoRoom, format!("{needed} bytes needed, {free} free, including what was reserved so far"));
     Error::new(
         Code::DiskFull,
         format!(
-            "no room in {}: about {needed} bytes are needed for all files, and {free} were left when the reservation failed; {}",
+            "no room in {}: the files need about {needed} bytes, and {free} were free when the reservation failed; {}",
             store.path().display(),
             error.first().message
         ),

@@ -53,8 +53,8 @@ fn what_was_hardly_used_is_written_plain_although_the_rest_is_compressed() {
         let name = if is_compressed { "ae001100.dat.gz" } else { "ae001100.dat" };
         assert!(file_names(&plan).iter().any(|file| file == name), "{resident_bytes:?} {swapped_bytes}");
         assert!(file_names(&plan).iter().any(|file| file == "ae001101.dat.gz"));
-        let note = "written-plain: namespace 'test': 1 of 8 segments, the first is ae001100, are written plain: nearly all of each \
-                    was never used, and would take more room compressed";
+        let note = "written-plain: namespace 'test': 1 of 8 segments (the first is ae001100) are written uncompressed: almost \
+            all of each was never used and would take more space compressed";
         let remarks: Vec<String> = remarked(&plan).into_iter().filter(|text| text.starts_with("written")).collect();
         assert_eq!(remarks, if is_compressed { vec![] } else { vec![note] });
         let asked_plain = plan::backup(&found, &empty(), &request());
@@ -80,8 +80,9 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
                 segment(found, META).is_denied = true;
                 segment(found, META).header = Header::Unreadable;
             },
-            &["permission-denied: namespace 'test': segment a2001000 belongs to uid 0 with mode 0600, and uid 0 may not read \
-               it"],
+            &[
+                "permission-denied: namespace 'test': segment a2001000 is owned by uid 0 with mode 0600, and uid 0 may not read it",
+            ],
         ),
         // Base: version and shutdown status.
         (|found| base(&mut segment(found, BASE).header).version = 10, &[]),
@@ -104,13 +105,13 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
         // Names.
         (
             |found| base(&mut segment(found, BASE).header).name = None,
-            &["segment-invalid: nsid 1 (no name): segment ae001000 holds no name of 1 to 31 bytes of text"],
+            &["segment-invalid: nsid 1 (no name): segment ae001000 has no valid namespace name (1 to 31 bytes)"],
         ),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).name = None,
             &[
                 "set-torn: namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
-                "segment-invalid: stripe ad005001 (no name in it): segment ad005001 holds no name of 1 to 31 bytes of text",
+                "segment-invalid: stripe ad005001 (no name): segment ad005001 has no valid namespace name (1 to 31 bytes)",
             ],
         ),
         (
@@ -126,11 +127,11 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
         (|found| segment(found, BASE).stat.size_bytes = 2156, &[]),
         (
             |found| segment(found, BASE).stat.size_bytes = 2155,
-            &["segment-invalid: namespace 'test': segment ae001000 has 2155 bytes, fewer than a pi-base has"],
+            &["segment-invalid: namespace 'test': segment ae001000 has 2155 bytes, too few for a pi-base"],
         ),
         (
             |found| (segment(found, META).header, segment(found, META).stat.size_bytes) = (Header::Unreadable, 23),
-            &["segment-invalid: namespace 'test': segment a2001000 has 23 bytes, fewer than a si-meta has"],
+            &["segment-invalid: namespace 'test': segment a2001000 has 23 bytes, too few for a si-meta"],
         ),
         (|found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES, &[]),
         (
@@ -141,11 +142,11 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
         // else is said.
         (
             |found| segment(found, META).header = Header::Unreadable,
-            &["segment-changed: namespace 'test': segment a2001000 (shmid 1) went away while it was looked at"],
+            &["segment-changed: namespace 'test': segment a2001000 (shmid 1) was removed while it was being read"],
         ),
         (
             |found| segment(found, BASE).header = Header::Unreadable,
-            &["segment-changed: nsid 1 (no name): segment ae001000 (shmid 5) went away while it was looked at"],
+            &["segment-changed: nsid 1 (no name): segment ae001000 (shmid 5) was removed while it was being read"],
         ),
         // All that is wrong is said, and the namespaces one after the other.
         (
@@ -156,7 +157,7 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
                 segment(found, TREEX).stat.size_bytes = 0;
             },
             &[
-                "segment-invalid: namespace 'test': segment ae001001 has 0 bytes, fewer than a pi-treex has",
+                "segment-invalid: namespace 'test': segment ae001001 has 0 bytes, too few for a pi-treex",
                 "unknown-version: namespace 'test': base has layout version 0, expected 10 to 12",
                 "not-cleanly-shut-down: namespace 'other': base has shutdown status 0, expected 1 (clean)",
             ],
@@ -172,8 +173,8 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
 #[test]
 fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
     type Change = fn(&mut Inventory);
-    const STRAY_5: &str = "no server that is known makes such a segment, but a newer one may: leave it, and name the other namespaces \
-                           with -n; only if you made it yourself, and no server needs it, remove it with: ipcrm -m 5";
+    const STRAY_5: &str = "no known version of the server creates such a segment, but a newer one may: leave it, and name the \
+        other namespaces with -n; only if you created it yourself, and no server needs it, remove it with: ipcrm -m 5";
     let stray_6 = STRAY_5.replace("ipcrm -m 5", "ipcrm -m 6");
     // Before base is filled, before it is made, and before it is trusted; and what no restore
     // makes.
@@ -182,13 +183,15 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
         (
             |found| drop(found.segments.remove(&Key(BASE))),
             "nsid 1 (no name)",
-            "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not served \
-             since, restore that again; else start it and stop it cleanly, then back up",
+            "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not \
+             served since, restore that backup again; otherwise start the server and stop it cleanly, then back up",
         ),
         (
             |found| base(&mut segment(found, BASE).header).shutdown = 0,
             "namespace 'test'",
-            "start the server, stop it cleanly and wait until asd has gone, then back up (that start is a cold one: records that are in memory only are lost; if there are such, leave the segments as they are, and ask Aerospike's support first); after a crash there is nothing to save",
+            "start the server, stop it cleanly and wait until asd has exited, then back up (this is a cold start: records that \
+             are in memory only are lost; if there are any, leave the segments as they are, and ask Aerospike support first); \
+             after a crash there is nothing to save",
         ),
         (|found| segment(found, TREEX).stat.size_bytes = 0, "namespace 'test'", &stray_6),
     ];
@@ -200,8 +203,8 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
         let mut found = memory(whole());
         change(&mut found);
         assert_eq!(hints(&found), [hint]);
-        let unseen = "make sure first that no asmt and no server is at work on it where it cannot be seen from here (in other \
-                      containers); then: ";
+        let unseen = "make sure first that no asmt or server that cannot be seen from here (in another container) is using it; \
+            then: ";
         segment(&mut found, STAGE).creator = Creator::Unseen;
         assert_eq!(hints(&found), [format!("{unseen}{hint}")]);
         // Nor is a segment named whose own maker is not seen.
@@ -242,19 +245,19 @@ fn nothing_is_planned_of_what_may_not_be_read_or_is_attached() {
 #[test]
 fn who_has_segments_attached_is_named_and_tells_the_next_step() {
     let attacher = |pid, command: &str| Attacher { pid, command: command.to_owned() };
-    let server = "the server is running: stop it (systemctl stop aerospike), wait until asd has gone, then run it again";
+    let server = "the server is running: stop it (systemctl stop aerospike), wait until asd has exited, then try again";
     let cases = [
         (
             vec![],
             "a process that cannot be seen from here",
-            "find who has it (as root, also in other containers: grep -l SYSVae001000 /proc/[0-9]*/maps); if it is a server, stop it \
-             cleanly, else wait until it has ended; then run it again",
+            "find the process that has it attached (as root, also in other containers: grep -l SYSVae001000 /proc/[0-9]*/maps); \
+             if it is a server, stop it cleanly, otherwise wait until it has exited; then try again",
         ),
         (
             vec![(BASE, attacher(7, "gdb"))],
             "pid 7 (gdb)",
-            "wait until that process has ended, then run it again; if it is the server under another name, stop it cleanly, and do \
-             not kill it",
+            "wait until that process has exited, then try again; if it is the server under another name, stop it cleanly, and \
+             do not kill it",
         ),
         (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(9, "asd"))], "pid 9 (asd)", server),
         (vec![(BASE, attacher(9, "asd")), (TREEX, attacher(7, "gdb"))], "pid 7 (gdb), pid 9 (asd)", server),
@@ -269,8 +272,10 @@ fn who_has_segments_attached_is_named_and_tells_the_next_step() {
             found.attachers.entry(shmid).or_default().push(attacher);
         }
         let plan = plan::backup(&found, &empty(), &request());
-        let expected =
-            format!("segment-attached: namespace 'test': 2 of 8 segments attached (ae001000 first), expected none; by {by}");
+        let expected = format!(
+            "segment-attached: namespace 'test': 2 of 8 segments attached (the first is ae001000), expected none; \
+                attached by {by}"
+        );
         assert_eq!(refused(&plan), [expected]);
         assert_eq!(plan.refusals[0].hint, hint);
     }
@@ -288,8 +293,10 @@ fn a_file_must_become_its_segments_owners() {
     let plan_of_user = plan(&found, &user());
     assert_eq!(
         refused(&plan_of_user),
-        ["permission-denied: namespace 'test': segment ae001100 belongs to uid 7 and gid 8, and uid 7 may not give its file \
-          to them: CAP_CHOWN is missing"]
+        [
+            "permission-denied: namespace 'test': segment ae001100 is owned by uid 7 and gid 8, and uid 7 may not give its file to \
+            them: CAP_CHOWN is missing"
+        ]
     );
     // It is planned for all that: what else is wrong is said, too.
     assert_eq!(plan_of_user.namespaces.len(), 1);
@@ -343,7 +350,7 @@ fn what_was_asked_for_is_chosen_and_what_is_not_there_is_refused() {
         let names: Vec<String> =
             plan.namespaces.iter().map(|namespace| format!("{} {}", namespace.instance, namespace.name)).collect();
         assert_eq!((names.as_slice(), refused(&plan)), (owned(chosen).as_slice(), expected), "{request:?}");
-        let is_hinted = |problem: &Problem| problem.hint.ends_with("see what there is with: asmt list");
+        let is_hinted = |problem: &Problem| problem.hint.ends_with("asmt list shows what exists");
         assert!(plan.refusals.iter().all(is_hinted));
     }
 }
@@ -356,8 +363,8 @@ fn a_stripe_that_may_not_be_read_is_not_called_missing() {
     segment(&mut found, STRIPE_1).is_denied = true;
     segment(&mut found, STRIPE_1).header = Header::Unreadable;
     segment(&mut found, BASE).creator = Creator::Alive { pid: 7, command: "maker".to_owned() };
-    let expected = "permission-denied: stripe ad005001 (no name in it): segment ad005001 belongs to uid 0 with mode 0600, and uid 0 \
-                    may not read it";
+    let expected = "permission-denied: stripe ad005001 (no name): segment ad005001 is owned by uid 0 with mode 0600, and uid 0 \
+        may not read it";
     for namespaces in [None, Some(vec![name("test")])] {
         let plan = plan::backup(&found, &Listing::default(), &Request { namespaces, ..request() });
         assert_eq!(refused(&plan), [expected]);
@@ -375,7 +382,7 @@ fn a_stripe_that_may_not_be_read_is_not_called_missing() {
 fn a_name_that_may_stand_where_nothing_may_be_read_is_not_called_missing() {
     // Of the own instance, and of another one, where it would not be chosen.
     for (key, expected) in [
-        (STRIPE, "permission-denied: namespace 'bar' was not found, and there are segments whose name may not be read"),
+        (STRIPE, "permission-denied: namespace 'bar' was not found, but there are segments whose names this user may not read"),
         (
             0xad10_5000,
             "nothing-found: namespace 'bar' of instance 0 is not in shared memory; found: test (instance 0), segments without \
@@ -409,7 +416,7 @@ fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
         (|made| *made = data("test", 0, 1, 2).split_off(1), &[]),
         (|made| without(made, &[STRIPE]), &[]),
         (|made| without(made, &[META, SI_STAGE]), &[]),
-        (|made| add(made, [0xae00_2001, 0xa200_3100]), &["its index is there under nsids {1, 2, 3}, expected one"]),
+        (|made| add(made, [0xae00_2001, 0xa200_3100]), &["its index exists under nsids {1, 2, 3}, expected one"]),
         // Of the stages nothing is known without base.
         (|made| without(made, &[BASE, STAGE]), &["base (pi-base, low 000) is missing"]),
         (|made| without(made, &[TREEX]), &["treex (pi-treex, low 001) is missing"]),
@@ -464,7 +471,7 @@ fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
             &["2 primary stages more than the 0 counted by base, the first is stage 0 (low 100); all are 0 to 1"],
         ),
         // Secondary stages, counted by si-meta.
-        (|made| without(made, &[META]), &["there are secondary stages, and si-meta (low 000) is missing"]),
+        (|made| without(made, &[META]), &["there are secondary stages, but si-meta (low 000) is missing"]),
         (
             |made| without(made, &[SI_STAGE]),
             &["1 of 1 secondary stages counted by si-meta missing, the first is stage 0 (low 100)"],
@@ -507,19 +514,16 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
         // The first bit alone says that it is trusted.
         (|found| stripe(&mut segment(found, STRIPE_1).header).flags = 3, &[]),
         (|found| drop(take(found, STRIPE_1)), &["data stripe ad005000 counts 2 data stripes, found 1"]),
-        (
-            |found| drop(take(found, STRIPE)),
-            &["data stripe ad005001 counts 2 data stripes, found 1", "data stripes that are missing: 0"],
-        ),
-        (|found| move_to(found, STRIPE_1, STRIPE_1 + 2), &["data stripes that are missing: 1 to 2"]),
-        (|found| move_to(found, STRIPE_1, STRIPE_1 + 0x1000), &["its data stripes are there under nsids {5, 6}, expected one"]),
+        (|found| drop(take(found, STRIPE)), &["data stripe ad005001 counts 2 data stripes, found 1", "missing data stripes: 0"]),
+        (|found| move_to(found, STRIPE_1, STRIPE_1 + 2), &["missing data stripes: 1 to 2"]),
+        (|found| move_to(found, STRIPE_1, STRIPE_1 + 0x1000), &["its data stripes exist under nsids {5, 6}, expected one"]),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).device_count = 3,
             &["data stripe ad005001 counts 3 data stripes, found 2"],
         ),
         (
             |found| stripe(&mut segment(found, STRIPE_1).header).random = 8,
-            &["data stripes are of two sets: ad005000 has random 0000000000000007, ad005001 has random 0000000000000008"],
+            &["data stripes belong to two sets: ad005000 has random 0000000000000007, ad005001 has random 0000000000000008"],
         ),
         (
             |found| [STRIPE, STRIPE_1].map(|key| stripe(&mut segment(found, key).header).random = 0).into_iter().collect(),
@@ -547,7 +551,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
         assert_eq!(refused(&plan), with("set-torn"));
         for problem in &plan.refusals {
             assert_eq!(problem.kind, Kind::Refused);
-            assert!(problem.hint.contains("if they are in memory only, keep these segments as they are"), "{}", problem.hint);
+            assert!(problem.hint.contains("if records are in memory only, leave these segments as they are"), "{}", problem.hint);
         }
         // Of a backup of ours, and of ASMT's, the same is said.
         let files: Vec<Made> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
@@ -572,7 +576,7 @@ fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
     let torn = [
         "namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
         "namespace 'other': data stripe ad005001 counts 2 data stripes, found 1",
-        "namespace 'other': data stripes that are missing: 0",
+        "namespace 'other': missing data stripes: 0",
     ];
     let with = |code: &str| torn.map(|text| format!("{code}: {text}")).to_vec();
     let sorted = |mut texts: Vec<String>| {
@@ -585,7 +589,7 @@ fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
     // can be said.
     assert_eq!(
         refused(&plan::verify(&committed("test", 0, made), &request())),
-        ["content-damaged: namespace 'test': ad005001.dat.gz is of namespace 'other', expected 'test'"]
+        ["content-damaged: namespace 'test': ad005001.dat.gz belongs to namespace 'other', expected 'test'"]
     );
 }
 
@@ -597,8 +601,8 @@ fn a_set_is_not_counted_where_files_cannot_be_read() {
     made.iter_mut().filter(|(key, _)| (STRIPE..STRIPE + 3).contains(key)).for_each(|(_, header)| {
         stripe(header).device_count = 3;
     });
-    let torn = "backup-set-torn: namespace 'test': data stripes are of two sets: ad005000 has random 0000000000000007, ad005002 \
-                has random 0000000000000008";
+    let torn = "backup-set-torn: namespace 'test': data stripes belong to two sets: ad005000 has random 0000000000000007, \
+        ad005002 has random 0000000000000008";
     for (random, torn) in [(7, None), (8, Some(torn.to_owned()))] {
         let (_, last) = made.last_mut().expect("a stripe");
         stripe(last).random = random;
@@ -618,7 +622,7 @@ fn a_set_is_not_counted_where_files_cannot_be_read() {
 /// What a start costs is said where there are stripes.
 #[test]
 fn a_hint_to_start_the_server_says_what_that_loses() {
-    let lost = " (that start is a cold one: records that are in memory only are lost; ";
+    let lost = " (this is a cold start: records that are in memory only are lost; ";
     for (made, is_said) in [(whole(), true), (index("test", 0, 1, 2), false)] {
         let mut found = memory(made);
         base(&mut segment(&mut found, BASE).header).shutdown = 0;
@@ -650,8 +654,8 @@ fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
     }
     let unknown = |count: u32, first: &str| {
         format!(
-            "backup-exists: namespace 'test': the directory holds {count} files of instance 0 and the same nsid or name, the \
-             first is {first}; expected none"
+            "backup-exists: namespace 'test': the directory contains {count} files of instance 0 with the same nsid or name \
+             (the first is {first}); expected none"
         )
     };
     let nameless = |nsid: u8, rest: &str| {
@@ -740,17 +744,14 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     let restored: Change = |mark| mark.restores.push(Use { at_ms: 31 * DAY_MS, ..Use::default() });
     assert_eq!(
         of(whole(), "/b", Some(restored)),
-        (
-            exists("a restore of it was begun on 1970-02-01", 10),
-            move_it(&with_mark) + "; keep it there until the new backup is made"
-        )
+        (exists("a restore was started on 1970-02-01", 10), move_it(&with_mark) + "; keep it there until the new backup is made")
     );
     let retired: Change = |mark| mark.retired = Some(Use { at_ms: 32 * DAY_MS, ..Use::default() });
     assert_eq!(
         of(whole(), "/b", Some(retired)),
         (
             exists("retired on 1970-02-02", 10),
-            format!("{}; or, as it is retired, remove exactly its files: rm {with_mark}", move_it(&with_mark))
+            format!("{}; or, because it is retired, remove exactly its files: rm {with_mark}", move_it(&with_mark))
         )
     );
     // A mark of another backup says nothing of this one.
@@ -760,7 +761,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     assert!(of(whole(), "/a b", None).1.contains("mkdir -p -m 0700 '/a b'/old-19700101T000001Z && mv '/a b'/a2001???.dat "));
     // Another namespace under the same nsid is named, and all of it is moved.
     let mut listing = committed("other", 0, [index("other", 0, 1, 1), data("other", 0, 9, 1)].concat());
-    listing.marks.push(("asmt-used-0-other.json".to_owned(), Err("it is no mark".to_owned())));
+    listing.marks.push(("asmt-used-0-other.json".to_owned(), Err("it is not a usage mark".to_owned())));
     let plan = plan::backup(&memory(index("test", 0, 1, 1)), &listing, &request());
     let exist = plan.refusals.iter().find(|problem| problem.message.contains("contains a backup")).expect("a refusal");
     assert!(exist.message.starts_with(
@@ -783,7 +784,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
 fn a_directory_of_the_systems_is_no_place_for_a_backup() {
     let mut listing = empty();
     listing.directory.as_mut().expect("a directory").is_systems = true;
-    let text = "system-directory: /b is a directory of the system's, with other things in it; expected one of the backup's own";
+    let text = "system-directory: /b is a system directory, with other files in it; expected a directory for backups only";
     assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), [text]);
     // What is there already can be restored.
     let mut listing = committed("test", 0, whole());
@@ -799,9 +800,10 @@ fn the_server_of_another_instance_is_named_and_not_stopped_by_the_unit() {
     let shmid = segment(&mut found, 0xae20_1000).stat.shmid;
     found.attachers.entry(shmid).or_default().push(Attacher { pid: 9, command: "asd".to_owned() });
     let plan = plan::backup(&found, &empty(), &Request { instance: 2, ..request() });
-    let text = "segment-attached: namespace 'test' of instance 2: 1 of 3 segments attached (ae201000 first), expected none; by pid 9 (asd)";
+    let text = "segment-attached: namespace 'test' of instance 2: 1 of 3 segments attached (the first is ae201000), expected \
+        none; attached by pid 9 (asd)";
     assert_eq!(refused(&plan), [text]);
-    assert!(plan.refusals[0].hint.starts_with("the server of instance 2 is running: stop that one and no other"));
+    assert!(plan.refusals[0].hint.starts_with("the server of instance 2 is running: stop that server and no other"));
     // A nameless one, too.
     let mut found = memory(index("test", 2, 1, 1));
     base(&mut segment(&mut found, 0xae20_1000).header).name = None;
@@ -814,7 +816,7 @@ fn a_backup_refuses_the_work_of_another_run_and_planted_names() {
     let mut listing = empty();
     listing.leftovers.live.push(live_run());
     let plan = plan::backup(&memory(whole()), &listing, &request());
-    assert_eq!(refused(&plan), ["another-asmt: another asmt (pid 42) is at work in the directory"]);
+    assert_eq!(refused(&plan), ["another-asmt: another asmt (pid 42) is using the directory"]);
     // Names that only asmt gives begin with a dot; of other namespaces' files a backup says
     // nothing.
     let listing = Listing { problems: vec![unreadable(".asmt-run.x"), unreadable("ae002000.dat")], ..empty() };
@@ -828,17 +830,16 @@ fn a_file_system_in_memory_is_used_only_where_it_is_meant() {
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(
         refused(&plan),
-        ["volatile-directory: /b is on a tmpfs, which is in memory and empty after a reboot; expected one on a disk"]
+        ["volatile-directory: /b is on a tmpfs, which is in memory and is empty after a reboot; expected one on a disk"]
     );
     let plan = plan::backup(&memory(whole()), &listing, &Request { allow_volatile: true, ..request() });
     assert_eq!(refused(&plan), [] as [&str; 0]);
-    assert_eq!(remarked(&plan), ["volatile-directory: /b is on a tmpfs, which is in memory and empty after a reboot"]);
+    assert_eq!(remarked(&plan), ["volatile-directory: /b is on a tmpfs, which is in memory and is empty after a reboot"]);
 }
 
 #[test]
 fn where_the_kernel_destroys_what_is_not_attached_nothing_is_planned() {
-    let text = "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it \
-                attached";
+    let text = "kernel.shm_rmid_forced is 1, expected 0: the kernel destroys each segment as soon as no process has it attached";
     let mut found = memory(whole());
     assert!(plan::list_remarks(&found).is_empty());
     found.is_rmid_forced = true;
@@ -861,8 +862,8 @@ fn holes_that_cannot_be_told_from_what_is_swapped_out_are_remarked() {
     ] {
         let mut found = Inventory { finds_all_holes, ..memory(whole()) };
         swapped.iter().for_each(|key| segment(&mut found, *key).swapped_bytes = 4096);
-        let text = "holes-unseen: CAP_CHECKPOINT_RESTORE is missing, so that holes of the 2 segments that are partly swapped \
-                    out cannot be seen: all of their 1114112 bytes will be read and become resident";
+        let text = "holes-unseen: CAP_CHECKPOINT_RESTORE is missing, so asmt cannot see the holes in the 2 segments that are \
+            partly swapped out: all of their 1114112 bytes will be read and become resident";
         let expected: &[&str] = if expected { &[text] } else { &[] };
         assert_eq!(remarked(&plan::backup(&found, &empty(), &request())), expected, "{finds_all_holes:?}, {swapped:?}");
     }
@@ -877,11 +878,11 @@ fn a_segment_that_comes_or_goes_between_two_looks_fails_the_backup() {
         (|found| segment(found, STAGE).stat.mode = 0o666, &[]),
         (
             |found| segment(found, STAGE).stat.shmid = 99,
-            &["segment ae001100 (shmid 7) came or went between two looks at shared memory"],
+            &["segment ae001100 (shmid 7) appeared or disappeared between two readings of shared memory"],
         ),
         (
             |found| drop(found.segments.remove(&Key(STRIPE_1))),
-            &["segment ad005001 (shmid 4) came or went between two looks at shared memory"],
+            &["segment ad005001 (shmid 4) appeared or disappeared between two readings of shared memory"],
         ),
     ];
     for (change, expected) in cases {
@@ -907,7 +908,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
     }
     let left = |made_by: &str, title: &str| {
         format!(
-            "foreign-segments: left out, as made by {made_by}; {title} is of no namespace of the server's, which is another user's"
+            "foreign-segments: left out, because created by {made_by}; {title} does not belong to a namespace of the server, which runs as another user"
         )
     };
     let nsid_1 = "nsid 1 (no name)";
@@ -975,8 +976,8 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
     ];
     let two_owners = |own: &str, other: &str| {
         format!(
-            "foreign-segments: namespace 'test': segments under this name were made by {own}, and others by {other}; expected one \
-             owner"
+            "foreign-segments: namespace 'test': segments under this name were created by {own}, and others by {other}; \
+             expected one owner"
         )
     };
     for (change, chosen, remarks, refusals) in cases {

@@ -94,8 +94,8 @@ fn without_a_manifest_files_speak_for_themselves() {
     }
     let plan = plan::verify(&listing, &request());
     assert_eq!(refused(&plan), NONE);
-    let text = "no-manifest: namespace 'test': made by ASMT, with no manifest: 2 of 8 files are plain and cannot be checked for \
-                damage";
+    let text = "no-manifest: namespace 'test': made by ASMT, without a manifest: 2 of 8 files are uncompressed and cannot be \
+        checked for damage";
     assert_eq!(remarked(&plan), [text]);
     assert_eq!(planned(&plan), ["0 test: 8 from a2001000.dat"]);
     let namespace = &plan.namespaces[0];
@@ -125,7 +125,7 @@ fn without_a_manifest_files_speak_for_themselves() {
     let required = plan::verify(&listing, &Request { require_manifest: true, ..request() });
     assert_eq!(
         refused(&required),
-        ["manifest-required: namespace 'test': there is no manifest, and --require-manifest was given"]
+        ["manifest-required: namespace 'test': there is no manifest, but --require-manifest was given"]
     );
     let required = plan::verify(&committed("test", 0, whole()), &Request { require_manifest: true, ..request() });
     assert_eq!(refused(&required), NONE);
@@ -288,12 +288,12 @@ fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
         (
             |listing| base(&mut file(listing, BASE).header).name = Some(name("other")),
             7,
-            &["content-damaged: namespace 'test': ae001000.dat is of namespace 'other', expected 'test'"],
+            &["content-damaged: namespace 'test': ae001000.dat belongs to namespace 'other', expected 'test'"],
         ),
         (
             |listing| file(listing, STRIPE).header = Header::Unreadable,
             7,
-            &["content-damaged: namespace 'test': ad005000.dat.gz is of namespace '?', expected 'test'"],
+            &["content-damaged: namespace 'test': ad005000.dat.gz belongs to namespace '?', expected 'test'"],
         ),
         // All that is wrong with a file is said, and of all files.
         (
@@ -353,8 +353,8 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     };
     let place = |problem: &Problem| (problem.file.clone(), problem.segment.clone(), problem.offset);
     let stage = (Some("ae001100.dat.gz".to_owned()), Some("ae001100".to_owned()));
-    let damaged = "the backup is damaged: restore a copy of this same backup, if there is one (an older backup is stale); else let the \
-         namespace cold-start, which empties one that is in memory only";
+    let damaged = "the backup is damaged: restore another copy of this same backup, if there is one (an older backup is stale); \
+        otherwise let the namespace cold-start, which empties a namespace that is in memory only";
     for (bytes, offset) in [(9999, 9999), (10_001, 10_000)] {
         let mut listing = committed("test", 0, whole());
         file(&mut listing, STAGE).file_bytes = bytes;
@@ -369,15 +369,16 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     let problem = first(|listing| remove(listing, BASE));
     assert_eq!(
         problem.hint,
-        "without base it was never committed, or base was removed: it cannot be used like this; restore a copy of this same backup, if \
-         there is one (an older backup is stale); else let the namespace cold-start, which empties one that is in memory only"
+        "without base, either the backup was never committed or base was removed: it cannot be used in this state; restore \
+         another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace cold-start, \
+         which empties a namespace that is in memory only"
     );
     let problem = first(|listing| file(listing, STAGE).encoding = Encoding::Raw);
     assert_eq!(
         problem.hint,
-        "the file is not that of the manifest: if the expected one is elsewhere, put it back, and move the other one out of the \
-         directory; else restore a copy of this same backup, if there is one (an older backup is stale); else let the namespace \
-         cold-start, which empties one that is in memory only"
+        "the file is not the one in the manifest: if the expected file is elsewhere, put it back, and move the other one out of \
+         the directory; otherwise restore another copy of this same backup, if there is one (an older backup is stale); \
+         otherwise let the namespace cold-start, which empties a namespace that is in memory only"
     );
 }
 
@@ -409,13 +410,13 @@ fn without_a_manifest_what_is_incomplete_or_cannot_be_is_refused() {
         (|listing| remove(listing, BASE), &["backup-incomplete: nsid 1 (no name): base (pi-base, low 000) is missing"]),
         (
             |listing| base(&mut file(listing, BASE).header).name = None,
-            &["content-damaged: nsid 1 (no name): ae001000.dat holds no namespace name"],
+            &["content-damaged: nsid 1 (no name): ae001000.dat has no namespace name"],
         ),
         (
             |listing| stripe(&mut file(listing, STRIPE_1).header).name = None,
             &[
                 "backup-set-torn: namespace 'test': data stripe ad005000 counts 2 data stripes, found 1",
-                "content-damaged: stripe ad005001 (no name in it): ad005001.dat.gz holds no namespace name",
+                "content-damaged: stripe ad005001 (no name): ad005001.dat.gz has no namespace name",
             ],
         ),
         // Sizes that a segment cannot have, or that a file cannot hold.
@@ -471,8 +472,8 @@ fn without_a_manifest_a_stage_of_another_size_than_base_says_is_remarked() {
         (|_| {}, &[]),
         (
             |listing| file(listing, STAGE_1).size_bytes = 4096,
-            &["stage-size: namespace 'test': the stage in ae001101.dat.gz has 4096 bytes, and base says 1048576: is it cut \
-               short?"],
+            &["stage-size: namespace 'test': the stage in ae001101.dat.gz has 4096 bytes, but base says 1048576: is it \
+                truncated?"],
         ),
         // Secondary stages have another size, and where base says nothing there is nothing to
         // compare.
@@ -495,8 +496,8 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
     }
     fn open(first: &str, count: u32) -> Vec<String> {
         vec![format!(
-            "writable-by-others: namespace 'test': others may have written to {count} of its files, the first is {first}, for \
-             they may enter the directory"
+            "writable-by-others: namespace 'test': others may have written to {count} of its files, the first is {first}, \
+             because they may enter the directory"
         )]
     }
     type Access = (fn(&mut Listing), Vec<String>);
@@ -549,7 +550,8 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             change(&mut listing);
             let plan = plan::verify(&listing, &user());
             assert_eq!(refused(&plan), *expected);
-            let is_hinted = |problem: &Problem| problem.hint == "if nobody has: chmod 0700 /b" && problem.file.is_some();
+            let is_hinted =
+                |problem: &Problem| problem.hint == "if you are sure that nobody has: chmod 0700 /b" && problem.file.is_some();
             assert!(plan.refusals.iter().all(is_hinted));
         }
     }
@@ -643,9 +645,9 @@ fn a_file_of_a_committed_namespace_that_its_manifest_does_not_claim_is_refused()
             vec![(0xae00_2000, Header::Unreadable), (0xad00_7000, Header::Unreadable)],
             vec![test, bar],
             vec![
-                "content-damaged: stripe ad007000 (no name in it): ad007000.dat.gz holds no namespace name".to_owned(),
+                "content-damaged: stripe ad007000 (no name): ad007000.dat.gz has no namespace name".to_owned(),
                 "backup-incomplete: nsid 2 (no name): treex (pi-treex, low 001) is missing".to_owned(),
-                "content-damaged: nsid 2 (no name): ae002000.dat holds no namespace name".to_owned(),
+                "content-damaged: nsid 2 (no name): ae002000.dat has no namespace name".to_owned(),
             ],
         ),
     ];
@@ -665,11 +667,11 @@ fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
     let sweep = |listing: &mut Listing| listing.leftovers.sweep = vec!["ae002000.dat".to_owned(), "ae002001.dat".to_owned()];
     let open =
         |listing: &mut Listing| listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 0, mode: 0o777 });
-    let at_work = "another-asmt: another asmt (pid 42) is at work in the directory";
+    let at_work = "another-asmt: another asmt (pid 42) is using the directory";
     let cut = "backup-incomplete: the backup of namespace 'other' was interrupted before it was committed";
-    let swept = "backup-incomplete: the directory holds 2 files of a backup that was interrupted before it was committed, and no other; \
-         the first is ae002000.dat (ls -A shows hidden ones)";
-    let writable = "writable-by-others: /b has mode 0777: others than its owner may write there; expected 0700";
+    let swept = "backup-incomplete: the directory contains 2 files of a backup that was interrupted before it was committed, \
+        and no other backup; the first is ae002000.dat (ls -A shows hidden files)";
+    let writable = "writable-by-others: /b has mode 0777: users other than its owner may write to it; expected 0700";
     let nothing = "nothing-found: nothing of instance 0 is in the directory; found: nothing";
     let test = "nothing-found: namespace 'test' of instance 0 is not in the directory; found: nothing";
     // What is refused in a directory with a whole backup of 'test', and in one with nothing else.
@@ -715,8 +717,8 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
         (
             listing(&error(ManifestError::Damaged("no end".to_owned()))),
             "manifest-damaged: asmt-manifest-0-test.json is damaged: no end",
-            "the backup cannot be checked: restore a copy of this same backup, if there is one (an older backup is stale); else let \
-             the namespace cold-start, which empties one that is in memory only",
+            "the backup cannot be checked: restore another copy of this same backup, if there is one (an older backup is \
+             stale); otherwise let the namespace cold-start, which empties a namespace that is in memory only",
         ),
         (
             listing(&|listing| {
@@ -766,7 +768,7 @@ fn what_cannot_be_read_is_refused_where_it_may_be_what_was_asked_for() {
 fn nothing_of_the_namespace_may_be_in_memory() {
     let exist = |count: u32, first: &str| {
         vec![format!(
-            "segments-exist: namespace 'test': {count} segments of it are in memory, the first is {first}; expected none"
+            "segments-exist: namespace 'test': {count} of its segments are in memory, the first is {first}; expected none"
         )]
     };
     let cases = [
@@ -792,8 +794,8 @@ fn nothing_of_the_namespace_may_be_in_memory() {
     }
     let mut found = memory([whole(), index("other", 0, 2, 1)].concat());
     segment(&mut found, TREEX).stat.attached_count = 1;
-    let text = "segment-attached: namespace 'test': 1 of 8 segments attached (ae001001 first), expected none; by a process \
-                that cannot be seen from here";
+    let text = "segment-attached: namespace 'test': 1 of 8 segments attached (the first is ae001001), expected none; attached \
+        by a process that cannot be seen from here";
     assert_eq!(refused(&plan::restore(&listing, &found, &request())), [text]);
 }
 
@@ -812,10 +814,10 @@ fn no_hint_stops_a_server_that_runs_in_the_place_of_a_restore() {
     };
     assert_eq!(
         hint(Some(attacher("asd"))),
-        "the server is running with them: nothing needs restoring, leave it as it is (a restore would roll it back)"
+        "the server is running with these segments: nothing needs restoring, leave it running (a restore would roll it back)"
     );
     for other in [hint(Some(attacher("gdb"))), hint(None)] {
-        assert!(other.contains("leave it as it is: nothing needs restoring; else wait until it has ended"), "{other}");
+        assert!(other.contains("leave it running: nothing needs restoring; otherwise wait until it has exited"), "{other}");
         assert!(!other.contains("stop"), "{other}");
     }
     // After a crash, a start loses what is in memory alone.
@@ -841,25 +843,25 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
         (format!("{}: {}", problem.code.as_str(), problem.message), problem.hint)
     };
     let exist =
-        "segments-exist: namespace 'test': 8 segments of it are in memory, the first is a2001000 (shmid 1); expected none";
-    let at_work = "another-asmt: namespace 'test': 8 segments of it are in memory, and the process that made them still runs: pid 7 \
-                   (node), another asmt, as it seems";
-    let start_it = "start the server as it is if it was shut down cleanly, or if it has served since this backup was made or \
-                    restored; ";
+        "segments-exist: namespace 'test': 8 of its segments are in memory, the first is a2001000 (shmid 1); expected none";
+    let at_work = "another-asmt: namespace 'test': 8 of its segments are in memory, and the process that created them is still \
+        running: pid 7 (node), apparently another asmt";
+    let start_it = "start the server without a restore if it was shut down cleanly, or if it has served since this backup was \
+        made or restored; ";
     let gone = format!(
-        "{start_it}only if it has not served since, remove exactly these, then run it again: ipcrm -m 1 -m 2 -m 3 -m 4 -m 5 -m 6 -m 7 \
-         -m 8"
+        "{start_it}only if it has not served since, remove exactly these segments, then try again: ipcrm -m 1 -m 2 -m 3 -m 4 -m \
+         5 -m 6 -m 7 -m 8"
     );
     let unseen = format!(
-        "{start_it}else make sure first that no asmt and no server is at work on it where it cannot be seen from here (in other \
-         containers), then see what there is with: ipcs -m -p"
+        "{start_it}otherwise make sure first that no asmt or server that cannot be seen from here (in another container) is using \
+         it, then list the segments with: ipcs -m -p"
     );
-    let wait = "wait for it to end, then run it again; if it is neither asmt nor the server, its id was used again: find out what \
-                made the segments (ipcs -m -p)";
-    let server = "leave them, nothing needs restoring: if the server runs, leave it as it is; if it is being stopped, wait until it \
-                  has gone, then start it";
-    let by_unseen = format!("{exist}; the process that made them cannot be seen from here");
-    let by_server = format!("{exist}; the server that made them still runs (pid 9)");
+    let wait = "wait until it has finished, then try again; if it is neither asmt nor the server, its process id was reused: \
+        find out what created the segments (ipcs -m -p)";
+    let server = "leave them, nothing needs restoring: if the server is running, leave it running; if it is stopping, wait \
+        until it has exited, then start it";
+    let by_unseen = format!("{exist}; the process that created them cannot be seen from here");
+    let by_server = format!("{exist}; the server that created them is still running (pid 9)");
     let cases: [(Creators<'_>, &str, &str); 7] = [
         (&[], exist, &gone),
         (&[(STAGE, Creator::Unseen)], &by_unseen, &unseen),
@@ -898,13 +900,13 @@ fn what_certainly_does_not_fit_is_refused() {
         ),
         (
             |found| found.memory.cgroup.as_mut().expect("a limit").available_bytes -= 1,
-            &["not-enough-memory: /x/memory.max is 1000000, of which 36863 are left; expected at least 36864: segments \
-               count where they are filled"],
+            &["not-enough-memory: /x/memory.max is 1000000, of which 36863 are left; expected at least 36864: segments count \
+                against the limit of the process that fills them"],
         ),
         (
             |found| found.memory.promisable_bytes = Some(PROMISED - 1),
-            &["not-enough-memory: vm.overcommit_memory is 2, and 2363391 bytes can be promised; expected 2363392, the full \
-               size of all segments"],
+            &["not-enough-memory: vm.overcommit_memory is 2, and 2363391 bytes can still be committed; expected 2363392, the \
+                full size of all segments"],
         ),
         (
             |found| found.memory.largest_bytes = Some(STAGE_BYTES),
@@ -948,8 +950,8 @@ fn strangers_segments_in_the_way_are_named_with_their_maker() {
     let listing = committed("test", 0, whole());
     let text = |count: u32, first: &str, attached: &str| {
         format!(
-            "foreign-segments: namespace 'test': {count} segments in its place were made by uid 8, the first is {first}{attached}; \
-             expected none: the backup is of uid 0"
+            "foreign-segments: namespace 'test': {count} segments in its way were created by uid 8, the first is {first}{attached}; \
+             expected none: the segments of the backup belong to uid 0"
         )
     };
     let plan = |change: fn(&mut Inventory)| {
@@ -959,12 +961,12 @@ fn strangers_segments_in_the_way_are_named_with_their_maker() {
         let plan = plan::restore(&listing, &found, &request());
         (refused(&plan), plan.refusals.into_iter().map(|problem| problem.hint).collect::<Vec<_>>())
     };
-    let remove = "remove exactly these, then run it again: ipcrm -m 1 -m 2";
+    let remove = "remove exactly these segments, then try again: ipcrm -m 1 -m 2";
     let (found, hints) = plan(|_| {});
     assert_eq!(found, [text(2, "ad005001 (shmid 1)", "")]);
-    assert_eq!(hints, [format!("if the server does not run as uid 8 by now, {remove}")]);
+    assert_eq!(hints, [format!("if the server does not run as uid 8 now, {remove}")]);
     let asked =
-        format!("find out what uid 8 does with them (ipcs -m -p); if it is neither the server nor an asmt at work, {remove}");
+        format!("find out what uid 8 uses them for (ipcs -m -p); if it is neither the server nor a running asmt, {remove}");
     for creator in [Creator::Unseen, Creator::Alive { pid: 9, command: "asd".to_owned() }] {
         let mut found = memory(vec![(STAGE, Header::None), (STRIPE_1, Header::Unreadable)]);
         give(&mut found, &[STAGE, STRIPE_1], 8, 8);
@@ -977,7 +979,8 @@ fn strangers_segments_in_the_way_are_named_with_their_maker() {
     // Beside the server's own, each is said, and each with its own.
     let (found, hints) = plan(|found| give(found, &[STAGE], 0, 0));
     assert!(
-        found[0] == text(1, "ad005001 (shmid 1)", "") && found[1].starts_with("segments-exist: namespace 'test': 1 segments")
+        found[0] == text(1, "ad005001 (shmid 1)", "")
+            && found[1].starts_with("segments-exist: namespace 'test': 1 of its segments")
     );
     assert!(hints[0].ends_with("ipcrm -m 1") && hints[1].ends_with("ipcrm -m 2"), "{hints:?}");
     // The caller's own, and those of the backup's owner, are no strangers'.
@@ -990,8 +993,8 @@ fn another_name_of_a_file_counts_where_others_may_write_by_it() {
     type Change = fn(&mut Listing);
     let writable = |file: &str, uid: u32, mode: &str| {
         format!(
-            "writable-by-others: namespace 'test': others may have written to 1 of its files, the first is {file} (uid {uid}, mode \
-             {mode}), by another name of it: it has 2 links"
+            "writable-by-others: namespace 'test': others may have written to 1 of its files, the first is {file} (uid {uid}, \
+             mode {mode}), through another name of it: it has 2 links"
         )
     };
     let cases: [(Change, Option<String>); 6] = [
@@ -1016,8 +1019,8 @@ fn another_name_of_a_file_counts_where_others_may_write_by_it() {
         change(&mut listing);
         let plan = plan::verify(&listing, &request());
         assert_eq!(refused(&plan), expected.into_iter().collect::<Vec<_>>());
-        let hint =
-            "if nobody has: copy the backup, so that each file has one name, and use the copy: cp -a --no-preserve=links /b NEW";
+        let hint = "if you are sure that nobody has: copy the backup, so that each file has one name, and use the copy: cp -a \
+             --no-preserve=links /b NEW";
         assert!(plan.refusals.iter().all(|problem| problem.hint == hint), "{:?}", plan.refusals);
     }
 }

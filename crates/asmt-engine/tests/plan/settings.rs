@@ -42,8 +42,8 @@ fn changed(made: Vec<Made>, before: &Configuration, now: &Configuration) -> Vec<
 
 #[test]
 fn another_data_size_is_refused_where_there_are_stripes() {
-    let refused = "setting-changed: namespace 'test': data-size is 8G in /etc/a.conf, and was 4G when the backup was made; expected \
-                   the same: the server crashes at its start on data stripes of another size";
+    let refused = "setting-changed: namespace 'test': data-size is 8G in /etc/a.conf, but was 4G when the backup was made; \
+        expected the same: the server crashes at startup if data stripes have a different size";
     for (before, now, expected) in [
         ("data-size 4G", "data-size 8G", &[refused][..]),
         ("data-size 4G", "data-size 4G", &[]),
@@ -65,8 +65,8 @@ fn another_data_size_is_refused_where_there_are_stripes() {
 
 #[test]
 fn another_number_of_sprigs_is_refused_where_there_is_an_index() {
-    let refused = "setting-changed: namespace 'test': partition-tree-sprigs is 512 in /etc/a.conf, and was 256 when the backup was \
-                   made; expected the same: the server does not take over an index with another number";
+    let refused = "setting-changed: namespace 'test': partition-tree-sprigs is 512 in /etc/a.conf, but was 256 when the backup \
+        was made; expected the same: the server does not reuse an index with a different number";
     for (before, now, expected) in [
         ("partition-tree-sprigs 256", "partition-tree-sprigs 512", &[refused][..]),
         ("partition-tree-sprigs 1024", "partition-tree-sprigs 1K", &[]),

@@ -207,12 +207,12 @@ pub(super) fn without_count(line: &str) -> String {
 /// more.
 fn is_past_return(outcome: &Outcome) -> bool {
     let first = outcome.problems.first();
-    first.is_some_and(|told| told.code == "segment-changed" && told.hint.starts_with("asmt has removed nothing"))
+    first.is_some_and(|told| told.code == "segment-changed" && told.hint.starts_with("asmt removed nothing"))
 }
 
 /// Whether it said that it left what somebody has attached.
 fn is_told_to_stay(outcome: &Outcome) -> bool {
-    outcome.problems.iter().any(|told| told.message.ends_with(" stays: somebody has it attached"))
+    outcome.problems.iter().any(|told| told.message.ends_with(" was not removed: another process has it attached"))
 }
 
 /// The other: what it holds, and what it has made.

@@ -88,13 +88,12 @@ fn check_storage(
     for device in mains.iter().chain(&shadows) {
         let problem = |code, what: String| Problem::new(code, format!("{title}: {} {what}", device.path), STORAGE_HINT);
         match &device.state {
-            DeviceState::Unreadable(why) => problems
-                .push(problem(Code::DeviceUnreadable, format!("{why}: a restore could not tell whether this backup is current"))),
+            DeviceState::Unreadable(why) => problems.push(problem(
+                Code::DeviceUnreadable,
+                format!("{why}: a restore could not determine whether this backup is current"),
+            )),
             DeviceState::Unknown => {
-                problems.push(problem(
-                    Code::DeviceSetTorn,
-                    "is not blank, and does not start with a header that is known".to_owned(),
-                ));
+                problems.push(problem(Code::DeviceSetTorn, "is not blank, and does not start with a known header".to_owned()));
             }
             DeviceState::Header(_) | DeviceState::Blank => {}
         }
@@ -131,8 +130,8 @@ fn check_storage(
     (problems, remark)
 }
 
-const STORAGE_HINT: &str = "make sure that the configuration is that of the server that ran, and that every device is there and \
-    readable; name others with --config or --device";
+const STORAGE_HINT: &str = "make sure that this is the configuration of the server that ran, and that every device exists and \
+    is readable; name another configuration or other devices with --config or --device";
 
 /// A server writes one random into the data stripes of a namespace in memory and into the devices
 /// behind them.
@@ -144,13 +143,13 @@ fn other_run_problem(title: &str, namespace: &NamespaceBackup, devices: &[(Strin
     let (key, random) = stripe?;
     let (path, other) = devices.iter().find(|(_, header)| header.random != random)?;
     let text = format!(
-        "{title}: {path} has random {:016x}, and data stripe {key} in memory {random:016x}, expected the same: the server has run on \
-         that device without these segments",
+        "{title}: {path} has random {:016x}, but data stripe {key} in memory has {random:016x}; expected the same: the server \
+         has run on that device without these segments",
         other.random
     );
-    let hint = "if the device is not this server's, name the right ones with --config or --device; if it is, these segments are not \
-                of its last run: do not back them up, leave them, and start the server where and as it ran last, which reads what is \
-                on its devices";
+    let hint = "if the device does not belong to this server, name the right devices with --config or --device; if it does, \
+        these segments are not from the server's last run: do not back them up, leave them, and start the server where and how \
+        it last ran, so that it reads its devices";
     Some(Problem::new(Code::DeviceSetTorn, text, hint))
 }
 
@@ -160,7 +159,7 @@ fn named_twice(title: &str, devices: &[&Device]) -> Option<Problem> {
     for device in devices {
         let Some(unique) = device.unique else { continue };
         if let Some(other) = seen.insert(unique, &device.path).filter(|other| *other != device.path) {
-            let text = format!("{title}: {other} and {} lead to the same device", device.path);
+            let text = format!("{title}: {other} and {} are the same device", device.path);
             return Some(Problem::new(Code::DeviceSetTorn, text, STORAGE_HINT));
         }
     }
@@ -190,8 +189,8 @@ fn set_problems(
     if let Some((path, _)) = all.iter().find(|(_, header)| !header.is_trusted()) {
         problems.push(Problem::new(
             Code::DeviceNotTrusted,
-            format!("{title}: {path} is not marked as trusted: the server was not cleanly shut down for it"),
-            "a restore would be refused: start the server, stop it cleanly and wait until asd has gone, then back up",
+            format!("{title}: {path} is not marked as trusted: the server did not close it cleanly"),
+            "a restore would be refused: start the server, stop it cleanly and wait until asd has exited, then back up",
         ));
     }
     let as_trusted: Vec<(String, StripeHeader)> = all
@@ -208,7 +207,7 @@ fn set_problems(
         let (expected, found) = (first.device_count as usize, mains.len());
         let most = if counted == Counted::Mains { expected } else { expected.saturating_mul(2) };
         if found < expected || found > most {
-            faults.push(format!("{found} storage devices are there, and their headers count {expected}"));
+            faults.push(format!("there are {found} storage devices, but their headers count {expected}"));
         }
     }
     problems.extend(faults.into_iter().map(|fault| Problem::new(Code::DeviceSetTorn, format!("{title}: {fault}"), STORAGE_HINT)));
@@ -219,7 +218,7 @@ fn set_problems(
 fn why_not_noted(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidence: &Evidence) -> Option<String> {
     match (&evidence.configuration, configured) {
         (Configuration::NotThere(why), _) => Some(why.clone()),
-        (Configuration::Read { path, .. }, None) => Some(format!("{path} names no namespace '{name}'")),
+        (Configuration::Read { path, .. }, None) => Some(format!("{path} does not name namespace '{name}'")),
         (Configuration::Read { .. }, Some(_)) => None,
     }
 }

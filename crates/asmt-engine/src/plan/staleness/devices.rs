@@ -36,8 +36,8 @@ impl<'l> Judge<'l> {
             let own = claim.noted().iter().filter(|noted| noted.namespace.is_none() && !noted.is_blank);
             if let Some(other) = own.into_iter().find(|noted| noted.random != random) {
                 let text = format!(
-                    "{}: {} had random {:016x} when it was backed up, and the data stripes {random:016x}: they are of two runs of \
-                     the server",
+                    "{}: {} had random {:016x} when it was backed up, but the data stripes had {random:016x}: they belong to \
+                     two runs of the server",
                     self.title(claim.name),
                     other.what,
                     other.random
@@ -58,8 +58,8 @@ impl<'l> Judge<'l> {
             if let Some(device) = others.find(is_another_run) {
                 let found = device.header().map_or(0, |header| header.random);
                 let text = format!(
-                    "{}: {} has random {found:016x}, and the data stripes of the backup {random:016x}: the server has run since the \
-                     backup",
+                    "{}: {} has random {found:016x}, but the data stripes of the backup have {random:016x}: the server has run \
+                     since the backup",
                     self.title(claim.name),
                     device.path
                 );
@@ -91,17 +91,17 @@ impl<'l> Judge<'l> {
                 // A disk that was blank is nobody's yet: only a server's header on it says
                 // something.
                 Answer::Random(found) if noted.is_blank => {
-                    Some(ran(format!("was blank, and has a header with random {found:016x} now")))
+                    Some(ran(format!("was blank, and now has a header with random {found:016x}")))
                 }
                 _ if noted.is_blank => None,
                 Answer::Random(found) => Some(ran(format!("has random {found:016x}, expected {:016x}", noted.random))),
                 Answer::NotTrusted => Some(ran("is not marked as trusted".to_owned())),
                 Answer::Blank => Some(replaced("is blank".to_owned())),
-                Answer::Unknown => Some(replaced("has no header that is known".to_owned())),
-                Answer::OtherNamespace(other) => Some(replaced(format!("is of namespace '{other}'"))),
+                Answer::Unknown => Some(replaced("has no known header".to_owned())),
+                Answer::OtherNamespace(other) => Some(replaced(format!("belongs to namespace '{other}'"))),
                 Answer::CannotBeAsked(why) => Some(Problem::new(
                     Code::DeviceUnreadable,
-                    format!("{title}: {path} cannot be asked whether the server has run since the backup: it {why}"),
+                    format!("{title}: {path} cannot be checked to see whether the server has run since the backup: it {why}"),
                     hints::DEVICE_UNREADABLE,
                 )),
             };
@@ -239,21 +239,24 @@ impl<'l> Judge<'l> {
             .iter()
             .any(|claim| claim.name == name && claim.manifest.is_some_and(|manifest| manifest.noted.configuration.is_some()));
         let stale = |what: String| {
-            let text = format!("{title}: {} is named now, was not noted in the backup, and {what}", device.path);
+            let text = format!("{title}: {} is named now, was not recorded in the backup, and {what}", device.path);
             let hint = format!("make sure that --config or --device names this server's devices; if so: {}", self.stale_hint());
             Some(Problem::new(Code::BackupStale, text, hint))
         };
         match &device.state {
             DeviceState::Blank => None,
-            DeviceState::Unknown => stale("holds something else than a server's data".to_owned()),
+            DeviceState::Unknown => stale("contains something other than a server's data".to_owned()),
             DeviceState::Unreadable(why) => Some(Problem::new(
                 Code::DeviceUnreadable,
-                format!("{title}: {} cannot be asked whether the server has run since the backup: it {why}", device.path),
+                format!(
+                    "{title}: {} cannot be checked to see whether the server has run since the backup: it {why}",
+                    device.path
+                ),
                 hints::DEVICE_UNREADABLE,
             )),
             DeviceState::Header(header) if header.name.as_ref() != Some(name) => {
                 let other = header.name.as_ref().map_or("?", NamespaceName::as_str);
-                stale(format!("is of namespace '{other}'"))
+                stale(format!("belongs to namespace '{other}'"))
             }
             // A backup is of a clean stop, which leaves every device trusted: that much is known of
             // any backup.
@@ -261,7 +264,7 @@ impl<'l> Judge<'l> {
                 stale("is not marked as trusted: the server has run since".to_owned())
             }
             DeviceState::Header(header) if !randoms.is_empty() && !randoms.contains(&header.random) => {
-                stale(format!("has random {:016x}, which is of another set: the server has run since", header.random))
+                stale(format!("has random {:016x}, which belongs to another set: the server has run since", header.random))
             }
             DeviceState::Header(_) if randoms.is_empty() && had_none => {
                 stale("has been used by a server: the namespace had no such device when it was backed up".to_owned())

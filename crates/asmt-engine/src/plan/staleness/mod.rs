@@ -158,9 +158,9 @@ fn strays(evidence: &Evidence) -> Vec<Problem> {
     let problem = |device: &Device| {
         let why = match &device.state {
             DeviceState::Unreadable(why) => why.as_str(),
-            _ => "has no header that is known, and does not say whose it is",
+            _ => "has no header that names its namespace",
         };
-        Problem::new(Code::DeviceUnreadable, format!("{} {why}", device.path), "check what --device names")
+        Problem::new(Code::DeviceUnreadable, format!("{} {why}", device.path), "check the paths given with --device")
     };
     strays.map(problem).collect()
 }
@@ -178,13 +178,13 @@ fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidenc
     let mut remarks = Vec::new();
     for (which, kind) in [("index-type", &configured.index_type), ("sindex-type", &configured.sindex_type)] {
         if let Some(kind) = kind.as_deref().filter(|kind| matches!(*kind, "pmem" | "flash")) {
-            let text = format!("{title}: {which} is {kind}: that index persists by itself and is not in shared memory");
+            let text = format!("{title}: {which} is {kind}: that index is persistent and is not in shared memory");
             remarks.push(Remark::new(NoteCode::IndexPersists, text));
         }
     }
     let is_global = evidence.configuration.config().is_some_and(|config| config.has_index_checkpoint);
     if is_global || configured.has_index_checkpoint {
-        let text = format!("{title}: the server is configured to keep a checkpoint of its index by itself");
+        let text = format!("{title}: the server is configured to keep its own checkpoint of the index");
         remarks.push(Remark::new(NoteCode::IndexCheckpoint, text));
     }
     remarks
@@ -244,18 +244,19 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
         found.push(Problem::new(
             Code::CannotMarkUsed,
             format!(
-                "{}: the backup cannot be marked as used: its directory cannot be written to, and no device tells",
+                "{}: the backup cannot be marked as used: its directory is not writable, and no storage device can show that it \
+                 was used",
                 judge.names(&unproven)
             ),
-            "make the directory writable; or let devices be asked (--config, --device); or copy it (cp -a), and use nothing but the \
-             copy from then on: the original would not know of it",
+            "make the directory writable; or let asmt check the storage devices (--config, --device); or copy the directory (cp \
+             -a), and use only the copy from then on: the original would not record the use",
         ));
     }
     remarks.extend(configuration_remarks(evidence));
     let (mut refusals, overridden) = split(found, overrides);
     refusals.extend(settings::changed(asked, listing, evidence));
     if !unproven.is_empty() && overrides.require_proof {
-        let hint = "start the server as it is, or leave --require-proof out if the signs that were checked are enough";
+        let hint = "start the server without a restore, or omit --require-proof if the other checks are enough";
         refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));
     } else if !unproven.is_empty() && refusals.is_empty() {
         // Where it is refused anyway, there is nothing to be warned of.
@@ -385,26 +386,28 @@ impl<'l> Judge<'l> {
         let here = &self.evidence.host;
         let mut notes = Vec::new();
         if unproven.iter().any(|claim| claim.identity.made_ms > here.now_ms.saturating_add(SLACK_MS)) {
-            notes.push("the backup is dated in the future, so that times prove nothing".to_owned());
+            notes.push("the backup is dated in the future, so times prove nothing".to_owned());
         }
         let is_same = |claim: &Claim<'_>| claim.manifest.is_some_and(|manifest| is_same_place(manifest, here));
         if unproven.iter().any(|claim| is_same(claim)) && !self.is_used_here() {
-            notes.push("it was made in this boot, in which a starting server may have discarded its segments".to_owned());
+            notes.push("it was made during this boot, in which a starting server may have discarded its segments".to_owned());
         }
         let damaged = self
             .listing
             .manifests
             .iter()
             .filter(|record| record.manifest.is_err() && instance_of_manifest_name(&record.name) == Some(self.instance));
-        notes.extend(damaged.map(|record| format!("{} is damaged: what it noted was not asked", record.name)));
+        notes.extend(
+            damaged.map(|record| format!("{} is damaged: the devices and files recorded in it were not checked", record.name)),
+        );
         let unseen: Vec<&str> = self.evidence.unseen.iter().chain(&self.evidence.service.unseen).map(String::as_str).collect();
         if !unseen.is_empty() {
-            notes.push(format!("not seen: {}", unseen.join(", ")));
+            notes.push(format!("could not be checked: {}", unseen.join(", ")));
         }
         let notes = if notes.is_empty() { String::new() } else { format!("; {}", notes.join("; ")) };
         format!(
-            "{}: there is no proof that the server has not run since the backup ({}){notes}; only marks, the host and signs of the \
-             server's life were checked",
+            "{}: there is no proof that the server has not run since the backup ({}){notes}; only usage marks, the host and \
+             traces of server activity were checked",
             self.names(unproven),
             why.join("; ")
         )
@@ -413,15 +416,15 @@ impl<'l> Judge<'l> {
     fn why_not_proven(&self, claim: &Claim<'_>) -> String {
         let own: Vec<&Noted> = claim.noted().iter().filter(|noted| noted.namespace.is_none()).collect();
         if own.iter().any(|noted| noted.is_file) {
-            return "its storage is a file, whose header a power cut can set back".to_owned();
+            return "its storage is a file, whose header a power failure can set back".to_owned();
         }
         if !own.is_empty() {
-            return "its devices do not say the same".to_owned();
+            return "its devices do not agree".to_owned();
         }
         match claim.manifest {
-            None => "ASMT notes no storage devices".to_owned(),
+            None => "ASMT does not record storage devices".to_owned(),
             Some(manifest) if manifest.noted.configuration.is_some() => "it has no storage device".to_owned(),
-            Some(_) => "the backup has noted no storage device of it".to_owned(),
+            Some(_) => "the backup recorded no storage device for it".to_owned(),
         }
     }
 
@@ -434,9 +437,10 @@ impl<'l> Judge<'l> {
             return hints::STALE.to_owned();
         }
         let lives = if in_memory.iter().all(|claim| self.is_configured(claim)) {
-            "lives in memory alone"
+            "is in memory only"
         } else {
-            "seems to live in memory alone (if it has storage devices or files, do not restore it, and start the server as it is)"
+            "seems to be in memory only (if it has storage devices or files, do not restore it, and start the server without a \
+             restore)"
         };
         // An override is of all that is restored with it.
         let (alone, not_others) = if others.is_empty() {
@@ -450,9 +454,9 @@ impl<'l> Judge<'l> {
         let instance = if self.instance == 0 { String::new() } else { format!("-i {} ", self.instance) };
         let directory = self.listing.directory.as_ref().map_or("DIR".to_owned(), |directory| shell_word(&directory.path));
         format!(
-            "{} {lives}: a start without a restore is empty, and the data comes back from other nodes or from a backup of data \
-             (asrestore); asmt restore {instance}{alone}--force-stale {directory} brings back what was there at the time of this backup, and all that was written or deleted \
-             later is lost{not_others}",
+            "{} {lives}: without a restore, the server starts empty, and the data comes back from other nodes or from a data \
+             backup (asrestore); asmt restore {instance}{alone}--force-stale {directory} brings back the data as of this \
+             backup, and everything written or deleted since then is lost{not_others}",
             self.names(&in_memory)
         )
     }
@@ -485,14 +489,14 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     Problem::new(
         Code::MadeSince,
         format!(
-            "{}: segment {} (shmid {}) in memory was made after the backup, and by no restore that is known here: the server seems to \
+            "{}: segment {} (shmid {}) in memory was created after the backup, but not by a known restore: the server seems to \
              have run since",
             title(name, segment.address.instance),
             segment.key(),
             segment.stat.shmid
         ),
-        "do not restore it: start the server as it is; --force-stale only if you know that no server has made that segment, but \
-         ASMT, or an asmt with another runtime directory",
+        "do not restore it: start the server without it; use --force-stale only if you know that no server created that \
+         segment, but ASMT or an asmt with another runtime directory did",
     )
 }
 

@@ -19,15 +19,17 @@ impl Judge<'_> {
         }
         let id = |id: &Option<String>| id.as_ref().map_or(String::new(), |id| format!(", machine id {id}"));
         let text = format!(
-            "the backup is of host '{}'{}; this is '{}'{}",
+            "the backup was made on host '{}'{}; this host is '{}'{}",
             manifest.host,
             id(&manifest.noted.machine_id),
             here.name,
             id(&here.machine_id)
         );
         if is_proven {
-            let remark =
-                Remark::new(NoteCode::OtherHost, format!("{text}: taken for this node's, as its storage devices are the same"));
+            let remark = Remark::new(
+                NoteCode::OtherHost,
+                format!("{text}: treated as this node's, because its storage devices are the same"),
+            );
             if !remarks.contains(&remark) {
                 remarks.push(remark);
             }
@@ -36,8 +38,8 @@ impl Judge<'_> {
         found.push(Problem::new(
             Code::BackupForeignHost,
             text,
-            "use the backup of this host; only where this host is the same under another name, or has taken over the other one's \
-             devices: --force-host",
+            "use the backup of this host; use --force-host only if this is the same host under another name, or if it has taken \
+             over the other host's devices",
         ));
     }
 
@@ -53,7 +55,7 @@ impl Judge<'_> {
                 Ok(mark) => mark,
                 Err(_) if !is_own && is_proven => continue,
                 Err(why) => {
-                    let text = format!("{title}: whether the backup was used cannot be told: {mark_name}: {why}");
+                    let text = format!("{title}: cannot determine whether the backup was used: {mark_name}: {why}");
                     found.push(Problem::new(Code::BackupUsed, text, hints::MARK_UNREADABLE));
                     continue;
                 }
@@ -87,12 +89,12 @@ impl Judge<'_> {
             };
             if let Some(earlier) = mark.restores.iter().filter(speaks).find(is_elsewhere) {
                 let place = match (earlier.has_served, earlier.boot_id == here.boot_id) {
-                    (true, _) => "and segments that a server had made or used were in memory then: it seems to have run since",
+                    (true, _) => "and segments that a server had created or used were in memory then: it seems to have run since",
                     (false, true) => "in another IPC namespace (container): the server may have run since",
                     (false, false) => "in another boot: the server may have run since",
                 };
                 let at = rfc3339(earlier.at_ms);
-                let what = if earlier.has_served { "the backup was looked at" } else { "a restore of the backup was begun" };
+                let what = if earlier.has_served { "the backup was looked at" } else { "a restore of the backup was started" };
                 let text = format!("{title}: {what} on {} at {at}, {place}", earlier.host);
                 found.push(Problem::new(Code::BackupUsed, text, self.used_hint()));
             }
@@ -122,8 +124,8 @@ impl Judge<'_> {
         };
         if let Some(later) = self.listing.manifests_of(self.instance).iter().find(is_of_later_boot) {
             let text = format!(
-                "{}: the directory has a backup of namespace '{}' of a later boot ({}): the server has run since, or its segments \
-                 were restored",
+                "{}: the directory has a backup of namespace '{}' from a later boot ({}): the server has run since, or its \
+                 segments were restored",
                 self.title(claim.name),
                 later.namespace,
                 rfc3339(later.created_ms)
@@ -149,7 +151,7 @@ impl Judge<'_> {
         if claim.manifest.is_some_and(|manifest| !manifest.noted.traces.is_empty()) {
             let compared = || self.evidence.compared.get(claim.name).into_iter().flatten();
             for trace in compared().filter(|trace| trace.change == TraceChange::Gone) {
-                let text = format!("{} is not there, and was when the backup was made: it cannot be asked", trace.path);
+                let text = format!("{} is missing, but existed when the backup was made: it cannot be checked", trace.path);
                 found.push(Problem::new(Code::LogMissing, text, hints::LOG_MISSING));
             }
             for trace in compared().filter(|trace| trace.change == TraceChange::Changed) {
@@ -190,7 +192,7 @@ impl Judge<'_> {
         if let Some(start) = history.starts.iter().find(counts) {
             let boot = if start.boot_id == here { "in this boot" } else { "in an earlier boot" };
             let text = format!(
-                "{} knows of a start of {} {boot}, after the backup of {}: the server has run",
+                "{} shows a start of {} {boot}, after the backup of {}: the server has run",
                 start.source,
                 SERVER_UNIT,
                 rfc3339(claim.identity.made_ms)
@@ -244,8 +246,8 @@ impl Judge<'_> {
         };
         if count > 1 {
             let text = format!(
-                "the machine was booted {count} times since the backup of {} ({source}), expected once: whether the server has run in \
-                 between cannot be told",
+                "the machine was booted {count} times since the backup of {} ({source}), expected once: cannot determine \
+                 whether the server has run in between",
                 rfc3339(made_ms)
             );
             found.push(Problem::new(Code::CannotBeTold, text, self.used_hint()));
