@@ -310,7 +310,9 @@ test('refused: attached segments, naming the process', async (t) => {
   const done = await machine.expect(3, ['backup', machine.path('b')]);
   t.regex(
     done.stderr,
-    new RegExp(`1 of 4 segments attached \\(the first is ae001100\\), expected none; attached by pid ${holder.pid} \\(asmt-sim\\)\nHINT: `),
+    new RegExp(
+      `1 of 4 segments attached \\(the first is ae001100\\), expected none; attached by pid ${holder.pid} \\(asmt-sim\\)\nHINT: `,
+    ),
     show(done),
   );
   t.deepEqual(machine.names(machine.directory), ['run']);
