@@ -30,6 +30,7 @@ pub trait Lanes: Copy {
 
     /// Gathers lanes at the beginning of `dense`, zeros behind them: for each bit of `literals`
     /// what the table has for that byte, for each of `taken` what is in `sparse` there.
+    #[expect(clippy::too_many_arguments, reason = "what an instruction takes; a struct would leave registers")]
     #[inline(always)]
     fn gather(
         self,

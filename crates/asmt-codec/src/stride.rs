@@ -175,6 +175,7 @@ impl Parse {
     }
 
     /// Parses one block of a chunk.
+    #[expect(clippy::too_many_arguments, reason = "the loop's own state: measured, and kept in registers")]
     #[inline(always)]
     fn block<L: Lanes, S: Sink>(self, lanes: L, chunk: &[u8], number: usize, open: &mut OpenRun, sink: &mut S) {
         let at = number * LANES;

@@ -34,6 +34,7 @@
 //! ```
 
 #![forbid(unsafe_code)]
+#![deny(clippy::print_stdout, clippy::print_stderr, clippy::exit, clippy::dbg_macro)]
 
 pub use error::{Code, Error, Kind, NoteCode, Problem, Remark};
 pub use facts::memory::State;

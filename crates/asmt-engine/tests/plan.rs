@@ -5,6 +5,9 @@
 //! case that is not refused. Must never: touch a segment, a file or the clock. All that a plan
 //! looks at is made up here.
 
+// A table of cases is one function, however long.
+#![allow(clippy::too_many_lines)]
+
 use asmt_engine::error::{Code, Kind, NoteCode, Problem, Remark};
 use asmt_engine::facts::caller::Caller;
 use asmt_engine::facts::directory::{

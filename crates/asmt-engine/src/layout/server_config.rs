@@ -1152,6 +1152,7 @@ namespace only {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table of cases")]
     fn lines_of_a_namespace_that_the_server_would_refuse_are_refused() {
         for (lines, line, expected) in [
             ("replication-factor 2 }", 2, "a '}' after other words; expected it on a line of its own"),

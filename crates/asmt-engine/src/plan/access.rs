@@ -57,23 +57,15 @@ fn is_trusted(uid: u32, caller: &Caller) -> bool {
 /// Refuses a directory that others may write, or exchange for another one.
 pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Use, refusals: &mut Vec<Problem>) {
     let Some(directory) = &listing.directory else { return };
-    if let Some(owner) = directory.owner {
-        check_owner(directory, owner, listing, caller, purpose, refusals);
-    }
+    check_owner(directory, listing, caller, purpose, refusals);
     let wrong = directory.above.iter().filter_map(|step| wrong_with(step, caller));
     refusals.extend(wrong.map(|wrong| {
         Problem::new(Code::PathWritableByOthers, format!("{} is reached through {wrong}", directory.path), path_hint(purpose))
     }));
 }
 
-fn check_owner(
-    directory: &DirectoryRecord,
-    owner: Owner,
-    listing: &Listing,
-    caller: &Caller,
-    purpose: Use,
-    refusals: &mut Vec<Problem>,
-) {
+fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, purpose: Use, refusals: &mut Vec<Problem>) {
+    let Some(owner) = directory.owner else { return };
     let path = &directory.path;
     if !is_trusted(owner.uid, caller) {
         refusals.push(Problem::new(

@@ -46,7 +46,7 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     let chosen = choose(groups.clone(), request, is_denied, &place, &mut plan);
     check_others(listing, request, &chosen, &mut plan);
     for (group, is_outranked) in strangers::set_aside(inventory, &groups, chosen, request, &mut plan) {
-        strangers::plan_group(inventory, listing, request, &group, is_outranked, &mut plan);
+        plan.extend(strangers::plan_group(inventory, listing, request, &group, is_outranked));
     }
     plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
     check_target(listing, &mut plan);

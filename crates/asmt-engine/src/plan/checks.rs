@@ -124,15 +124,8 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
     Some(base.version)
 }
 
-/// Refuses a set of stripes that a server would not start with.
-pub fn check_stripes(
-    headers: &[(Address, &Header)],
-    name: &NamespaceName,
-    is_all: bool,
-    title: &str,
-    place: &Place,
-    refusals: &mut Vec<Problem>,
-) {
+/// Why a set of stripes is one that a server would not start with.
+pub fn torn_set(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bool, title: &str, place: &Place) -> Vec<Problem> {
     // What happens to such a set when a server starts is the reason for both: it is lost, unless it
     // is on a disk, too.
     let (code, hint) = match place {
@@ -145,5 +138,5 @@ pub fn check_stripes(
         Place::Backup => (Code::BackupSetTorn, hints::BACKUP_TORN),
     };
     let torn = torn_stripes(headers, name, is_all);
-    refusals.extend(torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint)));
+    torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint)).collect()
 }

@@ -5,16 +5,42 @@ use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Creator, Inventory, Segment};
-use crate::format::{Encoding, manifest_name};
+use crate::format::Encoding;
 use crate::layout::namespace::{Group, missing_or_extra, stripes_of};
 use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem, serving_problem};
-use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, check_stripes, is_too_short, segments_of};
+use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, is_too_short, segments_of, torn_set};
 use crate::plan::titles::{nameless_stripe, title_of};
 use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way};
 use asmt_shm::{Address, Header, MAX_SEGMENT_BYTES};
 use std::collections::BTreeSet;
 
 pub const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then try again";
+
+/// Why segments must not be touched, so that nothing more can be said of them.
+fn untouchable(inventory: &Inventory, request: &Request, group: &Group, segments: &[&Segment]) -> Option<Problem> {
+    let title = title_of(group);
+    if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
+        return Some(denied_problem(&title, denied, &request.caller));
+    }
+    if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
+        return Some(attached_problem(inventory, &title, segments, attached, Attached::ToBackUp));
+    }
+    let makers = segments.first().map(|segment| segment.makers()).unwrap_or_default();
+    if let Some(problem) = serving_problem(inventory, &title, group.instance, &makers, Attached::ToBackUp) {
+        return Some(problem);
+    }
+    if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
+        let text = format!("{title}: segment {} (shmid {}) is in huge pages (SHM_HUGETLB)", huge.key(), huge.stat.shmid);
+        return Some(Problem::new(Code::SegmentInvalid, text, unknown_maker_hint(huge)));
+    }
+    // Long enough for its header, and with none to read: it went between the listing and the look
+    // into it.
+    if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
+        let text = format!("{title}: segment {} (shmid {}) was removed while it was being read", gone.key(), gone.stat.shmid);
+        return Some(Problem::new(Code::SegmentChanged, text, STAY_STOPPED));
+    }
+    None
+}
 
 pub fn plan_group_backup(
     inventory: &Inventory,
@@ -25,32 +51,8 @@ pub fn plan_group_backup(
 ) {
     let segments = segments_of(inventory, group);
     let title = title_of(group);
-    if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
-        plan.refuse_once(denied_problem(&title, denied, &request.caller));
-        return;
-    }
-    if let Some(attached) = segments.iter().find(|segment| segment.stat.attached_count > 0) {
-        plan.refusals.push(attached_problem(inventory, &title, &segments, attached, Attached::ToBackUp));
-        return;
-    }
-    let makers = segments.first().map(|segment| segment.makers()).unwrap_or_default();
-    if let Some(problem) = serving_problem(inventory, &title, group.instance, &makers, Attached::ToBackUp) {
-        plan.refusals.push(problem);
-        return;
-    }
-    if let Some(huge) = segments.iter().find(|segment| segment.is_huge) {
-        let text = format!("{title}: segment {} (shmid {}) is in huge pages (SHM_HUGETLB)", huge.key(), huge.stat.shmid);
-        plan.refuse(Code::SegmentInvalid, text, unknown_maker_hint(huge));
-        return;
-    }
-    // Long enough for its header, and with none to read: it went between the listing and the look
-    // into it.
-    if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
-        plan.refuse(
-            Code::SegmentChanged,
-            format!("{title}: segment {} (shmid {}) was removed while it was being read", gone.key(), gone.stat.shmid),
-            STAY_STOPPED,
-        );
+    if let Some(problem) = untouchable(inventory, request, group, &segments) {
+        plan.refuse_once(problem);
         return;
     }
     if let Some(segment) = segments.iter().find(|segment| !request.caller.can_give_to(segment.stat.uid, segment.stat.gid)) {
@@ -71,7 +73,7 @@ pub fn plan_group_backup(
     let mut faults = faults_in_memory(group, &segments, &headers, &title);
     let base_version = if group.name.is_some() { check_base(&headers, &title, &Place::Memory, &mut faults) } else { None };
     if let Some(name) = &group.name {
-        check_stripes(&headers, name, true, &title, &Place::Memory, &mut faults);
+        faults.extend(torn_set(&headers, name, true, &title, &Place::Memory));
     }
     // A stripe whose name may not be read may be the one that the set lacks.
     let is_unread = |segment: &&Segment| {
@@ -97,8 +99,7 @@ pub fn plan_group_backup(
     plan.refusals.extend(faults);
     let Some(name) = &group.name else { return };
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
-    let own_manifest = manifest_name(group.instance, name);
-    let superseded = in_the_way::check(listing, group.instance, &nsids, &own_manifest, &title, &request.host, plan);
+    let superseded = in_the_way::check(listing, request, group, &nsids, plan);
     let copies: Vec<Copy> = segments
         .iter()
         .map(|&segment| {

@@ -10,10 +10,10 @@ use crate::facts::server::Host;
 use crate::format::mark::{Identity, Used, used_name};
 use crate::format::{Manifest, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
 use crate::hints::shell_word;
-use crate::layout::namespace::group;
-use crate::plan::Plan;
+use crate::layout::namespace::{Group, group};
 use crate::plan::staleness::{identity_of_files, is_of_host, may_be_of_server};
 use crate::plan::titles::{title, title_of};
+use crate::plan::{Plan, Request};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
@@ -34,15 +34,15 @@ struct Found<'l> {
 /// interrupted run left committed, and that this backup replaces.
 pub(super) fn check<T>(
     listing: &Listing,
-    instance: u8,
+    request: &Request,
+    group: &Group,
     nsids: &BTreeSet<u8>,
-    own_manifest: &str,
-    own_title: &str,
-    here: &Host,
     plan: &mut Plan<T>,
 ) -> Vec<String> {
+    let (instance, own_title) = (group.instance, title_of(group));
+    let own_manifest = group.name.as_ref().map(|name| manifest_name(instance, name));
     let is_ours = |name: &str| {
-        name == own_manifest
+        Some(name) == own_manifest.as_deref()
             || parse_file_name(name).is_some_and(|(_, address, _)| address.instance == instance && nsids.contains(&address.nsid))
     };
     let files = listing.files.iter().map(|file| file.name.as_str());
@@ -51,13 +51,13 @@ pub(super) fn check<T>(
     let there: BTreeSet<&str> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
     let (superseded, mut in_the_way): (BTreeSet<&str>, BTreeSet<&str>) =
         there.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
-    for found in backups_in(listing, instance, here) {
+    for found in backups_in(listing, instance, &request.host) {
         if !found.files.iter().any(|name| in_the_way.contains(name)) {
             continue;
         }
         let first = found.files.iter().find(|name| in_the_way.contains(*name)).copied().unwrap_or_default();
         in_the_way.retain(|name| !found.files.contains(name));
-        plan.refuse(Code::BackupExists, message(&found, listing, own_title, first), hint(&found, listing));
+        plan.refuse(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
     }
     // Whatever cannot be read is of no backup that is known.
     if let Some(first) = in_the_way.first() {

@@ -88,16 +88,15 @@ pub(super) fn plan_group(
     request: &Request,
     group: &Group,
     is_outranked: bool,
-    plan: &mut Plan<NamespaceBackup>,
-) {
+) -> Plan<NamespaceBackup> {
     let mut own = Plan::new();
     plan_group_backup(inventory, listing, request, group, &mut own);
     let is_lone = group.nsid.is_none() && request.namespaces.is_none();
     if is_outranked && is_lone && !own.refusals.is_empty() {
-        plan.remarks.push(left_out(inventory, group, &makers(inventory, group)));
-    } else {
-        plan.extend(own);
+        own = Plan::new();
+        own.remarks.push(left_out(inventory, group, &makers(inventory, group)));
     }
+    own
 }
 
 fn makers(inventory: &Inventory, group: &Group) -> Makers {

@@ -10,7 +10,7 @@ use crate::format::{
 use crate::hints;
 use crate::layout::namespace::{Group, group, missing_or_extra};
 use crate::plan::access::{FileAccess, Use, check_directory, check_files};
-use crate::plan::checks::{Place, bears_name, check_base, check_stripes, choose};
+use crate::plan::checks::{Place, bears_name, check_base, choose, torn_set};
 use crate::plan::titles::{title, title_of};
 use crate::plan::{Contents, NamespaceRestore, Plan, Request, Source};
 use asmt_shm::{Address, Header, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType};
@@ -58,10 +58,11 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
     groups.extend(group(others.map(|file| (file.key, file.address, file.header.name()))));
     let has_refused = plan.refusals.iter().any(|problem| !problem.code.is_about_access());
     if !has_refused || !groups.is_empty() {
+        let directory = Directory { listing, records: &records, request };
         for group in choose(groups, request, false, &Place::Backup, &mut plan) {
             let manifest = manifests.iter().find(|manifest| Some(&manifest.namespace) == group.name.as_ref());
             match manifest {
-                Some(manifest) => plan_from_manifest(manifest, &records, &group, listing, request, &mut plan),
+                Some(manifest) => directory.with_manifest(manifest, &group, &mut plan),
                 None => {
                     let own_name = group.name.as_ref().map(|name| manifest_name(group.instance, name));
                     // One that cannot be used, or not be read, is refused below; this is no backup
@@ -69,7 +70,7 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
                     let there = listing.manifests.iter().map(|record| &record.name);
                     let is_asmts =
                         !there.chain(listing.problems.iter().map(|(name, _)| name)).any(|name| Some(name) == own_name.as_ref());
-                    plan_without_manifest(&records, &group, listing, request, is_asmts, &mut plan);
+                    directory.without_manifest(&group, is_asmts, &mut plan);
                 }
             }
         }
@@ -189,106 +190,133 @@ fn stray(listing: &Listing, name: &str) -> Option<Problem> {
     is_there.then(|| Problem::new(Code::ExtraFile, text, hint).in_file(name))
 }
 
-pub fn plan_from_manifest(
-    manifest: &Manifest,
-    records: &BTreeMap<Key, &FileRecord>,
-    group: &Group,
-    listing: &Listing,
-    request: &Request,
-    plan: &mut Plan<NamespaceRestore>,
-) {
-    let title = title_of(group);
-    let own = listing.manifests.iter().filter(|record| record.manifest.as_ref() == Ok(manifest));
-    let files = manifest.segments.iter().filter_map(|segment| {
-        let record = records.get(&segment.key)?;
-        Some(FileAccess::of_file(record, segment.uid))
-    });
-    let all = own.map(FileAccess::of_manifest).chain(files);
-    check_files(listing, &title, &request.caller, all, &mut plan.refusals);
-    // What is there and cannot be read is refused for that.
-    let unreadable: BTreeSet<Key> =
-        listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
-    let (mut sources, mut headers, mut sound) = (Vec::new(), Vec::new(), Vec::new());
-    for segment in &manifest.segments {
-        let file = segment.file_name();
-        let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), hints::DAMAGED).in_file(&file);
-        let Some(record) = records.get(&segment.key) else {
-            if unreadable.contains(&segment.key) {
+/// What the namespaces of a directory share while each is planned.
+struct Directory<'l> {
+    listing: &'l Listing,
+    /// Files of the instance.
+    records: &'l BTreeMap<Key, &'l FileRecord>,
+    request: &'l Request,
+}
+
+impl Directory<'_> {
+    /// Plans a namespace by its manifest.
+    fn with_manifest(&self, manifest: &Manifest, group: &Group, plan: &mut Plan<NamespaceRestore>) {
+        let Self { listing, records, request } = *self;
+        let title = title_of(group);
+        let own = listing.manifests.iter().filter(|record| record.manifest.as_ref() == Ok(manifest));
+        let files = manifest.segments.iter().filter_map(|segment| {
+            let record = records.get(&segment.key)?;
+            Some(FileAccess::of_file(record, segment.uid))
+        });
+        let all = own.map(FileAccess::of_manifest).chain(files);
+        check_files(listing, &title, &request.caller, all, &mut plan.refusals);
+        // What is there and cannot be read is refused for that.
+        let unreadable: BTreeSet<Key> =
+            listing.problems.iter().filter_map(|(name, _)| parse_file_name(name)).map(|(key, ..)| key).collect();
+        let (mut sources, mut headers, mut sound) = (Vec::new(), Vec::new(), Vec::new());
+        for segment in &manifest.segments {
+            let file = segment.file_name();
+            let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), hints::DAMAGED).in_file(&file);
+            let Some(record) = records.get(&segment.key) else {
+                if unreadable.contains(&segment.key) {
+                    continue;
+                }
+                let mut problem = damage(Code::BackupIncomplete, format!("{file} is missing"));
+                if segment.address.segment_type == SegmentType::PiBase {
+                    hints::WITHOUT_BASE.clone_into(&mut problem.hint);
+                }
+                plan.refusals.push(problem);
+                continue;
+            };
+            if record.encoding != segment.encoding {
+                let mut problem = damage(Code::ExtraFile, format!("found {}, expected {file}", record.name));
+                hints::OTHER_ENCODING.clone_into(&mut problem.hint);
+                plan.refusals.push(problem);
                 continue;
             }
-            let mut problem = damage(Code::BackupIncomplete, format!("{file} is missing"));
-            if segment.address.segment_type == SegmentType::PiBase {
-                hints::WITHOUT_BASE.clone_into(&mut problem.hint);
+            headers.push((segment.address, &record.header));
+            let wrong = unlike_manifest(manifest, segment, record, &title);
+            if !wrong.is_empty() {
+                plan.refusals.extend(wrong);
+                continue;
             }
-            plan.refusals.push(problem);
-            continue;
-        };
-        if record.encoding != segment.encoding {
-            let mut problem = damage(Code::ExtraFile, format!("found {}, expected {file}", record.name));
-            hints::OTHER_ENCODING.clone_into(&mut problem.hint);
-            plan.refusals.push(problem);
-            continue;
+            sound.push((segment.address, &record.header));
+            sources.push(source_of_segment(segment, record));
         }
-        headers.push((segment.address, &record.header));
-        let problems_before = plan.refusals.len();
-        if record.file_bytes != segment.file_bytes {
-            let text = format!("{file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes);
-            plan.refusals.push(damage(Code::WrongSize, text).at(record.file_bytes.min(segment.file_bytes)));
+        if headers.len() == manifest.segments.len() {
+            for text in missing_or_extra(&headers) {
+                plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::DAMAGED);
+            }
         }
-        if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
-            || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
-        {
-            let text = format!(
-                "the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
-                record.size_bytes,
-                record.crc32.unwrap_or(0),
-                segment.size_bytes,
-                segment.crc32
-            );
-            plan.refusals.push(damage(Code::ContentDamaged, text).at(0));
-        }
-        if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
-            let found = record.header.name().map_or("?", NamespaceName::as_str);
-            let text = format!("{file} belongs to namespace '{found}', expected '{}'", manifest.namespace);
-            plan.refusals.push(damage(Code::ContentDamaged, text));
-        }
-        if plan.refusals.len() > problems_before {
-            continue;
-        }
-        sound.push((segment.address, &record.header));
-        let (least_memory_bytes, most_memory_bytes) = memory_of(segment, record);
-        sources.push(Source {
-            key: segment.key,
-            address: segment.address,
-            size_bytes: segment.size_bytes,
-            uid: segment.uid,
-            gid: segment.gid,
-            mode: segment.mode,
-            file: record.name.clone(),
-            file_bytes: segment.file_bytes,
-            encoding: segment.encoding,
-            contents: Contents::Chunks(segment.clone()),
-            allocated_bytes: record.allocated_bytes,
-            least_memory_bytes,
-            most_memory_bytes,
+        let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
+        let is_all = sound.len() == manifest.segments.len();
+        plan.refusals.extend(torn_set(&sound, &manifest.namespace, is_all, &title, &Place::Backup));
+        plan.namespaces.push(NamespaceRestore {
+            instance: manifest.instance,
+            name: manifest.namespace.clone(),
+            nsid: manifest.nsid,
+            base_version,
+            created_ms: Some(manifest.created_ms),
+            sources,
         });
     }
-    if headers.len() == manifest.segments.len() {
-        for text in missing_or_extra(&headers) {
-            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::DAMAGED);
+
+    /// Plans a namespace without a manifest: ASMT's, unless its manifest is there and cannot be
+    /// used.
+    fn without_manifest(&self, group: &Group, is_asmts: bool, plan: &mut Plan<NamespaceRestore>) {
+        let Self { listing, records, request } = *self;
+        let title = title_of(group);
+        let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
+        // A file's owner is the segment's here, and may write to it.
+        let owned = files.iter().map(|file| FileAccess::of_file(file, file.uid));
+        check_files(listing, &title, &request.caller, owned, &mut plan.refusals);
+        if request.require_manifest && is_asmts {
+            plan.refuse(
+                Code::ManifestRequired,
+                format!("{title}: there is no manifest, but --require-manifest was given"),
+                "omit --require-manifest to restore a backup made by ASMT, whose uncompressed files cannot be checked",
+            );
         }
+        let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
+        // What is there and cannot be read is refused for that, and is not missing.
+        let is_unreadable =
+            |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
+        let is_all = !listing.problems.iter().any(is_unreadable);
+        let missing = if is_all { missing_or_extra(&headers) } else { Vec::new() };
+        for text in missing {
+            plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::INCOMPLETE);
+        }
+        let Some(name) = &group.name else {
+            if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
+                plan.refuse(Code::ContentDamaged, format!("{title}: {} has no namespace name", nameless.name), hints::DAMAGED);
+            }
+            return;
+        };
+        let wrong = files.iter().filter_map(|file| Some((file.key, wrong_size(file, &title)?)));
+        let (ill_sized, wrong): (BTreeSet<Key>, Vec<Problem>) = wrong.unzip();
+        plan.refusals.extend(wrong);
+        let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
+        plan.refusals.extend(torn_set(&headers, name, is_all, &title, &Place::Backup));
+        let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
+        plan.remarks.extend(stage_size_remark(&files, &title));
+        if is_asmts {
+            let text = format!(
+                "{title}: made by ASMT, without a manifest: {plain_count} of {} files are uncompressed and cannot be checked for \
+             damage",
+                files.len()
+            );
+            plan.remarks.push(Remark::new(NoteCode::NoManifest, text));
+        }
+        let sources = files.iter().filter(|file| !ill_sized.contains(&file.key)).map(|file| source_of_file(file));
+        plan.namespaces.push(NamespaceRestore {
+            instance: group.instance,
+            name: name.clone(),
+            nsid: group.nsid,
+            base_version,
+            created_ms: None,
+            sources: sources.collect(),
+        });
     }
-    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
-    let is_all = sound.len() == manifest.segments.len();
-    check_stripes(&sound, &manifest.namespace, is_all, &title, &Place::Backup, &mut plan.refusals);
-    plan.namespaces.push(NamespaceRestore {
-        instance: manifest.instance,
-        name: manifest.namespace.clone(),
-        nsid: manifest.nsid,
-        base_version,
-        created_ms: Some(manifest.created_ms),
-        sources,
-    });
 }
 
 /// Memory that a segment of a manifest needs, at least and at most.
@@ -311,71 +339,71 @@ pub fn memory_of(segment: &ManifestSegment, record: &FileRecord) -> (u64, u64) {
     }
 }
 
-pub fn plan_without_manifest(
-    records: &BTreeMap<Key, &FileRecord>,
-    group: &Group,
-    listing: &Listing,
-    request: &Request,
-    is_asmts: bool,
-    plan: &mut Plan<NamespaceRestore>,
-) {
-    let title = title_of(group);
-    let files: Vec<&FileRecord> = group.keys.iter().map(|key| records[key]).collect();
-    // A file's owner is the segment's here, and may write to it.
-    let owned = files.iter().map(|file| FileAccess::of_file(file, file.uid));
-    check_files(listing, &title, &request.caller, owned, &mut plan.refusals);
-    if request.require_manifest && is_asmts {
-        plan.refuse(
-            Code::ManifestRequired,
-            format!("{title}: there is no manifest, but --require-manifest was given"),
-            "omit --require-manifest to restore a backup made by ASMT, whose uncompressed files cannot be checked",
-        );
+/// How a file differs from what its manifest says of it.
+fn unlike_manifest(manifest: &Manifest, segment: &ManifestSegment, record: &FileRecord, title: &str) -> Vec<Problem> {
+    let file = segment.file_name();
+    let damage = |code, text: String| Problem::new(code, format!("{title}: {text}"), hints::DAMAGED).in_file(&file);
+    let mut found = Vec::new();
+    if record.file_bytes != segment.file_bytes {
+        let text = format!("{file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes);
+        found.push(damage(Code::WrongSize, text).at(record.file_bytes.min(segment.file_bytes)));
     }
-    let headers: Vec<(Address, &Header)> = files.iter().map(|file| (file.address, &file.header)).collect();
-    // What is there and cannot be read is refused for that, and is not missing.
-    let is_unreadable =
-        |(name, _): &(String, _)| parse_file_name(name).is_some_and(|(_, address, _)| address.instance == group.instance);
-    let is_all = !listing.problems.iter().any(is_unreadable);
-    let missing = if is_all { missing_or_extra(&headers) } else { Vec::new() };
-    for text in missing {
-        plan.refuse(Code::BackupIncomplete, format!("{title}: {text}"), hints::INCOMPLETE);
-    }
-    let Some(name) = &group.name else {
-        if let Some(nameless) = files.iter().find(|file| bears_name(file.address)) {
-            plan.refuse(Code::ContentDamaged, format!("{title}: {} has no namespace name", nameless.name), hints::DAMAGED);
-        }
-        return;
-    };
-    let mut readable = Vec::new();
-    for file in &files {
-        let least = file.address.segment_type.min_bytes();
-        // A deflate stream cannot grow more: a header that says so lies, and its size must not be
-        // believed.
-        let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
-        let most = most.min(MAX_SEGMENT_BYTES);
-        if file.size_bytes < least || file.size_bytes > most {
-            let message = format!(
-                "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
-                file.name, file.file_bytes, file.size_bytes
-            );
-            plan.refusals.push(Problem::new(Code::WrongSize, message, hints::DAMAGED).in_file(&file.name));
-        } else {
-            readable.push(file);
-        }
-    }
-    let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
-    check_stripes(&headers, name, is_all, &title, &Place::Backup, &mut plan.refusals);
-    let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
-    plan.remarks.extend(stage_size_remark(&files, &title));
-    if is_asmts {
+    if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
+        || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
+    {
         let text = format!(
-            "{title}: made by ASMT, without a manifest: {plain_count} of {} files are uncompressed and cannot be checked for \
-             damage",
-            files.len()
+            "the header of {file} says {} bytes and CRC-32 {:08x}, expected {} and {:08x}",
+            record.size_bytes,
+            record.crc32.unwrap_or(0),
+            segment.size_bytes,
+            segment.crc32
         );
-        plan.remarks.push(Remark::new(NoteCode::NoManifest, text));
+        found.push(damage(Code::ContentDamaged, text).at(0));
     }
-    let sources = readable.iter().map(|file| Source {
+    if record.header.name().is_some_and(|name| *name != manifest.namespace) || record.header == Header::Unreadable {
+        let name = record.header.name().map_or("?", NamespaceName::as_str);
+        let text = format!("{file} belongs to namespace '{name}', expected '{}'", manifest.namespace);
+        found.push(damage(Code::ContentDamaged, text));
+    }
+    found
+}
+
+fn source_of_segment(segment: &ManifestSegment, record: &FileRecord) -> Source {
+    let (least_memory_bytes, most_memory_bytes) = memory_of(segment, record);
+    Source {
+        key: segment.key,
+        address: segment.address,
+        size_bytes: segment.size_bytes,
+        uid: segment.uid,
+        gid: segment.gid,
+        mode: segment.mode,
+        file: record.name.clone(),
+        file_bytes: segment.file_bytes,
+        encoding: segment.encoding,
+        contents: Contents::Chunks(segment.clone()),
+        allocated_bytes: record.allocated_bytes,
+        least_memory_bytes,
+        most_memory_bytes,
+    }
+}
+
+/// Why the size that a file without a manifest claims for its segment cannot be right.
+fn wrong_size(file: &FileRecord, title: &str) -> Option<Problem> {
+    let least = file.address.segment_type.min_bytes();
+    // A deflate stream cannot grow more: a header that says so lies, and its size must not be
+    // believed.
+    let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
+    let most = most.min(MAX_SEGMENT_BYTES);
+    let message = format!(
+        "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
+        file.name, file.file_bytes, file.size_bytes
+    );
+    let is_wrong = file.size_bytes < least || file.size_bytes > most;
+    is_wrong.then(|| Problem::new(Code::WrongSize, message, hints::DAMAGED).in_file(&file.name))
+}
+
+fn source_of_file(file: &FileRecord) -> Source {
+    Source {
         key: file.key,
         address: file.address,
         size_bytes: file.size_bytes,
@@ -390,15 +418,7 @@ pub fn plan_without_manifest(
         // ASMT writes zeros for what a segment never held, which compress to next to nothing.
         least_memory_bytes: if file.encoding == Encoding::Raw { 0 } else { file.size_bytes.min(file.allocated_bytes) },
         most_memory_bytes: file.size_bytes,
-    });
-    plan.namespaces.push(NamespaceRestore {
-        instance: group.instance,
-        name: name.clone(),
-        nsid: group.nsid,
-        base_version,
-        created_ms: None,
-        sources: sources.collect(),
-    });
+    }
 }
 
 /// Without a manifest a plain file's size is all that tells the size of its segment. Base says what
