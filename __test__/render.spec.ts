@@ -247,3 +247,16 @@ test('help names every option, every command and every exit status', (t) => {
   }
   for (const line of [...all.split('\n'), ...VERBS.flatMap((verb) => help(verb).split('\n'))]) t.true(line.length <= 100, line);
 });
+
+test('long texts are as they were agreed on', (t) => {
+  t.snapshot(help(null), 'asmt --help');
+  for (const verb of VERBS) t.snapshot(help(verb), `asmt ${verb} --help`);
+  t.snapshot(shortUsage(), 'asmt without words');
+  const names = { user: (uid: number) => `user${uid}`, group: (gid: number) => `group${gid}` };
+  const planned = { ...report, analyze: true, reserve_bytes: 2 ** 21, free_bytes: 2 ** 30 };
+  t.snapshot(render.planTable(plain, planned), 'the plan of an analysis');
+  t.snapshot(render.namespaceTable(plain, report), 'a list of namespaces');
+  t.snapshot(render.segmentTable(plain, report.segments, names), 'a list of segments');
+  const problems = [problem('first', 'do this'), problem('second', 'do that'), problem('third', 'do that')];
+  t.snapshot(render.failure(plain, { ...problems[0]!, problems }), 'a failure');
+});
