@@ -18,7 +18,7 @@ const SPECS: readonly OptionSpec[] = OPTIONS;
 export const MAX_NAME_BYTES = 31;
 
 /** What is meant. */
-export interface Meant {
+export interface Invocation {
   request: Request;
   remarks: Remark[];
   verbose: boolean;
@@ -33,7 +33,7 @@ export function verbOfAsmtForm(values: Values): Verb {
 }
 
 /** What is meant by `verb` with these values and, behind the command, `operands`. */
-export function meaning(verb: Verb, values: Values, operands: readonly string[]): Meant {
+export function meaning(verb: Verb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
   const directory = directoryOf(verb, text(values.path), operands, values.analyze === true);

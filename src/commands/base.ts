@@ -17,7 +17,7 @@ import { endProcess, runJob } from '../native.ts';
 import type { Values, Verb } from '../options.ts';
 import type { ErrorText, Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { writeOut } from '../output.ts';
-import { directoryIn, meaning, notFound, wordsOf, type Meant } from '../policy.ts';
+import { directoryIn, meaning, notFound, wordsOf, type Invocation } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
@@ -45,7 +45,7 @@ export abstract class AsmtCommand extends Command {
   }
 
   /** The command that does what `--analyze` shows. */
-  #commandToRun({ request }: Meant): string {
+  #commandToRun({ request }: Invocation): string {
     const verb = this.form === 'asmt' ? (request.verb === 'backup' ? '-b' : '-r') : request.verb;
     const directory = directoryIn(request);
     const place = [...(this.form === 'asmt' ? ['-p'] : []), directory === null ? 'DIR' : quoted(directory)];
@@ -64,7 +64,7 @@ export abstract class AsmtCommand extends Command {
   }
 
   /** Shows what came of it. Returns the exit status. */
-  #show(meant: Meant, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
+  #show(meant: Invocation, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
     const { report, error } = outcome;
     const done = outcome.ok && report !== null && isWork(report) ? report : null;
     const statusOf = (kind: Kind | null) => exitStatus(kind, this.form, signal);
@@ -97,7 +97,7 @@ export abstract class AsmtCommand extends Command {
     return statusOf(kind ?? unreported.kind);
   }
 
-  #text(meant: Meant, report: Report, isDone: boolean): string {
+  #text(meant: Invocation, report: Report, isDone: boolean): string {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked
     // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
@@ -134,7 +134,7 @@ function notReported(done: Report | null, reason: string): AsmtError {
 }
 
 /** What a stop comes to that did not wait for the engine. */
-function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
+function abandoned({ request }: Invocation, signal: NodeJS.Signals | null): Outcome {
   const message = `${signal}: the system does not respond (a device or a file system), so asmt exited without waiting for it; nothing was changed`;
   const look = 'find out what does not respond (dmesg, findmnt), then try again';
   // Without these, another instance's or namespace's backup in the directory would be retired.
@@ -146,7 +146,7 @@ function abandoned({ request }: Meant, signal: NodeJS.Signals | null): Outcome {
 }
 
 /** What a list was asked for and has not found. */
-async function missing({ request }: Meant, report: Report | null): Promise<AsmtError | null> {
+async function missing({ request }: Invocation, report: Report | null): Promise<AsmtError | null> {
   const found = report?.namespaces ?? [];
   if (notFound(request, found, found) === null) return null;
   const all = await runJob({ verb: 'list', namespaces: null, instance: null }, ignore, ignore);
@@ -164,7 +164,7 @@ function isAnalysis(request: Request): boolean {
  * Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was
  * abandoned.
  */
-async function run(meant: Meant): Promise<{ outcome: Outcome | null; signal: NodeJS.Signals | null; shown: Set<string> }> {
+async function run(meant: Invocation): Promise<{ outcome: Outcome | null; signal: NodeJS.Signals | null; shown: Set<string> }> {
   const shown = new Set<string>();
   const display = new ProgressDisplay(process.stderr);
   const say = (text: string) => {

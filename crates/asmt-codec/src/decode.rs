@@ -4,7 +4,7 @@
 //! found in the data, or write past the output it was given.
 
 use crate::inflate::Inflater;
-use crate::simd::Way;
+use crate::simd::SimdLevel;
 use crate::{GZIP_HEADER, WINDOW_BITS};
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -15,7 +15,7 @@ pub struct ChunkDecoder {
 
 impl Default for ChunkDecoder {
     fn default() -> Self {
-        Self { inflater: Inflater::new(Way::best()) }
+        Self { inflater: Inflater::new(SimdLevel::best()) }
     }
 }
 

@@ -4,7 +4,7 @@
 //! Promise: an encoder never makes more than [`max_encoded_bytes`]. Must never: write past the
 //! output it was given.
 
-use crate::simd::Way;
+use crate::simd::SimdLevel;
 use crate::stride::Stride;
 use crate::{FULL_FLUSH, WINDOW_BITS};
 use zlib_rs::{Deflate, DeflateFlush};
@@ -64,12 +64,12 @@ pub trait ChunkEncoder: Send {
 
 /// The encoder in use.
 pub fn encoder() -> Box<dyn ChunkEncoder> {
-    Box::new(AdaptiveEncoder { way: Way::best(), general: GeneralEncoder::default(), tried: Vec::new() })
+    Box::new(AdaptiveEncoder { way: SimdLevel::best(), general: GeneralEncoder::default(), tried: Vec::new() })
 }
 
 /// The encoder for tables, or a general one where that makes a chunk smaller by more than it costs.
 struct AdaptiveEncoder {
-    way: Way,
+    way: SimdLevel,
     general: GeneralEncoder,
     tried: Vec<u8>,
 }

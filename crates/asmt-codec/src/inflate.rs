@@ -13,7 +13,7 @@
 //! for ever or allocate (but for an error), whatever the input; believe a length or a distance.
 
 use crate::huffman::{self, MAX_BITS};
-use crate::simd::{Kernel, Lanes, Way};
+use crate::simd::{Kernel, Lanes, SimdLevel};
 use std::sync::LazyLock;
 
 /// Most symbols a block can have codes for: literals, end, lengths; and distances (RFC 1951,
@@ -360,14 +360,14 @@ impl Bits<'_> {
 
 /// A decoder; it can be used for one chunk after the other.
 pub struct Inflater {
-    way: Way,
+    way: SimdLevel,
     /// Of the block in work, if it brings its own.
     codes: Box<Codes>,
 }
 
 impl Inflater {
     /// One that works in this way.
-    pub fn new(way: Way) -> Self {
+    pub fn new(way: SimdLevel) -> Self {
         Self { way, codes: Codes::new() }
     }
 
@@ -474,7 +474,7 @@ impl Work<'_, '_> {
     }
 
     /// Decodes a block behind its header.
-    fn block(&mut self, codes: &Codes, way: Way) -> Result<(), String> {
+    fn block(&mut self, codes: &Codes, way: SimdLevel) -> Result<(), String> {
         loop {
             way.run(Fast { work: self, codes });
             // What the fast loop leaves: ends, long codes, errors.

@@ -4,7 +4,7 @@
 //! crate's tests are built with it, and the fuzz targets by its feature `testing`.
 
 use crate::inflate::Inflater;
-use crate::simd::Way;
+use crate::simd::SimdLevel;
 use crate::{DEFLATE_END, WINDOW_BITS};
 use zlib_rs::{Inflate, InflateFlush, Status};
 
@@ -32,7 +32,7 @@ pub fn decoded_by_zlib(blocks: &[u8], length: usize) -> Option<Vec<u8>> {
 /// What the decoder makes of a chunk in each way that this machine has; all must agree, also on
 /// what is wrong.
 pub fn decoded_by_us(blocks: &[u8], length: usize) -> Result<Vec<u8>, String> {
-    let mut all = Way::available().into_iter().map(|way| {
+    let mut all = SimdLevel::available().into_iter().map(|way| {
         let mut back = vec![0xa5; length];
         Inflater::new(way).inflate(blocks, &mut back).map(|()| back)
     });

@@ -75,7 +75,7 @@ pub trait Kernel {
 
 /// A way to compare that this CPU has: there is no other way to get one than to ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way(Kind);
+pub struct SimdLevel(Kind);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -95,7 +95,7 @@ enum Kind {
     Neon,
 }
 
-impl Way {
+impl SimdLevel {
     /// Those that this CPU has, the fastest last.
     pub fn available() -> Vec<Self> {
         let mut ways = vec![Self(Kind::Portable)];
@@ -440,7 +440,7 @@ mod tests {
         let expected: Vec<u64> = (1..bytes.len() - LANES)
             .map(|at| (0..LANES).map(|i| u64::from(bytes[at + i] == bytes[at + i - 1]) << i).sum())
             .collect();
-        for way in Way::available() {
+        for way in SimdLevel::available() {
             assert!(way.run(Masks(&bytes)) == expected, "{way:?}");
         }
     }
@@ -487,9 +487,9 @@ mod tests {
                 (state >> 56) as u8
             })
             .collect();
-        let expected = Way(Kind::Portable).run(Packed(&bytes));
+        let expected = SimdLevel(Kind::Portable).run(Packed(&bytes));
         assert!(expected.iter().any(|(dense, _, counts)| dense[2][40] > 0 && counts.iter().any(|count| *count > 50)));
-        for way in Way::available() {
+        for way in SimdLevel::available() {
             assert!(way.run(Packed(&bytes)) == expected, "{way:?}");
         }
     }

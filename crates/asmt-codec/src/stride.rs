@@ -11,7 +11,7 @@
 //! flush; the same bytes whatever the CPU. Must never: refer to bytes before the chunk, or write
 //! past the output.
 
-use crate::simd::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS, Way};
+use crate::simd::{Kernel, LANES, Lanes, PLANES, SimdLevel, WIDENED, WORDS};
 use crate::{FULL_FLUSH, huffman};
 use std::sync::LazyLock;
 
@@ -431,7 +431,7 @@ pub struct Stride {
 
 impl Stride {
     /// Finds the stride and the table that suit a chunk, from a sample of it.
-    pub fn plan(chunk: &[u8], way: Way) -> Self {
+    pub fn plan(chunk: &[u8], way: SimdLevel) -> Self {
         way.run(Plan(chunk))
     }
 
@@ -473,12 +473,12 @@ impl Stride {
 
     /// Encodes the chunk that was planned, to the beginning of `output`. Gives the number of bytes;
     /// `None` if there was not room for them.
-    pub fn encode(&self, chunk: &[u8], output: &mut [u8], way: Way) -> Option<usize> {
+    pub fn encode(&self, chunk: &[u8], output: &mut [u8], way: SimdLevel) -> Option<usize> {
         self.encode_by(chunk, output, way, way.packs())
     }
 
     /// By packing or by tokens, which gives the same.
-    pub(crate) fn encode_by(&self, chunk: &[u8], output: &mut [u8], way: Way, packs: bool) -> Option<usize> {
+    pub(crate) fn encode_by(&self, chunk: &[u8], output: &mut [u8], way: SimdLevel, packs: bool) -> Option<usize> {
         // The header and the end take less than a step may.
         let most = output.len().checked_sub(3 * MOST_STEP_BYTES)?;
         let mut writer = Writer { output, at: 0, bits: 0, count: 0 };
@@ -813,7 +813,7 @@ mod tests {
     /// By tokens and packed, with the same bytes.
     fn assert_comes_back_by_every_way(plan: &Stride, chunk: &[u8]) {
         let mut expected = None;
-        for (way, packs) in Way::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        for (way, packs) in SimdLevel::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
             let mut output = vec![0; 2 * chunk.len() + 4 * MOST_STEP_BYTES];
             let made = plan.encode_by(chunk, &mut output, way, packs).expect("room");
             output.truncate(made);

@@ -3,7 +3,7 @@
 use crate::decode::{ChunkDecoder, MemberDecoder};
 use crate::encode::{LONGER_FLUSH, store, *};
 use crate::reference::{decoded_by_us, decoded_by_zlib};
-use crate::simd::Way;
+use crate::simd::SimdLevel;
 use crate::stride::Stride;
 use crate::{DEFLATE_END, FULL_FLUSH, GZIP_HEADER, WINDOW_BITS};
 use proptest::prelude::*;
@@ -286,7 +286,7 @@ proptest! {
     #[test]
     fn by_stride_any_table_comes_back_and_every_way_gives_the_same_bytes(bytes in table()) {
         let mut found: Vec<Option<Vec<u8>>> = Vec::new();
-        for (way, packs) in Way::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
+        for (way, packs) in SimdLevel::available().into_iter().flat_map(|way| [(way, false), (way, true)]) {
             // Room for the worst, so that nothing is left to another encoder.
             let mut output = vec![0xa5; 2 * bytes.len() + (64 << 10)];
             let made = Stride::plan(&bytes, way).encode_by(&bytes, &mut output, way, packs).expect("room enough");

@@ -13,9 +13,9 @@ use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::{Control, Event};
 use asmt_engine::store::Store;
 use asmt_engine::work::commit;
-use asmt_engine::work::copy_in::{self, Filled, Made, Trusted, Withheld};
-use asmt_engine::work::copy_out::{self, Staged};
-use asmt_engine::work::instance::Runtime;
+use asmt_engine::work::copy_in::{self, NewSegment, Trusted, Untrusted, Withheld};
+use asmt_engine::work::copy_out::{self, Unpublished};
+use asmt_engine::work::instance::InstanceLock;
 use asmt_engine::work::job::{Options, Temporaries};
 use asmt_engine::work::note::Origin;
 use asmt_engine::{perform, plan};
@@ -68,7 +68,7 @@ fn plan_request(compress: bool) -> plan::Request {
 }
 
 /// A backup of all there is, complete and not published.
-fn stage(store: &Store, compress: bool) -> Staged<'_> {
+fn stage(store: &Store, compress: bool) -> Unpublished<'_> {
     let inventory = segments::take().expect("an inventory");
     let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(compress));
     plan.check().expect("a plan");
@@ -302,9 +302,9 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
 
 /// Fills segments from a backup, and passes them on before they are trusted. The journal is that of
 /// a run that has died, if they are forgotten.
-fn filled<T>(directory: &Path, then: impl FnOnce(Filled<'_>, &Control) -> T) -> T {
+fn filled<T>(directory: &Path, then: impl FnOnce(Untrusted<'_>, &Control) -> T) -> T {
     let store = Store::open(directory).expect("a directory");
-    let runtime = Runtime::lock(0).expect("a lock");
+    let runtime = InstanceLock::lock(0).expect("a lock");
     // As a restore does: an earlier test that failed may have left a journal of a namespace with
     // the same number.
     runtime.recover(&Control::default()).expect("recovered");
@@ -327,8 +327,8 @@ fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>)
 
 /// The words that a commit stores, each with its segment attached, in the order in which they are
 /// to be stored.
-fn words_of(filled: &Filled<'_>) -> Vec<Withheld> {
-    let word = |segment: &Made| segment.attach_withheld().expect("an attachment");
+fn words_of(filled: &Untrusted<'_>) -> Vec<Withheld> {
+    let word = |segment: &NewSegment| segment.attach_withheld().expect("an attachment");
     filled.segments_by_rank().filter_map(word).collect()
 }
 
@@ -357,7 +357,7 @@ fn journals() -> Vec<String> {
 
 fn recover() -> Vec<String> {
     let control = Control::default();
-    Runtime::lock(0).expect("a lock").recover(&control).expect("recovered");
+    InstanceLock::lock(0).expect("a lock").recover(&control).expect("recovered");
     control.snapshot().events.into_iter().map(|event| event.message).collect()
 }
 

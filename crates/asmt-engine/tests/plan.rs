@@ -16,7 +16,7 @@ use asmt_engine::facts::directory::{
 use asmt_engine::facts::memory::{Creator, Inventory, Segment};
 use asmt_engine::facts::server::Host;
 use asmt_engine::format::run_id::RunId;
-use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, Surroundings, chunk_count, file_name, manifest_name};
+use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, ServerFingerprint, chunk_count, file_name, manifest_name};
 use asmt_engine::plan::{self, Plan, Request};
 use asmt_shm::sysv::SegmentStat;
 use asmt_shm::{BaseHeader, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader};
@@ -31,7 +31,7 @@ mod settings;
 /// A change to what a plan is made of, and what is then refused or remarked, `code: message` each.
 type Case<T> = (fn(&mut T), &'static [&'static str]);
 /// A segment, or a file of one: its key and its header.
-type Made = (u32, Header);
+type NewSegment = (u32, Header);
 
 // The segments of `whole`.
 const META: u32 = 0xa200_1000;
@@ -50,7 +50,7 @@ fn name(text: &str) -> NamespaceName {
 }
 
 /// A primary index: base, treex and stages.
-fn index(text: &str, instance: u32, nsid: u32, stage_count: u32) -> Vec<Made> {
+fn index(text: &str, instance: u32, nsid: u32, stage_count: u32) -> Vec<NewSegment> {
     let first = 0xae00_0000 | instance << 20 | nsid << 12;
     let base = BaseHeader { version: 12, shutdown: 1, name: NamespaceName::new(text), stage_bytes: STAGE_BYTES, stage_count };
     let stages = (0..stage_count).map(|stage| (first + 0x100 + stage, Header::None));
@@ -58,7 +58,7 @@ fn index(text: &str, instance: u32, nsid: u32, stage_count: u32) -> Vec<Made> {
 }
 
 /// The stripes of data in memory.
-fn data(text: &str, instance: u32, nsid: u32, device_count: u32) -> Vec<Made> {
+fn data(text: &str, instance: u32, nsid: u32, device_count: u32) -> Vec<NewSegment> {
     let (magic, version, name) = (STRIPE_MAGIC, STRIPE_VERSION, NamespaceName::new(text));
     let header = StripeHeader { magic, version, name, device_count, random: 7, flags: 1 };
     let first = 0xad00_0000 | instance << 20 | nsid << 12;
@@ -66,7 +66,7 @@ fn data(text: &str, instance: u32, nsid: u32, device_count: u32) -> Vec<Made> {
 }
 
 /// A namespace 'test' with segments of all kinds: the index under nsid 1, its stripes under nsid 5.
-fn whole() -> Vec<Made> {
+fn whole() -> Vec<NewSegment> {
     let mut made = index("test", 0, 1, 2);
     made.extend([(META, Header::SiMeta(SiMetaHeader { stage_count: 1 })), (SI_STAGE, Header::None)]);
     made.extend(data("test", 0, 5, 2));
@@ -83,7 +83,7 @@ fn size_of(kind: SegmentType) -> u64 {
 }
 
 /// A memory with these segments, all root's and attached by nobody; their ids are 1, 2, … by key.
-fn memory(made: Vec<Made>) -> Inventory {
+fn memory(made: Vec<NewSegment>) -> Inventory {
     let mut inventory = Inventory::default();
     for (key, header) in made {
         let address = Key(key).address().expect("a key of Aerospike's");
@@ -136,7 +136,7 @@ fn empty() -> Listing {
 
 /// A directory with a file for each of these segments: base and si-meta plain, the rest compressed
 /// to 10,000 bytes.
-fn directory(made: Vec<Made>) -> Listing {
+fn directory(made: Vec<NewSegment>) -> Listing {
     let mut listing = empty();
     for (key, header) in made {
         let address = Key(key).address().expect("a key of Aerospike's");
@@ -165,7 +165,7 @@ fn directory(made: Vec<Made>) -> Listing {
 }
 
 /// The same with a manifest, which claims all of them.
-fn committed(text: &str, instance: u8, made: Vec<Made>) -> Listing {
+fn committed(text: &str, instance: u8, made: Vec<NewSegment>) -> Listing {
     const CHUNK_BYTES: u32 = 1 << 18;
     let mut listing = directory(made);
     let segments = listing.files.iter().map(|file| ManifestSegment {
@@ -193,7 +193,7 @@ fn committed(text: &str, instance: u8, made: Vec<Made>) -> Listing {
         namespace: name(text),
         nsid: listing.files.iter().find(is_index).map(|file| file.address.nsid),
         base_version: Some(12),
-        noted: Surroundings::default(),
+        noted: ServerFingerprint::default(),
         segments: segments.collect(),
     };
     let owner = Owner { uid: 0, mode: 0o600 };

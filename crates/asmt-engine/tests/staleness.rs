@@ -6,8 +6,8 @@ use asmt_engine::facts::directory::{FileRecord, Listing, ManifestRecord, Owner};
 use asmt_engine::facts::server::{
     ComparedTrace, Configuration, Device, DeviceState, Evidence, Host, Medium, ServiceHistory, ServiceStart, TraceChange,
 };
-use asmt_engine::format::mark::{Identity, Use, Used};
-use asmt_engine::format::{Encoding, Manifest, Noted, Surroundings, Trace, TraceState};
+use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
+use asmt_engine::format::{Encoding, HeaderStamp, Manifest, ServerFingerprint, Trace, TraceState};
 use asmt_engine::layout::server_config::{self, ServerConfig};
 use asmt_engine::plan::staleness::{Overrides, SLACK_MS, Verdict, judge_backup, judge_restore};
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
@@ -37,8 +37,8 @@ fn device(path: &str, number: u64, state: DeviceState) -> Device {
     Device { path: path.to_owned(), medium: Some(Medium::Device), unique: Some((0, number)), ids: Vec::new(), state }
 }
 
-fn noted(what: &str, random: u64) -> Noted {
-    Noted { what: what.to_owned(), random, is_trusted: true, ..Noted::default() }
+fn noted(what: &str, random: u64) -> HeaderStamp {
+    HeaderStamp { what: what.to_owned(), random, is_trusted: true, ..HeaderStamp::default() }
 }
 
 fn config(text: &str) -> ServerConfig {
@@ -48,7 +48,7 @@ fn config(text: &str) -> ServerConfig {
 const TWO_DEVICES: &str = "namespace test {\n storage-engine device {\n device /dev/a\n device /dev/b\n }\n}\n";
 const IN_MEMORY: &str = "namespace test {\n storage-engine memory {\n data-size 1G\n }\n}\n";
 
-fn manifest(of: &str, devices: Vec<Noted>) -> Manifest {
+fn manifest(of: &str, devices: Vec<HeaderStamp>) -> Manifest {
     Manifest {
         tool: "asmt 0.1.0".to_owned(),
         created_ms: MADE_MS,
@@ -58,13 +58,13 @@ fn manifest(of: &str, devices: Vec<Noted>) -> Manifest {
         namespace: name(of),
         nsid: Some(1),
         base_version: Some(12),
-        noted: Surroundings {
+        noted: ServerFingerprint {
             machine_id: Some("m1".to_owned()),
             devices,
             ipc_namespace: Some("id:b".to_owned()),
             monotonic_ms: Some(5000),
             configuration: Some("/etc/aerospike/aerospike.conf".to_owned()),
-            ..Surroundings::default()
+            ..ServerFingerprint::default()
         },
         segments: Vec::new(),
     }
@@ -77,7 +77,7 @@ struct Case {
     /// Namespaces that are asked for.
     asked: Vec<(&'static str, u32)>,
     manifests: Vec<Manifest>,
-    marks: Vec<(String, Result<Used, String>)>,
+    marks: Vec<(String, Result<UsageMark, String>)>,
     evidence: Evidence,
     overrides: Overrides,
 }
@@ -132,11 +132,11 @@ impl Case {
     }
 
     /// A restore that was begun.
-    fn used(self, of: &str, used: Use) -> Self {
+    fn used(self, of: &str, used: UseRecord) -> Self {
         self.with(|case| {
             let backup = case.manifests.iter().find(|manifest| manifest.namespace.as_str() == of);
             let boot_id = backup.map(|backup| backup.boot_id.clone());
-            let mut mark = Used::new(&Identity { made_ms: MADE_MS, boot_id, files: None });
+            let mut mark = UsageMark::new(&Identity { made_ms: MADE_MS, boot_id, files: None });
             mark.restores.push(used);
             case.marks.push((format!("asmt-used-0-{of}.json"), Ok(mark)));
         })
@@ -224,8 +224,8 @@ impl Case {
     }
 }
 
-fn used_in(boot_id: &str, ipc_namespace: Option<&str>) -> Use {
-    Use {
+fn used_in(boot_id: &str, ipc_namespace: Option<&str>) -> UseRecord {
+    UseRecord {
         at_ms: MADE_MS + 1,
         host: "node1".to_owned(),
         boot_id: boot_id.to_owned(),
@@ -370,12 +370,12 @@ fn without_a_proof_each_sign_refuses_and_its_neighbour_does_not() {
     assert!(verdict.refusals.is_empty() && verdict.must_mark && !verdict.is_proven, "{verdict:?}");
     assert_eq!(verdict.remarks.iter().map(|remark| remark.code.as_str()).collect::<Vec<_>>(), ["not-proven"], "once");
     let retired = |case: &mut Case| {
-        let mut mark = Used::new(&Identity { made_ms: MADE_MS, boot_id: Some(BACKUP_BOOT.to_owned()), files: None });
+        let mut mark = UsageMark::new(&Identity { made_ms: MADE_MS, boot_id: Some(BACKUP_BOOT.to_owned()), files: None });
         mark.retired = Some(used_in(BOOT, None));
         case.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
     };
     let unreadable = |case: &mut Case| case.marks.push(("asmt-used-0-test.json".to_owned(), Err("no mark".to_owned())));
-    let served = Use { has_served: true, ..used_in(BOOT, Some("id:1")) };
+    let served = UseRecord { has_served: true, ..used_in(BOOT, Some("id:1")) };
     let future = |case: &mut Case| case.manifests[0].created_ms = NOW_MS + SLACK_MS + 1;
     check(vec![
         ("used in this boot and IPC namespace", Case::in_memory().used("test", used_in(BOOT, Some("id:1"))), &[]),
@@ -444,7 +444,7 @@ fn more_than_one_boot_cannot_be_told() {
 }
 
 /// Namespace 'b', which has no device, beside 'test', which has.
-fn beside(devices_of_b: Vec<Noted>) -> Case {
+fn beside(devices_of_b: Vec<HeaderStamp>) -> Case {
     Case::default().with(|case| {
         case.manifests.push(manifest("b", devices_of_b));
         case.asked = vec![("b", 0xae00_2000)];
@@ -454,7 +454,7 @@ fn beside(devices_of_b: Vec<Noted>) -> Case {
 #[test]
 fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
     let moved = |case: Case| case.state("/dev/a", header("test", 8, true));
-    let of_a = || Noted { namespace: Some(name("test")), ..noted("/dev/a", 7) };
+    let of_a = || HeaderStamp { namespace: Some(name("test")), ..noted("/dev/a", 7) };
     check(vec![
         ("nothing has moved", beside(Vec::new()), &[]),
         ("the other namespace's device has moved on", moved(beside(Vec::new())), &[Code::BackupStale]),

@@ -8,11 +8,11 @@ use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
 use asmt_engine::facts::directory::{Interrupted, Leftovers, Volatile};
 use asmt_engine::format::journal::{Journal, JournalNamespace, published_name};
-use asmt_engine::format::mark::{Identity, Used};
+use asmt_engine::format::mark::{Identity, UsageMark};
 use asmt_engine::format::run_id::RunId;
-use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, ManifestSegment, Surroundings};
+use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, ManifestSegment, ServerFingerprint};
 use asmt_engine::progress::Control;
-use asmt_engine::store::{Buffer, InFile, LOCK_NAME, Lock, MARKS_LOCK_NAME, Store};
+use asmt_engine::store::{Buffer, InputFile, LOCK_NAME, Lock, MARKS_LOCK_NAME, Store};
 use asmt_engine::sys::dir::names_of;
 use asmt_shm::{Header, Key, NamespaceName};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
@@ -199,7 +199,7 @@ fn manifest(namespace: &str) -> String {
         namespace: NamespaceName::new(namespace).expect("a name"),
         nsid: Some(1),
         base_version: None,
-        noted: Surroundings::default(),
+        noted: ServerFingerprint::default(),
         segments: vec![segment],
     };
     manifest.to_text()
@@ -317,7 +317,7 @@ fn other_names_of_a_file_are_counted_and_not_judged() {
 
 #[test]
 fn a_mark_or_journal_that_others_may_write_by_another_name_says_nothing() {
-    let used = serde_json::to_string(&Used::new(&Identity { made_ms: 7, boot_id: None, files: None })).expect("text");
+    let used = serde_json::to_string(&UsageMark::new(&Identity { made_ms: 7, boot_id: None, files: None })).expect("text");
     let name = "asmt-used-0-test.json";
     for (mode, link, is_read) in [(0o600, false, true), (0o666, false, true), (0o644, true, true), (0o666, true, false)] {
         let root = Root::new();
@@ -375,7 +375,7 @@ fn a_manifest_is_taken_under_its_own_name_alone() {
 #[test]
 fn a_mark_is_read_up_to_its_greatest_size() {
     let root = Root::new();
-    let used = Used::new(&Identity { made_ms: 7, boot_id: None, files: None });
+    let used = UsageMark::new(&Identity { made_ms: 7, boot_id: None, files: None });
     let text = serde_json::to_string(&used).expect("text");
     let padded = |length: usize| text.clone() + &" ".repeat(length - text.len());
     let cases = [
@@ -1068,7 +1068,7 @@ fn no_more_than_64_mib_wait_in_the_nodes_memory_to_be_written() {
 }
 
 /// A file of a backup that has this length, open; and its path.
-fn file_of(root: &Root, length: usize) -> (InFile, PathBuf) {
+fn file_of(root: &Root, length: usize) -> (InputFile, PathBuf) {
     root.write("ae001100.dat", noise(length));
     let path = root.path("ae001100.dat");
     // What is not written yet would stay in the page cache.

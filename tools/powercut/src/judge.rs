@@ -7,7 +7,7 @@
 use crate::asmt;
 use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
 use asmt_engine::error::Code;
-use asmt_engine::format::mark::{Used, used_name};
+use asmt_engine::format::mark::{UsageMark, used_name};
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::perform;
@@ -36,7 +36,7 @@ pub struct Facts {
     /// What asmt, and what ASMT, would restore of each namespace.
     pub namespaces: Vec<(Seen, Seen)>,
     /// How the backup of each is marked, if it is.
-    pub marks: Vec<Option<Result<Used, String>>>,
+    pub marks: Vec<Option<Result<UsageMark, String>>>,
     /// Names in the directory that are no part of a backup.
     pub leftovers: Vec<String>,
     /// What is wrong whatever had happened before.
@@ -98,7 +98,7 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
         let asmts = asmt::acceptable(&files, 0, truth.name).map_or(Seen::Nothing, |accepted| compare(&accepted, truth));
         facts.namespaces.push((Seen::Nothing, asmts));
         let mark = NamespaceName::new(truth.name).and_then(|name| files.get(&used_name(0, &name)));
-        facts.marks.push(mark.map(|bytes| Used::parse(&String::from_utf8_lossy(bytes))));
+        facts.marks.push(mark.map(|bytes| UsageMark::parse(&String::from_utf8_lossy(bytes))));
     }
     if directory.exists() {
         let restored = on_own_memory(|| truths.iter().map(|truth| restore(&directory, truth)).collect::<Result<Vec<_>, _>>())?;
@@ -263,7 +263,7 @@ mod tests {
         // What was there before must be there all the time; what is left over may be so until
         // success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
-        let used = Used::new(&Identity { made_ms: 1, boot_id: None, files: None });
+        let used = UsageMark::new(&Identity { made_ms: 1, boot_id: None, files: None });
         let mark = |mark| Facts { marks: vec![Some(mark)], ..facts(Seen::Whole, Seen::Whole) };
         let retired = [Truth { mark: Some(Verb::Retire), ..truth(true) }];
         assert_eq!((mark(Ok(used.clone())).wrongs(&retired, false).len(), mark(Ok(used)).wrongs(&retired, true).len()), (0, 1));

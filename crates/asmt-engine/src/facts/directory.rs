@@ -3,7 +3,7 @@
 //! Invariant: nothing here calls the system; `store/above.rs` looks, `plan.rs` judges.
 
 use crate::error::Problem;
-use crate::format::mark::Used;
+use crate::format::mark::UsageMark;
 use crate::format::run_id::RunId;
 use crate::format::{Encoding, Manifest, ManifestError};
 use asmt_shm::{Address, Header, Key};
@@ -197,4 +197,4 @@ pub struct Interrupted {
 }
 
 /// A mark of use: its name, and what it says or why it cannot be read.
-pub type MarkRecord = (String, std::result::Result<Used, String>);
+pub type MarkRecord = (String, std::result::Result<UsageMark, String>);

@@ -75,7 +75,7 @@ impl ManifestSegment {
 
 /// What a storage device or a stripe said when its backup was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct HeaderStamp {
     /// Path of a device or file; key of a stripe.
     pub what: String,
     /// Its random.
@@ -144,13 +144,13 @@ mod as_text {
 /// What was noted beside the segments, to tell later whether the server has run since. Backups of
 /// asmt 0.1 before it noted this have none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Surroundings {
+pub struct ServerFingerprint {
     /// `/etc/machine-id`.
     pub machine_id: Option<String>,
     /// Storage devices and files of every namespace of the instance.
-    pub devices: Vec<Noted>,
+    pub devices: Vec<HeaderStamp>,
     /// Data stripes.
-    pub stripes: Vec<Noted>,
+    pub stripes: Vec<HeaderStamp>,
     /// What the server writes to.
     pub traces: Vec<Trace>,
     /// Identity of the IPC namespace.
@@ -192,7 +192,7 @@ pub struct Manifest {
     /// Layout version of base; `None` if there are only stripes.
     pub base_version: Option<u32>,
     /// What was noted beside the segments.
-    pub noted: Surroundings,
+    pub noted: ServerFingerprint,
     /// Segments, by key; base included.
     pub segments: Vec<ManifestSegment>,
 }
@@ -258,7 +258,7 @@ pub struct NotedLine {
 }
 
 impl NotedLine {
-    fn new(noted: &Noted) -> Self {
+    fn new(noted: &HeaderStamp) -> Self {
         Self {
             what: noted.what.clone(),
             random: format!("{:016x}", noted.random),
@@ -271,7 +271,7 @@ impl NotedLine {
         }
     }
 
-    fn read(self) -> Result<Noted, ManifestError> {
+    fn read(self) -> Result<HeaderStamp, ManifestError> {
         let is_hex = self.random.len() == 16 && self.random.bytes().all(|byte| byte.is_ascii_hexdigit());
         let random = Some(&self.random).filter(|_| is_hex).and_then(|text| u64::from_str_radix(text, 16).ok());
         let random = random.ok_or_else(|| damaged(format!("{:?} is not a valid random for {}", self.random, self.what)))?;
@@ -279,7 +279,7 @@ impl NotedLine {
             |text: String| NamespaceName::new(&text).ok_or_else(|| damaged(format!("{text:?} is not a valid namespace name")));
         let namespace = self.namespace.map(name).transpose()?;
         let (is_trusted, is_file, is_blank, is_configured) = (self.trusted, self.file, self.blank, self.configured);
-        Ok(Noted { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank, is_configured })
+        Ok(HeaderStamp { what: self.what, random, is_trusted, namespace, is_file, ids: self.ids, is_blank, is_configured })
     }
 }
 
@@ -422,7 +422,7 @@ impl Manifest {
             return Err(damaged("its segments are not in ascending order of keys"));
         }
         let read = |lines: Vec<NotedLine>| lines.into_iter().map(NotedLine::read).collect::<Result<Vec<_>, _>>();
-        let noted = Surroundings {
+        let noted = ServerFingerprint {
             machine_id: head.machine_id,
             devices: read(head.devices)?,
             stripes: read(head.stripes)?,
@@ -649,11 +649,16 @@ mod tests {
             namespace: NamespaceName::new("test").expect("a name"),
             nsid: Some(1),
             base_version: Some(12),
-            noted: Surroundings {
+            noted: ServerFingerprint {
                 machine_id: Some("m".to_owned()),
                 devices: vec![
-                    Noted { what: "/dev/nvme0n1".to_owned(), random: u64::MAX - 1, is_trusted: true, ..Noted::default() },
-                    Noted {
+                    HeaderStamp {
+                        what: "/dev/nvme0n1".to_owned(),
+                        random: u64::MAX - 1,
+                        is_trusted: true,
+                        ..HeaderStamp::default()
+                    },
+                    HeaderStamp {
                         what: "/srv/other.dat".to_owned(),
                         random: 7,
                         is_trusted: true,
@@ -664,7 +669,7 @@ mod tests {
                         is_configured: true,
                     },
                 ],
-                stripes: vec![Noted { what: "ad005001".to_owned(), ..Noted::default() }],
+                stripes: vec![HeaderStamp { what: "ad005001".to_owned(), ..HeaderStamp::default() }],
                 traces: vec![
                     Trace { path: "/opt/aerospike/smd".to_owned(), state: None },
                     Trace {
@@ -843,6 +848,6 @@ mod tests {
         let from = text.find("\"machine_id\"").expect("the field");
         let to = text.find("\"segment_count\"").expect("the field after it");
         let old = Manifest::parse(&forged(&text[from..to], "")).expect("an old manifest");
-        assert_eq!(old, Manifest { noted: Surroundings::default(), ..manifest() });
+        assert_eq!(old, Manifest { noted: ServerFingerprint::default(), ..manifest() });
     }
 }

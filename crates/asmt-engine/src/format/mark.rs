@@ -20,7 +20,7 @@ const MAX_RESTORES: usize = 32;
 /// When and where a backup was used, or a restore of it was begun: from then on the server may have
 /// run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Use {
+pub struct UseRecord {
     /// Milliseconds since 1970.
     pub at_ms: u64,
     /// Host name.
@@ -45,7 +45,7 @@ pub struct Use {
     pub has_made: bool,
 }
 
-impl Use {
+impl UseRecord {
     /// A text that no other use has.
     pub fn id(&self) -> String {
         self.id.clone().unwrap_or_else(|| format!("{}-{}", self.boot_id, self.at_ms))
@@ -71,7 +71,7 @@ pub struct Identity {
 
 /// What a mark says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Used {
+pub struct UsageMark {
     format: String,
     version: u32,
     /// When the backup was made, milliseconds since 1970.
@@ -82,9 +82,9 @@ pub struct Used {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup_files: Option<String>,
     /// When it was retired.
-    pub retired: Option<Use>,
+    pub retired: Option<UseRecord>,
     /// Restores that were begun; one entry for each boot and IPC namespace.
-    pub restores: Vec<Use>,
+    pub restores: Vec<UseRecord>,
 }
 
 /// The file name of a namespace's mark.
@@ -102,7 +102,7 @@ pub fn is_used_name_of(instance: u8, name: &str) -> bool {
     is_used_name(name) && name.starts_with(&format!("{PREFIX}{instance}-"))
 }
 
-impl Used {
+impl UsageMark {
     /// A mark that says nothing yet, of a backup.
     pub fn new(identity: &Identity) -> Self {
         Self {
@@ -134,7 +134,7 @@ impl Used {
     }
 
     /// Every use that it tells of.
-    pub fn uses(&self) -> impl Iterator<Item = &Use> {
+    pub fn uses(&self) -> impl Iterator<Item = &UseRecord> {
         self.restores.iter().chain(&self.retired)
     }
 
@@ -154,8 +154,8 @@ impl Used {
     /// Adds a restore; the later ones of a boot and IPC namespace take the place of the first,
     /// those that made segments and those that did not apart: a backup may have been made in
     /// between.
-    pub fn add_restore(&mut self, mut restore: Use) {
-        let is_same = |earlier: &Use| {
+    pub fn add_restore(&mut self, mut restore: UseRecord) {
+        let is_same = |earlier: &UseRecord| {
             (&earlier.boot_id, &earlier.ipc_namespace, earlier.has_made)
                 == (&restore.boot_id, &restore.ipc_namespace, restore.has_made)
         };
@@ -178,14 +178,14 @@ impl Used {
 }
 
 /// Marks as they are in a directory: name, and what it says or why it cannot be read.
-pub type Marks = [(String, std::result::Result<Used, String>)];
+pub type Marks = [(String, std::result::Result<UsageMark, String>)];
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn used_at(at_ms: u64, boot_id: &str) -> Use {
-        Use { at_ms, host: "node1".to_owned(), boot_id: boot_id.to_owned(), ..Use::default() }
+    fn used_at(at_ms: u64, boot_id: &str) -> UseRecord {
+        UseRecord { at_ms, host: "node1".to_owned(), boot_id: boot_id.to_owned(), ..UseRecord::default() }
     }
 
     fn made(made_ms: u64, boot_id: Option<&str>, files: Option<&str>) -> Identity {
@@ -194,29 +194,29 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_back_and_nothing_else_is_taken_for_one() {
-        let mut used = Used::new(&made(7, Some("b"), None));
-        used.add_restore(Use { ipc_namespace: Some("id:7".to_owned()), id: Some("r".to_owned()), ..used_at(8, "b1") });
+        let mut used = UsageMark::new(&made(7, Some("b"), None));
+        used.add_restore(UseRecord { ipc_namespace: Some("id:7".to_owned()), id: Some("r".to_owned()), ..used_at(8, "b1") });
         used.retired = Some(used_at(9, "b2"));
         let text = used.to_text();
-        assert_eq!(Used::parse(&text), Ok(used));
+        assert_eq!(UsageMark::parse(&text), Ok(used));
         for end in 0..text.len() - 2 {
-            assert!(Used::parse(&text[..end]).is_err(), "cut to {end}");
+            assert!(UsageMark::parse(&text[..end]).is_err(), "cut to {end}");
         }
-        assert!(Used::parse(&text.replace("\"version\":1", "\"version\":2")).is_err());
-        assert!(Used::parse(&text.replace("asmt-used", "asmt-xxxx")).is_err());
+        assert!(UsageMark::parse(&text.replace("\"version\":1", "\"version\":2")).is_err());
+        assert!(UsageMark::parse(&text.replace("asmt-used", "asmt-xxxx")).is_err());
     }
 
     #[test]
     fn a_mark_of_before_ipc_namespaces_were_noted_is_read() {
         let text = r#"{"format":"asmt-used","version":1,"backup_ms":7,"backup_boot_id":"b","retired":null,"restores":[{"at_ms":8,"host":"h","boot_id":"b1"}]}"#;
-        let used = Used::parse(text).expect("a mark");
+        let used = UsageMark::parse(text).expect("a mark");
         assert!(used.restores[0].is_in("b1", "id:7") && !used.restores[0].is_in("b2", "id:7"));
         assert_eq!(used.restores[0].id(), "b1-8");
     }
 
     #[test]
     fn a_mark_is_of_one_backup() {
-        let mut used = Used::new(&made(7, Some("b"), Some("f")));
+        let mut used = UsageMark::new(&made(7, Some("b"), Some("f")));
         used.add_restore(used_at(100, "b1"));
         for (identity, is_of) in [
             (made(7, Some("b"), None), true),
@@ -234,12 +234,12 @@ mod tests {
 
     #[test]
     fn a_boot_and_ipc_namespace_counts_once_and_the_first_ones_stay() {
-        let mut used = Used::new(&made(7, None, None));
+        let mut used = UsageMark::new(&made(7, None, None));
         for (at_ms, boot) in [(1, "a"), (2, "b"), (3, "a")] {
             used.add_restore(used_at(at_ms, boot));
         }
         assert_eq!(used.restores, [used_at(2, "b"), used_at(3, "a")]);
-        let in_container = Use { ipc_namespace: Some("id:1".to_owned()), ..used_at(4, "a") };
+        let in_container = UseRecord { ipc_namespace: Some("id:1".to_owned()), ..used_at(4, "a") };
         used.add_restore(in_container.clone());
         assert_eq!(used.restores.len(), 3, "another IPC namespace of the same boot is another use");
         used.restores[2].has_served = true;

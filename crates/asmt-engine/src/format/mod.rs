@@ -22,7 +22,9 @@ pub use frame::{AFTER_CHUNKS_BYTES, BEFORE_STREAM_BYTES};
 pub use frame::{
     ASMT_HEADER_BYTES, AsmtHeader, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES, MAX_DEFLATE_RATIO, SECTOR_BYTES, gzip_front, gzip_tail,
 };
-pub use manifest::{MANIFEST_VERSION, Manifest, ManifestError, ManifestSegment, Noted, Surroundings, Trace, TraceState};
+pub use manifest::{
+    HeaderStamp, MANIFEST_VERSION, Manifest, ManifestError, ManifestSegment, ServerFingerprint, Trace, TraceState,
+};
 pub use names::{Encoding, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
 #[cfg(feature = "testing")]
 pub use names::{is_namespace_file, namespace_file_name};

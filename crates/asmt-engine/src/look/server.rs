@@ -7,7 +7,7 @@
 
 use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
-use crate::format::{Manifest, Noted};
+use crate::format::{HeaderStamp, Manifest};
 use crate::layout::server_config::{self, Refused, ServerConfig};
 use crate::look::{devices, service, traces};
 use crate::store::Store;
@@ -98,7 +98,7 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
     let named: Vec<String> = places.devices.iter().map(|path| absolute(path)).collect();
     let mut asked = BTreeMap::new();
     let configured = configuration.config().into_iter().flat_map(device_paths);
-    let noted: Vec<&Noted> = manifests.iter().flat_map(|manifest| &manifest.noted.devices).collect();
+    let noted: Vec<&HeaderStamp> = manifests.iter().flat_map(|manifest| &manifest.noted.devices).collect();
     for path in configured.chain(named.iter().cloned()).chain(noted.iter().map(|noted| noted.what.clone())) {
         asked.entry(path.clone()).or_insert_with(|| devices::ask(&absolute(Path::new(&path))));
     }
@@ -135,13 +135,13 @@ fn device_paths(config: &ServerConfig) -> impl Iterator<Item = String> {
 }
 
 /// Looks for disks that have another path than when they were noted, by what stays with them.
-fn find_moved(noted: &[&Noted], asked: &mut BTreeMap<String, Device>) {
+fn find_moved(noted: &[&HeaderStamp], asked: &mut BTreeMap<String, Device>) {
     // A copy says the same as its disk did: where a disk has an id, that tells.
-    let is_there = |noted: &Noted, device: &Device| {
+    let is_there = |noted: &HeaderStamp, device: &Device| {
         let says_same = device.header().is_some_and(|header| header.random == noted.random);
         device.ids.iter().any(|id| noted.ids.contains(id)) || device.ids.is_empty() && says_same
     };
-    let lost: Vec<&Noted> = noted
+    let lost: Vec<&HeaderStamp> = noted
         .iter()
         .copied()
         .filter(|noted| !noted.ids.is_empty() && !asked.get(&noted.what).is_some_and(|device| is_there(noted, device)))

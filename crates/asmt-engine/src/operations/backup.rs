@@ -11,7 +11,7 @@ use crate::operations::{Failure, Operation, check_unchanged, checked, targets};
 use crate::plan::{self, NamespaceBackup, Plan, staleness};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::instance::Runtime;
+use crate::work::instance::InstanceLock;
 use crate::work::job::Temporaries;
 use crate::work::note::Origin;
 use crate::work::{commit, copy_out};
@@ -38,7 +38,7 @@ impl Operation<'_> {
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
         // First, or another asmt's attachments would be taken for a server's.
-        let _runtime = Runtime::lock(request.instance)?;
+        let _runtime = InstanceLock::lock(request.instance)?;
         if self.request.analyze {
             let listing = self.listing_to_analyze()?;
             let Planned { plan, .. } = self.plan_backup(&listing, &request)?;

@@ -5,7 +5,7 @@ use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::Evidence;
 use crate::format;
-use crate::format::mark::{self, Use};
+use crate::format::mark::{self, UseRecord};
 use crate::operations::use_of;
 use crate::plan::staleness::{self, Overrides, Verdict};
 use crate::plan::{self, NamespaceRestore, Plan, Source};
@@ -142,17 +142,21 @@ impl Judged {
 
     /// A use of the backup of a namespace by the server, as far as it shows now: in memory, or on a
     /// storage device or file.
-    pub(super) fn seen_served(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
+    pub(super) fn seen_served(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<UseRecord>> {
         let has_run = self.verdict.has_run;
         let made_since = self.made_since(namespace, listing);
         let has_served = has_run || made_since.is_some() || self.stripes_differ(namespace, listing);
         let served_ms = made_since.filter(|_| !has_run).and_then(|segment| segment.stat.changed_ms());
-        Ok(if has_served { Some(Use { has_served, served_ms, ..use_of(&self.evidence.host)? }) } else { None })
+        Ok(if has_served { Some(UseRecord { has_served, served_ms, ..use_of(&self.evidence.host)? }) } else { None })
     }
 
     /// The same, but for segments of namespaces that have no backup in the directory: another asmt
     /// may have restored these from elsewhere, and what is noted is never taken back.
-    pub(super) fn seen_served_here(&self, namespace: &NamespaceRestore, listing: &Listing) -> crate::error::Result<Option<Use>> {
+    pub(super) fn seen_served_here(
+        &self,
+        namespace: &NamespaceRestore,
+        listing: &Listing,
+    ) -> crate::error::Result<Option<UseRecord>> {
         let names = plan::names_in_backup(listing).remove(&self.evidence.instance).unwrap_or_default();
         let groups = self.inventory.groups();
         let is_here = |segment: &Segment| {

@@ -4,7 +4,7 @@ use crate::error::{self, Code, Error, Result};
 use crate::facts::directory::Listing;
 use crate::facts::server::{Evidence, Host};
 use crate::format;
-use crate::format::mark::Use;
+use crate::format::mark::UseRecord;
 use crate::hints::STARTED_MEANWHILE;
 use crate::look::server::Places;
 use crate::look::{self, segments};
@@ -14,7 +14,7 @@ use crate::plan::{self, NamespaceRestore, Plan};
 use crate::progress::Control;
 use crate::store::Store;
 use crate::work::job::Options;
-use crate::work::marking::Target;
+use crate::work::marking::MarkTarget;
 use crate::work::pool;
 use asmt_shm::{MAX_INSTANCE, NamespaceName};
 use std::path::PathBuf;
@@ -201,8 +201,8 @@ pub(super) fn check_unchanged(before: &Evidence, now: &Evidence, verb: Verb) -> 
 }
 
 /// A use of a backup by this run.
-pub(super) fn use_of(host: &Host) -> Result<Use> {
-    Ok(Use {
+pub(super) fn use_of(host: &Host) -> Result<UseRecord> {
+    Ok(UseRecord {
         at_ms: host.now_ms,
         host: host.name.clone(),
         boot_id: host.boot_id.clone(),
@@ -215,8 +215,8 @@ pub(super) fn use_of(host: &Host) -> Result<Use> {
 }
 
 /// The backups of a plan as what is to be marked.
-pub(super) fn targets(plan: &Plan<NamespaceRestore>, listing: &Listing) -> Vec<Target> {
-    let target = |namespace: &NamespaceRestore| Target {
+pub(super) fn targets(plan: &Plan<NamespaceRestore>, listing: &Listing) -> Vec<MarkTarget> {
+    let target = |namespace: &NamespaceRestore| MarkTarget {
         instance: namespace.instance,
         name: namespace.name.clone(),
         identity: staleness::identity_of(namespace, listing),

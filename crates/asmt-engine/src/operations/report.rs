@@ -10,7 +10,7 @@ use crate::format::{Encoding, ManifestSegment};
 use crate::look::segments;
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
-use crate::work::copy_out::StagedNamespace;
+use crate::work::copy_out::UnpublishedNamespace;
 use asmt_shm::{Address, Header, Key};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -242,8 +242,8 @@ impl Report {
     }
 
     /// What a backup has copied: files and sums, from the manifests, and what the files occupy.
-    pub fn with_staged(mut self, staged: &[StagedNamespace]) -> Self {
-        for (report, StagedNamespace { manifest, files, .. }) in self.namespaces.iter_mut().zip(staged) {
+    pub fn with_staged(mut self, staged: &[UnpublishedNamespace]) -> Self {
+        for (report, UnpublishedNamespace { manifest, files, .. }) in self.namespaces.iter_mut().zip(staged) {
             report.file_bytes = Some(manifest.segments.iter().map(|segment| segment.file_bytes).sum());
             report.allocated_bytes = files.iter().map(|file| file.allocated_bytes).sum();
             report.has_manifest = Some(true);

@@ -4,7 +4,7 @@ use crate::error::{Code, Error, NoteCode, Remark, Result};
 use crate::facts::directory::Listing;
 use crate::facts::memory::Inventory;
 use crate::facts::server::Evidence;
-use crate::format::mark::Use;
+use crate::format::mark::UseRecord;
 use crate::hints::STARTED_MEANWHILE;
 use crate::look::{self, segments};
 use crate::operations::judged::{Judged, finds_segments};
@@ -15,7 +15,7 @@ use crate::work::read_all;
 use crate::plan::{self, NamespaceRestore, Plan, staleness};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::instance::{self, Runtime};
+use crate::work::instance::{self, InstanceLock};
 use crate::work::job::Options;
 use crate::work::{commit, copy_in};
 use std::collections::HashSet;
@@ -57,7 +57,7 @@ impl<'r> Operation<'r> {
         store.lock(Lock::Shared)?;
         let request = self.plan_request();
         let mut listing = store.list()?;
-        let runtime = Runtime::lock(request.instance)?;
+        let runtime = InstanceLock::lock(request.instance)?;
         if self.request.analyze {
             let leftovers = runtime.leftovers()?;
             let mut judged = self.judge_restore_without(&leftovers, &store, &listing, &request)?;
@@ -227,7 +227,7 @@ impl<'r> Operation<'r> {
                 continue;
             }
             let seen = judged.seen_served_here(&namespace, listing)?.unwrap_or_else(|| now.clone());
-            let now = Use { has_made: !is_refused, ..seen };
+            let now = UseRecord { has_made: !is_refused, ..seen };
             let Err(error) = target.begin_restore(store, &listing.marks, &now) else { continue };
             if judged.verdict.must_mark && !is_refused && !self.request.force_stale {
                 return Err(error);

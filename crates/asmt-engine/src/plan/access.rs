@@ -11,7 +11,7 @@ use crate::hints::shell_word;
 
 /// What a directory is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Use {
+pub(super) enum Purpose {
     /// A backup: another directory would do as well.
     Write,
     /// A restore or verification: the backup is in this one.
@@ -55,7 +55,7 @@ fn is_trusted(uid: u32, caller: &Caller) -> bool {
 }
 
 /// Refuses a directory that others may write, or exchange for another one.
-pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Use, refusals: &mut Vec<Problem>) {
+pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Purpose, refusals: &mut Vec<Problem>) {
     let Some(directory) = &listing.directory else { return };
     check_owner(directory, listing, caller, purpose, refusals);
     let wrong = directory.above.iter().filter_map(|step| wrong_with(step, caller));
@@ -64,7 +64,7 @@ pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Use, 
     }));
 }
 
-fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, purpose: Use, refusals: &mut Vec<Problem>) {
+fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, purpose: Purpose, refusals: &mut Vec<Problem>) {
     let Some(owner) = directory.owner else { return };
     let path = &directory.path;
     if !is_trusted(owner.uid, caller) {
@@ -72,8 +72,8 @@ fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, 
             Code::WritableByOthers,
             format!("{path} is owned by uid {}, who could replace its contents; expected {}", owner.uid, trusted(caller.uid)),
             match purpose {
-                Use::Write => format!("choose another directory (asmt creates it), or run asmt as uid {}", owner.uid),
-                Use::Read => {
+                Purpose::Write => format!("choose another directory (asmt creates it), or run asmt as uid {}", owner.uid),
+                Purpose::Read => {
                     format!("run asmt as uid {}; or make sure that its contents are yours, and {}", owner.uid, copy_hint(path))
                 }
             },
@@ -84,11 +84,11 @@ fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, 
             Code::WritableByOthers,
             format!("{path} has mode {:04o}: users other than its owner may write to it; expected 0700", owner.mode),
             match purpose {
-                Use::Write => "choose another directory: asmt creates it with mode 0700".to_owned(),
-                Use::Read if is_of_its_own(directory, listing) => {
+                Purpose::Write => "choose another directory: asmt creates it with mode 0700".to_owned(),
+                Purpose::Read if is_of_its_own(directory, listing) => {
                     format!("check its contents and who could have put them there; then: chmod go-w {}", shell_word(path))
                 }
-                Use::Read => format!("check its contents and who could have put them there; then {}", copy_hint(path)),
+                Purpose::Read => format!("check its contents and who could have put them there; then {}", copy_hint(path)),
             },
         ));
     }
@@ -109,13 +109,13 @@ fn copy_hint(path: &str) -> String {
     )
 }
 
-fn path_hint(purpose: Use) -> &'static str {
+fn path_hint(purpose: Purpose) -> &'static str {
     match purpose {
-        Use::Write => {
+        Purpose::Write => {
             "choose a directory whose parent directories are owned by root (or by you) and writable by nobody else, such as one \
              below /var/lib; do not change system directories"
         }
-        Use::Read => {
+        Purpose::Read => {
             "make sure that the backup is yours and the latest one; then move its directory to a place whose parent directories \
              are owned by root (or by you) and writable by nobody else, such as below /var/lib; do not change system \
              directories"

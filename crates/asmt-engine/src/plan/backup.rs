@@ -8,7 +8,7 @@ use crate::format::Encoding;
 use crate::format::mark::is_used_name_of;
 use crate::hints;
 use crate::layout::namespace::Group;
-use crate::plan::access::{Use, check_directory};
+use crate::plan::access::{Purpose, check_directory};
 use crate::plan::checks::{Place, choose, segments_of};
 use crate::plan::group::{STAY_STOPPED, has_unseen_holes};
 use crate::plan::titles::title;
@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 /// Plans a backup of what is in memory into a directory.
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
-    check_directory(listing, &request.caller, Use::Write, &mut plan.refusals);
+    check_directory(listing, &request.caller, Purpose::Write, &mut plan.refusals);
     check_own(listing, &mut plan);
     check_durable(listing, request, &mut plan);
     // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor

@@ -7,7 +7,7 @@
 use crate::error::Code;
 use crate::facts::directory::{FileRecord, Listing};
 use crate::facts::server::Host;
-use crate::format::mark::{Identity, Used, used_name};
+use crate::format::mark::{Identity, UsageMark, used_name};
 use crate::format::{Manifest, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
 use crate::hints::shell_word;
 use crate::layout::namespace::{Group, group};
@@ -25,7 +25,7 @@ struct Found<'l> {
     files: Vec<&'l str>,
     made_ms: u64,
     has_manifest: bool,
-    mark: Option<&'l Used>,
+    mark: Option<&'l UsageMark>,
     /// Where it was made, if that is another server than this one: host, or container.
     elsewhere: Option<String>,
 }
@@ -135,7 +135,7 @@ fn mark_of<'l>(
     name: Option<&NamespaceName>,
     identity: &Identity,
     files: &mut Vec<&'l str>,
-) -> Option<&'l Used> {
+) -> Option<&'l UsageMark> {
     let own_name = used_name(instance, name?);
     let (mark_name, mark) = listing.marks.iter().find(|(name, _)| *name == own_name)?;
     let mark = mark.as_ref().ok().filter(|mark| mark.is_of(identity))?;
@@ -151,7 +151,7 @@ fn day(ms: u64) -> String {
 fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -> String {
     let path = listing.directory.as_ref().map_or("the directory", |directory| &directory.path);
     let state = match found.mark {
-        Some(Used { retired: Some(retired), .. }) => format!("retired on {}", day(retired.at_ms)),
+        Some(UsageMark { retired: Some(retired), .. }) => format!("retired on {}", day(retired.at_ms)),
         Some(mark) if mark.restores.iter().any(|used| used.has_served) => "the server has run since".to_owned(),
         Some(mark) => mark
             .restores
@@ -185,7 +185,7 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
     let place = format!("{path}/old-{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
     let move_it = format!("mkdir -p -m 0700 {place} && mv {files} {place}");
     match found.mark {
-        Some(Used { retired: Some(_), .. }) => {
+        Some(UsageMark { retired: Some(_), .. }) => {
             format!(
                 "use another directory, or move it away: {move_it}; or, because it is retired, remove exactly its files: rm \
                  {files}"

@@ -7,7 +7,7 @@
 use crate::error::{Code, Problem};
 use crate::facts::directory::Listing;
 use crate::facts::server::{Configuration, Device, Evidence};
-use crate::format::{Manifest, Noted};
+use crate::format::{HeaderStamp, Manifest};
 use crate::layout::server_config::{DATA_SIZE, NamespaceConfig, Setting, TREE_SPRIGS};
 use crate::plan::NamespaceRestore;
 use crate::plan::left_out::keeps_its_index;
@@ -90,7 +90,7 @@ fn moved(
         ));
     }
     let mut paths: Vec<&str> = configured.devices.iter().flat_map(|line| line.paths()).collect();
-    let mut lost: Vec<&Noted> = Vec::new();
+    let mut lost: Vec<&HeaderStamp> = Vec::new();
     for noted in noted() {
         match paths.iter().position(|path| is_same(noted, path, evidence)) {
             Some(at) => drop(paths.remove(at)),
@@ -108,7 +108,7 @@ fn moved(
 
 /// Whether a configured path leads to a noted device: under its name, or by what stays with the
 /// disk.
-fn is_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
+fn is_same(noted: &HeaderStamp, path: &str, evidence: &Evidence) -> bool {
     let Some(device) = evidence.devices.get(path) else { return noted.what == path };
     let unique = |path: &str| evidence.devices.get(path).and_then(|device| device.unique);
     noted.what == path
@@ -117,7 +117,7 @@ fn is_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
 }
 
 /// Whether what a configured path leads to says what a noted device said.
-fn says_same(noted: &Noted, path: &str, evidence: &Evidence) -> bool {
+fn says_same(noted: &HeaderStamp, path: &str, evidence: &Evidence) -> bool {
     let header = evidence.devices.get(path).and_then(Device::header);
     header.is_some_and(|header| header.random == noted.random && !noted.is_blank)
 }

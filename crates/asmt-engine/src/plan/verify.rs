@@ -9,7 +9,7 @@ use crate::format::{
 };
 use crate::hints;
 use crate::layout::namespace::{Group, group, missing_or_extra};
-use crate::plan::access::{FileAccess, Use, check_directory, check_files};
+use crate::plan::access::{FileAccess, Purpose, check_directory, check_files};
 use crate::plan::checks::{Place, bears_name, check_base, choose, torn_set};
 use crate::plan::titles::{title, title_of};
 use crate::plan::{Contents, NamespaceRestore, Plan, Request, Source};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Plans the reading of a backup: what is there must be whole, committed and consistent.
 pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
     let mut plan = Plan::new();
-    check_directory(listing, &request.caller, Use::Read, &mut plan.refusals);
+    check_directory(listing, &request.caller, Purpose::Read, &mut plan.refusals);
     let in_instance = |file: &&FileRecord| file.address.instance == request.instance;
     let records: BTreeMap<Key, &FileRecord> = listing.files.iter().filter(in_instance).map(|file| (file.key, file)).collect();
     let manifests: Vec<&Manifest> = listing

@@ -13,14 +13,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A file of a backup, open for reading.
-pub struct InFile {
+pub struct InputFile {
     file: DataFinder<OwnedFd>,
     shown: String,
     file_bytes: u64,
     is_direct: AtomicBool,
 }
 
-impl InFile {
+impl InputFile {
     /// Size in bytes.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
@@ -109,9 +109,9 @@ impl Store {
     /// Opens a file of a backup, or a staged one, for reading.
     ///
     /// `expected_bytes` is the size it must have. It is read past the page cache where the file
-    /// system does that; [`InFile::is_from_disk`] says so. `from_disk` asks to do what can be done
+    /// system does that; [`InputFile::is_from_disk`] says so. `from_disk` asks to do what can be done
     /// where it does not.
-    pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InFile> {
+    pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InputFile> {
         let file = self.open_file(name)?.map_err(Error::from)?;
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         let file_bytes = stat.st_size.cast_unsigned();
@@ -127,6 +127,6 @@ impl Store {
             // The next best: ask the kernel to drop what it has. It may keep it.
             let _ = fs::fadvise(&file, 0, None, fs::Advice::DontNeed);
         }
-        Ok(InFile { file: DataFinder::new(file), shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
+        Ok(InputFile { file: DataFinder::new(file), shown: self.shown(name), file_bytes, is_direct: AtomicBool::new(is_direct) })
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
-use crate::format::mark::{Used, is_used_name};
+use crate::format::mark::{UsageMark, is_used_name};
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, is_manifest_name, manifest_name, parse_file_name,
 };
@@ -93,7 +93,7 @@ impl Store {
         for name in names.iter().filter(|name| is_used_name(name)) {
             let mark = match self.read_text(name, MAX_MARK_BYTES) {
                 Ok(Ok(found)) if found.is_open_elsewhere() => Err(found.why_open()),
-                Ok(Ok(found)) => found.text.ok_or_else(|| "it is not text".to_owned()).and_then(|text| Used::parse(&text)),
+                Ok(Ok(found)) => found.text.ok_or_else(|| "it is not text".to_owned()).and_then(|text| UsageMark::parse(&text)),
                 Ok(Err(problem)) => Err(problem.message),
                 // It was listed, and is gone: what it said is not known.
                 Err(error) if error.io_kind() == Some(std::io::ErrorKind::NotFound) => Err("it was removed".to_owned()),

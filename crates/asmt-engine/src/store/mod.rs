@@ -43,8 +43,8 @@ pub use crate::format::journal::{LOCK_NAME, MARKS_LOCK_NAME};
 pub use direct::Buffer;
 #[cfg(feature = "testing")]
 pub use entries::modified_ms;
-pub use input::InFile;
-pub use output::StagedFile;
+pub use input::InputFile;
+pub use output::OutputFile;
 
 /// How long a run waits for another one that reads or writes marks.
 const MARKS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);

@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub const MAX_CACHED_BYTES: u64 = 64 << 20;
 
 /// A file that is being staged: it has no name that a reader takes for a backup.
-pub struct StagedFile {
+pub struct OutputFile {
     file: OwnedFd,
     shown: String,
     temporary: String,
@@ -28,7 +28,7 @@ pub struct StagedFile {
     cached_bytes: AtomicU64,
 }
 
-impl StagedFile {
+impl OutputFile {
     fn new(file: OwnedFd, shown: String, temporary: String, name: &str, is_direct: bool) -> Self {
         let (is_direct, cached_bytes) = (AtomicBool::new(is_direct), AtomicU64::new(0));
         Self { file, shown, temporary, name: name.to_owned(), is_direct, cached_bytes }
@@ -162,27 +162,27 @@ impl Store {
     }
 
     /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
-    pub fn create(&self, run: &RunId, name: &str) -> Result<StagedFile> {
+    pub fn create(&self, run: &RunId, name: &str) -> Result<OutputFile> {
         let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
         self.make(temporary.clone(), name, &temporary)
     }
 
     /// Makes a file under a name that nothing may have yet: empty, and 0600. Messages say what is
     /// `meant`.
-    fn make(&self, temporary: String, name: &str, meant: &str) -> Result<StagedFile> {
+    fn make(&self, temporary: String, name: &str, meant: &str) -> Result<OutputFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
             .map_err(|error| Error::io("create", self.shown(meant), error))?;
-        Ok(StagedFile::new(file, self.shown(&temporary), temporary, name, false))
+        Ok(OutputFile::new(file, self.shown(&temporary), temporary, name, false))
     }
 
     /// Opens a staged file again, for writing: past the page cache where the file system does that.
-    pub fn reopen(&self, temporary: &str, name: &str) -> Result<StagedFile> {
+    pub fn reopen(&self, temporary: &str, name: &str) -> Result<OutputFile> {
         let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, temporary, flags, Mode::empty())
             .map_err(|error| Error::io("open", self.shown(temporary), error))?;
         let is_direct = make_direct(&file);
-        Ok(StagedFile::new(file, self.shown(temporary), temporary.to_owned(), name, is_direct))
+        Ok(OutputFile::new(file, self.shown(temporary), temporary.to_owned(), name, is_direct))
     }
 
     /// Name of the journal of a run.

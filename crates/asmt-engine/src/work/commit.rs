@@ -12,19 +12,19 @@ use crate::format::parse_file_name;
 use crate::plan::publishing_rank;
 use crate::progress::{Control, Phase};
 use crate::store::Store;
-use crate::work::copy_in::{Filled, Made, Withheld};
-use crate::work::copy_out::{Staged, StagedName, StagedNamespace};
+use crate::work::copy_in::{NewSegment, Untrusted, Withheld};
+use crate::work::copy_out::{Unpublished, UnpublishedFile, UnpublishedNamespace};
 use crate::work::job::Temporaries;
 use asmt_shm::{Address, Key, SegmentType};
 use std::cmp::Reverse;
 
 /// Publishes a staged backup, and removes the journals of dead runs that accounted for what it
 /// takes the place of. On an error nothing of it is left.
-pub fn publish(staged: Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
+pub fn publish(staged: Unpublished<'_>, old_journals: &[String], control: &Control) -> Result<()> {
     publish_staged(&staged, old_journals, control).map_err(|error| staged.temporaries.clean_up_after(error))
 }
 
-fn publish_staged(staged: &Staged<'_>, old_journals: &[String], control: &Control) -> Result<()> {
+fn publish_staged(staged: &Unpublished<'_>, old_journals: &[String], control: &Control) -> Result<()> {
     let store = staged.temporaries.store();
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
@@ -75,10 +75,10 @@ fn undo(
 /// last.
 struct Ordered {
     namespace: String,
-    files: Vec<StagedName>,
+    files: Vec<UnpublishedFile>,
 }
 
-fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
+fn write_manifests(staged: &Unpublished<'_>) -> Result<Vec<Ordered>> {
     let mut all = Vec::new();
     for namespace in &staged.namespaces {
         let name = crate::format::manifest_name(namespace.plan.instance, &namespace.plan.name);
@@ -87,7 +87,7 @@ fn write_manifests(staged: &Staged<'_>) -> Result<Vec<Ordered>> {
         file.write(0, text.as_bytes())?;
         let inode = file.finish(text.len() as u64, None)?;
         let mut files = namespace.files.clone();
-        files.push(StagedName { key: None, temporary: file.temporary().to_owned(), name, inode, allocated_bytes: None });
+        files.push(UnpublishedFile { key: None, temporary: file.temporary().to_owned(), name, inode, allocated_bytes: None });
         file.sync()?;
         files.sort_by_key(|file| rank(file.key.and_then(Key::address)));
         all.push(Ordered { namespace: namespace.plan.name.to_string(), files });
@@ -109,9 +109,9 @@ fn rank(address: Option<Address>) -> ((u8, u8), Reverse<u16>) {
 
 /// What dead runs had committed and this one takes the place of, in the order in which it was
 /// published.
-fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
+fn superseded(staged: &Unpublished<'_>) -> Result<Vec<JournalNamespace>> {
     let store = staged.temporaries.store();
-    let of = |namespace: &StagedNamespace| {
+    let of = |namespace: &UnpublishedNamespace| {
         let mut names = namespace.plan.superseded.clone();
         names.sort_by_key(|name| rank(parse_file_name(name).map(|(_, address, _)| address)));
         let with_inode = |name: String| Ok(store.inode_of(&name)?.map(|inode| (name, inode)));
@@ -123,7 +123,7 @@ fn superseded(staged: &Staged<'_>) -> Result<Vec<JournalNamespace>> {
 
 /// Writes down what is about to get which name, so that a later run can tell what a dead one had
 /// published; and what is about to go, so that it can tell what a dead one had not removed yet.
-fn write_journal(staged: &Staged<'_>, ordered: &[Ordered], superseded: &[JournalNamespace]) -> Result<String> {
+fn write_journal(staged: &Unpublished<'_>, ordered: &[Ordered], superseded: &[JournalNamespace]) -> Result<String> {
     let store = staged.temporaries.store();
     let namespaces = ordered.iter().map(|namespace| JournalNamespace {
         namespace: namespace.namespace.clone(),
@@ -155,9 +155,14 @@ fn remove_superseded(store: &Store, superseded: &[JournalNamespace]) -> Result<(
 }
 
 /// The renames. Each group is durable before the next begins: whoever sees base finds all the rest.
-fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mut Vec<&'f str>, control: &Control) -> Result<()> {
+fn publish_files<'f>(
+    staged: &Unpublished<'_>,
+    ordered: &'f [Ordered],
+    published: &mut Vec<&'f str>,
+    control: &Control,
+) -> Result<()> {
     let store = staged.temporaries.store();
-    let group_of = |file: &StagedName| match file.key.and_then(Key::address) {
+    let group_of = |file: &UnpublishedFile| match file.key.and_then(Key::address) {
         Some(address) if address.segment_type == SegmentType::PiBase => 3,
         Some(address) if address.segment_type.is_index() => 0,
         // After the index: beside that, and without base, ASMT refuses stripes that it would take
@@ -196,7 +201,7 @@ fn publish_files<'f>(staged: &Staged<'_>, ordered: &'f [Ordered], published: &mu
 /// there stay. A stop is honoured before it.
 ///
 /// [`Code`]: crate::error::Code
-pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
+pub fn trust(mut filled: Untrusted<'_>, control: &Control) -> Result<()> {
     let words = match prepare(&mut filled, control) {
         Ok(words) => words,
         Err(error) => return Err(filled.clean_up_after(error)),
@@ -211,10 +216,10 @@ pub fn trust(mut filled: Filled<'_>, control: &Control) -> Result<()> {
 /// Everything of the commit that can fail: owners and modes, the attachments by which the words are
 /// stored, a last look at every segment, and the line in the journal, in this order. Gives the
 /// words in the order in which they are to be stored.
-fn prepare(filled: &mut Filled<'_>, control: &Control) -> Result<Vec<Withheld>> {
+fn prepare(filled: &mut Untrusted<'_>, control: &Control) -> Result<Vec<Withheld>> {
     control.check_stop()?;
     control.begin(Phase::Publish, 0);
-    filled.segments().try_for_each(Made::give_to_owner)?;
+    filled.segments().try_for_each(NewSegment::give_to_owner)?;
     let mut attached = Vec::new();
     for segment in filled.segments_by_rank() {
         control.check_stop()?;

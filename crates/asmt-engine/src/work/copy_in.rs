@@ -12,12 +12,12 @@ use crate::format::{Spans, chunk_range, combined_crc32};
 use crate::hints;
 use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::progress::{Control, Phase};
-use crate::store::{InFile, Store};
+use crate::store::{InputFile, Store};
 use crate::work::instance::RestoreJournal;
 use crate::work::job::{Options, data_ranges};
 use crate::work::pages;
 use crate::work::pool::{InWork, Pool, Units};
-use crate::work::read::{self, Reading, Scratch, Tally, Way};
+use crate::work::read::{self, Delivery, Reading, Scratch, Tally};
 use asmt_codec::crc::RangeSum;
 use asmt_shm::sysv::{self, Access, Attachment, LastHand};
 use asmt_shm::{SHUTDOWN_OFFSET, STRIPE_FLAGS_OFFSET, SegmentType};
@@ -31,7 +31,7 @@ const REMOVAL_ATTEMPTS: usize = 6;
 const REMOVAL_PAUSE: Duration = Duration::from_millis(10);
 
 /// A segment that this run has made.
-pub struct Made {
+pub struct NewSegment {
     source: Source,
     shmid: i32,
     /// The word held back, as the backup has it.
@@ -59,7 +59,7 @@ fn withheld_offset(segment_type: SegmentType) -> Option<usize> {
     }
 }
 
-impl Made {
+impl NewSegment {
     /// Attaches the segment. As in [`crate::work::copy_out`], the last hand it was in is checked
     /// before each attach and detach.
     fn attach(&self, access: Access) -> Result<Attachment> {
@@ -107,7 +107,7 @@ impl Made {
         })
     }
 
-    /// Attaches the segment if a word of it is held back, for [`Filled::trust`] to store that.
+    /// Attaches the segment if a word of it is held back, for [`Untrusted::trust`] to store that.
     ///
     /// Errors: `segment-changed` if it is gone; `not-enough-memory`; failed calls.
     pub fn attach_withheld(&self) -> Result<Option<Withheld>> {
@@ -245,7 +245,7 @@ impl Withheld {
 
 /// A segment as the place where its bytes go.
 struct Filling<'f> {
-    made: &'f Made,
+    made: &'f NewSegment,
     attachment: &'f Attachment,
     keeps_holes: bool,
 }
@@ -255,35 +255,35 @@ impl read::Sink for Filling<'_> {
         self.made.store(self.attachment, offset, bytes)
     }
 
-    fn way(&self, chunk: &std::ops::Range<u64>) -> Way<'_> {
+    fn way(&self, chunk: &std::ops::Range<u64>) -> Delivery<'_> {
         // What is held back is in the first chunk, and must not come into memory with it.
         let has_withheld = chunk.start == 0 && withheld_offset(self.made.source.address.segment_type).is_some();
         match (has_withheld, self.keeps_holes) {
-            (true, _) => Way::Checked,
-            (false, true) => Way::InPlace(self.attachment),
-            (false, false) => Way::Unchecked,
+            (true, _) => Delivery::Checked,
+            (false, true) => Delivery::InPlace(self.attachment),
+            (false, false) => Delivery::Unchecked,
         }
     }
 }
 
 /// Segments that are being made, or are complete, and that nobody would trust yet. Dropped, they
 /// are gone.
-pub struct Filled<'j> {
-    made: Vec<Made>,
+pub struct Untrusted<'j> {
+    made: Vec<NewSegment>,
     journal: Option<&'j mut RestoreJournal>,
     /// Bytes of data that came in; holes and pages of zeros that were not stored are not counted.
     pub data_bytes: u64,
 }
 
-impl<'j> Filled<'j> {
+impl<'j> Untrusted<'j> {
     /// All segments.
-    pub fn segments(&self) -> impl Iterator<Item = &Made> {
+    pub fn segments(&self) -> impl Iterator<Item = &NewSegment> {
         self.made.iter()
     }
 
     /// All segments, base last.
-    pub fn segments_by_rank(&self) -> impl Iterator<Item = &Made> {
-        let mut all: Vec<&Made> = self.made.iter().collect();
+    pub fn segments_by_rank(&self) -> impl Iterator<Item = &NewSegment> {
+        let mut all: Vec<&NewSegment> = self.made.iter().collect();
         all.sort_by_key(|made| publishing_rank(made.source.address));
         all.into_iter()
     }
@@ -354,7 +354,7 @@ impl<'j> Filled<'j> {
     }
 }
 
-impl Drop for Filled<'_> {
+impl Drop for Untrusted<'_> {
     fn drop(&mut self) {
         // Only on the way out of a panic is there something left; the next run removes what stays.
         let _ = self.remove();
@@ -364,7 +364,7 @@ impl Drop for Filled<'_> {
 /// Segments that a start may trust, and a server may be using already. There is no way to remove
 /// them.
 pub struct Trusted<'j> {
-    made: Vec<Made>,
+    made: Vec<NewSegment>,
     words: Vec<Withheld>,
     journal: Option<&'j mut RestoreJournal>,
 }
@@ -418,8 +418,8 @@ pub fn fill<'j>(
     journal: &'j mut RestoreJournal,
     options: Options,
     control: &Control,
-) -> Result<Filled<'j>> {
-    let mut filled = Filled { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
+) -> Result<Untrusted<'j>> {
+    let mut filled = Untrusted { made: Vec::new(), journal: Some(journal), data_bytes: 0 };
     match fill_all(store, namespaces, &mut filled, options, control) {
         Ok(()) => Ok(filled),
         Err(error) => Err(filled.clean_up_after(error)),
@@ -429,7 +429,7 @@ pub fn fill<'j>(
 fn fill_all(
     store: &Store,
     namespaces: &[NamespaceRestore],
-    filled: &mut Filled<'_>,
+    filled: &mut Untrusted<'_>,
     options: Options,
     control: &Control,
 ) -> Result<()> {
@@ -448,7 +448,7 @@ fn fill_all(
 
 /// Makes segments; gives their range among those made.
 fn make<'s>(
-    filled: &mut Filled<'_>,
+    filled: &mut Untrusted<'_>,
     sources: impl Iterator<Item = &'s &'s Source>,
     control: &Control,
 ) -> Result<std::ops::Range<usize>> {
@@ -456,7 +456,7 @@ fn make<'s>(
     for source in sources {
         control.check_stop()?;
         let shmid = sysv::create(source.key, source.size_bytes).map_err(|error| cannot_make(source, error))?;
-        filled.made.push(Made {
+        filled.made.push(NewSegment {
             source: (*source).clone(),
             shmid,
             withheld_word: AtomicU32::new(0),
@@ -495,7 +495,7 @@ fn cannot_make(source: &Source, error: std::io::Error) -> Error {
 }
 
 struct Open {
-    pub(super) file: InFile,
+    pub(super) file: InputFile,
     pub(super) attachment: Attachment,
     /// What the file has as data is what the segment had: it may be read straight into its place.
     keeps_holes: bool,
@@ -503,7 +503,7 @@ struct Open {
 
 fn fill_made(
     store: &Store,
-    filled: &mut Filled<'_>,
+    filled: &mut Untrusted<'_>,
     range: std::ops::Range<usize>,
     options: Options,
     control: &Control,
@@ -543,9 +543,9 @@ fn fill_made(
 }
 
 /// Reads every segment again and compares it with what came out of the files.
-fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<()> {
+fn compare(filled: &Untrusted<'_>, options: Options, control: &Control) -> Result<()> {
     let made = &filled.made;
-    let count = |made: &Made| crate::format::chunk_count(made.source.size_bytes, made.source.chunk_bytes());
+    let count = |made: &NewSegment| crate::format::chunk_count(made.source.size_bytes, made.source.chunk_bytes());
     let units = Units::new(made.iter().map(count));
     let in_work: Vec<InWork<Attachment>> = made.iter().map(|made| InWork::new(count(made))).collect();
     control.begin(Phase::Check, made.iter().map(|made| made.source.size_bytes).sum());
@@ -576,7 +576,7 @@ fn compare(filled: &Filled<'_>, options: Options, control: &Control) -> Result<(
 }
 
 /// CRC-32 of a chunk of a segment, with the withheld word as the backup has it.
-fn sum_of(target: &Made, attachment: &Attachment, range: &std::ops::Range<u64>) -> std::io::Result<u32> {
+fn sum_of(target: &NewSegment, attachment: &Attachment, range: &std::ops::Range<u64>) -> std::io::Result<u32> {
     let mut sum = RangeSum::new(range);
     for part in data_ranges(attachment, range)? {
         match withheld_offset(target.source.address.segment_type) {

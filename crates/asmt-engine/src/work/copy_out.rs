@@ -14,7 +14,7 @@ use crate::format::{
 };
 use crate::plan::{Contents, Copy, NamespaceBackup, Source};
 use crate::progress::{Control, Phase};
-use crate::store::{Buffer, StagedFile, Store};
+use crate::store::{Buffer, OutputFile, Store};
 use crate::work::job::{Job, Open, Options, Temporaries, attach, changed, data_ranges, gone_or_failed, length_of, lock};
 use crate::work::note::{Origin, manifest_of};
 use crate::work::pool::{Places, Pool, Turn, Units};
@@ -30,7 +30,7 @@ use std::sync::atomic::Ordering;
 
 /// A file that is complete and durable under its temporary name.
 #[derive(Clone, Debug)]
-pub struct StagedName {
+pub struct UnpublishedFile {
     /// Key of its segment; `None` for a manifest.
     pub key: Option<Key>,
     /// The name it has.
@@ -45,20 +45,20 @@ pub struct StagedName {
 
 /// A namespace whose files are complete and durable.
 #[derive(Debug)]
-pub struct StagedNamespace {
+pub struct UnpublishedNamespace {
     /// What was planned.
     pub plan: NamespaceBackup,
     /// Its manifest, not yet written.
     pub manifest: Manifest,
     /// Its files, by key.
-    pub files: Vec<StagedName>,
+    pub files: Vec<UnpublishedFile>,
 }
 
 /// A backup that is complete and durable, and that nobody can see yet. Only
 /// [`crate::work::commit::publish`] makes it one; dropped, it is gone.
-pub struct Staged<'s> {
+pub struct Unpublished<'s> {
     /// Namespaces.
-    pub namespaces: Vec<StagedNamespace>,
+    pub namespaces: Vec<UnpublishedNamespace>,
     /// All temporary names, and the run that they are of.
     pub temporaries: Temporaries<'s>,
     /// Bytes of data that were copied; holes are not counted.
@@ -67,7 +67,7 @@ pub struct Staged<'s> {
     pub reserved_bytes: u64,
 }
 
-impl Staged<'_> {
+impl Unpublished<'_> {
     /// Notes what the server writes to in every manifest, as it is now.
     pub fn note_traces(&mut self, traces: &[Trace]) {
         for namespace in &mut self.namespaces {
@@ -91,13 +91,13 @@ struct Worker {
 /// in most file systems, so that the next ones cost little: many small segments would take many
 /// times as long with an fsync each at its end.
 #[derive(Default)]
-struct Unsynced(Mutex<Vec<StagedFile>>);
+struct Unsynced(Mutex<Vec<OutputFile>>);
 
 /// Most files that are kept open for that.
 const MOST_UNSYNCED: usize = 32;
 
 impl Unsynced {
-    fn add(&self, file: StagedFile) -> Result<()> {
+    fn add(&self, file: OutputFile) -> Result<()> {
         let mut files = lock(&self.0);
         files.push(file);
         if files.len() < MOST_UNSYNCED {
@@ -105,12 +105,12 @@ impl Unsynced {
         }
         let full = std::mem::take(&mut *files);
         drop(files);
-        full.into_iter().try_for_each(StagedFile::sync)
+        full.into_iter().try_for_each(OutputFile::sync)
     }
 
     fn sync(self) -> Result<()> {
         let files = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        files.into_iter().try_for_each(StagedFile::sync)
+        files.into_iter().try_for_each(OutputFile::sync)
     }
 }
 
@@ -124,9 +124,9 @@ pub fn stage<'s>(
     origin: &Origin,
     options: Options,
     control: &Control,
-) -> Result<Staged<'s>> {
+) -> Result<Unpublished<'s>> {
     match stage_in(&temporaries, namespaces, origin, options, control) {
-        Ok((namespaces, data_bytes, reserved_bytes)) => Ok(Staged { namespaces, temporaries, data_bytes, reserved_bytes }),
+        Ok((namespaces, data_bytes, reserved_bytes)) => Ok(Unpublished { namespaces, temporaries, data_bytes, reserved_bytes }),
         Err(error) => Err(temporaries.clean_up_after(error)),
     }
 }
@@ -138,7 +138,7 @@ fn stage_in(
     origin: &Origin,
     options: Options,
     control: &Control,
-) -> Result<(Vec<StagedNamespace>, u64, u64)> {
+) -> Result<(Vec<UnpublishedNamespace>, u64, u64)> {
     let store = temporaries.store();
     let copies: Vec<&Copy> = namespaces.iter().flat_map(|namespace| &namespace.copies).collect();
     let owners: BTreeSet<(u32, u32)> = copies.iter().map(|copy| (copy.segment.stat.uid, copy.segment.stat.gid)).collect();
@@ -164,7 +164,7 @@ fn stage_in(
         let files = namespace.copies.iter().map(|copy| {
             let job = by_key[&copy.segment.key()];
             let inode = lock(&job.finished).map_or(0, |(inode, _)| inode);
-            StagedName {
+            UnpublishedFile {
                 key: Some(copy.segment.key()),
                 temporary: job.temporary.clone(),
                 name: copy.file_name(),
@@ -172,7 +172,7 @@ fn stage_in(
                 allocated_bytes: store.allocated_bytes(&job.temporary),
             }
         });
-        StagedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
+        UnpublishedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
     });
     Ok((staged.collect(), data_bytes, reserved_bytes))
 }
@@ -400,7 +400,7 @@ fn encode_chunk(
 }
 
 /// The last chunk is done: completes the file. Gives it to be made durable.
-pub(crate) fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<StagedFile> {
+pub(crate) fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<OutputFile> {
     check_untouched(job.copy)?;
     let stat = &job.copy.segment.stat;
     let crc32 = combined_crc32(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));

@@ -39,7 +39,7 @@ const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const COMMIT: &str = "commit";
 
 /// The directory, and the lock of one instance in it; released when dropped.
-pub struct Runtime {
+pub struct InstanceLock {
     directory: PathBuf,
     ipc_namespace: u64,
     instance: u8,
@@ -74,7 +74,7 @@ pub struct RestoreJournal {
     file: File,
 }
 
-impl Runtime {
+impl InstanceLock {
     /// Opens the directory and locks the instance for this process.
     ///
     /// Errors: `another-asmt`; failed calls if no directory can be had.

@@ -4,7 +4,7 @@ use crate::error::{Code, Error, Result};
 use crate::format::run_id::RunId;
 use crate::format::{Chunk, Spans, chunk_range};
 use crate::plan::Copy;
-use crate::store::{StagedFile, Store};
+use crate::store::{OutputFile, Store};
 use crate::work::pool::{InWork, Places};
 use asmt_shm::sysv::{self, Access, Attachment};
 use std::sync::Mutex;
@@ -24,7 +24,7 @@ impl<'s> Temporaries<'s> {
     }
 
     /// Makes a file to stage, and remembers it.
-    pub fn create(&self, name: &str) -> Result<StagedFile> {
+    pub fn create(&self, name: &str) -> Result<OutputFile> {
         let file = self.store.create(&self.run, name)?;
         self.lock().push(file.temporary().to_owned());
         Ok(file)
@@ -156,7 +156,7 @@ pub struct Options {
 /// What is open while a segment is in work.
 pub struct Open {
     pub(super) attachment: Attachment,
-    pub(super) file: StagedFile,
+    pub(super) file: OutputFile,
     pub(super) places: Places,
 }
 

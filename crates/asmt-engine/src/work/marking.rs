@@ -5,13 +5,13 @@
 //! replace a mark that cannot be read by less than it said.
 
 use crate::error::{Code, Error, Result};
-use crate::format::mark::{Identity, Marks, Use, Used, used_name};
+use crate::format::mark::{Identity, Marks, UsageMark, UseRecord, used_name};
 use crate::store::Store;
 use asmt_shm::NamespaceName;
 
 /// What is to be marked.
 #[derive(Clone, Debug)]
-pub struct Target {
+pub struct MarkTarget {
     /// Instance.
     pub instance: u8,
     /// Namespace.
@@ -20,7 +20,7 @@ pub struct Target {
     pub identity: Identity,
 }
 
-impl Target {
+impl MarkTarget {
     fn file_name(&self) -> String {
         used_name(self.instance, &self.name)
     }
@@ -34,7 +34,7 @@ impl Target {
     /// The mark of this very backup; a new one if there is none.
     ///
     /// Errors: `backup-used` if there is one that cannot be read: what it said must not be lost.
-    fn mark(&self, marks: &Marks) -> Result<Used> {
+    fn mark(&self, marks: &Marks) -> Result<UsageMark> {
         match marks.iter().find(|(name, _)| *name == self.file_name()) {
             Some((_, Ok(used))) if used.is_of(&self.identity) => Ok(used.clone()),
             Some((name, Err(why))) => Err(Error::new(
@@ -42,13 +42,13 @@ impl Target {
                 format!("{name}: {why}"),
                 "look at the file; move it out of the directory only if you know that the backup was not used",
             )),
-            _ => Ok(Used::new(&self.identity)),
+            _ => Ok(UsageMark::new(&self.identity)),
         }
     }
 
     /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks`
     /// were read under the lock of [`Store::lock_marks`], which is still held.
-    pub fn retire(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
+    pub fn retire(&self, store: &Store, marks: &Marks, now: &UseRecord) -> Result<()> {
         let mut used = self.mark(marks)?;
         if used.retired.is_none() {
             used.retired = Some(now.clone());
@@ -60,7 +60,7 @@ impl Target {
     /// Marks it as restored from now on: the server may run on it as soon as this program has
     /// ended, whatever comes of the restore. Durable when it returns; never taken back. As
     /// [`Self::retire`] for `marks`.
-    pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &Use) -> Result<()> {
+    pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &UseRecord) -> Result<()> {
         let mut used = self.mark(marks)?;
         used.add_restore(now.clone());
         store.replace(&self.file_name(), &used.to_text())

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::facts::server::Host;
-use crate::format::{Chunk, Manifest, ManifestSegment, Noted, Surroundings, chunk_range, combined_crc32, zero_bytes};
+use crate::format::{Chunk, HeaderStamp, Manifest, ManifestSegment, ServerFingerprint, chunk_range, combined_crc32, zero_bytes};
 use crate::layout::server_config::Setting;
 use crate::plan::{Copy, NamespaceBackup};
 use crate::work::job::{Job, length_of, lock};
@@ -21,7 +21,7 @@ pub struct Origin {
     /// Whose memory it is.
     pub host: Host,
     /// The storage devices and files of the server, for each namespace's manifest.
-    pub devices: BTreeMap<NamespaceName, Vec<Noted>>,
+    pub devices: BTreeMap<NamespaceName, Vec<HeaderStamp>>,
     /// Path of the configuration that was read.
     pub configuration: Option<String>,
     /// Its settings that a start compares with segments, for each namespace.
@@ -77,11 +77,11 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
             .nsid
             .filter(|_| namespace.copies.iter().any(|copy| copy.segment.address.segment_type != SegmentType::DataStage)),
         base_version: namespace.base_version,
-        noted: Surroundings {
+        noted: ServerFingerprint {
             machine_id: origin.host.machine_id.clone(),
             devices: origin.devices.get(&namespace.name).cloned().unwrap_or_default(),
             stripes: namespace.copies.iter().filter_map(noted_stripe).collect(),
-            // Noted last of all, by [`Staged::note_traces`].
+            // HeaderStamp last of all, by [`Unpublished::note_traces`].
             traces: Vec::new(),
             ipc_namespace: Some(origin.host.ipc_namespace.clone()),
             monotonic_ms: Some(origin.host.monotonic_ms),
@@ -121,12 +121,12 @@ pub fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chu
 }
 
 /// What a data stripe said when it was copied; `None` of any other segment.
-pub fn noted_stripe(copy: &Copy) -> Option<Noted> {
+pub fn noted_stripe(copy: &Copy) -> Option<HeaderStamp> {
     let Header::Stripe(stripe) = &copy.segment.header else { return None };
-    Some(Noted {
+    Some(HeaderStamp {
         what: copy.segment.key().to_string(),
         random: stripe.random,
         is_trusted: stripe.is_trusted(),
-        ..Noted::default()
+        ..HeaderStamp::default()
     })
 }

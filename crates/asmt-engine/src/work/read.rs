@@ -15,7 +15,7 @@ use crate::format::{
 use crate::hints;
 use crate::plan::{Contents, Source};
 use crate::progress::Control;
-use crate::store::{Buffer, InFile, Store};
+use crate::store::{Buffer, InputFile, Store};
 use crate::work::pages;
 use asmt_codec::crc::{self, RangeSum};
 use asmt_codec::decode::{ChunkDecoder, MemberDecoder};
@@ -48,7 +48,7 @@ struct Zeros {
 }
 
 /// How a chunk gets into a segment.
-pub enum Way<'s> {
+pub enum Delivery<'s> {
     /// It is read straight into its place, before it is checked.
     InPlace(&'s Attachment),
     /// It is taken piece by piece, before it is checked.
@@ -64,8 +64,8 @@ pub trait Sink {
     fn take(&mut self, offset: u64, bytes: &[u8]) -> Result<u64>;
 
     /// How it takes this chunk: unchecked only where nobody trusts the segment yet.
-    fn way(&self, _chunk: &Range<u64>) -> Way<'_> {
-        Way::Checked
+    fn way(&self, _chunk: &Range<u64>) -> Delivery<'_> {
+        Delivery::Checked
     }
 }
 
@@ -96,7 +96,7 @@ impl Tally {
     ///
     /// Errors: `content-damaged` where it is more than the manifest says, by which the memory was
     /// checked to suffice.
-    pub fn add(&self, file: &InFile, source: &Source, offset: u64, bytes: u64) -> Result<()> {
+    pub fn add(&self, file: &InputFile, source: &Source, offset: u64, bytes: u64) -> Result<()> {
         let all = self.0.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let Contents::Chunks(segment) = &source.contents else { return Ok(()) };
         match segment.most_data_bytes().filter(|most| all > *most) {
@@ -115,13 +115,13 @@ impl Tally {
 }
 
 /// Damage in a file, at an offset: of which segment, and what is wrong.
-pub(crate) fn damaged(file: &InFile, source: &Source, offset: u64, text: &str) -> Error {
+pub(crate) fn damaged(file: &InputFile, source: &Source, offset: u64, text: &str) -> Error {
     let message = format!("{} at {offset} (segment {}): {text}", file.shown(), source.key);
     Problem::new(Code::ContentDamaged, message, hints::DAMAGED).in_file(published_name(&source.file)).at(offset).into()
 }
 
 /// Opens a source's file, and checks what is around its chunks.
-pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InFile> {
+pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InputFile> {
     let file = store.read(&source.file, source.file_bytes, from_disk)?;
     if let (Contents::Chunks(segment), Encoding::Gzip) = (&source.contents, source.encoding) {
         let mut buffer = Buffer::default();
@@ -159,7 +159,7 @@ pub fn bytes_of(source: &Source, span: &Span) -> Range<u64> {
 /// Whether the holes of a segment are still holes of its plain file, as far as the manifest tells:
 /// what copies files without knowing of holes makes zeros of them. Where they are not, what is read
 /// must not all be stored.
-pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
+pub fn keeps_holes(file: &InputFile, source: &Source) -> Result<bool> {
     let Contents::Chunks(segment) = &source.contents else { return Ok(false) };
     if segment.encoding == Encoding::Gzip {
         return Ok(false);
@@ -181,7 +181,7 @@ pub fn keeps_holes(file: &InFile, source: &Source) -> Result<bool> {
 /// A source that is being read: its open file, and where the bytes go.
 pub struct Reading<'r> {
     /// Its file.
-    pub file: &'r InFile,
+    pub file: &'r InputFile,
     /// What the plan says of it.
     pub source: &'r Source,
     /// What the worker keeps to itself.
@@ -247,7 +247,7 @@ impl Reading<'_> {
         let mut sum = RangeSum::new(range);
         let mut data_bytes = 0;
         match self.sink.way(range) {
-            Way::InPlace(attachment) => {
+            Delivery::InPlace(attachment) => {
                 for part in parts {
                     let mut memory = attachment.exclusive(part.clone());
                     file.read_into(part.start, &mut memory)?;
@@ -255,7 +255,7 @@ impl Reading<'_> {
                     data_bytes += part.end - part.start;
                 }
             }
-            Way::Unchecked => {
+            Delivery::Unchecked => {
                 for part in parts {
                     let mut start = part.start;
                     while start < part.end {
@@ -267,14 +267,14 @@ impl Reading<'_> {
                     }
                 }
             }
-            Way::Checked if parts == std::slice::from_ref(range) => {
+            Delivery::Checked if parts == std::slice::from_ref(range) => {
                 let bytes = file.read(range.start, (range.end - range.start) as usize, &mut self.scratch.file)?;
                 sum.add(range.start, bytes);
                 let crc32 = sum.finish();
                 check_crc(file, source, range.start, expected, crc32)?;
                 return Ok((crc32, self.sink.take(range.start, bytes)?));
             }
-            Way::Checked => {
+            Delivery::Checked => {
                 // With holes: gathered first, so that nothing is handed on before all of the chunk
                 // is checked.
                 self.scratch.decoded.clear();
@@ -475,14 +475,14 @@ impl<'u> Unrolled<'u> {
     }
 }
 
-fn check_crc(file: &InFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {
+fn check_crc(file: &InputFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {
     match expected.filter(|expected| *expected != found) {
         Some(expected) => Err(damaged(file, source, offset, &format!("CRC-32 {found:08x}, expected {expected:08x}"))),
         None => Ok(()),
     }
 }
 
-fn data_ranges(file: &InFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
+fn data_ranges(file: &InputFile, range: &Range<u64>) -> Result<Vec<Range<u64>>> {
     let mut found = Vec::new();
     let mut position = range.start;
     while let Some(data) = file.next_data(position, range.end)? {

@@ -6,9 +6,9 @@ use crate::format::journal::published_name;
 use crate::format::{Spans, combined_crc32};
 use crate::plan::Source;
 use crate::progress::{Control, Phase};
-use crate::store::{InFile, Store};
+use crate::store::{InputFile, Store};
 use crate::work::pool::{InWork, Pool, Units};
-use crate::work::read::{Nowhere, Reading, Scratch, Sink, Tally, Way, bytes_of, done_bytes, open, put_sums, spans_of};
+use crate::work::read::{Delivery, Nowhere, Reading, Scratch, Sink, Tally, bytes_of, done_bytes, open, put_sums, spans_of};
 use asmt_shm::Key;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
@@ -95,7 +95,7 @@ impl Damages {
 pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Control, from_disk: bool) -> Result<Findings> {
     let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
     let units = Units::new(spans.iter().map(Spans::count));
-    let in_work: Vec<InWork<Option<InFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
+    let in_work: Vec<InWork<Option<InputFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
     let damages = Mutex::new(Damages::default());
     let is_from_disk = AtomicBool::new(true);
     let sums: Vec<Mutex<Vec<u32>>> = sources.iter().map(|_| Mutex::new(Vec::new())).collect();
@@ -170,13 +170,13 @@ pub fn count_data(
             Ok(data)
         }
 
-        fn way(&self, _: &Range<u64>) -> Way<'_> {
-            Way::Unchecked
+        fn way(&self, _: &Range<u64>) -> Delivery<'_> {
+            Delivery::Unchecked
         }
     }
     let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
     let units = Units::new(spans.iter().map(Spans::count));
-    let in_work: Vec<InWork<Option<InFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
+    let in_work: Vec<InWork<Option<InputFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
     let counts: Vec<AtomicU64> = sources.iter().map(|_| AtomicU64::new(0)).collect();
     let all = AtomicU64::new(0);
     control.begin(Phase::Count, sources.iter().map(|source| source.size_bytes).sum());

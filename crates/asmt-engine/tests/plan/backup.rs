@@ -5,7 +5,7 @@
 
 use super::*;
 use asmt_engine::facts::memory::Attacher;
-use asmt_engine::format::mark::{Identity, Use, Used};
+use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
 use asmt_engine::format::parse_file_name;
 use asmt_shm::MAX_SEGMENT_BYTES;
 
@@ -401,16 +401,16 @@ fn a_name_that_may_stand_where_nothing_may_be_read_is_not_called_missing() {
 #[test]
 fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
     /// Adds segments that have no header.
-    fn add(made: &mut Vec<Made>, keys: impl IntoIterator<Item = u32>) {
+    fn add(made: &mut Vec<NewSegment>, keys: impl IntoIterator<Item = u32>) {
         made.extend(keys.into_iter().map(|key| (key, Header::None)));
     }
-    fn without(made: &mut Vec<Made>, keys: &[u32]) {
+    fn without(made: &mut Vec<NewSegment>, keys: &[u32]) {
         made.retain(|(key, _)| !keys.contains(key));
     }
-    fn header(made: &mut [Made], wanted: u32) -> &mut Header {
+    fn header(made: &mut [NewSegment], wanted: u32) -> &mut Header {
         &mut made.iter_mut().find(|(key, _)| *key == wanted).expect("a segment").1
     }
-    let cases: &[Case<Vec<Made>>] = &[
+    let cases: &[Case<Vec<NewSegment>>] = &[
         (|_| {}, &[]),
         // Data is never counted, whatever its header says.
         (|made| *made = data("test", 0, 1, 2).split_off(1), &[]),
@@ -554,7 +554,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
             assert!(problem.hint.contains("if records are in memory only, leave these segments as they are"), "{}", problem.hint);
         }
         // Of a backup of ours, and of ASMT's, the same is said.
-        let files: Vec<Made> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
+        let files: Vec<NewSegment> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
         for listing in [committed("test", 0, files.clone()), directory(files)] {
             for plan in [plan::verify(&listing, &request()), plan::restore(&listing, &memory(vec![]), &request())] {
                 assert_eq!(refused(&plan), with("backup-set-torn"));
@@ -709,13 +709,13 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
 #[test]
 fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     const DAY_MS: u64 = 86_400_000;
-    type Change = fn(&mut Used);
-    let used = |at_ms| Use { at_ms, host: "host".to_owned(), boot_id: "b1".to_owned(), ..Use::default() };
-    let of = |made: Vec<Made>, path: &str, change: Option<Change>| {
+    type Change = fn(&mut UsageMark);
+    let used = |at_ms| UseRecord { at_ms, host: "host".to_owned(), boot_id: "b1".to_owned(), ..UseRecord::default() };
+    let of = |made: Vec<NewSegment>, path: &str, change: Option<Change>| {
         let mut listing = committed("test", 0, made);
         path.clone_into(&mut listing.directory.as_mut().expect("a directory").path);
         if let Some(change) = change {
-            let mut mark = Used::new(&Identity { made_ms: 1000, boot_id: Some("boot".to_owned()), files: None });
+            let mut mark = UsageMark::new(&Identity { made_ms: 1000, boot_id: Some("boot".to_owned()), files: None });
             change(&mut mark);
             listing.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
         }
@@ -741,12 +741,12 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
         of(whole(), "/b", None),
         (exists("not restored yet", 9), move_it(files) + "; it has not been restored yet: do not remove it")
     );
-    let restored: Change = |mark| mark.restores.push(Use { at_ms: 31 * DAY_MS, ..Use::default() });
+    let restored: Change = |mark| mark.restores.push(UseRecord { at_ms: 31 * DAY_MS, ..UseRecord::default() });
     assert_eq!(
         of(whole(), "/b", Some(restored)),
         (exists("a restore was started on 1970-02-01", 10), move_it(&with_mark) + "; keep it there until the new backup is made")
     );
-    let retired: Change = |mark| mark.retired = Some(Use { at_ms: 32 * DAY_MS, ..Use::default() });
+    let retired: Change = |mark| mark.retired = Some(UseRecord { at_ms: 32 * DAY_MS, ..UseRecord::default() });
     assert_eq!(
         of(whole(), "/b", Some(retired)),
         (
@@ -755,7 +755,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
         )
     );
     // A mark of another backup says nothing of this one.
-    let other: Change = |mark| (mark.backup_ms, mark.retired) = (7, Some(Use::default()));
+    let other: Change = |mark| (mark.backup_ms, mark.retired) = (7, Some(UseRecord::default()));
     assert_eq!(of(whole(), "/b", Some(other)).0, exists("not restored yet", 9));
     // A path is one word for a shell, and the root is no double slash.
     assert!(of(whole(), "/a b", None).1.contains("mkdir -p -m 0700 '/a b'/old-19700101T000001Z && mv '/a b'/a2001???.dat "));
@@ -771,7 +771,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     // ASMT's is known by its times.
     let mut listing = directory(whole());
     listing.files.iter_mut().for_each(|file| file.modified_ms = 40 * DAY_MS);
-    let mut mark = Used::new(&Identity { made_ms: 40 * DAY_MS, boot_id: None, files: None });
+    let mut mark = UsageMark::new(&Identity { made_ms: 40 * DAY_MS, boot_id: None, files: None });
     mark.retired = Some(used(50 * DAY_MS));
     listing.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
     let found = refused(&plan::backup(&memory(whole()), &listing, &request()));
@@ -899,7 +899,7 @@ fn a_segment_that_comes_or_goes_between_two_looks_fails_the_backup() {
 #[test]
 fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_be_of() {
     type Change = fn(&mut Inventory);
-    fn add(found: &mut Inventory, made: Vec<Made>, maker: u32, uid: u32) {
+    fn add(found: &mut Inventory, made: Vec<NewSegment>, maker: u32, uid: u32) {
         let keys: Vec<u32> = made.iter().map(|(key, _)| *key).collect();
         let mut others = memory(made);
         others.segments.values_mut().zip(90..).for_each(|(segment, shmid)| segment.stat.shmid = shmid);

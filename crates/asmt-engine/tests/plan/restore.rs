@@ -821,7 +821,7 @@ fn no_hint_stops_a_server_that_runs_in_the_place_of_a_restore() {
         assert!(!other.contains("stop"), "{other}");
     }
     // After a crash, a start loses what is in memory alone.
-    let loses = |made: Vec<Made>, shutdown: u32| {
+    let loses = |made: Vec<NewSegment>, shutdown: u32| {
         let mut found = memory(made.clone());
         base(&mut segment(&mut found, BASE).header).shutdown = shutdown;
         let plan = plan::restore(&committed("test", 0, made), &found, &request());

@@ -29,7 +29,7 @@ fn evidence(configuration: &Configuration) -> Evidence {
 
 /// What is refused where a backup of these segments was made with one configuration and is restored
 /// with another.
-fn changed(made: Vec<Made>, before: &Configuration, now: &Configuration) -> Vec<String> {
+fn changed(made: Vec<NewSegment>, before: &Configuration, now: &Configuration) -> Vec<String> {
     let mut listing = committed("test", 0, made);
     let manifest = listing.manifests[0].manifest.as_mut().expect("a manifest");
     manifest.noted.settings = plan::settings::configured(before).remove(&name("test")).unwrap_or_default();

@@ -6,7 +6,7 @@
 use super::{Overrides, configuration_remarks, named_of, own_means, split, strays};
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Medium};
-use crate::format::Noted;
+use crate::format::HeaderStamp;
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::layout::sets;
 use crate::plan::{NamespaceBackup, Plan, title};
@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The devices to note in the manifest of a namespace: every one that has a header, of each
 /// namespace of the server, and those that are configured and blank, on which a header would be the
 /// work of a server.
-pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<Noted> {
+pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<HeaderStamp> {
     let mut seen = BTreeSet::new();
     let devices = evidence.devices.values().filter(|device| device.unique.is_none_or(|unique| seen.insert(unique)));
     let noted = devices.filter_map(|device| {
@@ -25,7 +25,7 @@ pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<Noted> {
             DeviceState::Blank => (configured_for(evidence, device)?.clone(), 0),
             DeviceState::Unknown | DeviceState::Unreadable(_) => return None,
         };
-        Some(Noted {
+        Some(HeaderStamp {
             what: device.path.clone(),
             random,
             is_trusted: device.is_trusted(),

@@ -4,7 +4,7 @@
 use super::{Finding, Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
 use crate::facts::server::{Device, DeviceState, Medium};
-use crate::format::{Noted, rfc3339};
+use crate::format::{HeaderStamp, rfc3339};
 use crate::hints;
 use asmt_shm::NamespaceName;
 use std::collections::BTreeSet;
@@ -274,7 +274,7 @@ impl<'l> Judge<'l> {
     }
 }
 
-fn answer_of(device: &Device, noted: &Noted, name: &NamespaceName) -> Answer {
+fn answer_of(device: &Device, noted: &HeaderStamp, name: &NamespaceName) -> Answer {
     match &device.state {
         DeviceState::Blank if noted.is_blank => Answer::Same,
         DeviceState::Header(header) if noted.is_blank => Answer::Random(header.random),

@@ -11,8 +11,8 @@ use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing};
 use crate::facts::memory::Segment;
 use crate::facts::server::{Configuration, Device, DeviceState, Evidence, Host};
-use crate::format::mark::{Identity, Use, is_used_name_of};
-use crate::format::{Manifest, Noted, instance_of_manifest_name};
+use crate::format::mark::{Identity, UseRecord, is_used_name_of};
+use crate::format::{HeaderStamp, Manifest, instance_of_manifest_name};
 use crate::hints::{self, shell_word};
 use crate::layout::server_config::{NamespaceConfig, Storage};
 use crate::plan::{NamespaceRestore, settings, title, titles};
@@ -85,7 +85,7 @@ struct Claim<'l> {
 }
 
 impl Claim<'_> {
-    fn noted(&self) -> &[Noted] {
+    fn noted(&self) -> &[HeaderStamp] {
         self.manifest.map_or(&[][..], |manifest| &manifest.noted.devices)
     }
 }
@@ -140,7 +140,7 @@ fn manifest_of<'l>(namespace: &NamespaceRestore, listing: &'l Listing) -> Option
 /// now.
 pub fn uses_in(listing: &Listing, instance: u8) -> Vec<String> {
     let marks = listing.marks.iter().filter(|(name, _)| is_used_name_of(instance, name));
-    marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| mark.uses().map(Use::id)).collect()
+    marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| mark.uses().map(UseRecord::id)).collect()
 }
 
 /// The devices of the command line whose header names this namespace.
@@ -270,7 +270,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
 /// A noted device, with where it was noted.
 #[derive(Clone)]
 struct NotedDevice<'l> {
-    noted: &'l Noted,
+    noted: &'l HeaderStamp,
     /// What stays with its disk, and was noted for no other disk.
     ids: Vec<&'l str>,
     /// Whose it is.
@@ -297,7 +297,7 @@ struct Judge<'l> {
     evidence: &'l Evidence,
     instance: u8,
     claims: Vec<Claim<'l>>,
-    /// Noted devices of every manifest that speaks for a namespace that is asked for, each once.
+    /// HeaderStamp devices of every manifest that speaks for a namespace that is asked for, each once.
     noted: Vec<NotedDevice<'l>>,
     /// Namespaces with a noted block device that says the same, and with a noted device that does
     /// not.
@@ -414,7 +414,7 @@ impl<'l> Judge<'l> {
     }
 
     fn why_not_proven(&self, claim: &Claim<'_>) -> String {
-        let own: Vec<&Noted> = claim.noted().iter().filter(|noted| noted.namespace.is_none()).collect();
+        let own: Vec<&HeaderStamp> = claim.noted().iter().filter(|noted| noted.namespace.is_none()).collect();
         if own.iter().any(|noted| noted.is_file) {
             return "its storage is a file, whose header a power failure can set back".to_owned();
         }

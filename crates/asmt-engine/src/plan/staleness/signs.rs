@@ -4,7 +4,7 @@
 use super::{Claim, Judge, SLACK_MS, is_of_host};
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
-use crate::format::mark::{Identity, Use, is_used_name_of, used_name};
+use crate::format::mark::{Identity, UseRecord, is_used_name_of, used_name};
 use crate::format::{Manifest, Trace, rfc3339};
 use crate::hints;
 
@@ -63,7 +63,7 @@ impl Judge<'_> {
             if is_own && !mark.is_of(&claim.identity) {
                 continue;
             }
-            let speaks = |used: &&Use| is_own || self.is_later(claim, used);
+            let speaks = |used: &&UseRecord| is_own || self.is_later(claim, used);
             if let Some(retired) = mark.retired.iter().find(speaks).filter(|_| is_own || !is_proven) {
                 let text = format!("{title}: the backup was retired on {} at {}", retired.host, rfc3339(retired.at_ms));
                 found.push(Problem::new(Code::BackupRetired, text, self.used_hint()));
@@ -74,14 +74,14 @@ impl Judge<'_> {
             let here = &self.evidence.host;
             // Where a restore made nothing, in the place that this backup comes from, all that can
             // have happened is what it saw of a server.
-            let is_of_place = |used: &Use| {
+            let is_of_place = |used: &UseRecord| {
                 let manifest = claim.manifest.filter(|_| !is_own && !used.has_made);
                 manifest.is_some_and(|manifest| {
                     let noted = manifest.noted.ipc_namespace.as_deref();
                     noted.is_some_and(|ipc_namespace| used.is_in(&manifest.boot_id, ipc_namespace))
                 })
             };
-            let is_elsewhere = |used: &&Use| {
+            let is_elsewhere = |used: &&UseRecord| {
                 if is_of_place(used) {
                     return used.has_served && used.served_ms.is_none_or(|at_ms| at_ms > claim.identity.made_ms);
                 }
@@ -102,7 +102,7 @@ impl Judge<'_> {
     }
 
     /// Whether a use that another namespace's mark tells of came after this backup was made.
-    fn is_later(&self, claim: &Claim<'_>, used: &Use) -> bool {
+    fn is_later(&self, claim: &Claim<'_>, used: &UseRecord) -> bool {
         match claim.manifest {
             Some(manifest) if manifest.noted.ipc_namespace.is_some() => !manifest.noted.earlier_uses.contains(&used.id()),
             _ => used.at_ms >= claim.identity.made_ms || claim.identity.made_ms > self.evidence.host.now_ms,
