@@ -34,7 +34,7 @@ testTraced('a second signal is answered, not obeyed', async (t) => {
   });
   t.is(done.status, 143, show(done));
   t.is(done.stdout, '');
-  t.regex(done.stderr, /error: stopped before it was done; everything was cleaned up\nHINT: run it again\n/, show(done));
+  t.regex(done.stderr, /error: stopped before it was done; everything was cleaned up\nHINT: try again\n/, show(done));
   t.deepEqual(machine.names(directory), []);
 });
 

@@ -159,7 +159,7 @@ for (const stop of [false, true]) {
     for (const args of [['restore'], ['restore', '-a'], ['restore', '--force-host']]) {
       const done = await machine.expect(4, [...args, directory]);
       t.regex(done.stderr, text, show(done));
-      t.regex(done.stderr, /\nHINT: do not restore it: start the server without a restore/, show(done));
+      t.regex(done.stderr, /\nHINT: do not restore it: start the server without it/, show(done));
     }
     t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, text);
     const { error } = await machine.json(4, ['restore', directory]);

@@ -1087,7 +1087,7 @@ for (const [what, text] of Object.entries(BAD_CONFIGURATIONS)) {
     await node.backup();
     await machine.sim('remove');
     writeFileSync(machine.config, text);
-    t.regex(await node.refused(3, bad), /cannot be (understood|read)/);
+    t.regex(await node.refused(3, bad), /cannot be (parsed|read)/);
     await node.refused(3, bad, ['--config', machine.config]);
     t.is((await machine.expect(1, ['-r', '-p', node.directory])).stdout, '');
     rmSync(machine.config);

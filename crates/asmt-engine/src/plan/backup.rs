@@ -166,10 +166,10 @@ pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Names
     };
     let (message, expected) = match reason {
         Volatile::InMemory(kind) => {
-            (format!("{path} is on a {kind}, which is in memory and is empty after a reboot"), "one on a disk")
+            (format!("{path} is on a {kind}, which is in memory and is empty after a reboot"), "a directory on a disk")
         }
         Volatile::EmptiedAtBoot(file) => {
-            (format!("{path} is emptied at boot, as configured in {} (tmpfiles.d)", file.display()), "one that is kept")
+            (format!("{path} is emptied at boot, as configured in {} (tmpfiles.d)", file.display()), "a directory that is kept")
         }
     };
     if request.allow_volatile {

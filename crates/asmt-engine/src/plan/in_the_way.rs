@@ -162,7 +162,7 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
     let manifest = if found.has_manifest { "" } else { ", without a manifest" };
     let for_whom = if found.title == own_title { String::new() } else { format!("{own_title}: ") };
     let nsid = if found.title == own_title { "" } else { " under the same nsid" };
-    let elsewhere = found.elsewhere.as_ref().map_or(String::new(), |of| format!(" of {of}"));
+    let elsewhere = found.elsewhere.as_ref().map_or(String::new(), |of| format!(" from {of}"));
     format!(
         "{for_whom}{path} already contains a backup of {}{elsewhere}{nsid} ({}, {state}{manifest}): {} files, the first is {first}",
         found.title,

@@ -830,7 +830,7 @@ fn a_file_system_in_memory_is_used_only_where_it_is_meant() {
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(
         refused(&plan),
-        ["volatile-directory: /b is on a tmpfs, which is in memory and is empty after a reboot; expected one on a disk"]
+        ["volatile-directory: /b is on a tmpfs, which is in memory and is empty after a reboot; expected a directory on a disk"]
     );
     let plan = plan::backup(&memory(whole()), &listing, &Request { allow_volatile: true, ..request() });
     assert_eq!(refused(&plan), [] as [&str; 0]);
