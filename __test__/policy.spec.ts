@@ -3,10 +3,10 @@ import test from 'ava';
 import { AsmtError } from '../src/errors.ts';
 import type { NamespaceReport } from '../src/generated/engine.ts';
 import { VERBS, type Values, type Verb } from '../src/options.ts';
-import { meaning, notFound, verbOfAsmtForm } from '../src/policy.ts';
+import { resolve, notFound, verbOfAsmtForm } from '../src/policy.ts';
 
 /** The request that comes of it, whichever verb it has. */
-const requestOf = (...typed: Parameters<typeof meaning>): Record<string, unknown> => ({ ...meaning(...typed).request });
+const requestOf = (...typed: Parameters<typeof resolve>): Record<string, unknown> => ({ ...resolve(...typed).request });
 
 test('defaults', (t) => {
   const names = { namespaces: null };
@@ -41,7 +41,7 @@ test('defaults', (t) => {
   });
   t.deepEqual(requestOf('retire', {}, ['d']), { verb: 'retire', directory: 'd', instance: 0, ...names });
   t.deepEqual(requestOf('list', {}, []), { verb: 'list', instance: null, ...names });
-  t.false(meaning('list', {}, []).verbose);
+  t.false(resolve('list', {}, []).verbose);
 });
 
 test('everything at once', (t) => {
@@ -57,7 +57,7 @@ test('everything at once', (t) => {
     device: '/dev/a,/dev/b,/dev/a',
     'force-stale': true,
   };
-  const meant = meaning('backup', { ...values, verbose: true, json: true }, ['/d']);
+  const meant = resolve('backup', { ...values, verbose: true, json: true }, ['/d']);
   t.deepEqual(meant.request, {
     verb: 'backup',
     directory: '/d',
@@ -83,7 +83,7 @@ test('what is asked of proof', (t) => {
 });
 
 test('-z with a restore is remarked on, not refused', (t) => {
-  const { request, remarks } = meaning('restore', { compress: true }, ['d']);
+  const { request, remarks } = resolve('restore', { compress: true }, ['d']);
   t.false('compress' in request);
   t.is(remarks[0]?.code, 'compress-ignored');
 });
@@ -95,28 +95,28 @@ test("ASMT's form: exactly one of -b and -r", (t) => {
 });
 
 test('values at and past their limits', (t) => {
-  for (const value of ['0', '15', '07']) t.is(meaning('list', { instance: value }, []).request.instance, Number(value));
+  for (const value of ['0', '15', '07']) t.is(resolve('list', { instance: value }, []).request.instance, Number(value));
   for (const value of ['16', '-1', '1.5', '0x1', 'two', ' 1', '99999999999']) {
-    t.throws(() => meaning('list', { instance: value }, []), { message: /whole number from 0 to 15/ }, value);
+    t.throws(() => resolve('list', { instance: value }, []), { message: /whole number from 0 to 15/ }, value);
   }
   for (const value of ['1', '1024']) t.like(requestOf('backup', { threads: value }, ['d']), { threads: Number(value) });
   for (const value of ['0', '1025', '']) {
-    t.throws(() => meaning('backup', { threads: value }, ['d']), { message: /whole number from 1 to 1024/ }, value);
+    t.throws(() => resolve('backup', { threads: value }, ['d']), { message: /whole number from 1 to 1024/ }, value);
   }
   const longest = 'n'.repeat(31);
-  t.deepEqual(meaning('list', { namespace: longest }, []).request.namespaces, [longest]);
-  t.throws(() => meaning('list', { namespace: `${longest}n` }, []), { message: /32 bytes; at most 31/ });
-  t.throws(() => meaning('list', { namespace: 'ü'.repeat(16) }, []), { message: /32 bytes/ });
+  t.deepEqual(resolve('list', { namespace: longest }, []).request.namespaces, [longest]);
+  t.throws(() => resolve('list', { namespace: `${longest}n` }, []), { message: /32 bytes; at most 31/ });
+  t.throws(() => resolve('list', { namespace: 'ü'.repeat(16) }, []), { message: /32 bytes/ });
   for (const value of ['a\n', 'a\u007f', 'a,\u009bb', 'bad\uFFFDname']) {
     t.throws(
-      () => meaning('list', { namespace: value }, []),
+      () => resolve('list', { namespace: value }, []),
       { message: /contains a character that is not allowed in a name/ },
       value,
     );
   }
-  t.deepEqual(meaning('list', { namespace: 'a\u202eb' }, []).request.namespaces, ['a\u202eb']);
+  t.deepEqual(resolve('list', { namespace: 'a\u202eb' }, []).request.namespaces, ['a\u202eb']);
   for (const value of ['a,,b', ',a', 'a,', ''])
-    t.throws(() => meaning('list', { namespace: value }, []), { message: /empty/ }, value);
+    t.throws(() => resolve('list', { namespace: value }, []), { message: /empty/ }, value);
 });
 
 const refused: [Verb, Values, string[], RegExp][] = [
@@ -146,18 +146,18 @@ const refused: [Verb, Values, string[], RegExp][] = [
 
 for (const [verb, values, operands, message] of refused) {
   test(`${verb} ${JSON.stringify(values)} ${operands.join(' ')} is refused`, (t) => {
-    const error = t.throws(() => meaning(verb, values, operands), { instanceOf: AsmtError, message });
+    const error = t.throws(() => resolve(verb, values, operands), { instanceOf: AsmtError, message });
     t.is(error.kind, 'usage');
     t.not(error.hint, '');
   });
 }
 
 test('an analysis of a backup needs no directory, and says what it did not check', (t) => {
-  const { request, remarks } = meaning('backup', { analyze: true, namespace: 'test' }, []);
+  const { request, remarks } = resolve('backup', { analyze: true, namespace: 'test' }, []);
   t.like(request, { directory: null, analyze: true });
   t.regex(remarks[0]?.message ?? '', /no directory given: .* are not checked/);
-  t.deepEqual(meaning('backup', { analyze: true }, ['d']).remarks, []);
-  t.throws(() => meaning('restore', { analyze: true }, []), { message: /restore needs a directory/ });
+  t.deepEqual(resolve('backup', { analyze: true }, ['d']).remarks, []);
+  t.throws(() => resolve('restore', { analyze: true }, []), { message: /restore needs a directory/ });
 });
 
 test('a list that was asked for something says what it did not find, and what there is', (t) => {
@@ -179,7 +179,7 @@ test('a list that was asked for something says what it did not find, and what th
 
 test('options that every command takes', (t) => {
   for (const verb of VERBS) {
-    const { request } = meaning(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, verb === 'list' ? [] : ['d']);
+    const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, verb === 'list' ? [] : ['d']);
     t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
   }
 });

@@ -33,7 +33,7 @@ export function verbOfAsmtForm(values: Values): Verb {
 }
 
 /** What is meant by `verb` with these values and, behind the command, `operands`. */
-export function meaning(verb: Verb, values: Values, operands: readonly string[]): Invocation {
+export function resolve(verb: Verb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
   const directory = directoryOf(verb, text(values.path), operands, values.analyze === true);

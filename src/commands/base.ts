@@ -17,7 +17,7 @@ import { endProcess, runJob } from '../native.ts';
 import type { Values, Verb } from '../options.ts';
 import type { ErrorText, Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { writeOut } from '../output.ts';
-import { directoryIn, meaning, notFound, wordsOf, type Invocation } from '../policy.ts';
+import { directoryIn, resolve, notFound, wordsOf, type Invocation } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
@@ -53,7 +53,7 @@ export abstract class AsmtCommand extends Command {
   }
 
   async execute(): Promise<number> {
-    const meant = meaning(this.verb(this.#values), this.#values, this.#operands);
+    const meant = resolve(this.verb(this.#values), this.#values, this.#operands);
     const { outcome, signal, shown } = await run(meant);
     if (outcome === null) endProcess(this.#show(meant, abandoned(meant, signal), signal, shown));
     if (meant.request.verb === 'list' && outcome.ok) {

@@ -109,8 +109,8 @@ impl Store {
     /// Opens a file of a backup, or a staged one, for reading.
     ///
     /// `expected_bytes` is the size it must have. It is read past the page cache where the file
-    /// system does that; [`InputFile::is_from_disk`] says so. `from_disk` asks to do what can be done
-    /// where it does not.
+    /// system does that; [`InputFile::is_from_disk`] says so. `from_disk` asks to do what can be
+    /// done where it does not.
     pub fn read(&self, name: &str, expected_bytes: u64, from_disk: bool) -> Result<InputFile> {
         let file = self.open_file(name)?.map_err(Error::from)?;
         let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;

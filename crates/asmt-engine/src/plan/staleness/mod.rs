@@ -297,7 +297,8 @@ struct Judge<'l> {
     evidence: &'l Evidence,
     instance: u8,
     claims: Vec<Claim<'l>>,
-    /// HeaderStamp devices of every manifest that speaks for a namespace that is asked for, each once.
+    /// HeaderStamp devices of every manifest that speaks for a namespace that is asked for, each
+    /// once.
     noted: Vec<NotedDevice<'l>>,
     /// Namespaces with a noted block device that says the same, and with a noted device that does
     /// not.
