@@ -163,7 +163,8 @@ impl Call {
             let link = std::fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.arguments[0] as i32)).ok()?;
             Some(link.to_str()?.trim_end_matches(" (deleted)").to_owned())
         })?;
-        // A segment's file is named by its key; a file without a final name by the one it is to get.
+        // A segment's file is named by its key; a file without a final name by the one it is to
+        // get.
         path.rsplit('/').next().map(|name| published_name(name.trim_start_matches("SYSV")).to_owned())
     }
 
