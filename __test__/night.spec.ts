@@ -95,7 +95,7 @@ test('while a server has one namespace of an instance attached, none of it is at
   // One that is still starting may come to this namespace next.
   await machine.sim('remove', '--nsid', '2');
   const restore = await machine.expect(3, ['restore', '-n', 'bar', directory]);
-  t.regex(restore.stderr, /HINT: the server is running: nothing can be restored while it runs/, show(restore));
+  t.regex(restore.stderr, /HINT: the server is running: leave it running, nothing needs restoring/, show(restore));
 });
 
 test('files that somebody has compressed or put beside a backup are named, with what to do', async (t) => {

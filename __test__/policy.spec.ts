@@ -3,7 +3,7 @@ import test from 'ava';
 import { AsmtError } from '../src/errors.ts';
 import type { NamespaceReport } from '../src/generated/engine.ts';
 import { VERBS, type Values, type Verb } from '../src/options.ts';
-import { resolve, notFound, verbOfAsmtForm } from '../src/policy.ts';
+import { notFound, resolve, verbOfAsmtForm, wordsOf } from '../src/policy.ts';
 
 /** The request that comes of it, whichever verb it has. */
 const requestOf = (...typed: Parameters<typeof resolve>): Record<string, unknown> => ({ ...resolve(...typed).request });
@@ -182,4 +182,13 @@ test('options that every command takes', (t) => {
     const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, verb === 'list' ? [] : ['d']);
     t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
   }
+});
+
+test('the words of a command ask for the same again', (t) => {
+  const words = (...typed: Parameters<typeof resolve>) => wordsOf(resolve(...typed).request);
+  t.deepEqual(words('backup', { analyze: true, instance: '0', compress: true, namespace: 'a,b' }, ['d']), ['-z', '-n', 'a,b']);
+  t.deepEqual(words('restore', { instance: '2', device: '/dev/a b' }, ['d']), ['--device', "'/dev/a b'", '-i', '2']);
+  // Without -i, a verification is of every instance.
+  t.deepEqual(words('verify', { instance: '0' }, ['d']), ['-i', '0']);
+  t.deepEqual(words('verify', {}, ['d']), []);
 });

@@ -159,7 +159,7 @@ for (const stop of [false, true]) {
     for (const args of [['restore'], ['restore', '-a'], ['restore', '--force-host']]) {
       const done = await machine.expect(4, [...args, directory]);
       t.regex(done.stderr, text, show(done));
-      t.regex(done.stderr, /\nHINT: do not restore it: start the server without it/, show(done));
+      t.regex(done.stderr, /\nHINT: do not restore it: start the server without a restore/, show(done));
     }
     t.regex((await machine.expect(1, ['-r', '-p', directory])).stderr, text);
     const { error } = await machine.json(4, ['restore', directory]);
@@ -578,7 +578,7 @@ test('retire: a backup is used up, and nothing of it is changed', async (t) => {
       .map((name) => `${name} ${statSync(`${directory}/${name}`).mtimeMs} ${statSync(`${directory}/${name}`).size}`);
   const files = look();
   const done = await machine.expect(0, ['retire', '-n', 'test', directory]);
-  t.regex(done.stdout, /retired 1 namespace in .*\/b: it will not be restored again\n$/, show(done));
+  t.regex(done.stdout, /retired 1 namespace in .*\/b: no restore takes this backup again\n$/, show(done));
   t.is(done.stderr, '', show(done));
   const mark = readFileSync(`${directory}/${MARK}`, 'utf8');
   await machine.expect(0, ['retire', '-n', 'test', directory]);

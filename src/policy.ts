@@ -102,9 +102,11 @@ export function wordsOf(request: Request): string[] {
 function wordsFor({ name, short, field }: OptionSpec, given: ReadonlyMap<string, Value>): string[] {
   const value = given.get(field?.name ?? '');
   const option = short === undefined ? `--${name}` : `-${short}`;
+  // Instance 0 is the usual one, but where every one is meant without it.
+  const isUsualInstance = name === 'instance' && value === 0 && given.get('verb') !== 'verify';
   const isNothing = value === undefined || value === null || value === false || (Array.isArray(value) && value.length === 0);
-  // What is run is not what was analyzed; and instance 0 is the usual one.
-  if (isNothing || name === 'analyze' || (name === 'instance' && value === 0)) return [];
+  // What is run is not what was analyzed.
+  if (isNothing || name === 'analyze' || isUsualInstance) return [];
   return value === true ? [option] : [option, quoted(Array.isArray(value) ? value.join(',') : String(value))];
 }
 

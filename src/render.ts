@@ -252,7 +252,7 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
     lines.push(`${verb}${place}${reserve}${unread}; nothing was done`);
     if (command !== null) lines.push(`to run it: ${command}`);
   } else if (report.verb === 'retire') {
-    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: it will not be restored again`);
+    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes this backup again`);
   } else {
     const data = report.data_bytes ?? report.total_bytes;
     const holes = data < report.total_bytes ? ` (${size(data)} of it data)` : '';

@@ -155,9 +155,9 @@ async function missing({ request }: Invocation, report: Report | null): Promise<
 
 function ignore(): void {}
 
-/** Whether it is only looked what would be done. */
-function isAnalysis(request: Request): boolean {
-  return 'analyze' in request && request.analyze;
+/** Whether it takes so long that its progress is shown: a look does not. */
+function showsProgress(request: Request): boolean {
+  return request.verb !== 'list' && !('analyze' in request && request.analyze);
 }
 
 /**
@@ -192,7 +192,7 @@ async function run(meant: Invocation): Promise<{ outcome: Outcome | null; signal
         progress.events.filter((event) => event.is_remark).forEach(remark);
         const events = meant.verbose ? progress.events.filter((event) => !event.is_remark) : [];
         if (events.length > 0) say(events.map(render.event).join(''));
-        if (!isAnalysis(meant.request)) display.show(progress);
+        if (showsProgress(meant.request)) display.show(progress);
       },
       (stopJob) => {
         stop = stopJob;

@@ -60,30 +60,30 @@ pub const NOT_REGULAR: &str = "only regular files are read: if it is a link to a
 /// Something else than a file under a name that only asmt gives.
 pub const NOT_OURS: &str = "asmt did not create it: move it away, then try again";
 /// Something happened during a restore that a server does when it starts.
-pub const STARTED_MEANWHILE: &str = "if the server was started in the meantime, leave it running: nothing can be restored while \
-    it runs; if not, make sure that it stays stopped, then try again";
+pub const STARTED_MEANWHILE: &str = "if the server was started in the meantime, leave it running, and do not stop it for a restore (a restore \
+    would roll it back); if not, make sure that it stays stopped, then try again";
 /// A backup that does not fit.
 pub const NO_ROOM: &str = "free space, or choose another directory; with -n, some of the namespaces may fit, but the others are \
     lost at the reboot";
 /// A device that does not answer.
-pub const DEVICE_UNREADABLE: &str = "make sure that the device exists and is readable, then try again; --force-stale skips this \
-    check: use it only if you know that the server has not run since the backup";
+pub const DEVICE_UNREADABLE: &str = "make sure that the device exists and is readable, then try again; --force-stale overrides this and every \
+    other check of staleness: use it only if you know that the server has not run since the backup";
 /// A log or metadata directory that is not there.
-pub const LOG_MISSING: &str = "make sure that its file system is mounted, then try again; if it was removed, --force-stale \
-    skips this check: use it only if you know that the server has not run since the backup";
+pub const LOG_MISSING: &str = "make sure that its file system is mounted, then try again; if it was removed, --force-stale overrides this \
+    and every other check of staleness: use it only if you know that the server has not run since the backup";
 /// A device that is not the one that was noted.
 pub const DEVICE_REPLACED: &str = "make sure that it is the device that the server used, because device names can change \
     (--config, --device, /dev/disk/by-id), and do not start a server on the wrong device; if it was replaced or wiped on \
-    purpose, do not restore this backup: start the server without it; the data on the old device then comes back only from \
+    purpose, do not restore this backup: start the server without a restore; the data on the old device then comes back only from \
     other nodes";
 /// A stale backup of a namespace on devices.
-pub const STALE: &str = "do not restore it: start the server without it, so that it cold-starts and reads its devices (use \
+pub const STALE: &str = "do not restore it: start the server without a restore, so that it cold-starts and reads its devices (use \
     --force-stale only if you know that the server has not run since)";
 /// A mark of use that cannot be read.
 pub const MARK_UNREADABLE: &str = "look at the file: move it out of the directory only if you know that no restore of this \
     backup was started, and that it was not retired; otherwise start the server without a restore";
 /// A used backup of a namespace on devices.
-pub const USED: &str = "do not restore it: start the server without it; use --force-stale only if you know that the server has \
+pub const USED: &str = "do not restore it: start the server without a restore; use --force-stale only if you know that the server has \
     not run since";
 
 /// A word as a shell wants it.

@@ -9,7 +9,7 @@
 //!     look ──┐        │           the machine → facts: memory, server, who asks
 //!     store ─┴→ facts → plan      pure: what would be done, or every reason to refuse it
 //!                     │
-//!              work::copy_out     segments → files that have no name yet
+//!              work::copy_out     segments → files without their final name
 //!              work::copy_in      files → segments that no start trusts yet
 //!                     │
 //!               work::commit      few, ordered, durable steps; base last

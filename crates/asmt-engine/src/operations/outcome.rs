@@ -57,7 +57,7 @@ mod tests {
     use ts_rs::{Config, TS};
 
     const HEAD: &str = "/**
- * The shapes that cross the border to the engine. NewSegment of the Rust types by `npm run types`: do not
+ * The shapes that cross the border to the engine. Made of the Rust types by `npm run types`: do not
  * edit. Sizes are bytes, times milliseconds. A number beyond 2^53, as only a lie in a manifest is,
  * comes rounded.
  */

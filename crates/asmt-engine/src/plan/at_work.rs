@@ -134,8 +134,8 @@ pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &M
     let hint = match attached {
         Attached::ToBackUp => stop_the_server(instance),
         Attached::InTheWay => {
-            "the server is running: nothing can be restored while it runs; if it is still starting, it may come to this \
-             namespace next: leave it running"
+            "the server is running: leave it running, nothing needs restoring (a restore would roll it back); if it is still \
+             starting, it may come to this namespace next"
                 .to_owned()
         }
     };

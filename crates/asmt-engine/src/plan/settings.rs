@@ -71,7 +71,7 @@ fn moved(
     let title = title(&namespace.name, namespace.instance);
     let hint = format!(
         "if {path} is not the configuration of this server, name the right one with --config; if its storage was changed on \
-         purpose, do not restore this backup: start the server without it"
+         purpose, do not restore this backup: start the server without a restore"
     );
     let refused = |what: String| Some(Problem::new(Code::SettingChanged, format!("{title}: {what}"), hint.clone()));
     let noted = || manifest.noted.devices.iter().filter(|noted| noted.namespace.is_none() && noted.is_configured);

@@ -153,7 +153,7 @@ impl Store {
         match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync::directory(parent, "the directory itself, in its parent")
                 .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
-            // NewSegment by somebody who may do more than this caller.
+            // Made by somebody who may do more than this caller.
             Err(Errno::ACCESS) => Ok(()),
             Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
         }

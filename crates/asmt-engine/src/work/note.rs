@@ -81,7 +81,7 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
             machine_id: origin.host.machine_id.clone(),
             devices: origin.devices.get(&namespace.name).cloned().unwrap_or_default(),
             stripes: namespace.copies.iter().filter_map(noted_stripe).collect(),
-            // HeaderStamp last of all, by [`Unpublished::note_traces`].
+            // Noted last of all, by [`Unpublished::note_traces`].
             traces: Vec::new(),
             ipc_namespace: Some(origin.host.ipc_namespace.clone()),
             monotonic_ms: Some(origin.host.monotonic_ms),

@@ -94,7 +94,7 @@ impl<'c> Pool<'c> {
     }
 
     fn fail(&self, error: Error) {
-        // HeaderStamp before others are told: their own errors, made because of this one, must not
+        // Noted before others are told: their own errors, made because of this one, must not
         // come first.
         self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.has_failed.store(true, Ordering::Relaxed);

@@ -297,7 +297,7 @@ struct Judge<'l> {
     evidence: &'l Evidence,
     instance: u8,
     claims: Vec<Claim<'l>>,
-    /// HeaderStamp devices of every manifest that speaks for a namespace that is asked for, each
+    /// Noted devices of every manifest that speaks for a namespace that is asked for, each
     /// once.
     noted: Vec<NotedDevice<'l>>,
     /// Namespaces with a noted block device that says the same, and with a noted device that does
@@ -496,7 +496,7 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
             segment.key(),
             segment.stat.shmid
         ),
-        "do not restore it: start the server without it; use --force-stale only if you know that no server created that \
+        "do not restore it: start the server without a restore; use --force-stale only if you know that no server created that \
          segment, but ASMT or an asmt with another runtime directory did",
     )
 }
