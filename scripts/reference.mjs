@@ -12,8 +12,8 @@ import { join } from 'node:path';
 
 import { EXIT_STATUSES } from '../src/errors.ts';
 import { OPTIONS, VERBS, VERB_HELP, optionUsage } from '../src/options.ts';
+import { ROOT } from './setup.mjs';
 
-const ROOT = join(import.meta.dirname, '..');
 const FILE = 'docs/REFERENCE.md';
 /** Longest line of a usage. */
 const WIDTH = 100;

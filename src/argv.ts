@@ -10,7 +10,7 @@
 import { parseArgs } from 'node:util';
 
 import { AsmtError, type Form } from './errors.ts';
-import { OPTIONS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
+import { SPECS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
 
 /** What to do with a command line. */
 export type Typed =
@@ -18,8 +18,6 @@ export type Typed =
   | { kind: 'version' }
   /** `verb` is null in ASMT's form, where an option says what to do. */
   | { kind: 'run'; form: Form; verb: Verb | null; values: Values; operands: string[] };
-
-const SPECS: readonly OptionSpec[] = OPTIONS;
 
 /** Reads a command line without the program's name. Throws a usage error. */
 export function normalise(args: readonly string[]): Typed {

@@ -3,9 +3,7 @@
  */
 
 import { EXIT_STATUSES } from './errors.ts';
-import { OPTIONS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type Verb } from './options.ts';
-
-const SPECS: readonly OptionSpec[] = OPTIONS;
+import { SPECS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type Verb } from './options.ts';
 
 const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   list: ['asmt list', 'asmt list -v -i 0 -n test'],

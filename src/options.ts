@@ -171,6 +171,9 @@ export const OPTIONS = [
   { name: 'version', verbs: ALL, help: 'show the version' },
 ] as const satisfies readonly OptionSpec[];
 
+/** The table, for whoever walks it. */
+export const SPECS: readonly OptionSpec[] = OPTIONS;
+
 export type OptionName = (typeof OPTIONS)[number]['name'];
 
 /** Values of options as typed; flags that are not given are missing. */
@@ -178,8 +181,7 @@ export type Values = { readonly [name in OptionName]?: string | true };
 
 /** The option of a long name or an alias. */
 export function optionNamed(name: string): OptionSpec | undefined {
-  const specs: readonly OptionSpec[] = OPTIONS;
-  return specs.find((spec) => spec.name === name || spec.aliases?.includes(name));
+  return SPECS.find((spec) => spec.name === name || spec.aliases?.includes(name));
 }
 
 /** An option as it is typed: `-n, --namespace NAME,...`. */

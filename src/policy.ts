@@ -9,10 +9,8 @@
 import { quoted } from './argv.ts';
 import { AsmtError } from './errors.ts';
 import type { NamespaceReport, Request } from './generated/engine.ts';
-import { OPTIONS, optionNamed, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
+import { SPECS, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
 import type { Remark } from './outcome.ts';
-
-const SPECS: readonly OptionSpec[] = OPTIONS;
 
 /** Longest name of a namespace, in bytes. */
 export const MAX_NAME_BYTES = 31;
@@ -61,12 +59,12 @@ export function resolve(verb: Verb, values: Values, operands: readonly string[])
 
 /** Name and value of the field that an option fills. */
 function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unknown] {
-  return ({ name, field, range }) => {
-    const typed = values[name as OptionName];
-    const value = typeof typed === 'string' ? typed : undefined;
+  return (spec) => {
+    const { name, field } = spec;
+    const value = text(values[name as OptionName]);
     switch (field?.kind) {
       case 'integer': {
-        const number = integer(`--${name}`, value, range?.[0] ?? 0, range?.[1] ?? Number.MAX_SAFE_INTEGER);
+        const number = integer(spec, value);
         // A restore, and with it the mark that one was used, is of one server.
         const isOfOne = name === 'instance' && verb !== 'list' && verb !== 'verify';
         return [field.name, number ?? (isOfOne ? 0 : null)];
@@ -78,7 +76,7 @@ function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unk
       case 'paths':
         return [field.name, pathsOf(`--${name}`, value)];
       default:
-        return [field?.name ?? name, typed === true];
+        return [field?.name ?? name, values[name as OptionName] === true];
     }
   };
 }
@@ -195,14 +193,14 @@ function namesOf(typed: string | undefined): string[] | null {
   return [...new Set(names)];
 }
 
-function integer(option: string, typed: string | undefined, least: number, most: number): number | null {
+function integer({ name, short, range }: OptionSpec, typed: string | undefined): number | null {
   if (typed === undefined) return null;
   const value = Number(typed);
+  const [least, most] = range ?? [0, Number.MAX_SAFE_INTEGER];
   if (!/^[0-9]{1,9}$/.test(typed) || value < least || value > most) {
-    const spec = optionNamed(option.slice(2));
     throw AsmtError.usage(
-      `${option} is "${typed}", but must be a whole number from ${least} to ${most}`,
-      `write -${spec?.short} ${least}, for example`,
+      `--${name} is "${typed}", but must be a whole number from ${least} to ${most}`,
+      `write -${short} ${least}, for example`,
     );
   }
   return value;

@@ -38,16 +38,17 @@ pub enum Kind {
     NothingToDo,
 }
 
-macro_rules! codes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)*) => {
-        /// A stable name for what went wrong; scripts may compare it.
+/// An enum of stable texts, which is a string in JSON.
+macro_rules! texts {
+    ($(#[$about:meta])* $enum:ident: $($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[cfg_attr(test, derive(ts_rs::TS))]
-        pub enum Code {
+        pub enum $enum {
             $($(#[$doc])* #[cfg_attr(test, ts(rename = $text))] $name,)*
         }
 
-        impl Code {
+        impl $enum {
             /// Every code.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
@@ -55,7 +56,24 @@ macro_rules! codes {
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
             }
+        }
 
+        impl Serialize for $enum {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+    };
+}
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal, $kind:ident;)*) => {
+        texts! {
+            /// A stable name for what went wrong; scripts may compare it.
+            Code: $($(#[$doc])* $name = $text;)*
+        }
+
+        impl Code {
             /// What kind of failure it is.
             pub fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)* }
@@ -212,12 +230,6 @@ impl Code {
     /// Whether it says who may change a backup, and nothing of what is in it.
     pub fn is_about_access(self) -> bool {
         matches!(self, Self::WritableByOthers | Self::PathWritableByOthers)
-    }
-}
-
-impl Serialize for Code {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -465,28 +477,9 @@ pub fn without_number(error: &std::io::Error) -> String {
 /// Result of the engine's operations.
 pub type Result<T> = std::result::Result<T, Error>;
 
-macro_rules! notes {
-    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
-        /// A stable name for what a remark or an event is about; scripts may compare it.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[cfg_attr(test, derive(ts_rs::TS))]
-        pub enum NoteCode {
-            $($(#[$doc])* #[cfg_attr(test, ts(rename = $text))] $name,)*
-        }
-
-        impl NoteCode {
-            /// Every code.
-            pub const ALL: &[Self] = &[$(Self::$name),*];
-
-            /// The code as it stands in JSON.
-            pub fn as_str(self) -> &'static str {
-                match self { $(Self::$name => $text,)* }
-            }
-        }
-    };
-}
-
-notes! {
+texts! {
+    /// A stable name for what a remark or an event is about; scripts may compare it.
+    NoteCode:
     /// The configuration has something odd in it that does not keep it from being understood.
     Configuration = "configuration";
     /// Files are read to see how much of them is data.
@@ -557,12 +550,6 @@ notes! {
     WrittenPlain = "written-plain";
     /// A file was written.
     Wrote = "wrote";
-}
-
-impl Serialize for NoteCode {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
 }
 
 /// A remark: nothing is wrong, but the user should know.

@@ -140,7 +140,7 @@ impl Call {
             allow_volatile: true,
             allow_private_ipc: true,
             config,
-            devices: devices.into_iter().collect(),
+            devices,
             force_stale: host.is_forced && self.verb == Verb::Restore,
             require_proof: self.require_proof,
             restorable: self.is_restorable,

@@ -259,9 +259,9 @@ impl From<Request> for Asked {
     }
 }
 
-#[cfg(feature = "testing")]
 /// Leaves out what the verb has no option for. For the engine's own tests and tools, which ask for
 /// one verb after the other.
+#[cfg(feature = "testing")]
 impl From<Asked> for Request {
     fn from(asked: Asked) -> Self {
         let Asked { directory, instance, namespaces, .. } = asked.clone();

@@ -196,6 +196,26 @@ pub struct Source {
 }
 
 impl Source {
+    /// The source of a segment that a manifest describes, in this file. What only the file on the
+    /// disk tells, its blocks and the memory that it needs, is 0.
+    pub fn of_segment(segment: &ManifestSegment, file: String) -> Self {
+        Self {
+            key: segment.key,
+            address: segment.address,
+            size_bytes: segment.size_bytes,
+            uid: segment.uid,
+            gid: segment.gid,
+            mode: segment.mode,
+            file,
+            file_bytes: segment.file_bytes,
+            encoding: segment.encoding,
+            contents: Contents::Chunks(segment.clone()),
+            allocated_bytes: 0,
+            least_memory_bytes: 0,
+            most_memory_bytes: 0,
+        }
+    }
+
     /// Bytes of a chunk of it.
     pub fn chunk_bytes(&self) -> u32 {
         match &self.contents {

@@ -371,19 +371,10 @@ fn unlike_manifest(manifest: &Manifest, segment: &ManifestSegment, record: &File
 fn source_of_segment(segment: &ManifestSegment, record: &FileRecord) -> Source {
     let (least_memory_bytes, most_memory_bytes) = memory_of(segment, record);
     Source {
-        key: segment.key,
-        address: segment.address,
-        size_bytes: segment.size_bytes,
-        uid: segment.uid,
-        gid: segment.gid,
-        mode: segment.mode,
-        file: record.name.clone(),
-        file_bytes: segment.file_bytes,
-        encoding: segment.encoding,
-        contents: Contents::Chunks(segment.clone()),
         allocated_bytes: record.allocated_bytes,
         least_memory_bytes,
         most_memory_bytes,
+        ..Source::of_segment(segment, record.name.clone())
     }
 }
 

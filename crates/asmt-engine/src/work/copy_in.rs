@@ -14,7 +14,7 @@ use crate::plan::{NamespaceRestore, Source, publishing_rank};
 use crate::progress::{Control, Phase};
 use crate::store::{InputFile, Store};
 use crate::work::instance::RestoreJournal;
-use crate::work::job::{Options, data_ranges};
+use crate::work::job::{Options, data_ranges, lock};
 use crate::work::pages;
 use crate::work::pool::{InWork, Pool, Units};
 use crate::work::read::{self, Delivery, Reading, Scratch, Tally};
@@ -402,10 +402,6 @@ impl Trusted<'_> {
              run the restore again: it reports what is in the way",
         ))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Makes the segments of namespaces and fills them; with `check`, reads each again and compares.

@@ -12,7 +12,7 @@ use crate::format::{
     Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, SECTOR_BYTES, Trace, chunk_kind, chunk_range, combined_crc32,
     gzip_front, gzip_tail,
 };
-use crate::plan::{Contents, Copy, NamespaceBackup, Source};
+use crate::plan::{Copy, NamespaceBackup, Source};
 use crate::progress::{Control, Phase};
 use crate::store::{Buffer, OutputFile, Store};
 use crate::work::job::{Job, Open, Options, Temporaries, attach, changed, data_ranges, gone_or_failed, length_of, lock};
@@ -256,8 +256,7 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
         let job = &jobs[job_index];
         let open = job.in_work.enter(|| open(store, job))?;
         let kind = chunk_kind(job.copy.segment.address.segment_type);
-        Writing { job, open: &open, pool, worker, kind, unit }.copy_span()?;
-        control.add_done(job.unit_bytes(unit));
+        control.add_done(Writing { job, open: &open, pool, worker, kind, unit }.copy_span()?);
         match job.in_work.leave(open) {
             Some(open) => unsynced.add(finish(job, open, control)?),
             None => Ok(()),
@@ -279,8 +278,8 @@ struct Writing<'w, 'p> {
 }
 
 impl Writing<'_, '_> {
-    /// Copies it, and keeps what became of its chunks.
-    fn copy_span(mut self) -> Result<()> {
+    /// Copies it, and keeps what became of its chunks. Returns how many bytes of the segment it is.
+    fn copy_span(mut self) -> Result<u64> {
         let Self { job, open, .. } = self;
         let span = job.spans.get(self.unit);
         let range_of = |chunk: u64| chunk_range(open.attachment.size_bytes(), job.chunk_bytes, chunk);
@@ -304,7 +303,7 @@ impl Writing<'_, '_> {
         }
         let first = usize::try_from(span.chunks.start).unwrap_or(usize::MAX);
         lock(&job.chunks)[first..first + chunks.len()].copy_from_slice(&chunks);
-        Ok(())
+        Ok(whole.end - whole.start)
     }
 
     fn copy_compressed(&mut self, turn: Turn, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
@@ -427,21 +426,7 @@ pub(crate) fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<Out
 /// A staged file as something to read and check.
 fn staged_source(segment: &ManifestSegment, jobs: &[Job<'_>]) -> Source {
     let job = jobs.iter().find(|job| job.copy.segment.key() == segment.key);
-    Source {
-        key: segment.key,
-        address: segment.address,
-        size_bytes: segment.size_bytes,
-        uid: segment.uid,
-        gid: segment.gid,
-        mode: segment.mode,
-        file: job.map_or_else(|| segment.file_name(), |job| job.temporary.clone()),
-        file_bytes: segment.file_bytes,
-        encoding: segment.encoding,
-        contents: Contents::Chunks(segment.clone()),
-        allocated_bytes: 0,
-        least_memory_bytes: 0,
-        most_memory_bytes: 0,
-    }
+    Source::of_segment(segment, job.map_or_else(|| segment.file_name(), |job| job.temporary.clone()))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::format::run_id::RunId;
-use crate::format::{Chunk, Spans, chunk_range};
+use crate::format::{Chunk, Spans};
 use crate::plan::Copy;
 use crate::store::{OutputFile, Store};
 use crate::work::pool::{InWork, Places};
@@ -55,7 +55,7 @@ impl<'s> Temporaries<'s> {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.names.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.names)
     }
 }
 
@@ -83,16 +83,6 @@ pub struct Job<'p> {
     pub(super) chunks: Mutex<Vec<Chunk>>,
     /// Inode and size of the finished file.
     pub(super) finished: Mutex<Option<(u64, u64)>>,
-}
-
-impl Job<'_> {
-    /// Bytes of the segment in what a worker takes at once.
-    pub(super) fn unit_bytes(&self, unit: u64) -> u64 {
-        let size_bytes = self.copy.segment.stat.size_bytes;
-        let chunks = self.spans.get(unit).chunks;
-        let range = |chunk| chunk_range(size_bytes, self.chunk_bytes, chunk);
-        range(chunks.end - 1).end - range(chunks.start).start
-    }
 }
 
 /// A mutex, whoever panicked with it.

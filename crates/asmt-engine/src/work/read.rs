@@ -16,14 +16,15 @@ use crate::hints;
 use crate::plan::{Contents, Source};
 use crate::progress::Control;
 use crate::store::{Buffer, InputFile, Store};
+use crate::work::job::lock;
 use crate::work::pages;
 use asmt_codec::crc::{self, RangeSum};
 use asmt_codec::decode::{ChunkDecoder, MemberDecoder};
 use asmt_codec::{DEFLATE_END, GZIP_HEADER};
 use asmt_shm::sysv::Attachment;
 use std::ops::Range;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 /// Bytes read at once of a stream that has no chunk table, of a run of zero chunks, and of a file
 /// that has lost its holes.
@@ -506,7 +507,7 @@ pub fn done_bytes(source: &Source, span: &Span) -> u64 {
 
 /// Keeps the CRC-32 of a span's chunks among those of the segment.
 pub fn put_sums(all: &Mutex<Vec<u32>>, source: &Source, span: &Span, found: &[u32]) {
-    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut all = lock(all);
     if all.is_empty() {
         all.resize(usize::try_from(chunk_count(source.size_bytes, source.chunk_bytes())).unwrap_or(usize::MAX), 0);
     }

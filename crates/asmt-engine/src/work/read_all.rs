@@ -7,6 +7,7 @@ use crate::format::{Spans, combined_crc32};
 use crate::plan::Source;
 use crate::progress::{Control, Phase};
 use crate::store::{InputFile, Store};
+use crate::work::job::lock;
 use crate::work::pool::{InWork, Pool, Units};
 use crate::work::read::{Delivery, Nowhere, Reading, Scratch, Sink, Tally, bytes_of, done_bytes, open, put_sums, spans_of};
 use asmt_shm::Key;
@@ -100,7 +101,7 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
     let is_from_disk = AtomicBool::new(true);
     let sums: Vec<Mutex<Vec<u32>>> = sources.iter().map(|_| Mutex::new(Vec::new())).collect();
     let tallies: Vec<Tally> = sources.iter().map(|_| Tally::default()).collect();
-    let add = |source: &Source, error| damages.lock().unwrap_or_else(PoisonError::into_inner).add(source, error);
+    let add = |source: &Source, error| lock(&damages).add(source, error);
     Pool::run(control, threads, units.count(), Scratch::default, |_, scratch, unit| {
         let (index, unit) = units.locate(unit);
         let (source, span) = (&sources[index], spans[index].get(unit));
