@@ -23,7 +23,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { basename, join, resolve } from 'node:path';
 import { crc32 } from 'node:zlib';
 
 import test, { type ExecutionContext } from 'ava';
@@ -208,6 +208,13 @@ export class Machine {
   async reboot(): Promise<string> {
     await this.sim('remove');
     return this.#boot();
+  }
+
+  /** Gives a loop device a serial number, as a disk has one; only of a host. */
+  async serial(device: string, text: string): Promise<void> {
+    const place = mkdtempSync(this.path('serial-'));
+    writeFileSync(join(place, 'wwid'), `${text}\n`);
+    await this.mount(place, `/sys/devices/virtual/block/${basename(device)}`);
   }
 
   /** Its boot id is that of the file, which is mounted. */

@@ -4,6 +4,7 @@
  */
 
 import { appendFileSync, copyFileSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 
 import type { ExecutionContext } from 'ava';
 
@@ -122,6 +123,7 @@ testAsRoot('two disks that share an id do not count for one another', async (t) 
     loops.push(loop);
   }
   const [first = '', second = ''] = loops;
+  for (const loop of loops) await machine.serial(loop, 'the same for both');
   const put = async (device: string, bytes: Buffer) => {
     writeFileSync(machine.path('head'), bytes);
     const done = await machine.exec('dd', [
@@ -150,6 +152,37 @@ testAsRoot('two disks that share an id do not count for one another', async (t) 
   await host.restore(3, /n2 cannot be checked/);
   symlinkSync(second, two);
   await put(second, whole);
+  await machine.expect(0, ['restore', '--require-proof', host.directory]);
+});
+
+testAsRoot('a loop device of another container whose file has the same path is another disk', async (t) => {
+  const image = '/var/log/disk.img';
+  const attach = async (machine: Machine, state: 'stopped' | 'stopped again') => {
+    const bytes = Buffer.concat([header(state, { name: 'test', devices: 1 }), Buffer.alloc(1 << 20)]);
+    writeFileSync(machine.path('var_log', 'disk.img'), bytes);
+    const done = await machine.exec('losetup', ['--find', '--show', image]);
+    t.is(done.status, 0, show(done));
+    const loop = done.stdout.trim();
+    t.teardown(() => machine.exec('losetup', ['--detach', loop]));
+    return loop;
+  };
+  const host = await Host.start(t);
+  const { machine } = host;
+  const own = await attach(machine, 'stopped');
+  const [name, other] = [machine.path('sdb'), machine.path('sdc')];
+  symlinkSync(own, name);
+  host.configure({ test: [...ON_DISK, `device ${name}`] });
+  await host.make();
+  await host.backup();
+  await machine.reboot();
+  const container = await Machine.startHost(t);
+  const theirs = await attach(container, 'stopped again');
+  t.not(theirs, own);
+  const shown = await container.exec('cat', [`/sys/class/block/${basename(theirs)}/loop/backing_file`]);
+  t.is(shown.stdout, `${image}\n`);
+  renameSync(name, other);
+  await host.restore(3, /sdb cannot be checked .*: it does not exist/);
+  host.configure({ test: [...ON_DISK, `device ${other}`] });
   await machine.expect(0, ['restore', '--require-proof', host.directory]);
 });
 

@@ -779,6 +779,7 @@ testAsRoot('row 16: the names of two disks of a set are swapped by the reboot', 
 testAsRoot('row 16: the reboot gives a disk a name that is new', async (t) => {
   const node = await Node.start(t, 2);
   const { machine } = node;
+  for (const { device } of node.disks) await machine.serial(device, `serial of ${device}`);
   await node.backup();
   await machine.reboot();
   const [first = '', second = ''] = node.disks.map((disk) => disk.path);

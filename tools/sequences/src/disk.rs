@@ -156,10 +156,9 @@ impl Pool {
     /// Attaches so many loop devices; none where the system allows none. Each goes with this
     /// process, however it ends.
     pub fn new(directory: &Path, count: usize) -> Self {
-        // The kernel shows the path of a loop device's file as it is in the mount namespace of who
-        // attached it, and asmt knows the disk by that: two processes' disks must differ in it.
-        let own = std::process::id();
-        let devices = (0..count).map_while(|number| attach(&directory.join(format!("disk-{own}-{number}"))).ok());
+        // Two processes that run side by side have files of the same path, each in a mount
+        // namespace of its own: asmt must not take one's disk for the other's.
+        let devices = (0..count).map_while(|number| attach(&directory.join(format!("disk-{number}"))).ok());
         Self { devices: devices.collect() }
     }
 

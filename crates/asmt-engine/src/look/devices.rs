@@ -16,8 +16,10 @@ use std::path::Path;
 
 /// Directories whose links name a disk or a partition whatever its path is after the next boot.
 const STABLE_NAMES: [&str; 2] = ["/dev/disk/by-id", "/dev/disk/by-partuuid"];
-/// Files of a block device in `/sys` that identify the disk.
-const SERIALS: [&str; 5] = ["wwid", "device/wwid", "device/serial", "dm/uuid", "loop/backing_file"];
+/// Files of a block device in `/sys` that identify the disk. The path of a loop device's file is
+/// none: it is as in the mount namespace of whoever attached it, so the disks of two containers can
+/// have the same one.
+const SERIALS: [&str; 4] = ["wwid", "device/wwid", "device/serial", "dm/uuid"];
 
 /// Asks what is at a path.
 pub fn ask(path: &str) -> Device {

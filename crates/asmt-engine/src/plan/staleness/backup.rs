@@ -207,7 +207,7 @@ fn set_problems(
         let (expected, found) = (first.device_count as usize, mains.len());
         let most = if counted == Counted::Mains { expected } else { expected.saturating_mul(2) };
         if found < expected || found > most {
-            faults.push(format!("there are {found} storage devices, but their headers count {expected}"));
+            faults.push(format!("the headers of its storage devices count {expected} of them, found {found}"));
         }
     }
     problems.extend(faults.into_iter().map(|fault| Problem::new(Code::DeviceSetTorn, format!("{title}: {fault}"), STORAGE_HINT)));
