@@ -2,13 +2,13 @@
 
 #![no_main]
 
-use asmt_engine::format::mark::{Identity, Used};
+use asmt_engine::format::mark::{Identity, UsageMark};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {
-    let Ok(used) = Used::parse(text) else { return };
+    let Ok(used) = UsageMark::parse(text) else { return };
     let again = serde_json::to_string(&used).expect("plain structures always serialise");
-    assert_eq!(Used::parse(&again).as_ref(), Ok(&used), "read back");
+    assert_eq!(UsageMark::parse(&again).as_ref(), Ok(&used), "read back");
     let identity = Identity { made_ms: used.backup_ms, boot_id: used.backup_boot_id.clone(), files: None };
     if identity.boot_id.is_some() {
         let other = Identity { made_ms: used.backup_ms ^ 1, ..identity.clone() };

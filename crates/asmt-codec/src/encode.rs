@@ -85,6 +85,8 @@ impl ChunkEncoder for AdaptiveEncoder {
         let is_known = kind == ChunkKind::Elements && plan.estimated_bytes() < chunk.len() / 4 * 3;
         let by_stride =
             if is_known || !self.is_general_better(&plan, chunk) { plan.encode(chunk, output, self.way) } else { None };
+        // In more room it could make more.
+        let by_stride = by_stride.filter(|made| *made as u64 <= max_encoded_bytes(chunk.len() as u64));
         by_stride.or_else(|| self.general.encode(chunk, output)).unwrap_or_else(|| store(chunk, output))
     }
 }
@@ -93,16 +95,31 @@ impl AdaptiveEncoder {
     /// Whether the general encoder, which is about ten times slower, saves an eighth of what the
     /// other makes.
     fn is_general_better(&mut self, plan: &Stride, chunk: &[u8]) -> bool {
-        let middle = (chunk.len() / 2).saturating_sub(TRIED_BYTES / 2);
-        let part = &chunk[middle..chunk.len().min(middle + TRIED_BYTES)];
-        self.tried.resize(2 * TRIED_BYTES, 0);
-        let by_stride = plan.encode(part, &mut self.tried, self.way).unwrap_or(part.len());
-        self.general.encode(part, &mut self.tried).is_some_and(|made| made < by_stride / 8 * 7)
+        let (by_stride, by_general) = try_both(plan, &mut self.general, chunk, &mut self.tried, self.way);
+        by_general < by_stride / 8 * 7
     }
 }
 
+/// What a part from the middle of a chunk becomes by each encoder, in proportion to the chunk; the
+/// chunk's bytes if it does not get shorter.
+pub(crate) fn try_both(
+    plan: &Stride,
+    general: &mut GeneralEncoder,
+    chunk: &[u8],
+    room: &mut Vec<u8>,
+    way: SimdLevel,
+) -> (usize, usize) {
+    let middle = (chunk.len() / 2).saturating_sub(TRIED_BYTES / 2);
+    let part = &chunk[middle..chunk.len().min(middle + TRIED_BYTES)];
+    room.resize(2 * TRIED_BYTES, 0);
+    let by_stride = plan.encode(part, room, way).unwrap_or(part.len());
+    let by_general = general.encode(part, room).unwrap_or(part.len());
+    let whole = |made: usize| (made as u64 * chunk.len() as u64 / part.len().max(1) as u64) as usize;
+    (whole(by_stride), whole(by_general))
+}
+
 /// A general deflate encoder (zlib-rs).
-struct GeneralEncoder {
+pub(crate) struct GeneralEncoder {
     deflate: Deflate,
 }
 
@@ -114,7 +131,7 @@ impl Default for GeneralEncoder {
 
 impl GeneralEncoder {
     /// `None` if the chunk would get longer.
-    fn encode(&mut self, chunk: &[u8], output: &mut [u8]) -> Option<usize> {
+    pub(crate) fn encode(&mut self, chunk: &[u8], output: &mut [u8]) -> Option<usize> {
         let room = output.len().min(usize::try_from(max_encoded_bytes(chunk.len() as u64)).unwrap_or(usize::MAX));
         self.deflate.reset();
         self.deflate.compress(chunk, &mut output[..room], DeflateFlush::FullFlush).ok()?;

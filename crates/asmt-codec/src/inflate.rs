@@ -20,6 +20,8 @@ use std::sync::LazyLock;
 /// 3.2.7).
 const MOST_SYMBOLS: usize = 286;
 const MOST_DISTANCES: usize = 30;
+/// Most lengths of codes that a block's header has.
+pub const MOST_LENGTHS: usize = MOST_SYMBOLS + MOST_DISTANCES;
 /// Symbols with a fixed code: two more than can occur.
 const FIXED_SYMBOLS: usize = 288;
 const FIXED_DISTANCES: usize = 32;
@@ -277,7 +279,7 @@ impl Codes {
 /// The input as bits. Above the `count` that are reckoned with there may be more in the buffer:
 /// those that follow.
 #[derive(Clone, Copy)]
-struct Bits<'i> {
+pub struct Bits<'i> {
     input: &'i [u8],
     /// Bytes of the input whose bits are reckoned with.
     at: usize,
@@ -285,7 +287,17 @@ struct Bits<'i> {
     count: u32,
 }
 
-impl Bits<'_> {
+impl<'i> Bits<'i> {
+    /// From the first bit of the input on.
+    pub fn new(input: &'i [u8]) -> Self {
+        Self { input, at: 0, buffer: 0, count: 0 }
+    }
+
+    /// Bits that were taken.
+    pub fn taken(&self) -> usize {
+        8 * self.at - self.count as usize
+    }
+
     /// Fills the buffer to [`FILLED_BITS`] at least. Eight bytes of input must be left.
     #[inline(always)]
     fn fill_fast(&mut self) {
@@ -332,7 +344,7 @@ impl Bits<'_> {
     }
 
     /// Takes at most 32 bits.
-    fn take(&mut self, count: u32) -> Result<u32, String> {
+    pub fn take(&mut self, count: u32) -> Result<u32, String> {
         self.fill();
         let bits = self.buffer & ((1 << count) - 1);
         self.skip(count)?;
@@ -374,7 +386,7 @@ impl Inflater {
     /// Decodes blocks, none of which is the last of a stream, into exactly `output`. The error says
     /// what was found.
     pub fn inflate(&mut self, input: &[u8], output: &mut [u8]) -> Result<(), String> {
-        let mut work = Work { bits: Bits { input, at: 0, buffer: 0, count: 0 }, output, at: 0 };
+        let mut work = Work { bits: Bits::new(input), output, at: 0 };
         while !work.bits.is_at_end() {
             if work.bits.take(1)? == 1 {
                 return Err("it has a block that ends the stream".to_owned());
@@ -428,47 +440,8 @@ impl Work<'_, '_> {
 
     /// Reads the header of a block that brings its codes (RFC 1951, 3.2.7).
     fn read_codes(&mut self, codes: &mut Codes) -> Result<(), String> {
-        let (symbols, distances) = (self.bits.take(5)? as usize + 257, self.bits.take(5)? as usize + 1);
-        let count = self.bits.take(4)? as usize + 4;
-        if symbols > MOST_SYMBOLS || distances > MOST_DISTANCES {
-            let most = format!("at most {MOST_SYMBOLS} and {MOST_DISTANCES}");
-            return Err(format!("a block has codes for {symbols} symbols and {distances} distances, expected {most}"));
-        }
-        let mut code_lengths = [0; huffman::LENGTH_ORDER.len()];
-        for symbol in &huffman::LENGTH_ORDER[..count] {
-            code_lengths[*symbol] = self.bits.take(3)? as u8;
-        }
-        complete(&code_lengths, "lengths")?;
-        let mut entries = [LONG; 1 << LENGTH_CODE_BITS];
-        fill(&mut entries, &code_lengths, |symbol, bits| (u32::from(bits) << CODE_SHIFT) | symbol as u32);
-        let mut all = [0; MOST_SYMBOLS + MOST_DISTANCES];
-        let all = &mut all[..symbols + distances];
-        let mut at = 0;
-        while at < all.len() {
-            self.bits.fill();
-            let entry = entries[self.bits.buffer as usize % entries.len()];
-            self.bits.skip(code_bits(entry))?;
-            let (count, length) = match entry & 0xff {
-                length @ 0..16 => (1, length as u8),
-                16 if at == 0 => return Err("a block's first code length repeats one before it".to_owned()),
-                16 => (3 + self.bits.take(2)? as usize, all[at - 1]),
-                17 => (3 + self.bits.take(3)? as usize, 0),
-                _ => (11 + self.bits.take(7)? as usize, 0),
-            };
-            let (end, most) = (at + count, all.len());
-            all.get_mut(at..end).ok_or_else(|| format!("a block has {end} code lengths, expected {most}"))?.fill(length);
-            at = end;
-        }
-        let (lengths, distance_lengths) = all.split_at(symbols);
-        if lengths[END] == 0 {
-            return Err("a block has no code for its end".to_owned());
-        }
-        complete(lengths, "literals")?;
-        // A code for one distance takes one bit, and leaves the other unused; without matches there
-        // is none.
-        if !matches!((taken(distance_lengths), distance_lengths.iter().max()), (0, _) | (SINGLE_CODE, Some(1))) {
-            complete(distance_lengths, "distances")?;
-        }
+        let mut all = [0; MOST_LENGTHS];
+        let (lengths, distance_lengths) = read_lengths(&mut self.bits, &mut all)?;
         codes.set(lengths, distance_lengths);
         Ok(())
     }
@@ -512,6 +485,53 @@ impl Work<'_, '_> {
             self.at += length;
         }
     }
+}
+
+/// Reads the header of a block that brings its codes, behind its type (RFC 1951, 3.2.7). Gives the
+/// lengths of the codes of symbols, of which there are at least [`END`] + 1, and of distances. Both
+/// are complete; a code for distances may also be of one, or none.
+pub fn read_lengths<'a>(bits: &mut Bits<'_>, all: &'a mut [u8; MOST_LENGTHS]) -> Result<(&'a [u8], &'a [u8]), String> {
+    let (symbols, distances) = (bits.take(5)? as usize + 257, bits.take(5)? as usize + 1);
+    let count = bits.take(4)? as usize + 4;
+    if symbols > MOST_SYMBOLS || distances > MOST_DISTANCES {
+        let most = format!("at most {MOST_SYMBOLS} and {MOST_DISTANCES}");
+        return Err(format!("a block has codes for {symbols} symbols and {distances} distances, expected {most}"));
+    }
+    let mut code_lengths = [0; huffman::LENGTH_ORDER.len()];
+    for symbol in &huffman::LENGTH_ORDER[..count] {
+        code_lengths[*symbol] = bits.take(3)? as u8;
+    }
+    complete(&code_lengths, "lengths")?;
+    let mut entries = [LONG; 1 << LENGTH_CODE_BITS];
+    fill(&mut entries, &code_lengths, |symbol, bits| (u32::from(bits) << CODE_SHIFT) | symbol as u32);
+    let all = &mut all[..symbols + distances];
+    let mut at = 0;
+    while at < all.len() {
+        bits.fill();
+        let entry = entries[bits.buffer as usize % entries.len()];
+        bits.skip(code_bits(entry))?;
+        let (count, length) = match entry & 0xff {
+            length @ 0..16 => (1, length as u8),
+            16 if at == 0 => return Err("a block's first code length repeats one before it".to_owned()),
+            16 => (3 + bits.take(2)? as usize, all[at - 1]),
+            17 => (3 + bits.take(3)? as usize, 0),
+            _ => (11 + bits.take(7)? as usize, 0),
+        };
+        let (end, most) = (at + count, all.len());
+        all.get_mut(at..end).ok_or_else(|| format!("a block has {end} code lengths, expected {most}"))?.fill(length);
+        at = end;
+    }
+    let (lengths, distance_lengths) = all.split_at(symbols);
+    if lengths[END] == 0 {
+        return Err("a block has no code for its end".to_owned());
+    }
+    complete(lengths, "literals")?;
+    // A code for one distance takes one bit, and leaves the other unused; without matches there
+    // is none.
+    if !matches!((taken(distance_lengths), distance_lengths.iter().max()), (0, _) | (SINGLE_CODE, Some(1))) {
+        complete(distance_lengths, "distances")?;
+    }
+    Ok((lengths, distance_lengths))
 }
 
 /// Bits of the longest code of a length, and what a code of a single bit takes of all.

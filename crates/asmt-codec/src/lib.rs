@@ -5,6 +5,8 @@
 //! The second of two fences around `unsafe` (the other one is `asmt-shm`): only [`simd`] holds any.
 //! Invariant: no I/O, and no knowledge of segments or files: bytes in, bytes out.
 
+mod bits;
+pub mod columns;
 pub mod crc;
 pub mod decode;
 pub mod encode;

@@ -1,5 +1,5 @@
-//! Comparing 64 bytes with 64 others, and looking up and merging their codes, at once: SIMD where
-//! the CPU has it, and a portable twin that gives the same bits.
+//! Comparing 64 bytes with 64 others, looking up and merging their codes, and transposing 64 rows
+//! of 64 bytes, at once: SIMD where the CPU has it, and a portable twin that gives the same bits.
 //!
 //! Promise: every way gives the same result for the same bytes; a way is only taken on a CPU that
 //! has it. The only file of this crate with `unsafe` in it: loads from arrays whose length the type
@@ -18,6 +18,13 @@ pub const WIDENED: usize = 32;
 pub const PLANES: usize = 3;
 /// Words that 64 lanes are merged to: four lanes each.
 pub const WORDS: usize = LANES / 4;
+/// Codes that are packed have at most 12 bits: a code and its number of bits are 16.
+pub const PACKED_BITS: u32 = 12;
+/// Most bits of a word that packing makes of more than four codes.
+const MOST_WORD_BITS: u32 = 56;
+
+/// Bytes of a square that is transposed at once: as many rows as bytes in a row.
+pub const SQUARE: usize = LANES * LANES;
 
 /// A way to compare. Only this file makes the ones that need a CPU of a kind: whoever has one may
 /// use it.
@@ -27,6 +34,29 @@ pub trait Lanes: Copy {
 
     /// Stores each byte as a word.
     fn widen(self, bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]);
+
+    /// Makes rows of [`LANES`] bytes the columns of as many rows.
+    #[inline(always)]
+    fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+        for (column, line) in target.chunks_exact_mut(LANES).enumerate() {
+            line.iter_mut().zip(source[column..].iter().step_by(LANES)).for_each(|(to, from)| *to = *from);
+        }
+    }
+
+    /// Puts the sums of all bytes up to each in their place, from `sum` on, mod 256. Gives the
+    /// last.
+    #[inline(always)]
+    fn sums(self, bytes: &mut [u8; LANES], mut sum: u8) -> u8 {
+        for byte in bytes {
+            sum = sum.wrapping_add(*byte);
+            *byte = sum;
+        }
+        sum
+    }
+
+    /// Tells the CPU that this line will be read soon.
+    #[inline(always)]
+    fn prefetch(self, _: &[u8; LANES]) {}
 
     /// Gathers lanes at the beginning of `dense`, zeros behind them: for each bit of `literals`
     /// what the table has for that byte, for each of `taken` what is in `sparse` there.
@@ -62,6 +92,31 @@ pub trait Lanes: Copy {
                 *count += u32::from(lengths[lane]);
             }
         }
+    }
+
+    /// Looks up the code of each byte: in the first table its low bits, in the second the high
+    /// ones, and from the fifth bit on how many there are, at most [`PACKED_BITS`]. Merges each
+    /// eight to a word if none gets more than 56 bits, else each four, and gives how many words
+    /// that are.
+    #[inline(always)]
+    fn pack(self, table: &[[u8; 256]; 2], bytes: &[u8; LANES], words: &mut [u64; WORDS], counts: &mut [u64; WORDS]) -> usize {
+        let [low, high] = table;
+        for ((word, count), bytes) in words.iter_mut().zip(counts.iter_mut()).zip(bytes.as_chunks::<4>().0) {
+            (*word, *count) = (0, 0);
+            for byte in bytes {
+                let code = u16::from_le_bytes([low[usize::from(*byte)], high[usize::from(*byte)]]);
+                *word |= u64::from(code & ((1 << PACKED_BITS) - 1)) << *count;
+                *count += u64::from(code >> PACKED_BITS);
+            }
+        }
+        if counts.as_chunks::<2>().0.iter().any(|[a, b]| a + b > u64::from(MOST_WORD_BITS)) {
+            return WORDS;
+        }
+        for index in 0..WORDS / 2 {
+            words[index] = words[2 * index] | words[2 * index + 1] << counts[2 * index];
+            counts[index] = counts[2 * index] + counts[2 * index + 1];
+        }
+        WORDS / 2
     }
 }
 
@@ -104,6 +159,7 @@ impl SimdLevel {
             if is_x86_feature_detected!("avx2")
                 && is_x86_feature_detected!("bmi1")
                 && is_x86_feature_detected!("bmi2")
+                && is_x86_feature_detected!("lzcnt")
                 && is_x86_feature_detected!("popcnt")
             {
                 ways.push(Self(Kind::Avx2));
@@ -146,6 +202,11 @@ impl SimdLevel {
         return self.0 == Kind::Avx512Vbmi;
         #[cfg(not(target_arch = "x86_64"))]
         false
+    }
+
+    /// Whether [`Lanes::equal`] is quick in this way.
+    pub fn compares(self) -> bool {
+        self.0 != Kind::Portable
     }
 
     /// Does the work in this way.
@@ -194,19 +255,67 @@ impl Lanes for PortableLanes {
             *word = u16::from(*byte);
         }
     }
+
+    // Every x86-64 CPU has SSE2.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+        x86::transpose_sse2(source, target);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn sums(self, bytes: &mut [u8; LANES], sum: u8) -> u8 {
+        x86::sums(bytes, sum)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Kernel, LANES, Lanes, PLANES, WIDENED, WORDS};
+    use super::{Kernel, LANES, Lanes, MOST_WORD_BITS, PACKED_BITS, PLANES, SQUARE, WIDENED, WORDS};
     use std::arch::x86_64::{
-        __m128i, __m256i, __m512i, _mm_loadu_si128, _mm256_cmpeq_epi8, _mm256_cvtepu8_epi16, _mm256_loadu_si256,
-        _mm256_movemask_epi8, _mm256_storeu_si256, _mm512_add_epi16, _mm512_add_epi32, _mm512_and_si512, _mm512_cmpeq_epi8_mask,
-        _mm512_loadu_si512, _mm512_mask_blend_epi8, _mm512_maskz_compress_epi8, _mm512_movepi8_mask, _mm512_or_si512,
-        _mm512_permutex2var_epi8, _mm512_permutex2var_epi32, _mm512_set1_epi16, _mm512_set1_epi32, _mm512_setr_epi32,
-        _mm512_setzero_si512, _mm512_shldv_epi16, _mm512_shldv_epi32, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_sllv_epi16,
-        _mm512_sllv_epi32, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi32,
+        __m128i, __m256i, __m512i, _MM_HINT_T0, _mm_add_epi8, _mm_cvtsi128_si32, _mm_loadu_si128, _mm_prefetch, _mm_set1_epi8,
+        _mm_setzero_si128, _mm_shuffle_epi32, _mm_shufflehi_epi16, _mm_slli_si128, _mm_storeu_si128, _mm_unpackhi_epi8,
+        _mm_unpacklo_epi8, _mm256_castsi128_si256, _mm256_cmpeq_epi8, _mm256_cvtepu8_epi16, _mm256_inserti128_si256,
+        _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_setzero_si256, _mm256_storeu_si256, _mm256_unpackhi_epi8,
+        _mm256_unpacklo_epi8, _mm512_add_epi16, _mm512_add_epi32, _mm512_add_epi64, _mm512_and_si512, _mm512_cmpeq_epi8_mask,
+        _mm512_cmpgt_epi64_mask, _mm512_loadu_si512, _mm512_mask_blend_epi8, _mm512_maskz_compress_epi8, _mm512_movepi8_mask,
+        _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutex2var_epi32, _mm512_permutex2var_epi64, _mm512_set1_epi16,
+        _mm512_set1_epi32, _mm512_set1_epi64, _mm512_setr_epi32, _mm512_setr_epi64, _mm512_setzero_si512, _mm512_shldv_epi16,
+        _mm512_shldv_epi32, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_slli_epi64, _mm512_sllv_epi16, _mm512_sllv_epi32,
+        _mm512_sllv_epi64, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_srli_epi64, _mm512_storeu_si512,
+        _mm512_ternarylogic_epi32,
     };
+
+    /// Only what every x86-64 CPU has.
+    #[inline(always)]
+    pub fn sums(bytes: &mut [u8; LANES], sum: u8) -> u8 {
+        // SAFETY: every x86-64 CPU has SSE2; 16 bytes are readable and writable at each quarter.
+        unsafe {
+            let mut last = _mm_set1_epi8(sum.cast_signed());
+            for quarter in bytes.chunks_exact_mut(TILE) {
+                let place = quarter.as_mut_ptr().cast::<__m128i>();
+                let mut sums = _mm_loadu_si128(place);
+                sums = _mm_add_epi8(sums, _mm_slli_si128::<1>(sums));
+                sums = _mm_add_epi8(sums, _mm_slli_si128::<2>(sums));
+                sums = _mm_add_epi8(sums, _mm_slli_si128::<4>(sums));
+                sums = _mm_add_epi8(sums, _mm_slli_si128::<8>(sums));
+                sums = _mm_add_epi8(sums, last);
+                _mm_storeu_si128(place, sums);
+                // The last byte everywhere.
+                let high = _mm_unpackhi_epi8(sums, sums);
+                last = _mm_shuffle_epi32::<0xff>(_mm_shufflehi_epi16::<0xff>(high));
+            }
+            _mm_cvtsi128_si32(last) as u8
+        }
+    }
+
+    /// Only what every x86-64 CPU has.
+    #[inline(always)]
+    fn prefetch(line: &[u8; LANES]) {
+        // SAFETY: every x86-64 CPU has SSE; nothing is read or changed.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast::<i8>()) };
+    }
 
     /// Only for a CPU that has AVX2.
     #[inline(always)]
@@ -218,6 +327,67 @@ mod x86 {
             unsafe {
                 let words = _mm256_cvtepu8_epi16(_mm_loadu_si128(source.cast::<__m128i>()));
                 _mm256_storeu_si256(target.cast::<__m256i>(), words);
+            }
+        }
+    }
+
+    /// Rows and columns of a tile: as many as a register has bytes.
+    const TILE: usize = 16;
+
+    pub fn transpose_sse2(source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+        for (row, column) in (0..LANES).step_by(TILE).flat_map(|row| (0..LANES).step_by(TILE).map(move |column| (row, column))) {
+            // SAFETY: every x86-64 CPU has SSE2; 16 bytes are readable, and writable, at the place
+            // of each row of a tile, which is in the square.
+            unsafe {
+                let from = source.as_ptr().add(row * LANES + column);
+                let mut rows = [_mm_setzero_si128(); TILE];
+                for (index, row) in rows.iter_mut().enumerate() {
+                    *row = _mm_loadu_si128(from.add(index * LANES).cast::<__m128i>());
+                }
+                for _ in 0..TILE.ilog2() {
+                    let mut next = rows;
+                    for index in 0..TILE / 2 {
+                        next[2 * index] = _mm_unpacklo_epi8(rows[index], rows[index + TILE / 2]);
+                        next[2 * index + 1] = _mm_unpackhi_epi8(rows[index], rows[index + TILE / 2]);
+                    }
+                    rows = next;
+                }
+                let to = target.as_mut_ptr().add(column * LANES + row);
+                for (index, row) in rows.iter().enumerate() {
+                    _mm_storeu_si128(to.add(index * LANES).cast::<__m128i>(), *row);
+                }
+            }
+        }
+    }
+
+    /// Two tiles, one below the other, at once. Only for a CPU that has AVX2.
+    #[inline(always)]
+    fn transpose_avx2(source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+        for (row, column) in
+            (0..LANES).step_by(2 * TILE).flat_map(|row| (0..LANES).step_by(TILE).map(move |column| (row, column)))
+        {
+            // SAFETY: the callers have found AVX2; 16 bytes are readable, and 32 writable, at the
+            // place of each row of a tile, which is in the square.
+            unsafe {
+                let from = source.as_ptr().add(row * LANES + column);
+                let mut rows = [_mm256_setzero_si256(); TILE];
+                for (index, both) in rows.iter_mut().enumerate() {
+                    let upper = _mm_loadu_si128(from.add(index * LANES).cast::<__m128i>());
+                    let lower = _mm_loadu_si128(from.add((index + TILE) * LANES).cast::<__m128i>());
+                    *both = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(upper), lower);
+                }
+                for _ in 0..TILE.ilog2() {
+                    let mut next = rows;
+                    for index in 0..TILE / 2 {
+                        next[2 * index] = _mm256_unpacklo_epi8(rows[index], rows[index + TILE / 2]);
+                        next[2 * index + 1] = _mm256_unpackhi_epi8(rows[index], rows[index + TILE / 2]);
+                    }
+                    rows = next;
+                }
+                let to = target.as_mut_ptr().add(column * LANES + row);
+                for (index, row) in rows.iter().enumerate() {
+                    _mm256_storeu_si256(to.add(index * LANES).cast::<__m256i>(), *row);
+                }
             }
         }
     }
@@ -245,6 +415,21 @@ mod x86 {
         fn widen(self, bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]) {
             widen(bytes, words);
         }
+
+        #[inline(always)]
+        fn sums(self, bytes: &mut [u8; LANES], sum: u8) -> u8 {
+            sums(bytes, sum)
+        }
+
+        #[inline(always)]
+        fn prefetch(self, line: &[u8; LANES]) {
+            prefetch(line);
+        }
+
+        #[inline(always)]
+        fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+            transpose_avx2(source, target);
+        }
     }
 
     #[derive(Clone, Copy)]
@@ -265,7 +450,25 @@ mod x86 {
         fn widen(self, bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]) {
             widen(bytes, words);
         }
+
+        #[inline(always)]
+        fn sums(self, bytes: &mut [u8; LANES], sum: u8) -> u8 {
+            sums(bytes, sum)
+        }
+
+        #[inline(always)]
+        fn prefetch(self, line: &[u8; LANES]) {
+            prefetch(line);
+        }
+
+        #[inline(always)]
+        fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+            transpose_avx2(source, target);
+        }
     }
+
+    /// (a & c) | (b & !c)
+    const C_SELECTS_A_OR_B: i32 = 0xe4;
 
     #[derive(Clone, Copy)]
     struct Avx512VbmiLanes(Avx512Lanes);
@@ -279,6 +482,21 @@ mod x86 {
         #[inline(always)]
         fn widen(self, bytes: &[u8; WIDENED], words: &mut [u16; WIDENED]) {
             self.0.widen(bytes, words);
+        }
+
+        #[inline(always)]
+        fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+            self.0.transpose(source, target);
+        }
+
+        #[inline(always)]
+        fn sums(self, bytes: &mut [u8; LANES], sum: u8) -> u8 {
+            sums(bytes, sum)
+        }
+
+        #[inline(always)]
+        fn prefetch(self, line: &[u8; LANES]) {
+            prefetch(line);
         }
 
         #[inline(always)]
@@ -314,11 +532,68 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn pack(self, table: &[[u8; 256]; 2], bytes: &[u8; LANES], words: &mut [u64; WORDS], counts: &mut [u64; WORDS]) -> usize {
+            // SAFETY: 64 bytes are readable at `bytes`, four times as many at a table, 16 words
+            // writable at each of the others; this type is only made where the CPU has AVX-512BW,
+            // VBMI and VBMI2.
+            unsafe {
+                let bytes = _mm512_loadu_si512(bytes.as_ptr().cast::<__m512i>());
+                let is_high = _mm512_movepi8_mask(bytes);
+                let mut planes = [_mm512_setzero_si512(); 2];
+                for (plane, table) in planes.iter_mut().zip(table) {
+                    let entries = table.as_ptr().cast::<__m512i>();
+                    let [a, b, c, d] = [0, 1, 2, 3].map(|quarter| _mm512_loadu_si512(entries.add(quarter)));
+                    // Of an index the lowest seven bits are looked at.
+                    *plane = _mm512_mask_blend_epi8(
+                        is_high,
+                        _mm512_permutex2var_epi8(a, bytes, b),
+                        _mm512_permutex2var_epi8(c, bytes, d),
+                    );
+                }
+                let [low, high] = planes;
+                let (low_byte, low_half) = (_mm512_set1_epi16(0xff), _mm512_set1_epi32(0xffff));
+                let code_bits = _mm512_set1_epi16((1 << PACKED_BITS) - 1);
+                let zero = _mm512_setzero_si512();
+                // Even and odd lanes, as codes and their numbers of bits.
+                let even = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(low, _mm512_slli_epi16::<8>(high), low_byte);
+                let odd = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(_mm512_srli_epi16::<8>(low), high, low_byte);
+                let shift = _mm512_srli_epi16::<{ PACKED_BITS }>(even);
+                let count = _mm512_add_epi16(shift, _mm512_srli_epi16::<{ PACKED_BITS }>(odd));
+                let (even, odd) = (_mm512_and_si512(even, code_bits), _mm512_and_si512(odd, code_bits));
+                let low = _mm512_or_si512(even, _mm512_sllv_epi16(odd, shift));
+                let high = _mm512_shldv_epi16(zero, odd, shift);
+                // Four lanes each, as 32 low and 32 high bits: two lanes are in a half of each.
+                let even = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(low, _mm512_slli_epi32::<16>(high), low_half);
+                let odd = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(_mm512_srli_epi32::<16>(low), high, low_half);
+                let shift = _mm512_and_si512(count, low_half);
+                let count = _mm512_add_epi32(shift, _mm512_srli_epi32::<16>(count));
+                let low = _mm512_or_si512(even, _mm512_sllv_epi32(odd, shift));
+                let high = _mm512_shldv_epi32(zero, odd, shift);
+                // Words, even and odd ones: their halves are side by side.
+                let low_word = _mm512_set1_epi64(0xffff_ffff);
+                let even = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(low, _mm512_slli_epi64::<32>(high), low_word);
+                let odd = _mm512_ternarylogic_epi32::<C_SELECTS_A_OR_B>(_mm512_srli_epi64::<32>(low), high, low_word);
+                let (even_count, odd_count) = (_mm512_and_si512(count, low_word), _mm512_srli_epi64::<32>(count));
+                let both_count = _mm512_add_epi64(even_count, odd_count);
+                let (words, counts) = (words.as_mut_ptr().cast::<__m512i>(), counts.as_mut_ptr().cast::<__m512i>());
+                if _mm512_cmpgt_epi64_mask(both_count, _mm512_set1_epi64(i64::from(MOST_WORD_BITS))) == 0 {
+                    _mm512_storeu_si512(words, _mm512_or_si512(even, _mm512_sllv_epi64(odd, even_count)));
+                    _mm512_storeu_si512(counts, both_count);
+                    return WORDS / 2;
+                }
+                let (front, back) = (_mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15));
+                _mm512_storeu_si512(words, _mm512_permutex2var_epi64(even, front, odd));
+                _mm512_storeu_si512(words.add(1), _mm512_permutex2var_epi64(even, back, odd));
+                _mm512_storeu_si512(counts, _mm512_permutex2var_epi64(even_count, front, odd_count));
+                _mm512_storeu_si512(counts.add(1), _mm512_permutex2var_epi64(even_count, back, odd_count));
+                WORDS
+            }
+        }
+
+        #[inline(always)]
         fn merge(self, planes: [&[u8; LANES]; PLANES], words: &mut [u64; WORDS], counts: &mut [u32; WORDS]) {
             /// a | (b & c)
             const A_OR_B_AND_C: i32 = 0xf8;
-            /// (a & c) | (b & !c)
-            const C_SELECTS_A_OR_B: i32 = 0xe4;
             // SAFETY: 64 bytes are readable at each plane, 16 words of 8 and of 4 bytes writable;
             // this type is only made where the CPU has AVX-512BW and VBMI2.
             unsafe {
@@ -351,19 +626,19 @@ mod x86 {
 
     /// All of the kernel is inlined here and so compiled for these features. The caller has found
     /// them.
-    #[target_feature(enable = "avx2,bmi1,bmi2,popcnt")]
+    #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn run_avx2<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx2Lanes(()))
     }
 
     /// As above.
-    #[target_feature(enable = "avx512f,avx512bw,avx2,bmi1,bmi2,popcnt")]
+    #[target_feature(enable = "avx512f,avx512bw,avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn run_avx512<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx512Lanes(()))
     }
 
     /// As above.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,avx2,bmi1,bmi2,popcnt")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,avx2,bmi1,bmi2,lzcnt,popcnt")]
     pub fn run_avx512_vbmi<K: Kernel>(kernel: K) -> K::Output {
         kernel.run(Avx512VbmiLanes(Avx512Lanes(())))
     }
@@ -371,9 +646,10 @@ mod x86 {
 
 #[cfg(target_arch = "aarch64")]
 mod neon {
-    use super::{LANES, Lanes, WIDENED};
+    use super::{LANES, Lanes, SQUARE, WIDENED};
     use std::arch::aarch64::{
-        uint8x16_t, vandq_u8, vceqq_u8, vgetq_lane_u64, vld1_u8, vld1q_u8, vmovl_u8, vpaddq_u8, vreinterpretq_u64_u8, vst1q_u16,
+        uint8x16_t, vandq_u8, vceqq_u8, vdupq_n_u8, vgetq_lane_u64, vld1_u8, vld1q_u8, vmovl_u8, vpaddq_u8, vreinterpretq_u64_u8,
+        vst1q_u8, vst1q_u16, vzip1q_u8, vzip2q_u8,
     };
 
     /// A bit for each of eight bytes, twice.
@@ -406,6 +682,35 @@ mod neon {
             for (bytes, words) in bytes.chunks_exact(8).zip(words.chunks_exact_mut(8)) {
                 // SAFETY: eight bytes are readable at one and eight words writable at the other.
                 unsafe { vst1q_u16(words.as_mut_ptr(), vmovl_u8(vld1_u8(bytes.as_ptr()))) };
+            }
+        }
+
+        #[inline(always)]
+        fn transpose(self, source: &[u8; SQUARE], target: &mut [u8; SQUARE]) {
+            /// Rows and columns of a tile: as many as a register has bytes.
+            const TILE: usize = 16;
+            for (row, column) in
+                (0..LANES).step_by(TILE).flat_map(|row| (0..LANES).step_by(TILE).map(move |column| (row, column)))
+            {
+                // SAFETY: every aarch64 CPU has NEON; 16 bytes are readable, and writable, at the
+                // place of each row of a tile, which is in the square.
+                unsafe {
+                    let from = source.as_ptr().add(row * LANES + column);
+                    let mut rows = [vdupq_n_u8(0); TILE];
+                    for (index, row) in rows.iter_mut().enumerate() {
+                        *row = vld1q_u8(from.add(index * LANES));
+                    }
+                    for _ in 0..TILE.ilog2() {
+                        let mut next = rows;
+                        for index in 0..TILE / 2 {
+                            next[2 * index] = vzip1q_u8(rows[index], rows[index + TILE / 2]);
+                            next[2 * index + 1] = vzip2q_u8(rows[index], rows[index + TILE / 2]);
+                        }
+                        rows = next;
+                    }
+                    let to = target.as_mut_ptr().add(column * LANES + row);
+                    rows.iter().enumerate().for_each(|(index, row)| vst1q_u8(to.add(index * LANES), *row));
+                }
             }
         }
     }
@@ -442,6 +747,119 @@ mod tests {
             .collect();
         for way in SimdLevel::available() {
             assert!(way.run(Masks(&bytes)) == expected, "{way:?}");
+        }
+    }
+
+    /// What packing gives: of each block, all words.
+    struct Codes<'b>(&'b [u8], &'b [[u8; 256]; 2]);
+
+    impl Kernel for Codes<'_> {
+        type Output = Vec<(Vec<u64>, Vec<u64>)>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Self::Output {
+            let mut all = Vec::new();
+            for block in self.0.as_chunks::<LANES>().0 {
+                let (mut words, mut counts) = ([1; WORDS], [1; WORDS]);
+                let count = lanes.pack(self.1, block, &mut words, &mut counts);
+                all.push((words[..count].to_vec(), counts[..count].to_vec()));
+            }
+            all
+        }
+    }
+
+    #[test]
+    fn every_way_packs_the_same_words() {
+        let mut state = 13u64;
+        let mut random = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 40) as u16
+        };
+        let bytes: Vec<u8> = (0..20_000).map(|at| random() as u8 & if at < 10_000 { 0x1f } else { 0xff }).collect();
+        // Short codes for some bytes, up to the longest for others.
+        let entry = |byte: usize, bits: u16| {
+            let count = 1 + if byte < 32 { bits % 7 } else { bits % PACKED_BITS as u16 };
+            (bits >> 4 & ((1 << count) - 1)) | count << PACKED_BITS
+        };
+        let entries: Vec<u16> = (0..256).map(|byte| entry(byte, random())).collect();
+        let table = [0, 8].map(|shift| std::array::from_fn(|byte| (entries[byte] >> shift) as u8));
+        let expected = Codes(&bytes, &table).run(NoLanes);
+        let is_of = |count: usize| expected.iter().any(|(words, _)| words.len() == count);
+        assert!(is_of(WORDS) && is_of(WORDS / 2));
+        for ((words, counts), block) in expected.iter().zip(bytes.as_chunks::<LANES>().0) {
+            let bits = |count: u64, word: u64| (0..count).map(move |bit| word >> bit & 1);
+            let found: Vec<u64> = words.iter().zip(counts).flat_map(|(word, count)| bits(*count, *word)).collect();
+            let codes = block.iter().map(|byte| u64::from(entries[usize::from(*byte)]));
+            let codes: Vec<u64> = codes.flat_map(|entry| bits(entry >> PACKED_BITS, entry)).collect();
+            assert!(found == codes);
+        }
+        for way in SimdLevel::available() {
+            assert!(way.run(Codes(&bytes, &table)) == expected, "{way:?}");
+        }
+    }
+
+    struct Transposed<'b>(&'b [u8; SQUARE]);
+
+    impl Kernel for Transposed<'_> {
+        type Output = Vec<u8>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Vec<u8> {
+            let mut target = [0xa5; SQUARE];
+            lanes.transpose(self.0, &mut target);
+            target.to_vec()
+        }
+    }
+
+    /// What a CPU with nothing of its own uses.
+    #[derive(Clone, Copy)]
+    struct NoLanes;
+
+    impl Lanes for NoLanes {
+        fn equal(self, _: &[u8; LANES], _: &[u8; LANES]) -> u64 {
+            0
+        }
+
+        fn widen(self, _: &[u8; WIDENED], _: &mut [u16; WIDENED]) {}
+    }
+
+    struct Sums<'b>(&'b [u8]);
+
+    impl Kernel for Sums<'_> {
+        type Output = Vec<u8>;
+
+        #[inline(always)]
+        fn run<L: Lanes>(self, lanes: L) -> Vec<u8> {
+            let (mut bytes, mut sum) = (self.0.to_vec(), 0);
+            bytes.as_chunks_mut().0.iter_mut().for_each(|block| sum = lanes.sums(block, sum));
+            bytes.push(sum);
+            bytes
+        }
+    }
+
+    #[test]
+    fn every_way_sums_up() {
+        let bytes: Vec<u8> = (0..100 * LANES).map(|at| (at * at / 7) as u8).collect();
+        let sum = |sum: &mut u8, byte: &u8| {
+            *sum = sum.wrapping_add(*byte);
+            Some(*sum)
+        };
+        let mut expected: Vec<u8> = bytes.iter().scan(0, sum).collect();
+        expected.push(expected[bytes.len() - 1]);
+        assert!(Sums(&bytes).run(NoLanes) == expected);
+        for way in SimdLevel::available() {
+            assert!(way.run(Sums(&bytes)) == expected, "{way:?}");
+        }
+    }
+
+    #[test]
+    fn every_way_transposes() {
+        // No two bytes of a row or of a column are the same.
+        let square = std::array::from_fn(|at| (at / LANES * 5 + at % LANES * 3) as u8);
+        let expected: Vec<u8> = (0..SQUARE).map(|at| square[at % LANES * LANES + at / LANES]).collect();
+        assert!(Transposed(&square).run(NoLanes) == expected);
+        for way in SimdLevel::available() {
+            assert!(way.run(Transposed(&square)) == expected, "{way:?}");
         }
     }
 

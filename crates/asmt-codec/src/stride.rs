@@ -11,9 +11,9 @@
 //! flush; the same bytes whatever the CPU. Must never: refer to bytes before the chunk, or write
 //! past the output.
 
+use crate::bits::{BITS_SHIFT, Bits, LENGTHS, LONGEST, MOST_BITS, SHORTEST, Writer, distance_symbol};
+use crate::huffman;
 use crate::simd::{Kernel, LANES, Lanes, PLANES, SimdLevel, WIDENED, WORDS};
-use crate::{FULL_FLUSH, huffman};
-use std::sync::LazyLock;
 
 /// Strides that are tried: elements of the primary index first (64 bytes), then words, handles and
 /// b-tree nodes.
@@ -27,9 +27,6 @@ const END: usize = 256;
 /// Bits of the longest code of these (deflate's own limit), and of a distance.
 const MAX_CODE_BITS: usize = 15;
 const MAX_DISTANCE_CODE_BITS: usize = 3;
-/// Deflate's shortest and longest match.
-const SHORTEST: usize = 3;
-const LONGEST: usize = 258;
 /// Blocks of a sample that lie together, and how many are between their beginnings.
 const SAMPLE_BLOCKS: usize = 32;
 const SAMPLE_EVERY: usize = 1024;
@@ -252,78 +249,6 @@ fn cut(mask: u64, from: usize) -> u64 {
     if from < LANES { mask & (u64::MAX << from) } else { 0 }
 }
 
-/// A length's symbol, the number of its extra bits, and their value (RFC 1951, 3.2.5).
-#[derive(Clone, Copy, Default)]
-struct Symbol {
-    symbol: usize,
-    extra_bits: u32,
-    extra: u32,
-}
-
-static LENGTHS: LazyLock<[Symbol; LONGEST + 1]> = LazyLock::new(|| {
-    let mut table = [Symbol::default(); LONGEST + 1];
-    let mut length = SHORTEST;
-    for symbol in 257..285 {
-        let extra_bits = if symbol < 265 { 0 } else { (symbol as u32 - 261) / 4 };
-        for extra in 0..1 << extra_bits {
-            if length < LONGEST {
-                table[length] = Symbol { symbol, extra_bits, extra };
-            }
-            length += 1;
-        }
-    }
-    table[LONGEST] = Symbol { symbol: 285, extra_bits: 0, extra: 0 };
-    table
-});
-
-/// A distance's symbol, the number of its extra bits, and their value (RFC 1951, 3.2.5).
-fn distance_symbol(distance: usize) -> Symbol {
-    let before = distance as u32 - 1;
-    if before < 4 {
-        return Symbol { symbol: before as usize, extra_bits: 0, extra: 0 };
-    }
-    let extra_bits = before.ilog2() - 1;
-    let symbol = 2 * extra_bits + (before >> extra_bits);
-    Symbol { symbol: symbol as usize, extra_bits, extra: before & ((1 << extra_bits) - 1) }
-}
-
-/// Bits as they go into the stream, lowest first, and how many: the number in the lowest byte, the
-/// bits above it. (A shift by such a word looks at its lowest six bits alone, and adding two adds
-/// their numbers.)
-#[derive(Clone, Copy, Default)]
-struct Bits(u64);
-
-const BITS_SHIFT: u32 = 8;
-
-impl Bits {
-    fn new(bits: u32, count: u32) -> Self {
-        Self((u64::from(bits) << BITS_SHIFT) | u64::from(count))
-    }
-
-    fn of_code(code: huffman::Code) -> Self {
-        Self::new(u32::from(code.bits), u32::from(code.length))
-    }
-
-    fn of_extra(symbol: Symbol) -> Self {
-        Self::new(symbol.extra, symbol.extra_bits)
-    }
-
-    fn count(self) -> u32 {
-        (self.0 & 0xff) as u32
-    }
-
-    fn bits(self) -> u64 {
-        self.0 >> BITS_SHIFT
-    }
-
-    /// These bits and, behind them, others: right if there are at most [`MOST_BITS`] of them.
-    #[inline(always)]
-    fn then(self, next: Self) -> Self {
-        let bits = self.bits() | next.bits().wrapping_shl(self.0 as u32);
-        Self((bits << BITS_SHIFT) | ((self.0 & 0xff) + (next.0 & 0xff)))
-    }
-}
-
 /// Bytes a step parses.
 const STEP_BYTES: usize = STEP * LANES;
 /// Bits a lane holds at most: no code has more.
@@ -454,9 +379,9 @@ impl Stride {
         (table.iter_mut().zip(&codes[..END])).for_each(|(bits, code)| *bits = Bits::of_code(*code));
         for reference in 0..REFERENCES {
             let distance = distance_symbol(parse.distance(reference));
-            let distance = Bits::of_code(distance_codes[distance.symbol]).then(Bits::of_extra(distance));
+            let distance = Bits::of_code(distance_codes[distance.symbol]).then(distance.extra());
             for (length, symbol) in LENGTHS.iter().enumerate().skip(SHORTEST) {
-                let length_bits = Bits::of_code(codes[symbol.symbol]).then(Bits::of_extra(*symbol));
+                let length_bits = Bits::of_code(codes[symbol.symbol]).then(symbol.extra());
                 table[run_token(reference, length)] = length_bits.then(distance);
             }
         }
@@ -481,7 +406,7 @@ impl Stride {
     pub(crate) fn encode_by(&self, chunk: &[u8], output: &mut [u8], way: SimdLevel, packs: bool) -> Option<usize> {
         // The header and the end take less than a step may.
         let most = output.len().checked_sub(3 * MOST_STEP_BYTES)?;
-        let mut writer = Writer { output, at: 0, bits: 0, count: 0 };
+        let mut writer = Writer::new(output);
         let mut tokens = Tokens::new();
         let mut packed = Packed::new();
         let pack_table = packs.then(|| self.pack_table());
@@ -510,12 +435,7 @@ impl Stride {
             writer.put(self.table[usize::from(*byte)]);
         }
         writer.put(self.end);
-        // The flush: an empty stored block, whose header is three bits before the next whole byte.
-        writer.put(Bits::new(0, 3));
-        writer.put(Bits::new(0, (8 - writer.count) % 8));
-        let end = writer.at + FULL_FLUSH.len() - 1;
-        writer.output[writer.at..end].copy_from_slice(&FULL_FLUSH[1..]);
-        Some(end)
+        Some(writer.flush())
     }
 
     fn pack_table(&self) -> Box<PackTable> {
@@ -658,8 +578,7 @@ impl Kernel for WriteStep<'_, '_> {
     #[inline(always)]
     fn run<L: Lanes>(self, _: L) {
         // Moved out, to be kept in registers.
-        let output = std::mem::take(&mut self.writer.output);
-        let mut writer = Writer { output, ..*self.writer };
+        let mut writer = self.writer.take();
         let bits_of = |token: Token| self.table[usize::from(token) % TOKENS].0;
         // Bits and their number apart, as neither has room for the other here: right for up to 64
         // bits.
@@ -711,8 +630,7 @@ impl Kernel for PackStep<'_, '_> {
         *self.open = open;
         let before = sink.before;
         // Moved out, to be kept in registers.
-        let output = std::mem::take(&mut self.writer.output);
-        let mut writer = Writer { output, ..*self.writer };
+        let mut writer = self.writer.take();
         if before != 0 {
             writer.put(self.table[before % TOKENS]);
         }
@@ -749,38 +667,10 @@ impl Kernel for PackStep<'_, '_> {
     }
 }
 
-/// Bits that can be put at once: with the 7 that may be kept back they are fewer than 64.
-const MOST_BITS: u32 = 56;
 // A length, its extra bits, a distance and those of the farthest one: 3 × 4096.
 const _: () = assert!(MAX_CODE_BITS + 5 + MAX_DISTANCE_CODE_BITS + 12 <= MOST_BITS as usize, "a run can be put at once");
 const _: () = assert!(LANE_BITS as usize * LANES / WORDS <= 64, "lanes that are merged are a word");
 const _: () = assert!(MAX_CODE_BITS + 5 + MAX_DISTANCE_CODE_BITS + 12 <= SHORTEST * LANE_BITS as usize, "a run has its lanes");
-
-/// Writes bits. Between two calls fewer than eight are kept back.
-struct Writer<'o> {
-    output: &'o mut [u8],
-    at: usize,
-    bits: u64,
-    count: u32,
-}
-
-impl Writer<'_> {
-    /// At most [`MOST_BITS`]. (Eight bytes are stored, of which those count that are whole.)
-    #[inline(always)]
-    fn put_wide(&mut self, bits: u64, count: u32) {
-        self.bits |= bits.wrapping_shl(self.count);
-        self.count = self.count.wrapping_add(count);
-        self.output[self.at..self.at + 8].copy_from_slice(&self.bits.to_le_bytes());
-        self.at += (self.count >> 3) as usize;
-        self.bits = self.bits.wrapping_shr(self.count & !7);
-        self.count &= 7;
-    }
-
-    #[inline(always)]
-    fn put(&mut self, bits: Bits) {
-        self.put_wide(bits.bits(), bits.count());
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,7 +2,7 @@
 
 use crate::decode::{ChunkDecoder, MemberDecoder};
 use crate::encode::{LONGER_FLUSH, store, *};
-use crate::reference::{decoded_by_us, decoded_by_zlib};
+use crate::reference::{STRICTER, decoded_by_us, decoded_by_zlib};
 use crate::simd::SimdLevel;
 use crate::stride::Stride;
 use crate::{DEFLATE_END, FULL_FLUSH, GZIP_HEADER, WINDOW_BITS};
@@ -11,7 +11,7 @@ use zlib_rs::{Deflate, DeflateFlush};
 
 const SECTOR_BYTES: usize = 4096;
 
-fn random(state: &mut u64) -> u8 {
+pub(crate) fn random(state: &mut u64) -> u8 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 56) as u8
 }
@@ -36,7 +36,7 @@ fn encoded(chunk: &[u8], kind: ChunkKind) -> Vec<u8> {
 }
 
 /// What two decoders that know nothing of each other, or of chunks, make of a stream.
-fn decoded(stream: &[u8], length: usize) -> [Vec<u8>; 2] {
+pub(crate) fn decoded(stream: &[u8], length: usize) -> [Vec<u8>; 2] {
     let (mut decoder, mut all, mut part, mut at) =
         (MemberDecoder::new(&GZIP_HEADER).expect("a header"), Vec::new(), vec![0; 1000], 0);
     loop {
@@ -50,9 +50,6 @@ fn decoded(stream: &[u8], length: usize) -> [Vec<u8>; 2] {
     }
     [all, miniz_oxide::inflate::decompress_to_vec_with_limit(stream, length).expect("a stream")]
 }
-
-/// What is refused although zlib-rs takes it: see `inflate.rs`.
-const STRICTER: &str = "a block's code for literals takes 16384 of 32768 codes, expected all";
 
 /// Both know a chunk for what it is, or for none. Gives whether it is one.
 fn assert_same_verdict(encoded: &[u8], length: usize) -> bool {
@@ -75,7 +72,7 @@ const STRATEGIES: [zlib_rs::Strategy; 5] = [
 ];
 
 /// Flushed blocks of every level and strategy of two general encoders.
-fn by_others(chunk: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn by_others(chunk: &[u8]) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for (level, strategy) in (0..=9).flat_map(|level| STRATEGIES.map(|strategy| (level, strategy))) {
         let config = zlib_rs::DeflateConfig { level, strategy, window_bits: -i32::from(WINDOW_BITS), ..Default::default() };
@@ -127,7 +124,7 @@ fn chunks_come_back_alone_and_as_one_stream() {
 
 /// Data as it may come: elements of any width with fields that stay, grow, change or are random,
 /// and runs.
-fn table() -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn table() -> impl Strategy<Value = Vec<u8>> {
     let field = (1usize..40, 0u8..6, any::<u8>());
     (prop::collection::vec(field, 1..8), 1usize..400, any::<u64>(), 0usize..70).prop_map(|(fields, count, seed, tail)| {
         let state = &mut (seed | 1);
@@ -384,6 +381,15 @@ fn a_chunk_of_another_length_is_refused() {
     assert!(decoder.decode(&ended, &mut vec![0; 100_000]).is_err(), "an end within");
     assert!(decoder.decode(&encoded[..encoded.len() - 1], &mut vec![0; 100_000]).is_err(), "cut short");
     assert!(decoder.decode(&encoded, &mut vec![0; 100_000]).is_ok(), "usable after errors");
+}
+
+#[test]
+fn no_more_is_made_where_there_is_more_room() {
+    // Codes for these bytes would be longer than they are, by less than the room.
+    let noise = &samples()[6];
+    let mut output = vec![0; 2 * noise.len()];
+    let made = encoder().encode(noise, ChunkKind::Elements, &mut output);
+    assert!(made as u64 <= max_encoded_bytes(noise.len() as u64), "{made} of {}", noise.len());
 }
 
 #[test]
