@@ -1,6 +1,6 @@
 /**
- * `-a` is a rehearsal: it finds what the run would find, short of writing, and says what it cannot
- * find.
+ * `-a` is a rehearsal: it finds everything that the run would find before it writes, and reports
+ * what it cannot find.
  */
 
 import { mkdirSync } from 'node:fs';
@@ -91,7 +91,7 @@ test('what is in memory already, and clean, needs no restore: exit status 7', as
   await machine.sim('remove');
   await machine.expect(0, ['restore', directory]);
   await nothing();
-  // Not where something of it is missing, or is not as a start wants it.
+  // If a segment is missing, or is not as a start needs it, the restore is refused.
   await machine.sim('remove', '--key', 'ae001101');
   await machine.expect(3, ['restore', directory]);
 });

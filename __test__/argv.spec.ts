@@ -4,7 +4,7 @@ import { looksLikeAsmt, normalise, quoted, wantsJson } from '../src/argv.ts';
 import { AsmtError } from '../src/errors.ts';
 import { OPTIONS, VERBS, type OptionSpec } from '../src/options.ts';
 
-/** What was read, as words of one form: options by their long names in the order of the table. */
+/** The result in one form: options by their long names, in the order of the table. */
 const run = (...args: string[]) => {
   const typed = normalise(args);
   if (typed.kind !== 'run') return typed;
@@ -52,7 +52,7 @@ test('commands take the same options, before and after the directory', (t) => {
 test('every option of the table is understood by all its names', (t) => {
   const specs: readonly OptionSpec[] = OPTIONS;
   for (const spec of specs.filter(({ name }) => name !== 'help' && name !== 'version')) {
-    // With a directory: what stands last could be one that an option took.
+    // With a directory, because a word at the end could be one that an option took.
     const form = spec.selectsVerb ? [] : spec.name === 'path' ? ['-b'] : ['-b', '-pd'];
     const before = ['--backup', '--path=d'].slice(0, form.length);
     const expected = [...before, spec.value ? `--${spec.name}=1` : `--${spec.name}`];
@@ -97,7 +97,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['help', 'nosuch'], /unknown command "nosuch"/, /the commands are list, /],
   [['help', 'rest'], /unknown command "rest"/, /^did you mean asmt restore\?$/],
   [['nosuch', '--help'], /unknown command "nosuch"/, /the commands are list, /],
-  [['frobnicate'], /unknown command "frobnicate"/, /list, backup, restore, verify or retire/],
+  [['frobnicate'], /unknown command "frobnicate"/, /list, backup, restore, verify, retire or export/],
   [['-p', 'd'], /no command given/, /-b or -r/],
   [['-b', '-p', 'd', '-n'], /-n needs a value/, /-n NAME/],
   [['-b', '-p', 'd', '-n', '-v'], /-n needs a value, but "-v" follows/, /-n NAME/],
@@ -108,7 +108,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['-b', '-p', 'd', 'extra'], /unexpected argument "extra"/, /-p DIR/],
   [['backup', '-b', 'd'], /cannot be used together/, /one of them/],
   [['-b', '-n', 'test', '/d'], /unexpected argument "\/d"/, /: asmt -b -n test -p \/d$/],
-  // Several values behind an option that takes a list: none of them is a directory.
+  // Several values after an option that takes a list: none of them is a directory.
   [['backup', '-n', 'a', 'b', '/d'], /-n takes one word, but "a" is followed by "b"/, /: asmt backup -n a,b \/d$/],
   [['backup', '/d', '-n', 'a', 'b'], /"a" is followed by "b"$/, /: asmt backup \/d -n a,b$/],
   [['backup', '-zna', 'b', 'c', '/d', '-v'], /followed by "b" and "c"/, /: asmt backup -zna,b,c \/d -v$/],
@@ -122,7 +122,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['verify', '--device=/a', '/b', '/d'], /--device takes one word/, /: asmt verify --device=\/a,\/b \/d$/],
   [['-b', '-n', 'a', 'b', '-p', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
   [['-b', '-n', 'a', 'b', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
-  // An option whose value was forgotten, and that took the directory.
+  // The value of an option was forgotten, and the option took the directory.
   [['backup', '-n', '/d'], /needs a directory: "\/d" was read as the value of -n/, /^write asmt backup -n NAME,\.\.\. \/d$/],
   [['backup', '-a', '-n', '/d'], /"\/d" was read as the value of -n/, /^write asmt backup -a -n NAME,\.\.\. \/d$/],
   [['backup', '-n/d'], /"\/d" was read as the value of -n/, /^write asmt backup -nNAME,\.\.\. \/d$/],
@@ -147,7 +147,7 @@ test('what only looks like several values is read as it stands', (t) => {
   t.deepEqual(run('backup', '-n', 'a', '-v', '/d'), command('backup', '--namespace=a', '--verbose', '--', '/d'));
   t.deepEqual(run('-a', '-b', '-n', 'test'), asmt('--analyze', '--backup', '--namespace=test'));
   t.deepEqual(run('-b', '-a', '-n', 'test'), asmt('--backup', '--analyze', '--namespace=test'));
-  // Two directories are two directories: `policy.ts` says so.
+  // Two directories stay two directories; `policy.ts` refuses them.
   t.deepEqual(run('backup', '-n', 'a', '/d', '/e'), command('backup', '--namespace=a', '--', '/d', '/e'));
 });
 

@@ -1,4 +1,4 @@
-/** `asmt backup`: what it writes, and what it refuses before it writes anything. */
+/** `asmt backup`: the files that it writes, and the refusals before it writes any. */
 
 import { createHash } from 'node:crypto';
 import {
@@ -84,8 +84,8 @@ test('-z: base and si-meta plain, the rest one gzip member behind 24 bytes', asy
       machine.path('plain', name.slice(0, -3)),
     ]);
     t.is(file.readBigUInt64LE(16), BigInt(crc.stdout.trim()));
-    // Node's gunzip goes on through further members: what it gives must be the whole, and the
-    // member must be the only one.
+    // Node's gunzip continues with further members: its output must be the whole segment, and there
+    // must be only one member.
     t.true(gunzipSync(file.subarray(24)).equals(plain), name);
     const members = await run('python3', [
       '-c',
@@ -155,8 +155,8 @@ test('-a shows the plan and does nothing: not even the directory is made', async
   const verbose = await machine.expect(0, ['-bavzi0', '-ntest', '-t2', '-p', machine.path('b')]);
   t.regex(verbose.stdout, /to run it: asmt -b -z -t 2 -n test -p .*\/b\n/, show(verbose));
   t.deepEqual(machine.names(machine.directory), ['run']);
-  // With something against it, the plan is shown all the same, and the exit status is that of the
-  // refusal.
+  // If there is a reason to refuse, the plan is shown all the same, and the exit status is that of
+  // the refusal.
   await machine.sim('poke', '--key', 'ae001000', '--offset', '4', '--hex', '00');
   const refused = await machine.expect(3, ['backup', '-a', machine.path('b')]);
   t.regex(refused.stdout, /ae001101\.dat/, show(refused));
@@ -283,7 +283,7 @@ for (const { what, make = [], spoil, code, message } of refusals) {
   test(`refused, and nothing is written: ${what}`, async (t) => {
     const machine = await Machine.start(t);
     await machine.sim('make', ...make);
-    // A namespace that is whole does not go ahead without the other one.
+    // A whole namespace is not backed up without the other one.
     await machine.sim('make', '--name', 'whole', '--nsid', '2');
     for (const words of spoil) await machine.sim(...words);
     const before = await machine.memory();
@@ -350,7 +350,7 @@ test('refused: files of the same instance and nsid, whoever made them', async (t
   symlinkSync('/nowhere', machine.path('other', 'ae001100.dat'));
   await machine.expect(3, ['backup', machine.path('other')]);
   await run('rm', [machine.path('other', 'ae001100.dat')]);
-  // Other instances, other nsids and other names are nobody's business.
+  // Files of other instances, nsids and names do not matter.
   for (const name of ['ae101000.dat', 'ae002000.dat', 'ae001000.bak', 'ae001002.dat', 'notes.txt'])
     writeFileSync(machine.path('other', name), 'x', { mode: 0o600 });
   await machine.expect(0, ['backup', machine.path('other')]);
@@ -372,7 +372,8 @@ testAsRoot('no room: found while reserving, before a byte is copied, and nothing
     t.regex(done.stderr, /error: no room in .*: the files need at least \d+ bytes, and \d+ are free\nHINT: free space/);
     t.notRegex((await machine.expect(args.includes('-b') ? 1 : 6, ['-a', ...args, `${mount}/b`])).stdout, /possible/);
   }
-  // What is compressed may fit: that shows when it is written, and then nothing is left either.
+  // Compressed files may fit: that is only known when they are written, and then nothing is left
+  // either.
   const free = Number((await run('df', ['--output=avail', '-B1', mount])).stdout.trim().split('\n')[1]);
   await run('fallocate', ['-l', String(free - 5 * 2 ** 20), `${mount}/filler`]);
   const compressed = await machine.expect(6, ['backup', '-z', `${mount}/b`]);
@@ -382,7 +383,7 @@ testAsRoot('no room: found while reserving, before a byte is copied, and nothing
   rmSync(`${mount}/b`, { recursive: true });
   rmSync(`${mount}/filler`);
   t.deepEqual(machine.names(mount), before);
-  // What fits goes there afterwards.
+  // A backup that fits goes there afterwards.
   await machine.expect(0, ['backup', '-n', 'test', machine.path('elsewhere')]);
 });
 
@@ -405,7 +406,7 @@ testAsRoot('without rights: each missing permission has its message', async (t) 
   const listed = await as(65534, ['list']);
   t.is(listed.status, 0, show(listed));
   t.regex(listed.stdout, /cannot be read/, show(listed));
-  // The owner needs no root.
+  // The owner does not need root.
   await machine.sim('remove');
   await machine.sim('make', '--uid', '65534', '--gid', '65534', '--mode', '600');
   const own = await as(65534, ['backup', machine.path('own')]);

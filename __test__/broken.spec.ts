@@ -1,6 +1,6 @@
 /**
- * What an hour of breaking has found: stale data that was restored, good backups that were refused
- * for good, and hints that did harm when they were followed to the letter.
+ * Faults that an hour of breaking has found: stale data that was restored, good backups that were
+ * always refused, and hints that did harm when they were followed to the letter.
  */
 
 import { mkdirSync, readdirSync, renameSync, rmSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
@@ -15,7 +15,9 @@ const SMALL = ['--stage-size', '64KiB', '--treex-size', '64KiB', '--base-size', 
 const A = ['--name', 'a', '--nsid', '1', ...SMALL] as const;
 const B = ['--name', 'b', '--nsid', '2', ...SMALL] as const;
 
-/** As a server that runs again and is stopped: other segments under the same keys. */
+/**
+ * Does what a server does that runs again and is stopped: makes other segments under the same keys.
+ */
 async function again(machine: Machine, ...of: (readonly string[])[]): Promise<void> {
   await machine.sim('remove');
   for (const options of of) await machine.sim('make', ...options, '--seed', '7');
@@ -31,7 +33,7 @@ testAsRoot('a backup that is refused notes that the server has run since the one
   t.regex(refused.stderr, /already contains a backup of namespace 'a' \(\S+, the server has run since\)/, show(refused));
   await machine.reboot();
   t.is((await machine.json(4, ['restore', directory])).error?.code, 'backup-used');
-  // Where it is moved to, its mark goes with it.
+  // Its mark moves with it.
   const [, move = 'false'] = /move it away: (mkdir .*?); /.exec(refused.stderr) ?? [];
   t.is((await machine.exec('bash', ['-c', move])).status, 0, move);
   const place = readdirSync(directory).find((name) => name.startsWith('old-')) ?? '';
@@ -77,7 +79,7 @@ testAsRoot('storage that the configuration does not name any more is no proof', 
     t.is(error?.code, 'setting-changed', JSON.stringify(lines));
     t.regex(error?.message ?? '', /does not name its storage device \S+, but did when the backup was made/);
   }
-  // In another order, or by the names of the block devices, it is the same storage.
+  // In another order, or by the names of the block devices, the storage is the same.
   configure(`device ${two.device}`, `device ${one.device}`);
   await machine.expect(0, ['restore', '--require-proof', directory]);
 });
@@ -122,7 +124,7 @@ testAsRoot('a backup of another host is left alone, and not used up by a refusal
   t.regex(refused.stderr, /HINT: the backup belongs to another server: leave it where it is/, show(refused));
   t.notRegex(refused.stderr, /mkdir|rm /, show(refused));
   await machine.reboot();
-  // The same machine, before it has got its name, and by its full one.
+  // The same machine, before it has got its name, and with its full name.
   for (const other of ['localhost', `${name.split('.')[0]}.example.com`, name]) {
     await machine.exec('hostname', [other]);
     await machine.expect(0, ['restore', directory]);
@@ -137,7 +139,7 @@ testAsRootWith('faketime')(
     const machine = await Machine.startHost(t);
     const directory = machine.path('b');
     await machine.sim('make', ...A);
-    // In the second boot the clock is behind: the first backup is dated later than the second.
+    // In the second boot the clock is behind: the first backup has a later date than the second.
     const ahead = await machine.exec('faketime', ['-f', '+30d', process.execPath, MAIN, 'backup', directory]);
     t.is(ahead.status, 0, show(ahead));
     await machine.reboot();

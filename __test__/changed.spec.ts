@@ -1,13 +1,13 @@
 /**
- * A backup while something happens to the segments: whatever moved, it fails and leaves nothing; a
- * mere look is let be.
+ * A backup while something happens to the segments: after any change it fails and leaves nothing; a
+ * mere attach and detach is accepted.
  */
 
 import type { ExecutionContext } from 'ava';
 
 import { IS_REAL_ROOT, Machine, show, testIf, testTraced, until, type Run } from './helpers.ts';
 
-/** Runs a backup that is stopped once it has begun to copy, and goes on when `disturb` is done. */
+/** Runs a backup that is stopped once it has begun to copy, and continues after `disturb`. */
 async function disturbed(machine: Machine, disturb: (machine: Machine) => Promise<unknown>): Promise<Run> {
   return machine.traced(['pwrite64:delay_enter=100000'], ['backup', '-v', '-t2', machine.path('b')], {
     during: async (child, output) => {
@@ -24,7 +24,7 @@ async function disturbed(machine: Machine, disturb: (machine: Machine) => Promis
 
 async function started(t: ExecutionContext): Promise<Machine> {
   const machine = await Machine.start(t);
-  // Many chunks, of which the last are not copied yet when it is stopped.
+  // Many chunks, so that the last ones are not copied yet when it is stopped.
   await machine.sim('make', '--stage-size', '32MiB', '--fill', '1', '--stripes', '2');
   return machine;
 }

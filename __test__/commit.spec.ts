@@ -1,7 +1,7 @@
 /**
- * Who else may be at work while a restore is: another asmt in any other namespace, or a process
- * that cannot be seen. A restore at work is neither swept nor named for removal, and a writer in
- * another PID namespace is noticed.
+ * Other processes at work during a restore: another asmt in any other namespace, or a process that
+ * cannot be seen. A restore at work is neither swept nor named for removal, and a writer in another
+ * PID namespace is noticed.
  */
 
 import { readFileSync } from 'node:fs';
@@ -16,8 +16,8 @@ const UNSEEN = ['unshare', '--pid', '--fork', '--mount-proc'];
 const ANOTHER_TIME = ['unshare', '--time', '--boottime', '100000', '--fork'];
 
 /**
- * A lock that the file system does not know: then only names tell a live run from a dead one. The
- * first one is asmt's own.
+ * A file system without locks: then only names tell a live run from a dead one. The first lock is
+ * asmt's own.
  */
 const NO_LOCKS = 'flock:error=ENOLCK:when=2+';
 
@@ -28,21 +28,21 @@ async function backedUp(t: Parameters<typeof Machine.start>[0], ...shape: string
   return machine;
 }
 
-/** Key and id of each segment, without looking into it. */
+/** Key and id of each segment, without attaching it. */
 async function ids(machine: Machine): Promise<string> {
   const { stdout } = await machine.exec('cat', ['/proc/sysvipc/shm']);
   const rows = stdout.trim().split('\n').slice(1);
   return rows.map((row) => row.trim().split(/\s+/, 2).join(' ')).join('\n');
 }
 
-/** How many segments there are. */
+/** The number of segments. */
 async function count(machine: Machine): Promise<number> {
   return (await ids(machine)).split('\n').filter(Boolean).length;
 }
 
 /**
- * Runs asmt, started by `starter`, and stops it at a system call as `injections` say
- * (`shmget:signal=STOP:when=3`). It goes on when `during` has ended.
+ * Runs asmt, started by `starter`, and stops it at a system call by `injections`
+ * (`shmget:signal=STOP:when=3`). It continues after `during`.
  */
 async function stopped(
   machine: Machine,
@@ -56,11 +56,11 @@ async function stopped(
       try {
         await during();
       } finally {
-        // What forks has asmt as its child.
+        // If the starter forks, asmt is its child.
         const pid = child.pid ?? 0;
         const children = starter.length > 0 ? readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim() : '';
         const own = children === '' ? pid : Number(children.split(' ')[0]);
-        // More than once, for it may be about to stop.
+        // More than once, because it may be just about to stop.
         await until('its end', () => {
           if (child.exitCode !== null || child.signalCode !== null) return true;
           try {
@@ -102,7 +102,7 @@ testTraced('a restore at work under another runtime directory is waited for, and
 test('segments whose maker has ended are named for removal, and what the hint says can be done', async (t) => {
   const machine = await backedUp(t);
   const before = await machine.memory();
-  // A start that failed early has burnt base.
+  // A start that failed early has removed base.
   await machine.sim('remove', '--key', 'ae001000');
   const refused = await machine.expect(3, ['restore', machine.path('b')]);
   t.regex(
@@ -119,7 +119,7 @@ test('segments whose maker has ended are named for removal, and what the hint sa
 
 testAsRoot('segments whose maker cannot be seen are not named for removal', async (t) => {
   const machine = await backedUp(t);
-  // What is whole is backed up there.
+  // A whole namespace is backed up there.
   const backup = await machine.exec('unshare', [...UNSEEN.slice(1), process.execPath, MAIN, 'backup', machine.path('b2')]);
   t.is(backup.status, 0, show(backup));
   await machine.sim('remove', '--key', 'ae001000');
@@ -188,7 +188,7 @@ testAsRoot("a live restore's journal and segments stay, whatever time namespace 
     await until('three segments', async () => (await count(machine)) === 3);
     const made = await ids(machine);
     for (const starter of [[], ANOTHER_TIME]) {
-      // The lock seems to be had, as on a file system where it means nothing.
+      // The second run seems to get the lock, as on a file system where locks mean nothing.
       const second = await machine.tracedThrough(starter, ['flock:retval=0'], ['restore', machine.path('b')]);
       t.is(second.status, 3, show(second));
       t.regex(second.stderr, /error: another asmt \(pid \d+\) is restoring instance 0\nHINT: wait/, show(second));
@@ -234,7 +234,7 @@ testAsRoot('a writer in another PID namespace is noticed while a segment is back
 
 test('where base and all stripes cannot be attached at once, nothing is trusted and nothing is left', async (t) => {
   const machine = await Machine.start(t);
-  // One of them at a time fits into the limit on address space, and all do not.
+  // Each of them fits into the limit on address space, but all of them do not.
   await machine.sim('make', '--no-index', '--stripes', '8', '--stripe-size', '1GiB', '--stripe-fill', '0');
   await machine.expect(0, ['backup', machine.path('b')]);
   await machine.sim('remove');

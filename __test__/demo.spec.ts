@@ -1,4 +1,4 @@
-/** The demo of the README runs to its end, so that it cannot rot. */
+/** The demo of the README runs to its end, so that it keeps working. */
 
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';

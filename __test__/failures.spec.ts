@@ -1,6 +1,6 @@
 /**
- * What ASMT 2.2.1 was measured to get wrong, row by row: none of it can happen here. (Rows 1 and 7
- * at full size are in `limits.spec.ts`, row 2 at every system call in `npm run test:faults --
+ * The faults that were measured in ASMT 2.2.1, row by row: none of them can happen here. (Rows 1
+ * and 7 at full size are in `limits.spec.ts`, row 2 at every system call in `npm run test:faults --
  * --only kills`.)
  */
 
@@ -104,7 +104,7 @@ test("row 7: a backup does not make the node's memory grow, nor write what is no
 test('row 8: no backup file is open to others', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--mode', '666');
-  // Whatever the umask.
+  // With any umask.
   const done = await machine.exec('sh', [
     '-c',
     `umask 0; exec "$@"`,

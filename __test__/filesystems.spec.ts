@@ -1,5 +1,5 @@
 /**
- * File systems that lack what others have: found out before anything is copied, and nothing is
+ * File systems with missing abilities: this is found out before anything is copied, and nothing is
  * left.
  */
 
@@ -63,7 +63,7 @@ testAsRootWith('bindfs')('without a rename that replaces nothing, a fresh backup
   const machine = await withDirectories(t);
   await machine.sim('make', '--stripes', '1');
   const before = await machine.memory();
-  // Links that are gone are counted for as long as attributes are kept.
+  // Removed links are counted for as long as attributes are cached.
   const mount = await mounted(t, machine, 'bindfs', ['-o', 'attr_timeout=60', machine.path('back')]);
   const directory = join(mount, 'b');
   await machine.expect(0, ['backup', directory]);

@@ -1,4 +1,4 @@
-/** What the loops have found (docs/FINDINGS.md), a test each by its own means. */
+/** Faults that the loops have found (docs/FINDINGS.md), one test each, by other means. */
 
 import { existsSync, renameSync } from 'node:fs';
 
@@ -9,7 +9,7 @@ import { MAIN, Machine, show, testTraced, until } from './helpers.ts';
 testTraced('a segment that cannot be listed is not left out', async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make', '--no-index', '--stripes', '3', '--stripe-size', '128KiB');
-  // How many there are, and each of them.
+  // Their number, and each of them.
   for (let when = 1; when <= 4; when += 1) {
     const done = await machine.traced([`shmctl:error=EACCES:when=${when}`], ['backup', machine.path('b')]);
     t.is(done.status, 1, show(done));
@@ -99,7 +99,7 @@ testTraced('what another process writes into a segment that is being filled is n
     const { report } = await machine.json(0, ['list', '-v']);
     return report?.segments.some(({ key, resident_bytes: bytes }) => key === 'ae001100' && Boolean(bytes)) ?? false;
   };
-  // Its bytes have come, and are not summed yet.
+  // Its bytes were written, but not summed yet.
   const file = machine.path('b', 'ae001100.dat');
   const done = await machine.tracedOn(file, ['pread64:delay_exit=3000000'], ['restore', '-t1', machine.path('b')], {
     during: async () => {

@@ -1,6 +1,6 @@
 /**
- * Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), both
- * ways.
+ * Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), in
+ * both directions.
  */
 
 import { readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
@@ -41,7 +41,7 @@ for (const [name, instance] of Object.entries(INSTANCES)) {
       await machine.sim('remove');
     }
     await machine.expect(0, ['verify', directory]);
-    // And what we make of it comes back, too.
+    // A backup of the restored segments comes back, too.
     await machine.expect(0, ['restore', '-i', instance, directory]);
     await machine.expect(0, ['backup', '-zc', '-i', instance, machine.path('ours')]);
     await machine.sim('remove');
@@ -144,7 +144,7 @@ testIf(reference !== '', 'ASMT_REFERENCE names no ASMT binary')('ASMT restores o
     await machine.sim('remove');
     const restored = await machine.exec(reference, ['-r', '-n', 'test', '-p', machine.path('ours')]);
     t.is(restored.status, 0, show(restored));
-    // ASMT gives a segment the mode of its file, and ours are 0600.
+    // ASMT gives a segment the mode of its file, and our files have mode 0600.
     t.is(await machine.memory(), before.replaceAll(' 666 ', ' 600 '));
     await machine.sim('remove');
     await machine.expect(0, ['restore', machine.path('theirs')]);

@@ -1,5 +1,5 @@
 /**
- * Nobody is let in: who may write a backup, what may stand under its names, and where it may be.
+ * Only trusted owners: who may write a backup, what may stand under its names, and where it may be.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -47,7 +47,7 @@ test('a directory that many write to is never to be closed to them', async (t) =
     t.regex(error?.hint ?? '', /copy the files of the backup, and no others, into a new directory owned by root/);
     t.notRegex(error?.hint ?? '', /chmod|chown/);
   }
-  // The next step that the hint names is one.
+  // The command in the hint is the next step.
   const [, command = ''] =
     /use that directory: (.*)$/.exec((await machine.json(3, ['restore', directory])).error?.hint ?? '') ?? [];
   execFileSync('sh', ['-c', command.replaceAll('NEW', machine.path('new'))]);
@@ -78,7 +78,7 @@ for (const mode of [0o770, 0o720, 0o702, 0o777]) {
       t.deepEqual(machine.names(machine.path('new')), []);
     }
     await machine.sim('remove');
-    // The next step that the hint names is one.
+    // The command in the hint is the next step.
     execFileSync('chmod', ['go-w', directory]);
     await machine.expect(0, ['restore', directory]);
     t.is(await machine.memory(), before);
@@ -157,7 +157,7 @@ test('verify goes on to read what others may have written, and lists its damage,
   t.deepEqual(error?.problems.map(({ code }) => code).toSorted(), ['content-damaged', 'writable-by-others']);
 });
 
-/** What may be planted under a name. */
+/** Things that may be planted under a name. */
 const plants: Readonly<Record<string, (path: string) => void>> = {
   'a symbolic link to a good file': (path) => {
     renameSync(path, `${path}.real`);
@@ -196,7 +196,7 @@ for (const [what, plant] of Object.entries(plants)) {
         );
         t.is(await machine.memory(), '');
       }
-      // In the way of the next backup, and not removed by it.
+      // They are in the way of the next backup, which does not remove them.
       await machine.sim('make', '--stripes', '1', '--mode', '640');
       await machine.expect(3, ['backup', directory]);
       t.true(lstatSync(`${directory}/${name}`) !== undefined);
@@ -249,7 +249,7 @@ for (const name of [`.asmt-tmp.${DEAD}.ae001100.dat`, `.asmt-run.${DEAD}`]) {
       await machine.expect(7, ['verify', directory]);
       await run('rm', ['-r', `${directory}/${name}`]);
     }
-    // A file is what a killed run leaves.
+    // A killed run leaves such a file.
     writeFileSync(`${directory}/${name}`, '{"namespaces":[]}', { mode: 0o600 });
     await machine.expect(0, ['backup', directory]);
     t.false(machine.names(directory).includes(name));
@@ -324,7 +324,7 @@ testAsRoot('a file system in memory is refused for a backup, and taken with --al
     t.is((await machine.asmt(['-b', '-p', `${mount}/b`])).status, 1);
     const done = await machine.expect(0, ['backup', '--allow-volatile', `${mount}/b`]);
     t.regex(done.stderr, new RegExp(`note: .* is on a ${kind}`), show(done));
-    // What is there is as good as any.
+    // The backup there is as good as any other.
     await machine.sim('remove');
     await machine.expect(0, ['restore', '--require-manifest', `${mount}/b`]);
     t.is(await machine.memory(), before);
@@ -354,16 +354,18 @@ test('temporaries of a live run are left alone, those of a dead one swept', asyn
   }
   unlinkSync(`${directory}/${live}`);
   const dead = [
-    // Readers in other time namespaces may see a start a tick earlier or later, not two.
+    // Readers in other time namespaces may see a start that is one tick earlier or later, but not
+    // two.
     [boot, pidNamespace, process.pid, Number(ticks(process.pid)) + 2],
     ['0'.repeat(32), pidNamespace, process.pid, ticks(process.pid)],
-    // Of another container on this machine: who has the directory's lock knows that it has ended.
+    // A run of another container on this machine: the holder of the directory's lock knows that it
+    // has ended.
     [boot, '17', process.pid, ticks(process.pid)],
   ].map(temporary);
   for (const name of dead) writeFileSync(`${directory}/${name}`, 'x', { mode: 0o600 });
-  // Not a run's: left alone.
+  // A name that is no run's is left alone.
   writeFileSync(`${directory}/.asmt-tmp.notes`, 'x', { mode: 0o600 });
-  // It takes the lock, too: what cannot be seen has ended.
+  // It takes the lock, too: a run that cannot be seen has ended.
   await machine.expect(0, ['backup', '-a', directory]);
   const done = await machine.expect(0, ['backup', '-v', directory]);
   t.regex(done.stderr, /removed 3 files left by an interrupted backup/, show(done));
@@ -405,7 +407,7 @@ test('namespaces that could be dealt with without those that are refused are nam
     show(damage),
   );
   await machine.expect(0, ['restore', '-n', 'fine', directory]);
-  // Alone, there is nothing to choose from.
+  // A single namespace leaves no choice.
   const alone = await machine.expect(5, ['restore', '-n', 'good', directory]);
   t.notRegex(alone.stderr, /without the others/, show(alone));
 });
@@ -429,7 +431,7 @@ testAsRoot('an IPC namespace that ends with asmt is noticed, and uses no backup 
   const meant = await alone(['restore', '--allow-private-ipc', '-a', directory]);
   t.is(meant.status, 0, show(meant));
   t.regex(meant.stderr, /note: asmt is alone/, show(meant));
-  // A namespace that is mounted, or that another process is in, is kept.
+  // A namespace that is mounted, or that has another process in it, stays.
   await machine.expect(0, ['restore', directory]);
   t.is(await machine.memory(), before);
 });

@@ -1,11 +1,11 @@
 /**
- * What the specs over the built command line share: a machine with an IPC namespace and a directory
- * of its own, and runs of asmt and of the simulator in it.
+ * The parts that the specs of the command line share: a machine with its own IPC namespace and
+ * directory, and runs of asmt and of the simulator in it.
  *
  * Promise: a failed expectation shows the whole run; nothing is left over when a test ends, however
  * it ends (the holder's standard input closes with this process, the namespace goes with the
  * holder, and the segments go with the namespace). Must never: touch the segments of the namespace
- * that the tests were started in.
+ * in which the tests were started.
  */
 
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
@@ -36,8 +36,8 @@ export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
 export const GOLDEN = join(ROOT, '__test__', 'fixtures', 'golden');
 
 /**
- * Whether files and segments can be given to others, and file systems mounted: not so in a user
- * namespace.
+ * True if files and segments can be given to others, and file systems mounted, which a user
+ * namespace does not allow.
  */
 export const IS_REAL_ROOT =
   process.getuid?.() === 0 && readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] === '4294967295';
@@ -60,7 +60,7 @@ export function show(run: Run): string {
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
-  /** Called while it runs. */
+  /** Called while the command runs. */
   readonly during?: (child: ChildProcess, output: () => string) => Promise<void>;
 }
 
@@ -88,7 +88,7 @@ export async function run(command: string, args: readonly string[], options: Run
   return { command: [command, ...args].join(' '), status, signal, stdout: stdout(), stderr: stderr() };
 }
 
-/** Waits until `condition` holds; fails after a time that no machine needs. */
+/** Waits until `condition` holds; fails after more time than any machine needs. */
 export async function until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
   const end = Date.now() + 60_000;
   while (!(await condition())) {
@@ -99,13 +99,13 @@ export async function until(what: string, condition: () => boolean | Promise<boo
   }
 }
 
-/** A process that was started in a machine and holds something until it is told to end. */
+/** A process that was started in a machine and holds something until it gets the order to end. */
 export interface Holder {
   readonly pid: number;
   end(): Promise<void>;
 }
 
-/** Namespaces that live as long as nobody ends them. */
+/** Namespaces that live until they are ended. */
 class Namespaces {
   readonly #holder: ChildProcess;
   readonly #gone: Promise<unknown>;
@@ -118,7 +118,7 @@ class Namespaces {
   }
 
   static async start(kinds: readonly string[], options: readonly string[] = []): Promise<Namespaces> {
-    // It ends when its input does: also when this process is killed.
+    // The process ends when its input does, so also when this process is killed.
     const words = [...kinds.map((kind) => `--${kind}`), ...options, 'sh', '-c', 'echo ready; exec cat'];
     const holder = spawn('unshare', words, { stdio: ['pipe', 'pipe', 'inherit'] });
     const { stdout } = collect(holder);
@@ -139,7 +139,7 @@ class Namespaces {
   }
 }
 
-/** What a host has of its own, by its name in the machine's directory. */
+/** The directories of a host, by their names in the machine's directory. */
 const OF_HOST = { etc: '/etc', var_log: '/var/log', host_run: '/run', boot_id: '/proc/sys/kernel/random/boot_id' } as const;
 
 /** A directory that is removed when the test ends. */
@@ -150,7 +150,7 @@ function directoryOf(t: ExecutionContext): string {
   return directory;
 }
 
-/** An IPC namespace and a directory, as of a machine of its own. */
+/** An IPC namespace and a directory, like those of a machine of its own. */
 export class Machine {
   readonly #t: ExecutionContext;
   readonly #ipc: Namespaces;
@@ -175,9 +175,9 @@ export class Machine {
   }
 
   /**
-   * The same with a boot id, a host name, and `/etc`, `/var/log` and `/run` of its own (`etc`,
-   * `var_log` and `host_run` in its directory): it can be rebooted, and nothing of what this
-   * machine remembers is seen. For root of the machine.
+   * A machine that also has its own boot id, host name, `/etc`, `/var/log` and `/run` (`etc`,
+   * `var_log` and `host_run` in its directory): it can be rebooted, and no record of this machine
+   * is seen. For root of the machine.
    */
   static async startHost(t: ExecutionContext): Promise<Machine> {
     const directory = directoryOf(t);
@@ -192,32 +192,33 @@ export class Machine {
     return machine;
   }
 
-  /** Another container on this machine: it shares all but shared memory. */
+  /** Starts another container on this machine: everything but shared memory is the same. */
   async container(): Promise<Machine> {
     return new Machine(this.#t, await Namespaces.start(['ipc']), this.#host, this.directory);
   }
 
   /**
-   * Ends its IPC namespace, as when a container goes: its segments are gone, and the boot goes on.
+   * Ends its IPC namespace, as the end of a container does: its segments are gone, and the boot
+   * continues.
    */
   async end(): Promise<void> {
     await this.#ipc.end();
   }
 
-  /** A reboot: another boot id, and no segments. Gives the new boot id; only of a host. */
+  /** Reboots it: another boot id, and no segments. Returns the new boot id; only for a host. */
   async reboot(): Promise<string> {
     await this.sim('remove');
     return this.#boot();
   }
 
-  /** Gives a loop device a serial number, as a disk has one; only of a host. */
+  /** Gives a loop device a serial number, as a disk has one; only for a host. */
   async serial(device: string, text: string): Promise<void> {
     const place = mkdtempSync(this.path('serial-'));
     writeFileSync(join(place, 'wwid'), `${text}\n`);
     await this.mount(place, `/sys/devices/virtual/block/${basename(device)}`);
   }
 
-  /** Its boot id is that of the file, which is mounted. */
+  /** Its boot id is in the file that is mounted. */
   #boot(): string {
     const id = randomUUID();
     writeFileSync(this.path('boot_id'), `${id}\n`);
@@ -225,7 +226,7 @@ export class Machine {
   }
 
   /**
-   * Mounts something that nobody else sees, as a bind mount if no options are given; only of a
+   * Mounts something that nobody else sees, as a bind mount if there are no options; only for a
    * host.
    */
   async mount(what: string, place: string, ...options: string[]): Promise<void> {
@@ -246,8 +247,8 @@ export class Machine {
   }
 
   /**
-   * Its configuration, which is not there unless a test writes it: never that of the machine that
-   * the tests run on.
+   * Its configuration, which exists only if a test writes it, and never is that of the machine that
+   * runs the tests.
    */
   get config(): string {
     return this.path('aerospike.conf');
@@ -267,14 +268,14 @@ export class Machine {
     return this.exec(process.execPath, [MAIN, ...args], options);
   }
 
-  /** Runs asmt, which must end by `status`. */
+  /** Runs asmt, which must end with `status`. */
   async expect(status: number, args: readonly string[], options: RunOptions = {}): Promise<Run> {
     const done = await this.asmt(args, options);
     this.#t.is(done.status, status, show(done));
     return done;
   }
 
-  /** Runs asmt with `--json`, which must end by `status`; gives what it printed. */
+  /** Runs asmt with `--json`, which must end with `status`. Returns the parsed output. */
   async json(status: number, args: readonly string[], options: RunOptions = {}): Promise<Outcome & { exit_status: number }> {
     const done = await this.expect(status, [...args, '--json'], options);
     const outcome = JSON.parse(done.stdout) as Outcome & { exit_status: number };
@@ -283,17 +284,16 @@ export class Machine {
   }
 
   /**
-   * Runs asmt under strace, which does to its system calls what `injections` say
-   * (`fsync:signal=KILL:when=3`). The process that is given to `during` is asmt's own: the tracer
-   * is detached.
+   * Runs asmt under strace, which changes its system calls by `injections`
+   * (`fsync:signal=KILL:when=3`). `during` gets asmt's own process: the tracer is detached.
    */
   async traced(injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
     return this.tracedThrough([], injections, args, options);
   }
 
   /**
-   * The same, started by a command such as `unshare` (its words, without the command that it is to
-   * start).
+   * The same, started by a command such as `unshare` (its words, without the command that it
+   * starts).
    */
   async tracedThrough(
     starter: readonly string[],
@@ -305,19 +305,19 @@ export class Machine {
     return this.exec(command, words, options);
   }
 
-  /** The same, of calls on this path alone. */
+  /** The same, for calls on this path only. */
   async tracedOn(path: string, injections: readonly string[], args: readonly string[], options: RunOptions = {}): Promise<Run> {
     const words = ['-P', path, ...this.#tracer(injections), process.execPath, MAIN, ...args];
     return this.exec('strace', words, options);
   }
 
-  /** A restore that is killed when it is about to make its fourth segment. */
+  /** Runs a restore that is killed when it is about to make its fourth segment. */
   async killedRestore(directory: string): Promise<void> {
     const killed = await this.traced(['shmget:signal=KILL:when=4'], ['restore', directory]);
     this.#t.is(killed.signal, 'SIGKILL', show(killed));
   }
 
-  /** The same on a terminal of its own, to which both streams go. */
+  /** The same on a terminal of its own, to which both streams are connected. */
   async tracedOnTerminal(injections: readonly string[], args: readonly string[]): Promise<Run> {
     const spawn = 'import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';
     const command = ['strace', ...this.#tracer(injections), process.execPath, MAIN, ...args];
@@ -333,7 +333,7 @@ export class Machine {
     return words;
   }
 
-  /** Runs the simulator, which must succeed; gives what it printed. */
+  /** Runs the simulator, which must succeed. Returns its output. */
   async sim(...args: string[]): Promise<string> {
     const done = await this.exec(SIM, args);
     if (done.status !== 0) throw new Error(show(done));
@@ -341,19 +341,19 @@ export class Machine {
   }
 
   /**
-   * What is in memory: a line a segment with key, size, CRC-32, owner, group, mode and attach
+   * The segments in memory, one line per segment: key, size, CRC-32, owner, group, mode and attach
    * count.
    */
   async memory(): Promise<string> {
     return this.sim('sum');
   }
 
-  /** Attaches a segment (or all), as a running server would, until told to end. */
+  /** Attaches a segment (or all of them), as a running server does, until it is ended. */
   async hold(key?: string): Promise<Holder> {
     return this.start(SIM, ['hold', ...(key ? ['--key', key] : [])], 'ready');
   }
 
-  /** Starts a command that says `word` when it is ready, and ends when its input does. */
+  /** Starts a command that prints `word` when it is ready, and ends when its input does. */
   async start(command: string, args: readonly string[], word: string): Promise<Holder> {
     const [program, words] = this.within(command, args);
     const child = spawn(program, words, { stdio: ['pipe', 'pipe', 'inherit'], env: { ...process.env, ...this.env } });
@@ -372,8 +372,8 @@ export class Machine {
   }
 
   /**
-   * Puts a backup made by ASMT 2.2.1 here as the tool left it: owners, groups and modes are not
-   * kept by git.
+   * Puts a backup made by ASMT 2.2.1 here as the tool left it: git does not keep owners, groups and
+   * modes.
    */
   golden(name: string): { directory: string; segments: string } {
     const directory = this.path(name);
@@ -399,20 +399,21 @@ export class Machine {
 export const MANIFEST = 'asmt-manifest-0-test.json';
 
 /**
- * The manifest of namespace 'test' in a backup: its lines but the last, which holds their checksum.
+ * The manifest of namespace 'test' in a backup: its lines without the last one, which holds their
+ * checksum.
  */
 export function manifestLines(directory: string): string[] {
   return readFileSync(join(directory, MANIFEST), 'utf8').trimEnd().split('\n').slice(0, -1);
 }
 
-/** Writes such a manifest with a checksum that is right. */
+/** Writes such a manifest with a valid checksum. */
 export function sealManifest(directory: string, lines: readonly string[]): void {
   const body = lines.map((line) => `${line}\n`).join('');
   const seal = `{"end":true,"crc32":"${crc32(body).toString(16).padStart(8, '0')}"}\n`;
   writeFileSync(join(directory, MANIFEST), body + seal);
 }
 
-/** A test where `condition` holds; else one that is skipped, and says why. */
+/** A test if `condition` holds; otherwise one that is skipped and prints the reason. */
 export function testIf(condition: boolean, why: string): (title: string, body: (t: ExecutionContext) => unknown) => void {
   return (title, body) => (condition ? test(title, body) : test.skip(`${title} (skipped: ${why})`, body));
 }
@@ -425,7 +426,7 @@ export const testTraced = testIf(has('strace'), 'strace is not installed');
 /** For tests that need what only root of the machine has: other owners, other users, mounts. */
 export const testAsRoot = testIf(IS_REAL_ROOT, 'only root of the machine may give files to others and mount');
 
-/** The same, of tests that use a program that not every machine has. */
+/** The same, for tests that use a program that not every machine has. */
 export function testAsRootWith(program: string): ReturnType<typeof testIf> {
   return testIf(IS_REAL_ROOT && has(program), `only root of the machine may mount, and ${program} may not be installed`);
 }

@@ -1,4 +1,4 @@
-// docs/HINTS.md goes through every code of the command line.
+// docs/HINTS.md explains every code of the command line.
 
 import { readFileSync, readdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -8,7 +8,7 @@ import test from 'ava';
 import { EXIT_STATUSES } from '../src/errors.ts';
 import { Machine, ROOT, SIM, run, show, testAsRoot } from './helpers.ts';
 
-/** The sources of the front end, each with the codes that it makes: kind and code. */
+/** The codes in the sources of the front end: kind and code. */
 function codes(): Map<string, string> {
   const directories = ['src', 'src/commands'].map((name) => join(ROOT, name));
   const files = directories.flatMap((path) => readdirSync(path).map((name) => join(path, name)));
@@ -28,7 +28,7 @@ test('every code of the command line has a row in docs/HINTS.md, with its kind a
   t.deepEqual(Object.fromEntries(rows), Object.fromEntries(expected));
 });
 
-/** The commands that a hint names, without their words around. */
+/** The commands that a hint names, without the words around them. */
 function commandIn(hint: string, pattern: RegExp): string {
   const [, command = ''] = pattern.exec(hint) ?? [];
   return command;
@@ -36,7 +36,7 @@ function commandIn(hint: string, pattern: RegExp): string {
 
 test('a backup in the way is moved and removed exactly as the hint says, and each is whole afterwards', async (t) => {
   const machine = await Machine.start(t);
-  // A path that is no word of a shell, and files beside the backup that are somebody's.
+  // A path that must be quoted for a shell, and other files beside the backup.
   const directory = machine.path("b's own");
   await machine.sim('make');
   const before = await machine.memory();
@@ -48,7 +48,7 @@ test('a backup in the way is moved and removed exactly as the hint says, and eac
   t.is((await machine.exec('sh', ['-c', move])).status, 0, move);
   const place = readdirSync(directory).find((name) => name.startsWith('old-')) ?? '';
   t.deepEqual(readdirSync(directory).toSorted(), ['README', place]);
-  // The old one is whole, and so is the new one.
+  // The old backup is whole, and so is the new one.
   await machine.expect(0, ['verify', `${directory}/${place}`]);
   await machine.expect(0, ['backup', directory]);
   await machine.expect(0, ['retire', directory]);
@@ -92,15 +92,15 @@ testAsRoot('a backup goes into no directory of the system itself, and into one t
       t.true(codes.includes('system-directory'), `${directory} ${codes.join(', ')}`);
     }
   }
-  // By a link, too; a name in one of them will do.
+  // A link does not help; a subdirectory is allowed.
   symlinkSync('/etc', machine.path('link'));
   t.regex((await machine.expect(3, ['backup', machine.path('link')])).stderr, /is a system directory/);
-  // A restore may read whatever stands beside a backup.
+  // A restore may read a backup beside anything else.
   await machine.expect(0, ['backup', machine.path('b')]);
   for (const name of ['README', 'restore.sh', 'lost+found']) writeFileSync(machine.path('b', name), '');
   await machine.sim('remove');
   await machine.expect(0, ['restore', machine.path('b')]);
-  // A disk that is mounted there, with nothing on it but what its file system made.
+  // A mounted disk with nothing on it but the files of its file system.
   const image = machine.path('disk');
   await machine.exec('truncate', ['-s', '64M', image]);
   t.is((await machine.exec('mkfs.ext4', ['-q', image])).status, 0);

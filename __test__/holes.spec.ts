@@ -1,6 +1,6 @@
 /**
- * What was never used takes no memory after a restore, next to no room on the disk, and next to no
- * time: whatever form a backup has, and however it was copied.
+ * Memory that was never used takes no memory after a restore, almost no room on the disk, and
+ * almost no time, in any form of backup, and however it was copied.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -10,7 +10,7 @@ import test from 'ava';
 
 import { MAIN, MANIFEST, Machine, manifestLines, sealManifest, show, testTraced } from './helpers.ts';
 
-/** Copies a backup as what knows nothing of holes does: tar, scp, an object store. */
+/** Copies a backup like a program that knows no holes: tar, scp, an object store. */
 function copyWithoutHoles(machine: Machine, from: string, to: string): string {
   const target = machine.path(to);
   const done = spawnSync('cp', ['-a', '--sparse=never', machine.path(from), target]);
@@ -18,7 +18,7 @@ function copyWithoutHoles(machine: Machine, from: string, to: string): string {
   return target;
 }
 
-/** What the files of segments in a directory occupy. */
+/** The bytes that the files of segments in a directory occupy. */
 function occupied(machine: Machine, directory: string): number {
   const names = machine.names(directory).filter((name) => /\.dat(\.gz)?$/.test(name));
   return names.reduce((sum, name) => sum + lstatSync(`${directory}/${name}`).blocks * 512, 0);
@@ -44,7 +44,7 @@ function change(directory: string, key: string, by: (line: Line) => object): voi
 
 test('a plain backup whose files have lost their holes comes back with no more in memory than before', async (t) => {
   const machine = await Machine.start(t);
-  // One stage with data in front, and pages far apart from each other; one with no data at all.
+  // One stage with data in front, and pages far apart from each other; and one without data.
   await machine.sim(
     'make',
     '--stages',
@@ -80,13 +80,14 @@ test('a plain backup whose files have lost their holes comes back with no more i
     const { after, report } = await restored(directory);
     t.is(after, before, directory);
     t.is(report?.data_bytes, resident, directory);
-    // The copy's blocks may still change: it is not on the disk yet.
+    // The copy's blocks may still change, because it is not on the disk yet.
     if (directory !== dense) t.is(report?.namespaces[0]?.allocated_bytes, occupied(machine, directory));
   }
-  // Made before data was noted: what the manifest calls zero chunks tells that the holes are lost.
+  // A backup from before data was noted: the zero chunks in the manifest show that the holes are
+  // lost.
   for (const key of ['ae001100', 'ae001101', 'ad001000']) change(dense, key, (line) => ({ ...line, data_size: undefined }));
   t.is((await restored(dense)).after, before);
-  // Another tool's, of which nothing tells what was a hole.
+  // Another tool's backup, in which nothing shows what was a hole.
   unlinkSync(`${dense}/${MANIFEST}`);
   unlinkSync(`${dense}/asmt-used-0-test.json`);
   const foreign = (await restored(dense, '--force-stale')).after;
@@ -103,7 +104,7 @@ test('data that a manifest lies about is refused by name', async (t) => {
     const line = honest.map((text) => JSON.parse(text) as Line).find(({ key }) => key === 'ae001100');
     t.true((line?.data_size ?? 0) > 15 * 2 ** 20 && (line?.zero_chunks.length ?? 0) > 0, JSON.stringify(line));
     const first = line?.zero_chunks[0]?.[0] ?? 0;
-    // It cannot be known before the file is read.
+    // It is not known before the file is read.
     change(directory, 'ae001100', (own) => ({ ...own, data_size: 4096 }));
     const found = (await machine.json(5, ['verify', directory])).error;
     t.is(found?.code, 'content-damaged');
@@ -119,7 +120,7 @@ test('data that a manifest lies about is refused by name', async (t) => {
     await machine.expect(0, ['verify', directory]);
   }
   await machine.sim('remove');
-  // A restore finds it, too, also where it reads straight into memory otherwise.
+  // A restore finds it, too, even where it otherwise reads straight into memory.
   for (const directory of [machine.path('b'), machine.path('b-z')]) {
     change(directory, 'ae001100', (own) => ({ ...own, data_size: 4096 }));
     const { error } = await machine.json(5, ['restore', directory]);
@@ -135,7 +136,7 @@ test('a zero chunk whose bytes are something else is damage', async (t) => {
   await machine.sim('remove');
   const file = machine.path('b', 'ae001100.dat.gz');
   const whole = readFileSync(file);
-  // In the last chunk, which is of zeros, behind the first of them.
+  // In the last chunk, which is one of zeros, after the first of them.
   const damaged = await machine.exec('sh', [
     '-c',
     `printf '\\377' | dd of=${file} bs=1 seek=${whole.length - 10 - 4096 - 2000} conv=notrunc status=none`,
@@ -174,7 +175,7 @@ test('with -z, what was hardly used is written plain, and takes no more room tha
 
 testTraced('runs of zeros in a compressed file are written and read many at a time', async (t) => {
   const machine = await Machine.start(t);
-  // 250 chunks of zeros, a sector each.
+  // 250 chunks of zeros, one sector each.
   await machine.sim('make', '--stages', '1', '--stage-size', '1GiB', '--fill', '0.03');
   const before = await machine.sim('sum', '--sparse', '--resident');
   const calls = async (call: string, args: readonly string[]) => {
@@ -192,10 +193,10 @@ testTraced('runs of zeros in a compressed file are written and read many at a ti
   const stage = before.split('\n').find((line) => line.startsWith('ae001100')) ?? '';
   await machine.sim('remove');
   counts.push(await calls('pread64', ['restore', machine.path('b')]));
-  // 8 chunks of data, a run of zeros, and what is around them.
+  // 8 chunks of data, a run of zeros, and the calls around them.
   for (const count of counts) t.true(count >= 9 && count < 20, String(counts));
   t.is(await machine.sim('sum', '--sparse', '--resident'), before, stage);
-  // Data is data, compressed or not.
+  // Data counts as data, compressed or not.
   t.true((report?.data_bytes ?? 0) < 0.035 * 2 ** 30 && (report?.data_bytes ?? 0) > 0.03 * 2 ** 30, String(report?.data_bytes));
   t.true((report?.total_bytes ?? 0) > 2 ** 30);
 });

@@ -1,7 +1,7 @@
 /**
- * Signals and progress, devices that do not answer, and, beyond what the loops show (`npm run
- * test:faults -- --only kills` sends each signal at every system call): a second signal, ASMT's
- * form, what is drawn on a terminal, and the words with which a second asmt is refused.
+ * Signals and progress, devices that do not answer, and, beyond the loops (`npm run test:faults --
+ * --only kills` sends each signal at every system call): a second signal, ASMT's form, the output
+ * on a terminal, and the message with which a second asmt is refused.
  */
 
 import type { ChildProcess } from 'node:child_process';
@@ -11,7 +11,7 @@ import type { ExecutionContext } from 'ava';
 
 import { IS_REAL_ROOT, Machine, show, testIf, testTraced, until, type Holder } from './helpers.ts';
 
-/** A namespace of many chunks, so that there is something to stop. */
+/** A namespace of many chunks, so that there is time to stop. */
 const MAKE = ['make', '--stage-size', '32MiB', '--fill', '1', '--stripes', '8'];
 
 async function whole(t: ExecutionContext): Promise<Machine> {
@@ -61,7 +61,7 @@ testTraced('SIGUSR1 and SIGUSR2 do nothing: no debugger listens, and the backup 
       child.kill('SIGUSR1');
       child.kill('SIGUSR2');
       child.kill('SIGUSR1');
-      // Node says so in the same moment that it listens.
+      // Node prints this at the moment at which it starts to listen.
       await until('something written', () => output().includes('asmt: wrote'));
       listening = listeners()
         .filter((line) => !before.includes(line))
@@ -107,7 +107,9 @@ if libc.mount(b'hung', sys.argv[1].encode(), b'fuse', 0, options.encode()): rais
 print('ready', flush=True)
 sys.stdin.read()`;
 
-/** A host with a namespace, a backup of it in `b`, and a device at a path that answers or hangs. */
+/**
+ * A host with a namespace, a backup of it in `b`, and a path with a device that answers or hangs.
+ */
 async function hung(t: ExecutionContext): Promise<{ machine: Machine; device: string; hang: () => Promise<Holder> }> {
   const machine = await Machine.startHost(t);
   await machine.sim('make');
@@ -143,8 +145,7 @@ for (const [signal, status] of Object.entries(STATUSES) as [keyof typeof STATUSE
 }
 
 /**
- * Sends a signal to asmt when it has the lock of the instance, so that it is about to look at
- * devices.
+ * Sends a signal to asmt when it has the lock of the instance: then it is about to look at devices.
  */
 async function stopped(
   child: ChildProcess,
@@ -211,7 +212,7 @@ testTraced('progress: a line every few seconds where there is no terminal', asyn
 
 testTraced('progress: one line drawn again on a terminal, gone at the end', async (t) => {
   const machine = await whole(t);
-  // So that nothing is remarked on before the result.
+  // There must be no remark before the result.
   writeFileSync(machine.config, 'namespace test {\n}\n');
   const done = await machine.tracedOnTerminal(['pwrite64:delay_enter=150000'], ['backup', '-t1', machine.path('b')]);
   t.is(done.status, 0, show(done));

@@ -1,7 +1,7 @@
 /**
- * What a kill leaves, beyond what the loops show (`npm run test:faults -- --only kills` kills at
- * every system call): other segments are let be when it is cleaned up, and a name appears when its
- * file is whole.
+ * The state after a kill, beyond the loops (`npm run test:faults -- --only kills` kills at every
+ * system call): the clean-up leaves other segments alone, and a name appears when its file is
+ * complete.
  */
 
 import { chmodSync, closeSync, copyFileSync, openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
@@ -32,11 +32,12 @@ testTraced("what a killed restore had completed, and a server has used since, is
   await machine.sim('make');
   await machine.expect(0, ['backup', machine.path('b')]);
   await machine.sim('remove');
-  // All of it is trusted; the journal is about to go.
+  // All segments are trusted; the journal is about to be removed.
   const killed = await machine.traced(['rename:signal=KILL'], ['restore', machine.path('b')]);
   t.is(killed.signal, 'SIGKILL', show(killed));
   t.true(machine.names(machine.path('run')).some((name) => name.startsWith('restore-')));
-  // As a server from its start to its stop: base and treex are made anew, the stages stay.
+  // Does what a server does from its start to its stop: base and treex are made anew, the stages
+  // stay.
   for (const [key, size] of [
     ['ae001000', '64KiB'],
     ['ae001001', '192KiB'],
@@ -72,7 +73,7 @@ testTraced('what a killed restore made stays while somebody has it attached, and
 });
 
 /**
- * Starts asmt somewhere else than the run that was killed, after something was done to its journal.
+ * Starts asmt in another place than the killed run, after a change to the killed run's journal.
  */
 type Elsewhere = [where: string, starter: readonly string[], change: (journal: string) => void];
 
@@ -100,7 +101,7 @@ async function recoveredElsewhere(t: ExecutionContext, [, starter, change]: Else
     t.pass();
     return;
   }
-  // With its id written down, and before that.
+  // After its id was written down, and before that.
   for (const call of ['shmget:signal=KILL:when=4', 'shmat:signal=KILL:when=1']) {
     await machine.sim('remove');
     const killed = await machine.traced([call], ['restore', machine.path('b')]);
@@ -150,7 +151,7 @@ for (const [whose, hasManifest] of [
       const directory = machine.path(`b${when}`);
       const killed = await machine.traced([`renameat2:signal=KILL:when=${when}`], ['backup', directory]);
       t.is(killed.signal, 'SIGKILL', show(killed));
-      // Over what is there: the names keep their inodes.
+      // Over the existing files: the names keep their inodes.
       for (const name of good) {
         copyFileSync(machine.path('good', name), `${directory}/${name}`);
         chmodSync(`${directory}/${name}`, 0o600);

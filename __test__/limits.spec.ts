@@ -1,6 +1,6 @@
 /**
- * Large, many, first and last: segments past 4 GiB, past the limit on open files, names and numbers
- * at their ends.
+ * Large numbers and extremes: segments past 4 GiB, more files than the limit allows, names and
+ * numbers at their ends.
  */
 
 import { lstatSync } from 'node:fs';
@@ -11,7 +11,7 @@ import { Machine, show } from './helpers.ts';
 
 test('a segment over 4 GiB, sparse, goes through -z -c and back (row 1)', async (t) => {
   const machine = await Machine.start(t);
-  // Data in front, as much as it takes to be compressed, and behind the 4 GiB: nothing else is
+  // There is data in front, enough to be compressed, and behind the first 4 GiB: nothing else is
   // resident.
   await machine.sim('make', '--stages', '1', '--si-stages', '1', '--si-stage-size', '4608MiB', '--si-fill', '0.03');
   await machine.sim('poke', '--key', 'a2001100', '--offset', String(4 * 2 ** 30 + 12_345), '--hex', 'c0ffee');

@@ -1,8 +1,10 @@
-/** `asmt list`: what is in memory, and what it is fit for. */
+/** `asmt list`: the namespaces in memory, and whether they can be backed up. */
+
+import { readFileSync } from 'node:fs';
 
 import test from 'ava';
 
-import { Machine, show, testTraced, until } from './helpers.ts';
+import { MAIN, Machine, show, testTraced, until } from './helpers.ts';
 
 test('nothing there is a success, said on standard error', async (t) => {
   const machine = await Machine.start(t);
@@ -72,7 +74,7 @@ test('what was asked for and is not there: a status of its own, and what there i
     t.regex(done.stderr, found, show(done));
     t.regex(done.stderr, holds, show(done));
   }
-  // What is there is shown all the same.
+  // The namespaces that are there are shown all the same.
   const part = await machine.expect(7, ['list', '-n', 'nope,bar']);
   t.regex(part.stdout, /\n +3 +bar /, show(part));
   t.regex(part.stderr, /found no namespace 'nope' in/, show(part));
@@ -86,7 +88,7 @@ testTraced('what another asmt is at work on is not called running', async (t) =>
   await machine.sim('make', '--stage-size', '32MiB', '--fill', '1');
   const directory = machine.path('b');
   const states = async (): Promise<unknown> => (await machine.json(0, ['list'])).report?.namespaces.map(({ state }) => state);
-  /** Runs it stopped in its middle, and looks. */
+  /** Stops a run in the middle, and lists. */
   const during = async (call: string, word: string, args: string[], expected: string[], look = states) => {
     const done = await machine.traced([`${call}:delay_enter=300000`], [...args, '-v', '-t1', directory], {
       during: async (child, output) => {
@@ -132,7 +134,8 @@ test('states: running, torn, not cleanly shut down, incomplete, unknown version'
   await machine.sim('poke', '--key', 'ae001000', '--offset', '0', '--hex', '0c');
   await machine.sim('remove', '--key', 'ae001101');
   t.deepEqual(await state(), ['incomplete']);
-  // Without base, what is left is still that namespace's, not a whole one that has only data.
+  // Without base, the rest still belongs to that namespace, and is not a whole one that has only
+  // data.
   await machine.sim('remove', '--key', 'ae001000');
   const { report } = await machine.json(0, ['list']);
   t.deepEqual(
@@ -165,4 +168,27 @@ test('foreign segments are not touched: no attach, no change of times', async (t
   const foreign = (lines: string[]) => lines.filter((line) => / 600 +1048576 /.test(line));
   t.is(foreign(before).length, 9);
   t.deepEqual(foreign(await look()), foreign(before));
+});
+
+testTraced('a list makes the same system calls for each segment, and looks once at who holds them', async (t) => {
+  const calls: number[] = [];
+  for (const count of [8, 16, 32]) {
+    // One for each: the kernel goes on to new places, and a list looks at freed ones, too.
+    const machine = await Machine.start(t);
+    const log = machine.path('strace');
+    await machine.sim('make', '--stages', '4', '--stripes', String(count), '--data-nsid', '2');
+    await machine.sim('foreign', '--key', '12345000', '--count', String(count), '--size', '4KiB');
+    const holder = await machine.hold();
+    const tracer = ['-f', '-qq', '-o', log, '-e', 'trace=shmctl,shmat,shmdt,openat,readlink,lseek'];
+    const done = await machine.exec('strace', [...tracer, process.execPath, MAIN, 'list']);
+    t.is(done.status, 0, show(done));
+    await holder.end();
+    const traced = readFileSync(log, 'utf8').split('\n');
+    t.is(traced.filter((line) => line.includes(`"/proc/${holder.pid}/comm"`)).length, 1);
+    t.is(traced.filter((line) => line.includes(`"/proc/${holder.pid}/maps"`)).length, 1);
+    calls.push(traced.filter((line) => /\bshm\w+\(|map_files/.test(line)).length);
+  }
+  const [few = 0, more = 0, most = 0] = calls;
+  t.true(more > few, calls.join());
+  t.is(most - more, 2 * (more - few), calls.join());
 });

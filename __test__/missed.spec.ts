@@ -1,6 +1,6 @@
 /**
  * Witnesses that were once missed: a server has run, something on the machine shows it, and a
- * restore ended with exit 0 all the same; and what is exactly fresh and was refused.
+ * restore was done all the same; and backups that are exactly current and were refused.
  */
 
 import { appendFileSync, copyFileSync, renameSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
@@ -46,7 +46,7 @@ class Host {
     return this.machine.sim('make', ...STAGE, ...SMALL, ...options);
   }
 
-  /** The server of a node starts, makes what is missing with stripes, and is stopped cleanly. */
+  /** The server of a node starts, makes missing segments with stripes, and is stopped cleanly. */
   async serve(...options: string[]): Promise<void> {
     await this.machine.sim('start', ...STAGE, ...STRIPES, ...options);
     await this.machine.sim('stop', ...SMALL, ...options);
@@ -56,7 +56,7 @@ class Host {
     return Disk.make(this.t, this.machine, name, { name: namespace, devices });
   }
 
-  /** It must end by `status`, and say so. */
+  /** Runs a restore, which must end with `status` and print a matching text. */
   async restore(status: number, says: RegExp, ...args: string[]): Promise<void> {
     const done = await this.machine.expect(status, ['restore', ...args, this.directory]);
     this.t.regex(done.stderr, says, show(done));
@@ -226,7 +226,7 @@ testAsRoot("a server's segments of one namespace refuse the restore of another o
   await host.backup();
   await host.machine.reboot();
   await host.make('--name', 'a', '--seed', '8');
-  // Where they are in the way they are not named for removal.
+  // Segments that are in the way are not named for removal.
   const { stderr } = await host.machine.expect(3, ['restore', '-n', 'a', '-a', host.directory]);
   t.regex(stderr, /HINT: the server has created or used them since/);
   t.notRegex(stderr, /ipcrm/);
@@ -298,7 +298,7 @@ testAsRoot('a log that is configured at the restore alone tells by its times', a
   await host.machine.reboot();
   host.configure({ test: IN_MEMORY }, log);
   await host.machine.expect(0, ['restore', '-a', host.directory]);
-  // As if it was written later: a test does not wait.
+  // As if it was written later, because a test does not wait.
   appendFileSync(log, 'starting\n');
   const later = await host.machine.exec('touch', ['-d', '+1 minute', log]);
   t.is(later.status, 0, show(later));
@@ -331,7 +331,7 @@ testAsRoot('a second copy of a backup that was tried by mistake stays good', asy
   await host.machine.reboot();
   await host.restore(0, /no proof/);
   await host.machine.expect(7, ['restore', host.machine.path('copy')]);
-  // A start that failed early has burnt base.
+  // A start that failed early has removed base.
   await host.machine.sim('remove', '--key', 'ae001000');
   await host.machine.expect(3, ['restore', host.machine.path('copy')]);
   await host.machine.sim('remove');

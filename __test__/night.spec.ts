@@ -1,6 +1,6 @@
 /**
- * A night of an operator with two namespaces: what is offered without the other one, and old
- * backups, stray files and small disks in the way.
+ * A night of an operator with two namespaces: backups that are offered without the other namespace,
+ * and old backups, stray files and small disks in the way.
  */
 
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
@@ -44,13 +44,15 @@ testAsRoot('a backup of one namespace beside an older one of another marks that 
     /the server has run since its backup in this directory was made; that backup was marked as used/,
     show(refused),
   );
-  // Each hint is followed to the letter; the second does not fail for what the first has made.
+  // Each hint is followed to the letter; the second one does not fail because of the first one's
+  // directory.
   const moves = [...refused.stderr.matchAll(/move it away: (mkdir .*?); /g)].map(([, command]) => command ?? '');
   t.is(moves.length, 2, show(refused));
   const [first] = moves;
   const moved = await machine.exec('bash', ['-c', first ?? 'false']);
   t.is(moved.status, 0, show(moved));
-  // The one that was not moved, 'test' or 'bar', stays beside the new backup of the other one.
+  // The backup that was not moved, of 'test' or 'bar', stays beside the new one of the other
+  // namespace.
   const other = /asmt-manifest-0-test/.test(first ?? '') ? 'bar' : 'test';
   const own = other === 'bar' ? 'test' : 'bar';
   const offered = await machine.expect(3, ['backup', directory]);
@@ -92,7 +94,7 @@ test('while a server has one namespace of an instance attached, none of it is at
   const alone = await machine.expect(3, ['backup', '-n', 'bar', other]);
   t.regex(alone.stderr, /'bar': its server is running: pid \d+ \(asd\) has segment ae001000 of another namespace attached/);
   t.regex(alone.stderr, /HINT: the server is running: stop it/);
-  // One that is still starting may come to this namespace next.
+  // A server that is still starting may come to this namespace next.
   await machine.sim('remove', '--nsid', '2');
   const restore = await machine.expect(3, ['restore', '-n', 'bar', directory]);
   t.regex(restore.stderr, /HINT: the server is running: leave it running, nothing needs restoring/, show(restore));
@@ -114,7 +116,7 @@ test('files that somebody has compressed or put beside a backup are named, with 
   await machine.expect(0, ['restore', '-n', 'test', directory]);
   await machine.sim('remove');
   renameSync(stray, machine.path('kept.gz'));
-  // In the place of the file, it is to be unpacked.
+  // If it stands in for the file, it must be unpacked.
   writeFileSync(stray, gzipSync(readFileSync(file)), { mode: 0o600 });
   renameSync(file, machine.path('own.dat'));
   const packed = await machine.expect(5, ['restore', directory]);
@@ -125,7 +127,7 @@ test('files that somebody has compressed or put beside a backup are named, with 
   );
   writeFileSync(file, gunzipSync(readFileSync(stray)), { mode: 0o600 });
   renameSync(stray, machine.path('again.gz'));
-  // Backups are of one use here: the same boot, and nothing has run.
+  // All backups have the same use here: the boot is the same, and nothing has run.
   await machine.expect(0, ['restore', directory]);
   t.is(await machine.memory(), before);
 });
@@ -157,7 +159,7 @@ testAsRoot('a compressed backup goes to a disk that is too small for a plain one
   t.is(made.status, 0, show(made));
   mkdirSync(place);
   await machine.mount(image, place, '-o', 'loop');
-  // Room for the half of it alone.
+  // There is room for half of it only.
   const filler = await machine.exec('bash', ['-c', `df --output=avail -B1 ${place} | tail -1`]);
   const free = Number(filler.stdout);
   await machine.exec('fallocate', ['-l', String(free - 6.5 * 2 ** 20), join(place, 'filler')]);

@@ -1,6 +1,6 @@
 /**
- * Nodes that are configured or confined in a way that a backup must know of: settings that were
- * changed with the reboot, templates, `/proc` in a sandbox, indexes that persist, huge pages.
+ * Nodes with a configuration or confinement that a backup must know: settings that were changed
+ * with the reboot, templates, `/proc` in a sandbox, indexes that persist, huge pages.
  */
 
 import { chmodSync, chownSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
@@ -43,7 +43,7 @@ test('a restore under another data-size or number of sprigs is refused, and veri
   const verified = await machine.expect(0, ['verify', directory]);
   t.regex(verified.stdout, /a restore here would be refused \(exit status 3\) because .*data-size is 8G/);
   await machine.expect(3, ['verify', '--restorable', directory]);
-  // Set back, if in other words, it is restored.
+  // If it is set back, in other words, the backup is restored.
   writeFileSync(machine.config, configured('data-size 4096M', 'partition-tree-sprigs 256'));
   await machine.expect(0, ['restore', directory]);
   t.is(await machine.memory(), before);
@@ -187,8 +187,8 @@ testAsRoot('where /proc hides the processes of others (ProtectProc=invisible), r
 
 const HUGE_PAGES = '/proc/sys/vm/nr_hugepages';
 /**
- * Whether two huge pages can be had. It is the machine's number, so it is set for one test, and set
- * back.
+ * True if two huge pages are available. The number belongs to the machine, so it is set for one
+ * test, and set back.
  */
 function canHaveHugePages(): boolean {
   try {
@@ -201,7 +201,7 @@ function canHaveHugePages(): boolean {
 }
 
 /**
- * Makes a segment in huge pages in the place of another one: 2 MiB that start as the other one did.
+ * Makes a segment in huge pages in place of another one: 2 MiB that begin like the other one.
  */
 const MAKE_HUGE = `
 import ctypes, sys

@@ -2,10 +2,10 @@ import test from 'ava';
 
 import { AsmtError } from '../src/errors.ts';
 import type { NamespaceReport } from '../src/generated/engine.ts';
-import { VERBS, type Values, type Verb } from '../src/options.ts';
+import { OPERANDS, VERBS, type Values, type Verb } from '../src/options.ts';
 import { notFound, resolve, verbOfAsmtForm, wordsOf } from '../src/policy.ts';
 
-/** The request that comes of it, whichever verb it has. */
+/** The resulting request, of any verb. */
 const requestOf = (...typed: Parameters<typeof resolve>): Record<string, unknown> => ({ ...resolve(...typed).request });
 
 test('defaults', (t) => {
@@ -18,7 +18,19 @@ test('defaults', (t) => {
     instance: 0,
     ...data,
     compress: false,
+    columns: false,
     force_stale: false,
+    allow_volatile: false,
+  });
+  t.deepEqual(requestOf('export', {}, ['d', 'o']), {
+    verb: 'export',
+    directory: 'd',
+    output: 'o',
+    instance: 0,
+    ...data,
+    compress: false,
+    force_stale: false,
+    force_host: false,
     allow_volatile: false,
   });
   t.deepEqual(requestOf('restore', {}, ['d']), {
@@ -64,6 +76,7 @@ test('everything at once', (t) => {
     instance: 15,
     namespaces: ['a', 'b'],
     compress: true,
+    columns: false,
     check: true,
     threads: 1024,
     analyze: true,
@@ -139,6 +152,12 @@ const refused: [Verb, Values, string[], RegExp][] = [
   ['restore', { restorable: true }, ['d'], /restore takes no --restorable/],
   ['restore', { 'require-proof': true, 'force-stale': true }, ['d'], /--require-proof and --force-stale cannot be used together/],
   ['retire', {}, [], /retire needs a directory/],
+  ['backup', { compress: true, columns: true }, ['d'], /-z and -Z cannot be used together/],
+  ['export', { columns: true }, ['d', 'o'], /export takes no --columns/],
+  ['export', {}, [], /export needs two directories/],
+  ['export', { instance: '1' }, ['d'], /export needs a directory/],
+  ['export', { instance: '2' }, ['d', ''], /the directory to write to is empty/],
+  ['export', {}, ['d', 'o', 'p'], /export needs two directories/],
   ['restore', { config: '' }, ['d'], /--config is empty/],
   ['restore', { device: '/dev/a,,/dev/b' }, ['d'], /a path of --device is empty/],
   ['restore', { device: 'bad\uFFFDname' }, ['d'], /not valid UTF-8/],
@@ -179,7 +198,7 @@ test('a list that was asked for something says what it did not find, and what th
 
 test('options that every command takes', (t) => {
   for (const verb of VERBS) {
-    const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, verb === 'list' ? [] : ['d']);
+    const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, OPERANDS[verb]);
     t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
   }
 });
@@ -188,7 +207,7 @@ test('the words of a command ask for the same again', (t) => {
   const words = (...typed: Parameters<typeof resolve>) => wordsOf(resolve(...typed).request);
   t.deepEqual(words('backup', { analyze: true, instance: '0', compress: true, namespace: 'a,b' }, ['d']), ['-z', '-n', 'a,b']);
   t.deepEqual(words('restore', { instance: '2', device: '/dev/a b' }, ['d']), ['--device', "'/dev/a b'", '-i', '2']);
-  // Without -i, a verification is of every instance.
+  // Without -i, a verification covers every instance.
   t.deepEqual(words('verify', { instance: '0' }, ['d']), ['-i', '0']);
   t.deepEqual(words('verify', {}, ['d']), []);
 });

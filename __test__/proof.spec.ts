@@ -1,6 +1,6 @@
 /**
- * What is asked of proof, and what a verification says of a restore: its last sentence,
- * `--restorable`, and as JSON.
+ * Proof as a requirement, and the answer of a verification about a restore: its last sentence,
+ * `--restorable`, and JSON.
  */
 
 import { existsSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
@@ -34,8 +34,8 @@ async function rebooted(t: ExecutionContext): Promise<Node> {
 }
 
 /**
- * The same with no device, on a machine that any user may have; its segments are gone, and the boot
- * goes on.
+ * The same without a device, on a machine that any user may have; its segments are gone, and the
+ * boot continues.
  */
 async function unproven(t: ExecutionContext, lines: readonly string[] = []): Promise<Omit<Node, 'disk'>> {
   const machine = await Machine.start(t);
@@ -91,7 +91,7 @@ for (const [what, lines] of [
     const verified = await machine.expect(0, ['verify', '--require-proof', directory]);
     t.regex(last(verified), /^a restore here would be refused \(exit status 4\) because namespace 'test': there is no proof/);
     await machine.expect(4, ['verify', '--require-proof', '--restorable', directory]);
-    // Without it, it is said before anything is copied, and done.
+    // Without the option, it is reported before anything is copied, and the restore is done.
     const done = await machine.expect(0, ['restore', '-v', directory]);
     t.regex(done.stderr, /^asmt: note: namespace 'test': there is no proof [^\n]*\n(.*\n)*asmt: .*/, show(done));
     t.is(done.stderr.split('there is no proof').length, 2, show(done));
@@ -119,12 +119,12 @@ test('--require-proof and --force-stale go against each other', async (t) => {
 interface State {
   readonly what: string;
   readonly change: (node: Node) => unknown;
-  /** What a restore ends in, and its code. */
+  /** The exit status of a restore, and its code. */
   readonly status: number;
   readonly code?: string;
-  /** Whether its disk says that the server has not run since. */
+  /** Its disk shows that the server has not run since. */
   readonly proven: boolean;
-  /** Whether a verification fails as well where a restore is not asked about. */
+  /** A verification fails as well if it is not asked about a restore. */
   readonly isDamage?: true;
 }
 
@@ -195,7 +195,7 @@ const STATES: State[] = [
   },
 ];
 
-/** As if the node had no disk: neither its backup nor its configuration knows of one. */
+/** Makes the node look as if it had no disk: neither its backup nor its configuration names one. */
 function forgetDevices({ machine, directory }: Node): void {
   writeFileSync(machine.config, configuration({ test: [] }));
   const [first = '', ...rest] = manifestLines(directory);
@@ -223,7 +223,7 @@ for (const { what, change, status, code, proven, isDamage } of STATES) {
       t.is<string | undefined, string | undefined>(restorability?.reasons[0]?.code, code);
       t.is(error?.code, code);
     }
-    // Nothing of it is a use of the backup.
+    // None of this uses the backup.
     t.deepEqual(machine.names(directory), names);
     const { error } = await machine.json(status, ['restore', directory]);
     t.is(error?.code, code);

@@ -1,4 +1,4 @@
-/** docs/REFERENCE.md says what the tables of options and exit statuses say. */
+/** docs/REFERENCE.md agrees with the tables of options and exit statuses. */
 
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

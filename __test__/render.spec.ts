@@ -109,6 +109,7 @@ test('progress: one line drawn again on a terminal, else a line every five secon
 const report: Report = {
   verb: 'restore',
   directory: '/d\u001b',
+  output: null,
   analyze: false,
   namespaces: [
     {
@@ -225,9 +226,10 @@ test('one table of exit statuses', (t) => {
   t.is(exitStatus('interrupted', 'commands', 'SIGTERM'), 143);
   t.is(exitStatus('interrupted', 'commands', 'SIGHUP'), 129);
   t.is(exitStatus('interrupted', 'commands', 'SIGQUIT'), 131);
-  // A signal that came too late to stop anything does not make a success of something else.
+  // A signal that came too late to stop anything does not change another result.
   t.is(exitStatus(null, 'commands', 'SIGTERM'), 0);
-  // What is done is not a failure, least of all to who knows ASMT's two statuses alone.
+  // An operation that is done is no failure, least of all for callers who know only ASMT's two
+  // statuses.
   const isDone = (kind: string) => kind === 'done' || kind === 'not-reported';
   for (const { kind } of EXIT_STATUSES) t.is(exitStatus(kind === 'done' ? null : kind, 'asmt'), isDone(kind) ? 0 : 1);
 });

@@ -1,5 +1,6 @@
 /**
- * `asmt restore` and `asmt verify`: what comes back, and what is refused before a segment is made.
+ * `asmt restore` and `asmt verify`: the segments that come back, and the refusals before a segment
+ * is made.
  */
 
 import {
@@ -19,7 +20,7 @@ import test, { type ExecutionContext } from 'ava';
 import type { Outcome } from '../src/outcome.ts';
 import { IS_REAL_ROOT, Machine, run, show, testTraced } from './helpers.ts';
 
-/** A machine whose namespace was backed up and then lost, as by a reboot. */
+/** A machine whose namespace was backed up, and then lost, as after a reboot. */
 async function rebooted(t: ExecutionContext, make: readonly string[] = [], backup: readonly string[] = []) {
   const machine = await Machine.start(t);
   const owner = IS_REAL_ROOT ? ['--uid', '12345', '--gid', '12346', '--mode', '640'] : [];
@@ -105,8 +106,8 @@ test('refused: segments of the namespace are in memory', async (t) => {
   );
   t.is(await machine.memory(), before);
   const holder = await machine.hold();
-  // The directory has noted that somebody else's segments of the namespace were there: a server's,
-  // as it seems.
+  // The directory has noted that there were segments of the namespace that another process had
+  // made: probably a server.
   const { stderr } = await machine.expect(4, ['restore', directory]);
   t.regex(stderr, new RegExp(`attached .* by pid ${holder.pid}`));
   t.regex(stderr, /segments that a server had created or used were in memory then: it seems to have run since/);
@@ -312,7 +313,7 @@ test('verify lists all damage, not just the first', async (t) => {
   const said = [
     'ae001100.dat at 0',
     'ad001002.dat at 0',
-    // Its second byte is one of the header's.
+    // Its second byte belongs to the header.
     'data stripe ad001002 starts with ',
     'ad001000.dat is missing',
     'ae001101.dat has 5 bytes',
@@ -369,7 +370,7 @@ testTraced('verify goes on after what cannot be read, and lists it with the dama
   let count = 0;
   for (let when = 1; when < 200; when += 1) {
     const done = await machine.traced([`pread64:error=EIO:when=${when}`], ['verify', '-t1', '--json', directory]);
-    // The first ones are those of the program that is loaded.
+    // The first calls are those of loading the program.
     if (done.stdout === '' || done.stdout.includes('"engine-missing"')) continue;
     const { error } = JSON.parse(done.stdout) as Outcome;
     t.notRegex(done.stderr, /made by ASMT/, show(done));
@@ -381,7 +382,7 @@ testTraced('verify goes on after what cannot be read, and lists it with the dama
     count += 1;
     t.regex(unread[0]?.message ?? '', /^(namespace 'test': )?read \S+\/b\/\S+( at \d+)?: input\/output error$/);
     t.regex(unread[0]?.file ?? '', /^[\w-]+\.(dat|json)$/);
-    // Where the damaged file is not the one that cannot be read, its damage is found all the same.
+    // Damage in another file than the unreadable one is found all the same.
     const isFound = error?.problems.some(({ code, file }) => code === 'content-damaged' && file === 'ae001101.dat');
     t.true(isFound || unread.some(({ file }) => file === 'ae001101.dat' || file?.endsWith('.json')), JSON.stringify(error));
     t.is(done.status, isFound ? 5 : 1, show(done));
@@ -411,9 +412,9 @@ test('a manifest of a newer format is refused, naming it', async (t) => {
   const file = `${directory}/asmt-manifest-0-test.json`;
   const text = readFileSync(file, 'utf8');
   t.regex(text, /"version":1/);
-  writeFileSync(file, text.replace('"version":1', '"version":2'));
+  writeFileSync(file, text.replace('"version":1', '"version":3'));
   const done = await machine.expect(4, ['restore', directory]);
-  t.regex(done.stderr, /asmt-manifest-0-test\.json has format version 2, expected at most 1\nHINT: /, show(done));
+  t.regex(done.stderr, /asmt-manifest-0-test\.json has format version 3, expected at most 2\nHINT: /, show(done));
   t.is(await machine.memory(), '');
 });
 
@@ -427,7 +428,7 @@ test('--require-manifest refuses what has no checksums; without it there is a re
   }
   const done = await machine.expect(0, ['restore', directory]);
   t.regex(done.stderr, /note: .* without a manifest: 9 of 9 files are uncompressed and cannot be checked/, show(done));
-  // The mode is in the manifest; the file's is what ASMT would give.
+  // The mode is in the manifest; the file has the mode that ASMT would give the segment.
   t.is((await machine.memory()).replaceAll(' 600 ', ' 640 '), IS_REAL_ROOT ? before : before.replaceAll(' 666 ', ' 640 '));
 });
 

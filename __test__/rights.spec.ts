@@ -1,6 +1,6 @@
 /**
- * Without being root: the segments' owner does everything, needs no capability, and is told which
- * one is missing.
+ * Without root: the segments' owner can do everything, needs no capability, and learns which one is
+ * missing.
  */
 
 import { chmodSync, chownSync, copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -12,8 +12,7 @@ import { MAIN, Machine, SIM, show, testAsRoot, type Run } from './helpers.ts';
 const UID = 23456;
 
 /**
- * A machine with a directory that another user may enter, and whose lock he can have; and runs by
- * that user.
+ * A machine with a directory that another user may enter and lock, and runs by that user.
  */
 async function shared(t: ExecutionContext) {
   const machine = await Machine.start(t);
@@ -22,11 +21,11 @@ async function shared(t: ExecutionContext) {
     mkdirSync(machine.path(name), 0o700);
     chownSync(machine.path(name), UID, UID);
   }
-  // With no storage device to ask, nothing is said of that.
+  // Without storage devices in the configuration, there is no remark on them.
   writeFileSync(machine.config, 'namespace test {\n}\n', { mode: 0o644 });
   const as = (words: readonly string[], args: readonly string[]): Promise<Run> =>
     machine.exec('setpriv', [...words, process.execPath, MAIN, ...args], {
-      // Root keeps to his own, also without the capability to use another's.
+      // Root uses its own directory, also without the capability to use another user's.
       env: words.includes(`--reuid=${UID}`) ? { ASMT_RUNTIME_DIR: machine.path('own-run') } : {},
     });
   const user = [`--reuid=${UID}`, `--regid=${UID}`, '--clear-groups', '--inh-caps=-all', '--bounding-set=-all'];
@@ -48,8 +47,8 @@ testAsRoot("the segments' owner lists, backs up, verifies and restores with no c
     t.is(done.status, 0, show(done));
     t.is(done.stderr, '', show(done));
   }
-  // Holes are found without the segments' own files, too, and stay what they are.
-  // Not a page more: the kernel may have put some away meanwhile.
+  // Holes are found without the segments' own files, too, and stay holes. There is no page more;
+  // the kernel may have swapped some out in the meantime.
   const bytes = (sums: string) =>
     sums
       .trim()
@@ -85,7 +84,7 @@ testAsRoot("another's segments: what is missing is named", async (t) => {
     show(foreign),
   );
   t.deepEqual(machine.names(directory), []);
-  // His own, in a group that he is not in.
+  // Its own segment, in a group that the user is not in.
   await machine.sim('remove');
   await machine.sim('make', '--uid', `${UID}`, '--gid', '54321');
   t.regex((await as(user, ['backup', directory])).stderr, /gid 54321, .* CAP_CHOWN is missing/);
@@ -109,7 +108,7 @@ testAsRoot('a user with CAP_CHOWN alone backs up what he may read; root without 
 
 testAsRoot('root without CAP_IPC_OWNER is told that it is missing', async (t) => {
   const { machine, as } = await shared(t);
-  // Made by the other user: who makes a segment may always read it.
+  // The other user makes it: the creator of a segment may always read it.
   copyFileSync(SIM, machine.path('sim'));
   const other = ['--reuid=34567', '--regid=34567', '--clear-groups', machine.path('sim')];
   const made = await machine.exec('setpriv', [...other, 'make', '--mode', '600']);

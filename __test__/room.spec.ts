@@ -1,6 +1,6 @@
 /**
- * What a restore knows before it makes the first segment: memory, this cgroup's limits, and what
- * the kernel is set to.
+ * The checks of a restore before it makes the first segment: memory, this cgroup's limits, and the
+ * kernel's settings.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -13,7 +13,7 @@ import test, { type ExecutionContext } from 'ava';
 
 import { MAIN, MANIFEST, Machine, run, show, testAsRoot, testIf } from './helpers.ts';
 
-/** A segment as ASMT compresses it: its header, and one gzip member. */
+/** A segment in ASMT's compressed form: its header, and one gzip member. */
 function stream(bytes: Buffer): Buffer {
   const header = Buffer.alloc(24);
   header.write('ASMT');
@@ -23,7 +23,7 @@ function stream(bytes: Buffer): Buffer {
   return Buffer.concat([header, gzipSync(bytes, { level: 1 })]);
 }
 
-/** Where a cgroup with a memory limit of its own can be made; null where none can. */
+/** The place where a cgroup with its own memory limit can be made; null if there is none. */
 function cgroupParent(): { directory: string; limit: string } | null {
   const own = readFileSync('/proc/self/cgroup', 'utf8');
   const v1 = /^\d+:(?:.*,)?memory(?:,.*)?:(.*)$/m.exec(own);
@@ -44,7 +44,7 @@ function cgroupParent(): { directory: string; limit: string } | null {
 
 const parent = cgroupParent();
 
-/** A cgroup within another one, and what runs something in it and sets their limits. */
+/** A cgroup within another one, and functions that run a command in it and set their limits. */
 function cgroups(t: ExecutionContext, machine: Machine) {
   const { directory, limit } = parent ?? { directory: '', limit: '' };
   const outer = join(directory, `asmt-test-${process.pid}-${randomUUID()}`);
@@ -69,7 +69,7 @@ testCgroup('the limit of the cgroup is known before the first segment is made', 
   await machine.expect(0, ['backup', machine.path('b')]);
   await machine.sim('remove');
   const { outer, inner, limit, inside, set } = cgroups(t, machine);
-  // The own one's, and one of a cgroup above it.
+  // The limit of the own cgroup, and that of a cgroup above it.
   for (const level of [inner, outer]) {
     set(level, 160 * 2 ** 20);
     for (const args of [['restore'], ['restore', '-a']]) {
@@ -88,14 +88,14 @@ testCgroup('the limit of the cgroup is known before the first segment is made', 
   const done = await inside(['restore', machine.path('b')]);
   t.is(done.status, 0, show(done));
   t.is(await machine.memory(), before);
-  // What is charged to a cgroup keeps it from going.
+  // Memory that is charged to a cgroup keeps the cgroup from being removed.
   await machine.sim('remove');
 });
 
 testCgroup('where memory is short, files that may hold zeros are read to see what they fill', async (t) => {
   const machine = await Machine.start(t);
   const { inner, inside, set } = cgroups(t, machine);
-  // 8 MiB of data in 256 MiB; and 256 MiB of data that nothing makes smaller.
+  // 8 MiB of data in 256 MiB; and 256 MiB of data that cannot be compressed.
   for (const [name, fill] of [
     ['sparse', '0.03'],
     ['full', '1'],
@@ -104,17 +104,17 @@ testCgroup('where memory is short, files that may hold zeros are read to see wha
     const before = await machine.sim('sum', '--sparse', '--resident');
     await machine.expect(0, ['backup', machine.path(name)]);
     await machine.sim('remove');
-    // As ASMT's: no manifest, and no hole.
+    // Like a backup of ASMT's: no manifest, and no hole.
     const foreign = machine.path(`${name}-foreign`);
     const copied = await run('cp', ['-a', '--sparse=never', machine.path(name), foreign]);
     t.is(copied.status, 0, show(copied));
     unlinkSync(join(foreign, MANIFEST));
-    // The same as one stream each, whose files are small where they hold zeros.
+    // The same files as one stream each, which are small where they hold zeros.
     const streams = machine.path(`${name}-streams`);
     mkdirSync(streams, { mode: 0o700 });
     for (const file of machine.names(foreign)) {
       const bytes = readFileSync(join(foreign, file));
-      // Only stages: what has a header is plain.
+      // Only stages: files with a header are plain.
       if (file.startsWith('ae00110')) writeFileSync(join(streams, `${file}.gz`), stream(bytes), { mode: 0o600 });
       else writeFileSync(join(streams, file), bytes, { mode: 0o600 });
     }
@@ -157,8 +157,8 @@ testForced(
     }
     await setForced(machine, '0');
     await machine.expect(0, ['restore', machine.path('b')]);
-    // A process that made a segment and lives keeps it, unattached, when the setting comes: only a
-    // look would destroy it.
+    // A process that made a segment and is alive keeps it, unattached, when the setting changes:
+    // only attaching it would destroy it.
     const maker = await machine.start(
       'python3',
       [
@@ -200,7 +200,7 @@ const testHeuristic = testIf(IS_HEURISTIC, 'vm.overcommit_memory is not 0');
 testHeuristic('a segment larger than memory and swap is refused before it is made, where the kernel would', async (t) => {
   const machine = await Machine.start(t);
   const { directory } = machine.golden('raw-index');
-  // A file of holes: of the size that its segment would have, and needing no room.
+  // A file of holes: it has the size of its segment, and needs no room.
   const huge = await machine.exec('truncate', ['-s', '8T', `${directory}/ae001101.dat`]);
   t.is(huge.status, 0, show(huge));
   const { error } = await machine.json(6, ['restore', directory]);
@@ -221,8 +221,8 @@ test('a file of holes alone is read in no time, however large it says it is', as
 
 testAsRoot('a journal that can no longer be written: what was made meanwhile is removed', async (t) => {
   const machine = await Machine.start(t);
-  // What is about to be made fills most of a page of the journal, and the ids of what is made the
-  // rest.
+  // The list of segments to be made fills most of a page of the journal, and the ids of those that
+  // are made fill the rest.
   await machine.sim('make', '--stages', '300', '--stage-size', '4096');
   const before = await machine.memory();
   await machine.expect(0, ['backup', machine.path('b')]);

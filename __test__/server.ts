@@ -1,9 +1,9 @@
 /**
- * What a server of Aerospike's leaves on a machine, for specs: its configuration, and storage
- * devices that start as a real server left them.
+ * The files that an Aerospike server leaves on a machine, for specs: its configuration, and storage
+ * devices with the first bytes that a real server wrote.
  *
- * Must never: make up a header: each is one that a server wrote (`fixtures/server`), with another
- * name, count or random where a test needs one.
+ * Must never: make up a header: each one was written by a server (`fixtures/server`), with another
+ * name, count or random if a test needs one.
  */
 
 import {
@@ -23,7 +23,7 @@ import type { ExecutionContext } from 'ava';
 
 import { ROOT, show, type Machine } from './helpers.ts';
 
-/** The states that a set of two was seen in, in this order, and where its header is kept. */
+/** The states in which a set of two was seen, in this order, and the file of each header. */
 const SEEN = {
   /** No server has opened it. */
   blank: 'blank/fresh.head',
@@ -36,10 +36,10 @@ const SEEN = {
 } as const;
 export type State = keyof typeof SEEN;
 
-/** What is to be different from what the server wrote. */
+/** The fields that differ from those that the server wrote. */
 export interface Change {
   readonly name?: string;
-  /** Main devices of the set; 2 where nothing else is said. */
+  /** Main devices of the set; 2 by default. */
   readonly devices?: number;
   /** 16 hex digits. */
   readonly random?: string;
@@ -57,7 +57,7 @@ export function header(state: State, change: Change = {}): Buffer {
   return bytes;
 }
 
-/** Writes the start of a device or file as a server does, through to the disk. */
+/** Writes the start of a device or file as a server does, straight to the disk. */
 export function write(path: string, bytes: Buffer): void {
   const file = openSync(path, 'r+');
   writeSync(file, bytes, 0, bytes.length, 0);
@@ -73,7 +73,7 @@ export class Disk {
   readonly #image: string;
   readonly #set: Change;
   #device: string | null = null;
-  /** Its name, a link to the block device: what a configuration says. */
+  /** Its name, a link to the block device, as a configuration has it. */
   readonly path: string;
 
   private constructor(machine: Machine, name: string, set: Change) {
@@ -83,7 +83,7 @@ export class Disk {
     this.path = machine.path(name);
   }
 
-  /** One of a set, as a clean stop leaves it. */
+  /** Makes one disk of a set, as a clean stop leaves it. */
   static async make(t: ExecutionContext, machine: Machine, name: string, set: Change = {}): Promise<Disk> {
     const disk = new Disk(machine, name, set);
     t.teardown(() => disk.takeOut());
@@ -93,7 +93,7 @@ export class Disk {
     return disk;
   }
 
-  /** The block device; another one each time that it is put in. */
+  /** The block device: another one each time the disk is put in. */
   get device(): string {
     if (this.#device === null) throw new Error(`${this.path} is not in`);
     return this.#device;
@@ -120,16 +120,16 @@ export class Disk {
   }
 }
 
-/** What a configuration says beside its namespaces. */
+/** The lines of a configuration beside its namespaces. */
 export interface Service {
-  /** Lines of `logging`; none where it logs to the console. */
+  /** Lines of `logging`; none if it logs to the console. */
   readonly logs?: readonly string[];
   readonly workDirectory?: string;
 }
 
 /**
  * A configuration: each namespace with the lines of its storage (`device /dev/sda`, `file
- * /srv/test.dat`), or without any, where it lives in memory alone.
+ * /srv/test.dat`), or without any if it is in memory alone.
  */
 export function configuration(namespaces: Readonly<Record<string, readonly string[]>>, service: Service = {}): string {
   const logs = (service.logs ?? []).map((path) => `  file ${path} {\n    context any info\n  }\n`);

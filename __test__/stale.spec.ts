@@ -1,6 +1,6 @@
 /**
- * A backup that the server has run since is refused: by what its devices and files say, its marks,
- * the host, and what the server writes to. The sequences of docs/STALENESS.md are in
+ * A backup is refused if the server has run since: by its devices and files, its marks, the host,
+ * and the files that the server writes. The sequences of docs/STALENESS.md are in
  * `staleness.spec.ts`.
  */
 
@@ -26,9 +26,9 @@ import { MAIN, MANIFEST, Machine, manifestLines, sealManifest, show, testAsRoot,
 import { Disk, configuration, header, write, type Service } from './server.ts';
 
 const MARK = 'asmt-used-0-test.json';
-/** More than JavaScript's numbers can hold. */
-// As the simulator's stripes have it: a server writes one random into them and the devices behind
-// them.
+/** A number that JavaScript cannot represent. */
+// The simulator's stripes have it: a server writes the same random to them and to the devices
+// behind them.
 const RANDOM = 'd93b700227976a89';
 
 interface Node {
@@ -38,7 +38,7 @@ interface Node {
   readonly files: readonly string[];
 }
 
-/** A set of files as a clean stop leaves them. */
+/** A set of files, as a clean stop leaves them. */
 function makeFiles(machine: Machine, count: number): string[] {
   const paths = Array.from({ length: count }, (_, index) => machine.path(`file${index}`));
   for (const path of paths) {
@@ -48,7 +48,7 @@ function makeFiles(machine: Machine, count: number): string[] {
   return paths;
 }
 
-/** Where the server of a node would log to, and keep its metadata. */
+/** The places of a node's log and metadata. */
 function service(machine: Machine): Service {
   return { logs: [machine.path('aerospike.log')], workDirectory: machine.path('work') };
 }
@@ -59,8 +59,8 @@ function configure(machine: Machine, files: readonly string[]): void {
 }
 
 /**
- * A node that was stopped cleanly, with two storage files; or with none, so that nothing can be
- * asked.
+ * A node that was stopped cleanly, with two storage files; or without any, so that nothing can be
+ * checked.
  */
 async function stopped(t: ExecutionContext, fileCount = 2, make: readonly string[] = []): Promise<Node> {
   const machine = await Machine.start(t);
@@ -70,7 +70,7 @@ async function stopped(t: ExecutionContext, fileCount = 2, make: readonly string
   return { machine, before: await machine.memory(), directory: machine.path('b'), files };
 }
 
-/** The same, backed up, and lost as by a reboot. */
+/** The same, backed up, and lost as after a reboot. */
 async function rebooted(t: ExecutionContext, fileCount = 2, make: readonly string[] = []): Promise<Node> {
   const node = await stopped(t, fileCount, make);
   await node.machine.expect(0, ['backup', node.directory]);
@@ -78,13 +78,13 @@ async function rebooted(t: ExecutionContext, fileCount = 2, make: readonly strin
   return node;
 }
 
-/** What a server that starts, and one that stops cleanly, does to its files. */
+/** Changes a server's files as its start, or its clean stop, does. */
 async function serve({ machine, files }: Node, stop: boolean): Promise<void> {
   for (const path of files) await machine.sim('open', '--path', path);
   if (stop) for (const path of files) await machine.sim('close', '--path', path);
 }
 
-/** Changes the first line of a manifest, and makes its checksum fit again. */
+/** Changes the first line of a manifest, and makes its checksum valid again. */
 function forge(directory: string, change: (head: Record<string, unknown>) => void): void {
   const [first = '', ...rest] = manifestLines(directory);
   const head = JSON.parse(first) as Record<string, unknown>;
@@ -109,7 +109,7 @@ function markOf(directory: string): Mark {
   return JSON.parse(readFileSync(`${directory}/${MARK}`, 'utf8')) as Mark;
 }
 
-/** As if what was done in this boot had been done in an earlier one. */
+/** Makes everything that was done in this boot look as if it had been done in an earlier one. */
 function anotherBoot(directory: string): void {
   const file = `${directory}/${MARK}`;
   const mark = markOf(directory);
@@ -142,7 +142,7 @@ test('storage files that are as they were noted: no proof, and enough in this bo
   anotherBoot(directory);
   t.regex((await machine.expect(4, ['restore', directory])).stderr, /in another boot: the server may have run since\nHINT: /);
   t.is(await machine.memory(), '');
-  // It is noted that in this boot, too, the server may run from now on.
+  // The mark notes that in this boot, too, the server may run from now on.
   t.deepEqual(
     markOf(directory).restores.map(({ boot_id: boot }) => boot.startsWith('00000000')),
     [true, false],
@@ -168,9 +168,9 @@ for (const stop of [false, true]) {
       ['stale', 'backup-stale', 2],
     );
     t.is(await machine.memory(), '');
-    // A power cut can bring the old header of a file back: what was seen is noted.
+    // A power cut can bring back the old header of a file, so the finding is noted.
     t.true(existsSync(`${directory}/${MARK}`));
-    // A verification says so, and is one of the backup.
+    // A verification reports it, although the backup itself is good.
     const verified = await machine.expect(0, ['verify', directory]);
     const refusal =
       /\na restore here would be refused \(exit status 4\) because namespace 'test': .*\/file0 has random .*\d more reasons?\)\n$/;
@@ -283,7 +283,7 @@ test('a file under another name and a new and empty one are no reason to refuse,
     t.is(await machine.memory(), status === 0 ? before : '');
     await machine.sim('remove');
   }
-  // It is asked all the same.
+  // It is checked all the same.
   await machine.sim('open', '--path', second);
   t.regex((await machine.expect(4, ['restore', directory])).stderr, /file1 has random/);
 });
@@ -330,7 +330,7 @@ test('--device: in the place of what is configured, assigned by the name in the 
     const mistaken = await machine.expect(3, ['restore', '-a', '-n', 'other', '--device', path, directory]);
     t.regex(mistaken.stderr, why, show(mistaken));
   }
-  // One server opens the devices of both: each speaks for both.
+  // One server opens the devices of both: each is a witness for both.
   await machine.sim('open', '--path', other);
   for (const name of ['test', 'other']) {
     const refused = await machine.expect(4, ['restore', '-n', name, ...named, directory]);
@@ -414,7 +414,7 @@ test("the packages' configuration is that of instance 0: another instance's is n
   const none = /no proof .*\(the backup recorded no storage device for it\)/;
   t.regex((await machine.expect(0, ['restore', '-i3', directory], { env })).stderr, none);
   await machine.sim('remove');
-  // Trusted files that are named now say nothing of a backup that has noted none.
+  // Trusted files that are named now prove nothing for a backup that has noted none.
   t.regex((await machine.expect(0, ['restore', '-i3', directory])).stderr, none);
 });
 
@@ -446,7 +446,7 @@ test('without devices: a restore can be repeated in the same boot, and not in an
     /OVERRIDDEN BY --force-stale: .*another boot/,
   );
   t.is(await machine.memory(), before);
-  // And it stays refused: the first boot's mark is not lost.
+  // It stays refused: the first boot's mark is not lost.
   await machine.sim('remove');
   await machine.expect(4, ['restore', directory]);
   for (const text of ['', '{}', 'x', '{"format":"asmt-used","version":9}']) {
@@ -477,7 +477,7 @@ test('without devices: what the server writes to must be as it was noted', async
       () => appendFileSync(log, 'y\n'),
       /aerospike\.log has changed since the backup of 20.*Z: the server seems to have run\nHINT: /,
     ],
-    // Whatever the clock said.
+    // Whatever the clock shows.
     [() => utimesSync(log, later(-7200), later(-7200)), /aerospike\.log has changed/],
     [() => writeFileSync(`${smd}/new.smd`, ''), /smd has changed since/],
     [() => utimesSync(`${smd}/evict.smd`, later(-7200), later(-7200)), /smd has changed since/],
@@ -516,7 +516,7 @@ test('a backup of before files were noted is refused if it is older than what th
     t.is(await machine.memory(), status === 4 ? '' : before);
     await machine.sim('remove');
   }
-  // A log that was rotated away tells nothing.
+  // A log that was rotated away is no sign.
   writeFileSync(log, '');
   utimesSync(log, later(3600), later(3600));
   await machine.expect(0, ['restore', directory]);
@@ -559,7 +559,7 @@ test('a manifest of before devices were noted is restored, and told by less', as
   );
   t.is(await machine.memory(), before);
   await machine.sim('remove');
-  // A clean stop leaves them trusted: that much is known of any backup.
+  // A clean stop leaves them trusted: that is known of any backup.
   await machine.sim('open', '--path', files[1] ?? '');
   t.regex(
     (await machine.expect(4, ['restore', directory])).stderr,
@@ -592,7 +592,7 @@ test('retire: a backup is used up, and nothing of it is changed', async (t) => {
   );
   await machine.expect(4, ['restore', directory]);
   t.is(await machine.memory(), '');
-  // It was one server's: what it has been used for, the other one has been, too.
+  // Both were one server's: a use of one backup is a use of the other.
   t.regex(
     (await machine.expect(4, ['restore', '-n', 'other', directory])).stderr,
     /asmt-used-0-test\.json \(of this server\): the backup was retired/,
@@ -622,7 +622,7 @@ test('retire: what it does not take', async (t) => {
   t.regex((await machine.expect(3, ['retire', directory])).stderr, /another asmt is using/);
   await reader.end();
   t.false(existsSync(`${directory}/${MARK}`));
-  // What is damaged can be retired like anything else.
+  // A damaged backup can be retired, too.
   truncateSync(`${directory}/ae001100.dat`, 5);
   truncateSync(`${directory}/${MANIFEST}`, 5);
   await machine.expect(0, ['retire', directory]);
@@ -731,7 +731,8 @@ testAsRoot('segments that nobody has restored in this boot: the server has run',
   configure(machine, []);
   await machine.expect(0, ['backup', directory]);
   await machine.reboot();
-  // A cold start after the reboot, and the server is killed: arenas, and neither base nor treex.
+  // A cold start after the reboot, and the server is killed: it leaves arenas, but neither base nor
+  // treex.
   await machine.sim('start', '--stage-size', '64KiB');
   await machine.sim('crash');
   await machine.expect(3, ['restore', directory]);
@@ -783,10 +784,10 @@ for (const call of ['pwrite64', 'fsync', 'rename,renameat,renameat2', 'shmctl', 
         states += 1;
         const isMarked = existsSync(`${directory}/${MARK}`);
         if ((await machine.memory()) !== '') t.true(isMarked, `${when}\n${show(done)}`);
-        // What was marked at an earlier call is not taken back for what fails later.
+        // A mark that was made at an earlier call is not taken back because of a later failure.
         if (wasMarked) t.true(isMarked, `${when}\n${show(done)}`);
         wasMarked = isMarked;
-        // In the same boot it goes on by itself, whatever is left.
+        // In the same boot it continues by itself, whatever is left.
         await machine.sim('remove');
         const again = await machine.expect(0, ['restore', directory]);
         t.is(await machine.memory(), before, show(again));
@@ -804,10 +805,10 @@ for (const call of ['pwrite64', 'fsync', 'rename,renameat,renameat2', 'shmctl', 
 testTraced('a server that starts while it is restored is noticed before anything is trusted', async (t) => {
   const node = await rebooted(t);
   const { machine, directory } = node;
-  // Held at the first segment for longer than any machine needs to see it there.
+  // It is held at the first segment for longer than any machine needs to see that segment.
   const done = await machine.traced(['shmget:delay_exit=5000000:when=1'], ['restore', directory], {
     during: async (child) => {
-      // Looked at from outside: who attaches a segment that is restored is noticed by that.
+      // Read from outside, because a restore notices a process that attaches its segments.
       const isEmpty = async () => (await machine.exec('cat', ['/proc/sysvipc/shm'])).stdout.trim().split('\n').length < 2;
       while (await isEmpty());
       child.kill('SIGSTOP');

@@ -1,7 +1,7 @@
 /**
- * Sequences after which a backup is fresh, stale, or of a state that nobody can tell: each row of
- * docs/STALENESS.md, done with real block devices, namespaces, boot ids and journals. Its last
- * restore must end as the row says.
+ * Sequences after which a backup is fresh, stale, or in a state that nobody can know: each row of
+ * docs/STALENESS.md, with real block devices, namespaces, boot ids and journals. The last restore
+ * must end as the row says.
  */
 
 import {
@@ -52,7 +52,7 @@ class Node {
   readonly t: ExecutionContext;
   readonly machine: Machine;
   readonly disks: Disk[] = [];
-  /** What was in memory. */
+  /** The segments in memory. */
   before = '';
 
   constructor(t: ExecutionContext, machine: Machine) {
@@ -60,7 +60,7 @@ class Node {
     this.machine = machine;
   }
 
-  /** A node with namespace 'test' on so many disks; on none, its index is all that there is. */
+  /** A node with namespace 'test' on this number of disks; without disks, it has only an index. */
   static async start(t: ExecutionContext, diskCount: number): Promise<Node> {
     const node = new Node(t, await Machine.startHost(t));
     for (let number = 0; number < diskCount; number += 1) await node.addDisk(`disk${number}`, { devices: diskCount });
@@ -69,7 +69,7 @@ class Node {
     return node;
   }
 
-  /** Adds a disk as a clean stop leaves it. */
+  /** Adds a disk, as a clean stop leaves it. */
   async addDisk(name: string, set: Change): Promise<Disk> {
     const disk = await Disk.make(this.t, this.machine, name, set);
     this.disks.push(disk);
@@ -106,14 +106,14 @@ class Node {
     this.t.false(existsSync(this.directory));
   }
 
-  /** A restore that is accepted: all is back. Gives its remarks. */
+  /** Runs a restore that is accepted: everything is back. Returns its remarks. */
   async restored(args: readonly string[] = [], options: RunOptions = {}, on = this.machine): Promise<string[]> {
     const { report } = await on.json(0, ['restore', ...args, this.directory], options);
     this.t.is(await on.memory(), this.before);
     return report?.remarks.map(({ code, message }) => `${code}: ${message}`) ?? [];
   }
 
-  /** A restore that is refused: nothing in memory changes. Gives its message and hint. */
+  /** Runs a restore that is refused: nothing in memory changes. Returns its message and hint. */
   async refused(
     status: number,
     code: string,
@@ -144,13 +144,13 @@ async function rebooted(t: ExecutionContext): Promise<Node> {
 const USED = 'backup-used';
 const STALE = 'backup-stale';
 
-/** Starts a server on what is in memory. False if it does not start. */
+/** Starts a server on the segments in memory. Returns false if it does not start. */
 async function startServer(machine: Machine): Promise<boolean> {
   return (await machine.exec(SIM, ['start', '--stage-size', '64KiB'])).status === 0;
 }
 
 /**
- * Runs a restore that stops at its `when`th call of `call`, for `meanwhile`, if it does not end
+ * Runs a restore that stops for `meanwhile` at its `when`th call of `call`, if it does not end
  * before.
  */
 async function stoppedAt(
@@ -316,7 +316,7 @@ testAsRoot('row 6: the device of one namespace speaks for another that has none'
   await node.make('--name', 'a', '--nsid', '2');
   await node.backup();
   await machine.reboot();
-  // Also where the configuration says nothing of it any more.
+  // The same holds if the configuration no longer names it.
   for (const namespaces of [{ test: [], a: [`device ${disk.path}`] }, { test: [] }]) {
     node.configure(namespaces);
     disk.write('stopped again');
@@ -326,7 +326,7 @@ testAsRoot('row 6: the device of one namespace speaks for another that has none'
   await machine.expect(0, ['restore', '-n', 'test', node.directory]);
 });
 
-/** Calls of a restore, from its locks to its end: of the mark, and of segments. */
+/** Calls of a restore, from its locks to its end: those of the mark, and those of segments. */
 const CALLS_OF_RESTORE = ['flock', 'fsync', 'rename,renameat,renameat2', 'shmget', 'shmat', 'shmctl', 'unlink'];
 
 for (const how of ['signal=KILL', 'error=EIO'] as const) {
@@ -349,7 +349,7 @@ for (const how of ['signal=KILL', 'error=EIO'] as const) {
           states += done.status === 0 ? 0 : 1;
           return done.status === 0;
         };
-        // One has looked at the directory, and waits; it goes on when the other has ended.
+        // One has looked at the directory, and waits; it continues when the other has ended.
         await begin();
         let isMarked = false;
         const late = await stoppedAt(node, 'flock', 2, async () => {
@@ -360,7 +360,7 @@ for (const how of ['signal=KILL', 'error=EIO'] as const) {
         t.is(late.run.status, isMarked ? 4 : 0, show(late.run));
         await machine.reboot();
         await node.refused(4, USED);
-        // One is filling segments, and the other one comes and goes.
+        // One is filling segments, while the other comes and goes.
         await begin();
         const early = await stoppedAt(node, 'shmget', 2, async () => {
           t.false(await interfered(), `${call} ${when}`);
@@ -376,7 +376,7 @@ for (const how of ['signal=KILL', 'error=EIO'] as const) {
   });
 }
 
-/** The last calls of a restore, by how many times it has made them. */
+/** The last calls of a restore, by the number of times that it has made them. */
 async function lastCalls(node: Node, calls: readonly string[], count: number): Promise<[call: string, when: number][]> {
   const log = node.machine.path('calls');
   const words = [
@@ -418,7 +418,7 @@ for (const dies of [false, true]) {
         let server: Holder | null = null;
         let segments: string | null = null;
         const { run } = await stoppedAt(node, call, when, async () => {
-          // Where the restore has a segment attached, no server starts.
+          // While the restore has a segment attached, no server starts.
           if (!(await startServer(machine))) return;
           if (!dies) server = await machine.hold();
           segments = await machine.memory();
@@ -462,7 +462,7 @@ testAsRootWith('faketime')('row 9: backed up while the clock was ahead; put righ
   await machine.reboot();
   const remarks = await node.restored();
   t.regex(remarks.join('\n'), /not-proven: .*the backup is dated in the future/);
-  // In this boot it may be repeated, so that it is the log that speaks.
+  // In this boot it may be repeated, so that only the log is a sign.
   await machine.sim('remove');
   appendFileSync(log, 'a start\n');
   t.regex(await node.refused(4, STALE), /aerospike\.log has changed since/);
@@ -509,7 +509,7 @@ for (const dated of ['in the future', 'in the past'] as const) {
   }
 }
 
-/** Ways of logrotate's: what a configuration for it says. */
+/** logrotate's methods, and the lines that configure them. */
 const ROTATIONS = { renamed: 'create', truncated: 'copytruncate', compressed: 'create\n  compress' } as const;
 
 const LAST_WORDS = 'Nov 30 2026 01:00:00 GMT: INFO (as): (as.c:500) finished clean shutdown - exiting\n';
@@ -546,7 +546,7 @@ for (const how of ['renamed', 'truncated', 'compressed'] as const) {
   });
 
   withLogrotate(`row 11: the log is ${how}, and the server runs and stops`, async (t) => {
-    // The last line of the stop came after the backup.
+    // The last line of the stop was written after the backup.
     const { node, log } = await logged(t, 'Nov 30 2026 00:59:59 GMT: INFO (as): (as.c:480) initiating clean shutdown ...\n');
     appendFileSync(log, LAST_WORDS);
     await rotate(node, log, how);
@@ -575,7 +575,7 @@ testAsRootWith('mkfs.ext4')('row 12: storage files whose old header a power cut 
   const [image, after] = [machine.path('fs.img'), machine.path('fs-after.img')];
   const place = machine.path('fs');
   mkdirSync(place);
-  // The file system is the machine's own: all is done to it from within.
+  // The file system belongs to the machine, so everything is done from within.
   const shell = async (script: string) => {
     const done = await machine.exec('sh', ['-ec', script]);
     t.is(done.status, 0, show(done));
@@ -591,7 +591,7 @@ testAsRootWith('mkfs.ext4')('row 12: storage files whose old header a power cut 
   await node.backup();
   await machine.reboot();
   t.regex((await node.restored()).join('\n'), /not-proven: .*its storage is a file, whose header a power failure can set back/);
-  // The server runs, and writes its headers as it does: nothing syncs them. Then the power goes.
+  // The server runs, and writes its headers as it does, without a sync. Then the power is cut.
   await shell(`${put('running')}; cp ${image} ${after}`);
   await shell(`umount ${place}`);
   await machine.mount(after, place, '-o', 'loop');
@@ -618,7 +618,7 @@ testAsRoot('row 13: one disk under two block devices, and an old header in the c
   };
   const [servers, ours] = [await attach(), await attach()];
   node.configure({ test: [`device ${ours}`] });
-  // Somebody has it open, as multipath does, and mapped, so that its cache stays.
+  // Another process has it open, as multipath does, and mapped, so that its cache stays.
   const map = 'import mmap,sys; f = open(sys.argv[1], "rb"); m = mmap.mmap(f.fileno(), 4096, prot=mmap.PROT_READ); m[0]';
   await machine.start('python3', ['-c', `${map}; print("ready", flush=True); sys.stdin.read()`, ours], 'ready');
   await node.backup();
@@ -638,7 +638,7 @@ testAsRoot('row 13: one disk under two block devices, and an old header in the c
   await node.refused(4, STALE);
 });
 
-/** What is wrong with a set of disks, and what a backup says of it. */
+/** The faults of a set of disks, and the message of a backup about each. */
 const TORN_SETS: Record<string, { change: (node: Node) => void; code: string }> = {
   'one device of a set of two': { change: (node) => node.disks.pop(), code: 'device-set-torn' },
   'devices of two sets': {
@@ -667,15 +667,15 @@ for (const [what, { change, code }] of Object.entries(TORN_SETS)) {
     for (const args of [[], ['-a'], ['--config', node.machine.config]]) await node.backupRefused(code, ...args);
     rmSync(node.machine.config);
     await node.backupRefused(code, '--device', paths.join(','));
-    // And as they should be: it is accepted.
+    // With the right headers, it is accepted.
     for (const disk of all) disk.write('stopped');
     await node.backup('--device', all.map((disk) => disk.path).join(','));
   });
 }
 
 /**
- * What is wrong with the stripes of a namespace, done to the bytes of its third one; null takes it
- * away.
+ * The faults of the stripes of a namespace, as changes to the bytes of the third one; null removes
+ * it.
  */
 const TORN_STRIPES: Record<string, ((stripe: Buffer) => void) | null> = {
   'a stripe is missing': null,
@@ -787,7 +787,7 @@ testAsRoot('row 16: the reboot gives a disk a name that is new', async (t) => {
   symlinkSync(node.disks[0]?.device ?? '', machine.path('new-name'));
   for (const paths of [
     [machine.path('new-name'), second],
-    // The disk itself says so, where the configuration is still the old one.
+    // The disk itself shows it, if the configuration is still the old one.
     [first, second],
   ]) {
     node.configure({ test: paths.map((path) => `device ${path}`) });
@@ -861,7 +861,7 @@ for (const [what, [hasNewName, hasNewId]] of Object.entries(NEW_NAMES)) {
   });
 }
 
-/** What a configuration can name as a log that the server alone does not write to. */
+/** Logs that a configuration can name and that not only the server writes to. */
 const NO_LOGS: Record<string, (machine: Machine) => Promise<string> | string> = {
   '/dev/stdout': () => '/dev/stdout',
   '/dev/null': () => '/dev/null',
@@ -918,10 +918,10 @@ testAsRoot("row 20: a log that is this program's own output is no witness", asyn
   }
 });
 
-/** Milliseconds since the boot of the machine that the tests run on. */
+/** Milliseconds since the boot of the machine that runs the tests. */
 const monotonicMs = (): number => Number(process.hrtime.bigint() / 1_000_000n);
 
-/** When the journal has the start of the server, and whether it is a sign. */
+/** The time of the server's start in the journal, and whether it is a sign. */
 const STARTS: Record<string, { at: (boots: Boots) => Omit<Entry, 'fields'>; isSign: boolean }> = {
   'in the boot of the backup, before it': { at: ({ first }) => ({ bootId: first, monotonicMs: 1000 }), isSign: false },
   'in the boot of the backup, after it': {
@@ -967,7 +967,7 @@ testWithJournal('row 21: the journal knows of a start in a boot between', async 
   await node.backup();
   const between = await machine.reboot();
   const now = await machine.reboot();
-  // It may begin later than the backup was made.
+  // It may begin later than the backup.
   for (const oldest of [[{ bootId: first, monotonicMs: 1 }], []]) {
     await writeJournal(machine, [
       ...oldest,
@@ -1002,7 +1002,7 @@ testWithSystemd('row 21: systemd knows of a start in this boot, and its journal 
   await serve();
   await machine.sim('remove');
   t.regex(await node.refused(4, STALE), /systemd shows a start of aerospike\.service in this boot/);
-  // With the marks gone, nothing but the journal knows.
+  // Without the marks, only the journal knows.
   await reboot();
   rmSync(`${directory}/asmt-used-0-test.json`);
   t.regex(await node.refused(4, STALE), /the journal shows a start of aerospike\.service in an earlier boot/);
@@ -1108,7 +1108,7 @@ testAsRoot('row 24: a namespace in memory alone is stale: the hint says what is 
   writeFileSync(log, 'a start\n');
   const hint = /'test' is in memory only: without a restore, the server starts empty.*--force-stale \S+ brings back .* is lost/s;
   t.regex(await node.refused(4, STALE), hint);
-  // The same by its mark, and where no configuration says so.
+  // The same by its mark, and if no configuration names it.
   rmSync(log);
   await node.restored();
   await machine.reboot();

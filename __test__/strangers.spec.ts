@@ -1,6 +1,6 @@
 /**
- * Other users of the machine: what they lock, plant and exchange stops nothing of root's, and is
- * named.
+ * Other users of the machine: the things that they lock, plant and exchange stop nothing of root's,
+ * and are reported.
  */
 
 import { execFileSync } from 'node:child_process';
@@ -16,7 +16,10 @@ const SERVER = 12_345;
 
 const as = (uid: number): string[] => [`--reuid=${uid}`, `--regid=${uid}`, '--clear-groups'];
 
-/** Becomes a user for good, when the interpreter is loaded: it may be where he cannot read it. */
+/**
+ * Becomes a user for good, after the interpreter is loaded: it may be in a place that this user
+ * cannot read.
+ */
 const BECOME = `
 import os, sys
 uid = int(sys.argv.pop(1))
@@ -25,7 +28,7 @@ os.setresgid(uid, uid, uid)
 os.setresuid(uid, uid, uid)
 `;
 
-/** Opens what may be read, and holds a lock on it until told to end. */
+/** Opens the readable files, and holds a lock on each until it is ended. */
 const LOCK = `import fcntl${BECOME}
 held = []
 for path in sys.argv[2:]:
@@ -128,7 +131,8 @@ testAsRoot('planted segments are named, left out of a backup, and do not come ba
   const planted = await plant(
     t,
     machine,
-    // Of the index, and given to the server's user; of an nsid that nobody has; a stripe of zeros.
+    // A segment of the index, given to the server's user; one of an nsid that nobody has; a stripe
+    // of zeros.
     'a2001107:4096:',
     `a2001108:4096:${SERVER}`,
     'a2001000:4096:0',
@@ -257,7 +261,7 @@ testAsRoot('hard-linked generations are restored, each by itself, and a mark is 
   await machine.expect(0, ['retire', daily]);
   await machine.sim('remove');
   t.is((await machine.json(4, ['restore', daily])).error?.code, 'backup-retired');
-  // The mark is a file of its own in each directory.
+  // The mark is a separate file in each directory.
   await machine.expect(0, ['restore', directory]);
 });
 

@@ -1,5 +1,5 @@
 /**
- * A host's memory of its past, for specs: a real systemd with its journal, journals of earlier
+ * A host's records of its past, for specs: a real systemd with its journal, journals of earlier
  * boots, and login records.
  */
 
@@ -23,7 +23,7 @@ import { IS_REAL_ROOT, show, testIf, until, type Machine } from './helpers.ts';
 
 const SYSTEMD = '/lib/systemd/systemd';
 const JOURNAL_REMOTE = '/lib/systemd/systemd-journal-remote';
-/** Where the control groups are that systemd can use in a container. */
+/** The control groups that systemd can use in a container. */
 const CGROUPS = /^\S+ (\S+) cgroup2 /m.exec(readFileSync('/proc/self/mounts', 'utf8'))?.[1];
 
 /** For tests that need a host with systemd, which only root of the machine may start. */
@@ -32,30 +32,30 @@ export const testWithSystemd = testIf(
   'only root of the machine may start systemd, where it is installed and there are control groups of version 2',
 );
 
-/** For tests that need a journal that tells of earlier boots. */
+/** For tests that need a journal with earlier boots. */
 export const testWithJournal = testIf(
   IS_REAL_ROOT && existsSync(JOURNAL_REMOTE),
   'only root of the machine may mount a journal, which systemd-journal-remote makes',
 );
 
-/** Identity of the host, as the journal writes it. */
+/** The machine id of the host, in the form of the journal. */
 function machineId(machine: Machine): string {
   return readFileSync(machine.path('etc', 'machine-id'), 'utf8').trim();
 }
 
-/** A boot id as the journal writes it. */
+/** A boot id in the form of the journal. */
 const hex = (bootId: string): string => bootId.replaceAll('-', '');
 
 /** One entry of a journal. */
 export interface Entry {
   readonly bootId: string;
-  /** Since the boot, milliseconds. */
+  /** Time since the boot, milliseconds. */
   readonly monotonicMs: number;
-  /** What the entry says: one that says nothing shows that there was this boot. */
+  /** The fields of the entry; an entry without fields shows that there was this boot. */
   readonly fields?: Readonly<Record<string, string>>;
 }
 
-/** What systemd says when the server's unit has started. Source: an entry of systemd 252. */
+/** systemd's message that the server's unit has started. Source: an entry of systemd 252. */
 export const SERVER_STARTED: Readonly<Record<string, string>> = {
   MESSAGE: 'Started aerospike.service - Aerospike Server.',
   MESSAGE_ID: '39f53479d3a045ac8e11786248231fbf',
@@ -117,7 +117,8 @@ export class Systemd {
     prepare(machine);
     const group = join(CGROUPS ?? '', `asmt-test-${process.pid}-${statSync(machine.directory).ino}`);
     mkdirSync(group);
-    // In a PID namespace of its own with what belongs to it; all of it goes with `unshare`.
+    // It runs in a PID namespace of its own, with everything that belongs to it; all of it ends
+    // with `unshare`.
     const init = `mount -t proc proc /proc
 mount --bind ${machine.path('boot_id')} /proc/sys/kernel/random/boot_id
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
@@ -153,18 +154,18 @@ exec unshare --pid --fork --kill-child --mount --cgroup --propagation private sh
     return done.stdout;
   }
 
-  /** As when the machine goes down; what journald was told is on the disk. */
+  /** Ends it like a machine that goes down: everything that journald got is on the disk. */
   async end(): Promise<void> {
     await this.run('journalctl', '--sync');
     await this.#end();
-    // It is in memory.
+    // The directory is in memory.
     for (const name of readdirSync(this.#machine.path('host_run'))) {
       rmSync(this.#machine.path('host_run', name), { recursive: true });
     }
   }
 }
 
-/** Removes a control group with all that is in it; false if a process is. */
+/** Removes a control group with everything in it; false if there is a process in it. */
 function removeGroup(group: string): boolean {
   const groups = spawnSync('find', [group, '-depth', '-type', 'd'], { encoding: 'utf8' }).stdout.trim().split('\n');
   try {
@@ -182,7 +183,8 @@ function prepare(machine: Machine): void {
   mkdirSync(machine.path('var_log', 'journal'), { recursive: true });
   const target = '[Unit]\nDefaultDependencies=no\nRequires=systemd-journald.service\nAfter=systemd-journald.service\n';
   writeFileSync(join(units, 'asmt-test.target'), target);
-  // They would put something into /dev, which is every machine's, or hear what others' kernels say.
+  // They would put something into /dev, which all machines share, or read the messages of other
+  // kernels.
   for (const name of ['systemd-journald-dev-log.socket', 'systemd-journald-audit.socket']) {
     if (!existsSync(join(units, name))) symlinkSync('/dev/null', join(units, name));
   }

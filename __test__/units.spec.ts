@@ -1,4 +1,4 @@
-/** The unit that docs/OPERATIONS.md shows, under a real systemd. */
+/** The unit of docs/OPERATIONS.md, under a real systemd. */
 
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { MAIN, Machine, ROOT, run, until } from './helpers.ts';
 import { Systemd, testWithSystemd, writeServerUnit } from './systemd.ts';
 
-/** The unit as the document has it, with the paths of this machine. */
+/** The unit in the document, with the paths of this machine. */
 function unit(replacements: Readonly<Record<string, string>>): string {
   const document = readFileSync(join(ROOT, 'docs', 'OPERATIONS.md'), 'utf8');
   const [, text = ''] = /```ini\n# \/etc\/systemd\/system\/asmt-restore\.service\n([^`]+)```/.exec(document) ?? [];
@@ -53,7 +53,7 @@ testWithSystemd(
     await reboot();
     await systemd.run('systemctl', 'start', 'aerospike.service');
     t.is(await machine.memory(), before);
-    // Once in each boot: a restart of the server asks for no other restore.
+    // Once per boot: a restart of the server causes no other restore.
     await systemd.run('systemctl', 'restart', 'aerospike.service');
     t.is(await isActive('aerospike.service'), 'active');
 

@@ -1,4 +1,7 @@
-/** What is typed wrong, asked for help, or goes nowhere: both streams and the exit status. */
+/**
+ * Mistyped commands, requests for help, and outputs that go nowhere: both streams and the exit
+ * status.
+ */
 
 import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,10 +21,10 @@ test('help goes to standard output and is a success', async (t) => {
   }
 });
 
-test('--version names tool and engine', async (t) => {
+test('--version names the version', async (t) => {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   const done = await asmt('--version');
-  t.is(done.stdout, `asmt ${version} (engine ${version})\n`, show(done));
+  t.is(done.stdout, `asmt ${version}\n`, show(done));
   t.is(done.status, 0);
 });
 
@@ -70,13 +73,13 @@ test('no directory, no parent, no directory at all: each its own message', async
   mkdirSync(machine.path('empty'), { mode: 0o700 });
   symlinkSync(machine.path('away', 'b'), machine.path('dangling'));
   for (const verb of ['restore', 'verify', 'retire']) {
-    // Nothing was backed up there: a unit may go on.
+    // No backup was made there: a unit may go on.
     for (const none of ['none', 'none/', 'empty']) {
       const nothing = await machine.expect(7, [verb, `${machine.directory}/${none}`]);
       t.regex(nothing.stderr, none === 'empty' ? /nothing of instance 0 is in/ : /no backup found: .*none.*\nHINT: /);
     }
     t.is((await machine.json(7, [verb, machine.path('none')])).error?.code, 'no-backup');
-    // Its file system may not be mounted, or it was mistyped.
+    // Its file system may not be mounted, or the path was mistyped.
     for (const unmounted of ['away/b', 'dangling']) {
       const missing = await machine.expect(2, [verb, machine.path(unmounted)]);
       t.regex(missing.stderr, /error: no such directory: .*\nHINT: /);
@@ -90,18 +93,9 @@ test('no directory, no parent, no directory at all: each its own message', async
     /its parent directory does not exist\nHINT: /,
   );
   t.regex((await machine.expect(1, ['-r', '-p', machine.path('none')])).stderr, /no such directory/);
-  // What others may write is not safe, whatever is in it.
+  // A directory that others may write to is not safe, whatever is in it.
   chmodSync(machine.path('empty'), 0o777);
   t.is((await machine.json(3, ['restore', machine.path('empty')])).error?.code, 'writable-by-others');
-});
-
-test('without the engine it says so, and what to do', async (t) => {
-  const machine = await Machine.start(t);
-  await run('cp', ['-r', join(ROOT, 'dist'), join(ROOT, 'package.json'), machine.directory]);
-  await run('ln', ['-s', join(ROOT, 'node_modules'), machine.path('node_modules')]);
-  const done = await run(process.execPath, [machine.path('dist', 'main.js'), 'list']);
-  t.is(done.status, 1, show(done));
-  t.regex(done.stderr, /error: the engine for linux-\w+ cannot be loaded: .*\nHINT: .*npm run build/, show(done));
 });
 
 test('a reader that goes away stops nothing', async (t) => {
@@ -109,12 +103,12 @@ test('a reader that goes away stops nothing', async (t) => {
   await machine.sim('make', '--stripes', '8');
   const done = await machine.exec('sh', ['-c', `"${process.execPath}" "${MAIN}" backup -v "${machine.path('b')}" 2>&1 | true`]);
   t.is(done.status, 0, show(done));
-  // The pipe's status is that of its end; the backup is what counts.
+  // The status is that of the end of the pipe; the backup is what counts.
   t.true(machine.names(machine.path('b')).includes('ae001000.dat'));
   t.regex((await machine.expect(0, ['verify', machine.path('b')])).stdout, /verified 1 namespace/);
 });
 
-/** Runs asmt from a shell, with its output led elsewhere. */
+/** Runs asmt from a shell, with its output redirected. */
 function led(machine: Machine, where: string, ...args: string[]): Promise<Run> {
   return machine.exec('bash', ['-c', where, process.execPath, MAIN, ...args]);
 }
@@ -131,7 +125,7 @@ test('a report that was the result, and cannot be written, is a failure that is 
     t.is(done.status, 1, show(done));
     t.regex(done.stderr, /error: the result could not be written to standard output: ENOSPC.*\nHINT: free space/, show(done));
   }
-  // What went wrong before that is what counts.
+  // The failure before that is what counts.
   const refused = await led(machine, TO_FULL, 'backup', '--json', directory);
   t.is(refused.status, 3, show(refused));
 });
@@ -150,10 +144,10 @@ test('work that is done and cannot be reported is said to be done, by a status o
   );
   t.regex(done.stderr, /\nHINT: do not run it again: nothing is missing; asmt verify \S+ shows it\n$/, show(done));
   t.regex((await machine.expect(0, ['verify', directory])).stdout, /\ninstance 2: a restore here would be /);
-  // Streams that are closed are ones that nobody wants to read.
+  // Closed streams mean that nobody wants to read them.
   t.is((await led(machine, '"$0" "$@" >&- 2>&-', 'verify', directory)).status, 0);
   await machine.sim('remove');
-  // Where standard error is full, too, the status is all there is.
+  // If standard error is full, too, there is only the status.
   const restored = await led(machine, '"$0" "$@" > /dev/full 2> /dev/full', 'restore', '--json', '-i2', directory);
   t.is(restored.status, 8, show(restored));
   t.is(await machine.memory(), before);
@@ -199,13 +193,13 @@ test('a report that cannot be shown does not make failed what is done', async (t
   const directory = machine.path('b');
   await machine.expect(0, ['backup', '-i1', directory]);
   await machine.sim('remove');
-  // Whatever it is that rendering stumbles over.
+  // Whatever the error in rendering is.
   const broken = `--import=data:text/javascript,${encodeURIComponent('Date.prototype.toISOString = () => { throw new RangeError("no date") };')}`;
   const done = await machine.expect(0, ['restore', '-i1', directory], { env: { NODE_OPTIONS: broken } });
   t.is(await machine.memory(), before);
   t.is(done.stdout, `restored namespace 'test' of instance 1 from ${directory}\n`);
   t.regex(done.stderr, /note: its report cannot be shown in full, which is a bug in asmt: RangeError: no date\n/, show(done));
-  // A question has no other result than its answer.
+  // A request for information has no other result than its answer.
   await machine.expect(70, ['verify', directory], { env: { NODE_OPTIONS: broken } });
 });
 

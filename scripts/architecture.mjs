@@ -1,7 +1,8 @@
 /**
- * Who may import whom, checked on the sources: the rules of docs/ARCHITECTURE.md, one entry each.
+ * The rules of docs/ARCHITECTURE.md on imports and contents of files, checked on the sources, one
+ * entry each.
  *
- * Promise: gives every violation, not just the first. Must never: depend on anything but Node and
+ * Promise: returns every violation, not just the first. Must never: depend on anything but Node and
  * cargo.
  */
 
@@ -11,14 +12,15 @@ import { circles, code, files, read, rustImports, typescriptImports } from './im
 import { ROOT } from './setup.mjs';
 
 /**
- * The engine's folders, and its files beside them, in the order in which they may know each other:
- * each imports from itself and from what stands before it.
+ * The engine's folders, and its files beside them, in the order of the layers: each imports only
+ * from itself and from those before it.
  */
 const LAYERS = [
   'layout',
   'format',
   'error',
   'hints',
+  'sync',
   'progress',
   'facts',
   'plan',
@@ -29,22 +31,24 @@ const LAYERS = [
   'operations',
   'lib',
 ];
-/** Those that call no system: bytes and values in, values out. */
+/** Layers that make no system call: bytes and values in, values out. */
 const PURE = new Set(['layout', 'format', 'error', 'hints', 'facts', 'plan']);
 const ENGINE = 'crates/asmt-engine/src';
 /** Sources of crates that are checked for circles. */
 const CRATES = ['shm', 'codec', 'engine'].map((name) => `crates/asmt-${name}/src`);
-const TOOLS = ['bench', 'faults', 'powercut', 'sequences', 'sim'].map((name) => `tools/${name}/src`);
+const TOOLS = ['bench', 'faults', 'kit', 'powercut', 'sequences', 'sim'].map((name) => `tools/${name}/src`);
 
+/** Sources whose files are kept short. (A codec is one idea, however long.) */
+const SHORT = [ENGINE, 'crates/asmt-shm/src', 'crates/asmt-napi/src', ...TOOLS];
 /** Lines of code of a file, without comments and tests: what a reader can keep in mind. */
-const MOST_LINES = 600;
+const MOST_LINES = 510;
 
 const layerOf = (file) => file.slice(ENGINE.length + 1).split(/[/.]/)[0];
 
 /** TypeScript without its comments. */
 const withoutComments = (file) => read(file).replace(/\/\*[\s\S]*?\*\/|^\s*\/\/.*$/gm, '');
 
-/** Gives a list of texts, empty if all rules hold. */
+/** Returns a list of texts, empty if all rules hold. */
 export function violations() {
   const found = [];
   const rule = (holds, text) => holds || found.push(text);
@@ -67,14 +71,15 @@ export function violations() {
   };
   only(/native\/index\.cjs/, ['src/native.ts'], 'load the addon');
   only(/JSON\.parse/, ['src/native.ts'], 'believe JSON');
-  // `base.ts` makes the two instances, by stream; what is coloured, and how, is decided in
-  // `render.ts`.
-  only(/from 'chalk'/, ['src/render.ts', 'src/commands/base.ts'], 'use chalk');
+  // What is coloured, and how, is decided in `render.ts`.
+  only(/'chalk'/, ['src/colours.ts'], 'use chalk');
   only(
-    /from 'clipanion'|import\('clipanion'\)/,
-    ['src/main.ts', ...typescript.filter((file) => file.startsWith('src/commands/'))],
+    /'clipanion'/,
+    typescript.filter((file) => file.startsWith('src/commands/')),
     'use clipanion',
   );
+  // In the bundle there are no others: see scripts/bundle.mjs.
+  only(/process\.std(?:in|out|err)\b/, ['src/output.ts'], 'use the standard streams');
   // Where the engine's thread waits for a system that does not answer.
   only(/process\.exit\b/, ['src/native.ts'], 'end the process');
   only(/console\./, [], 'print by console');
@@ -99,12 +104,15 @@ export function violations() {
       file === `${ENGINE}/sys/fsync.rs` || !/\bfs::(fsync|fdatasync|syncfs)|\bsync_(all|data)\b/.test(text),
       `${file}: only sys/fsync.rs makes things durable`,
     );
-    rule(text.split('\n').length <= MOST_LINES, `${file} has more than ${MOST_LINES} lines without tests and comments`);
+  }
+  for (const file of SHORT.flatMap((source) => files(source, '.rs'))) {
+    const isShort = code(file).split('\n').length <= MOST_LINES;
+    rule(isShort, `${file} has more than ${MOST_LINES} lines without tests and comments`);
   }
   for (const file of [...CRATES, ...TOOLS].flatMap((source) => files(source, '.rs'))) {
     rule(read(file).startsWith('//!'), `${file} does not open with what it is for`);
     rule(
-      /\/(sysv|simd|sys|machine|judge)\.rs$/.test(file) || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(code(file)),
+      /\/(sysv|simd|sys)\.rs$/.test(file) || !/\bunsafe\s*(\{|fn\b|impl\b|extern\b)/.test(code(file)),
       `${file}: unsafe belongs behind a fence (sysv.rs, simd.rs, sys.rs)`,
     );
   }

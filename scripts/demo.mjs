@@ -1,7 +1,7 @@
 /**
- * `npm run demo`: a namespace is made, listed, backed up (plain and compressed), wiped as by a
- * reboot, verified, restored, and compared to the last byte, owner and mode; then the server runs,
- * and what is stale is refused.
+ * `npm run demo`: makes a namespace, lists it, backs it up (plain and compressed), removes it as a
+ * reboot does, verifies, restores, and compares every byte, owner and mode. Then the server runs,
+ * and the stale backup is refused.
  *
  * Promise: real segments, in an IPC namespace of its own, with the program as users get it; nothing
  * is left behind, however it ends; exit status 1 if anything differs. Needs no root where user
@@ -21,7 +21,7 @@ if (DIRECTORY === undefined) {
   inside(DIRECTORY);
 }
 
-/** Sets up, and starts this script again in a namespace of its own. */
+/** Does the set-up, and starts this script again in a namespace of its own. */
 async function outside() {
   install();
   build();
@@ -41,7 +41,7 @@ async function outside() {
       ASMT_CONFIG: join(directory, 'aerospike.conf'),
     },
   });
-  // Ctrl-C reaches the child as well; what is to be done here comes after it.
+  // Ctrl-C reaches the child as well. The work that is left here comes after it.
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   const status = await new Promise((done) => {
     child.on('close', (code) => done(code ?? 1));
@@ -98,12 +98,12 @@ function inside(directory) {
     '--mode',
     '640',
   );
-  // A server writes one random number into the stripes in memory and into the storage behind them.
+  // A server writes the same random number to the stripes in memory and to the storage behind them.
   const random = spawnSync(SIM, ['peek', '--key', 'ad003000', '--offset', '48', '--length', '8'], { encoding: 'utf8' }).stdout;
   const device = join(directory, 'device');
   sim('device', '--path', device, '--random', String(Buffer.from(random.trim(), 'hex').readBigUInt64LE()));
   writeFileSync(process.env.ASMT_CONFIG, `namespace test {\n  storage-engine memory {\n    file ${device}\n  }\n}\n`);
-  // Without touching what the server never touched; afterwards every byte is read.
+  // The first sum does not touch bytes that the server never touched; the second reads every byte.
   const before = memory('--sparse');
   asmt('list');
 

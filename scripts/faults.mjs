@@ -1,11 +1,12 @@
 /**
- * `npm run test:faults`: the loops of docs/RELIABILITY.md whole, or as far as the words behind it
- * say (`npm run test:faults -- --only kills --short`; `--help` lists them).
+ * `npm run test:faults`: the loops of docs/RELIABILITY.md, whole, or as far as its options select
+ * them (`npm run test:faults -- --only kills --short`; `--help` lists them).
  *
- * Promise: does the set-up that is missing by itself; tries the states in as many parts at once as
- * there are CPUs; prints a line a loop with the number of states tried and found wrong; exit status
- * 1 if one is wrong. Without root it runs in a user namespace, and skips what only root of the
- * machine may do. `npm test`, which has built everything, sets `ASMT_TEST_TMP`.
+ * Promise: does the missing set-up by itself; tries the states in as many parallel parts as there
+ * are CPUs; prints a line per loop, with the number of states that were tried and of those that
+ * were wrong; exit status 1 if one is wrong. Without root it runs in a user namespace, and skips
+ * what only root of the machine may do. `npm test`, which has built everything, sets
+ * `ASMT_TEST_TMP`.
  */
 
 import { spawn } from 'node:child_process';
@@ -24,11 +25,11 @@ if (!process.env.ASMT_TEST_TMP) {
 const env = { ...process.env, TMPDIR: temporaries() };
 const [program, ...words] = process.getuid() === 0 ? [] : [...(ipcNamespace() ?? []), FAULTS];
 
-/** What the parts have said of each loop, by its name. */
+/** The results of the parts, by loop. */
 const loops = new Map();
 const totals = { lines: 0, states: 0, failed: 0, skipped: 0 };
 const children = [];
-// What has ended by then is told all the same.
+// The loops that have ended by then are still reported.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.on(signal, () => {
     for (const child of children) child.kill(signal);
@@ -38,7 +39,7 @@ const statuses = await Promise.all(Array.from({ length: parts }, (_, part) => ru
 if (!isOne) end();
 process.exit(Math.max(...statuses, totals.failed > 0 ? 1 : 0));
 
-/** Runs a part; shows at once what it says of a wrong state. Gives its exit status. */
+/** Runs a part, and shows wrong states at once. Returns its exit status. */
 async function run(part) {
   const chosen = isOne ? args : [...args, '--part', `${part}/${parts}`];
   const child = spawn(program ?? FAULTS, [...words, ...chosen], { stdio: ['ignore', 'pipe', 'inherit'], env });
@@ -58,8 +59,8 @@ async function run(part) {
 }
 
 /**
- * Takes in a line of a part: of a loop that has ended, which is printed when it has in all parts,
- * or of a wrong state.
+ * Reads a line of a part: the line of a loop, which is printed when all parts have ended that loop,
+ * or a wrong state.
  */
 function collect(line) {
   const counts = /^(?:not )?ok \d+ - (\S+): (\d+) states, (\d+) wrong \((.*?)\)(.*)$/.exec(line);
@@ -84,7 +85,7 @@ function collect(line) {
   if (loop.ended === parts) print(name, loop);
 }
 
-/** The line of a loop, as one part alone would have printed it. */
+/** Prints the line of a loop, in the form of a single part. */
 function print(name, loop) {
   totals.lines += 1;
   totals.states += loop.states;
@@ -101,7 +102,7 @@ function print(name, loop) {
   process.stdout.write(`${isRight ? '' : 'not '}ok ${totals.lines} - ${title}\n`);
 }
 
-/** What has not ended in all parts, and the sum. */
+/** Prints the loops that have not ended in all parts, and the sum. */
 function end() {
   for (const [name, loop] of loops) if (loop.ended < parts) print(name, loop);
   const { lines, states, failed, skipped } = totals;

@@ -1,6 +1,6 @@
 /**
- * `npm run fix`: repairs the format and what the linters can repair by themselves, by the table of
- * `npm run lint`.
+ * `npm run fix`: repairs the format and whatever the linters can repair, by the table of `npm run
+ * lint`.
  */
 
 import { CHECKS } from './lint.mjs';

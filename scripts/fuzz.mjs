@@ -1,11 +1,11 @@
 /**
- * `npm run fuzz`: each target of fuzz/ for a minute; `-- --target NAME` one of them, `--seconds N`
- * for another time.
+ * `npm run fuzz`: runs each target of fuzz/ for a minute; with `-- --target NAME` only one of them,
+ * with `--seconds N` for another time.
  *
- * Promise: installs cargo-fuzz if it is missing; prints a line a target with the number of
- * executions; what was found lies in fuzz/artifacts, its whole output is shown, and the script ends
- * by 1. Needs a C++ compiler, and no nightly toolchain. Must never: say that nothing was found when
- * nothing ran.
+ * Promise: installs cargo-fuzz if it is missing; prints a line per target with the number of
+ * executions. An input that fails is kept in fuzz/artifacts, its whole output is shown, and the
+ * script ends with status 1. It needs a C++ compiler, but no nightly toolchain. Must never: report
+ * success if nothing ran.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -20,14 +20,14 @@ const TARGETS = readdirSync(join(FUZZ, 'fuzz_targets'))
   .map((name) => basename(name, '.rs'))
   .toSorted();
 /**
- * Sanitizers need clang's runtime, and find little where `unsafe` is in two files: overflows and
- * bounds are checked anyway.
+ * Sanitizers need clang's runtime, and would find little, because `unsafe` is in two files:
+ * overflows and bounds are checked anyway.
  */
 const HOW = ['--fuzz-dir', FUZZ, '--sanitizer', 'none'];
-/** The flags for coverage are not stable; this is what lets a stable compiler take them. */
+/** The flags for coverage are not stable; with this variable, a stable compiler accepts them. */
 const ENVIRONMENT = { RUSTC_BOOTSTRAP: '1' };
 const MOST_BYTES = 4096;
-/** For one input; the slowest known takes a hundredth of it. */
+/** For one input. The slowest known input takes a hundredth of it. */
 const TIMEOUT_SECONDS = 20;
 
 const { values } = parseArgs({ options: { target: { type: 'string' }, seconds: { type: 'string', default: '60' } } });

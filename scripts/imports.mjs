@@ -1,8 +1,8 @@
 /**
- * Who imports whom, read from the sources: of a crate's files, and of the command line's.
+ * The imports of the sources: between a crate's files, and between those of the command line.
  *
- * A `mod.rs` that only re-exports what its files hold is a list and no import: what is imported by
- * way of it comes from the file that holds it. Unit tests do not count.
+ * A `mod.rs` that only re-exports from its files is a list and not an import: a name that is
+ * imported through it comes from the file that defines it. Unit tests do not count.
  */
 
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
@@ -10,7 +10,9 @@ import { dirname, join, relative, resolve } from 'node:path';
 
 import { ROOT } from './setup.mjs';
 
-/** Paths of the files below a directory of the repository that end like this. */
+/**
+ * Returns the paths of the files below a directory of the repository that end with the extension.
+ */
 export function files(directory, extension) {
   return readdirSync(join(ROOT, directory), { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith(extension))
@@ -20,7 +22,7 @@ export function files(directory, extension) {
 
 export const read = (file) => readFileSync(join(ROOT, file), 'utf8');
 
-/** Rust without comments and without its unit tests: what counts is what runs. */
+/** Returns Rust code without comments and without unit tests. */
 export function code(file) {
   return read(file)
     .split(/^#\[cfg\(test\)\]\nmod tests \{/m)[0]
@@ -29,7 +31,7 @@ export function code(file) {
     .join('\n');
 }
 
-/** The paths of a `use` tree: `a::{b, c::{self, D}}` are `a::b`, `a::c`, `a::c::D`. */
+/** Returns the paths of a `use` tree: `a::{b, c::{self, D}}` are `a::b`, `a::c`, `a::c::D`. */
 function leaves(tree, prefix = '') {
   const group = /^((?:\w+::)*)\{([\s\S]*)\}$/.exec(tree.trim());
   if (group === null) {
@@ -52,7 +54,9 @@ function leaves(tree, prefix = '') {
 
 const USE = /^[ \t]*(pub(?:\([^)]*\))? )?use ((?:[^;{}]|\{[^;]*\})+);/gm;
 
-/** The modules of a crate by their path, and what each list re-exports from where. */
+/**
+ * Returns the modules of a crate by their path, and the origin of each name that a list re-exports.
+ */
 function modulesOf(source) {
   const modules = new Map();
   for (const file of files(source, '.rs')) {
@@ -75,7 +79,7 @@ function modulesOf(source) {
   return { modules, exported };
 }
 
-/** Files of a crate with the files of it that each imports from. */
+/** Returns the files of a crate, each with the files of the crate from which it imports. */
 export function rustImports(source) {
   const { modules, exported } = modulesOf(source);
   const fileOf = (path) => {
@@ -114,7 +118,7 @@ export function rustImports(source) {
   return imports;
 }
 
-/** Files of the command line with the ones that each imports values from. */
+/** Returns the files of the command line, each with the files from which it imports values. */
 export function typescriptImports(source) {
   const imports = new Map();
   for (const file of files(source, '.ts')) {
@@ -125,7 +129,7 @@ export function typescriptImports(source) {
   return imports;
 }
 
-/** Circles: lists of files each of which leads to all others of its list (Tarjan). */
+/** Returns the circles: lists of files each of which leads to all others of its list (Tarjan). */
 export function circles(imports) {
   const [index, low, onStack, stack, found] = [new Map(), new Map(), new Set(), [], []];
   const visit = (file) => {

@@ -1,9 +1,9 @@
 /**
- * What holds for the sources without running them: format, lint, spelling, architecture, prose,
- * types and documentation, one entry each; `npm run lint` checks them, `npm run fix` repairs what a
- * program can repair.
+ * The checks of the sources that need no run of the programs: format, lint, spelling, architecture,
+ * prose, types and documentation, one entry each. `npm run lint` checks them, `npm run fix` repairs
+ * what a program can repair.
  *
- * Promise: each check reads the sources alone and needs no build of them.
+ * Promise: each check reads only the sources and needs no build.
  */
 
 import { join } from 'node:path';
@@ -14,10 +14,13 @@ import { ROOT } from './setup.mjs';
 
 const bin = (name) => join(ROOT, 'node_modules', '.bin', name);
 const CLIPPY = ['clippy', '--workspace', '--all-targets', '--locked'];
-/** The targets for fuzzing are a workspace of their own. */
+/** The fuzz targets are in a workspace of their own. */
 const FUZZ = ['--manifest-path', 'fuzz/Cargo.toml'];
 
-/** A command each, or a function that returns the violations; and the command that repairs. */
+/**
+ * Each has a command, or a function that returns the violations, and perhaps a command that
+ * repairs.
+ */
 export const CHECKS = [
   { title: 'format (oxfmt)', check: [bin('oxfmt'), '--check', '.'], fix: [bin('oxfmt'), '.'] },
   { title: 'format (rustfmt)', check: ['cargo', 'fmt', '--all', '--check'], fix: ['cargo', 'fmt', '--all'] },
@@ -32,8 +35,8 @@ export const CHECKS = [
     check: ['cargo', ...CLIPPY, '--', '-D', 'warnings'],
     fix: ['cargo', ...CLIPPY, '--fix', '--allow-dirty', '--allow-staged'],
   },
-  // What ships is built without the feature that opens the engine to tests: what is dead then
-  // shows.
+  // The code that ships is built without the feature that opens the engine to tests: this shows
+  // dead code.
   {
     title: 'lint (clippy, as shipped)',
     check: ['cargo', 'clippy', '--package', 'asmt-napi', '--locked', '--', '-D', 'warnings'],

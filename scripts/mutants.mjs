@@ -1,14 +1,14 @@
 /**
  * `npm run test:mutants`: changes the parts of the engine that plan, commit, format and store a
  * backup and that read Aerospike's segments and sets in every way that cargo-mutants knows, one at
- * a time, and shows which changes no test notices; `-- --file NAME` one part, `--shard I/N` a share
- * of it. In segment, which is all layout, each number is changed, too, and only tests that use
- * bytes of other programs count.
+ * a time, and shows the changes that no test notices; with `-- --file NAME` only one part, with
+ * `--shard I/N` a share of it. In the part "segment", which is all layout, each number is changed,
+ * too, and only tests that use bytes of other programs count.
  *
  * Promise: installs cargo-mutants if it is missing; works on a copy, in an IPC namespace of its
- * own; each file is judged by its own tests and no others, for that takes seconds; ends by 1 if a
- * change is not noticed that `.cargo/mutants.toml` does not explain. Must never: say that all was
- * noticed when nothing was tried.
+ * own; judges each file only by its own tests, which takes seconds; ends with status 1 if there is
+ * an unnoticed change that `.cargo/mutants.toml` does not explain. Must never: report success if
+ * nothing was tried.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -22,8 +22,8 @@ import { ROOT, ipcNamespace, step, temporaries } from './setup.mjs';
 const ENGINE = 'crates/asmt-engine/src';
 const filesIn = (folder, names) => names.map((name) => `${folder}/${name}.rs`);
 /**
- * What is changed, and what cargo test is told: the quickest tests that hold all of it. They are
- * the engine's, whichever crate the files are of.
+ * The files of each part, and the arguments of cargo test: the quickest tests that cover all of it.
+ * They are the engine's tests, also for files of other crates.
  */
 const PARTS = {
   plan: {
@@ -42,9 +42,9 @@ const PARTS = {
   segment: { files: filesIn('crates/asmt-shm/src', ['key', 'header']), tests: ['--test', 'witness'] },
   sets: { files: filesIn(`${ENGINE}/layout`, ['sets']), tests: ['--lib', 'layout::sets'] },
 };
-/** What cargo-mutants ends by if all was noticed, and if a test did not end. */
+/** The exit statuses of cargo-mutants if all was noticed, and if a test did not end. */
 const [DONE, ENDLESS] = [0, 3];
-/** Building takes most of the time: no optimisation, and no debug information. */
+/** Building takes most of the time, so it is done without optimisation and debug information. */
 const QUICK = { CARGO_PROFILE_TEST_OPT_LEVEL: '0', CARGO_PROFILE_TEST_DEBUG: '0', CARGO_PROFILE_DEV_DEBUG: '0' };
 
 /** Parts whose numbers are facts about Aerospike. */
@@ -92,7 +92,7 @@ function judge(part, { files, tests }) {
     }
   };
   const [caught, missed, endless, unviable] = ['caught', 'missed', 'timeout', 'unviable'].map(count);
-  // A test that does not end has noticed it, too.
+  // A test that does not end has noticed the change, too.
   const isRight = [DONE, ENDLESS].includes(status) && missed === 0 && caught > 0;
   if (!isRight) process.exitCode = 1;
   const counts = `${caught} noticed, ${endless} without end, ${unviable} that do not compile, ${missed} not noticed`;

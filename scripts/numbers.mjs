@@ -1,11 +1,11 @@
 /**
- * The second half of `npm run test:mutants -- --file segment`: cargo-mutants changes what a
- * function does, and leaves numbers as they are. Here each number in the layout code is made one
- * more and one less, one at a time, and a test that uses bytes of other programs must notice.
+ * The second half of `npm run test:mutants -- --file segment`: cargo-mutants changes functions and
+ * leaves numbers as they are. Here each number in the layout code is increased and decreased by
+ * one, one at a time, and a test that uses bytes of other programs must notice.
  *
- * Promise: works on a copy; a number whose change is not noticed stands in UNWITNESSED with its
- * reason, and in docs/FORMAT.md; an entry there that explains nothing any more is a failure, too.
- * Must never: take a change that does not compile for one that was noticed.
+ * Promise: works on a copy; a number whose change is not noticed must stand in UNWITNESSED with its
+ * reason, and in docs/FORMAT.md; an entry that explains nothing any more is a failure, too. Must
+ * never: count a change that does not compile as noticed.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { ROOT } from './setup.mjs';
 
 /**
- * Numbers that no bytes of another program show: the line, and why. "Table" is "Facts with no
+ * Numbers that no bytes of another program show: the line and the reason. "Table" is "Facts with no
  * outside witness" in docs/FORMAT.md.
  */
 const UNWITNESSED = [
@@ -25,10 +25,10 @@ const UNWITNESSED = [
   ['pub const MAX_SEGMENT_BYTES: u64 = 16 << 40;', 'a limit of asmt: eight times the largest stripe'],
 ];
 
-/** A number: not a part of a word, nor the place in a tuple; with its type, if it has one. */
+/** A number, with its type if it has one; not a part of a word, nor an index of a tuple. */
 const NUMBER = /(?<![\w"])(?<![\w)\]]\.)(0x[0-9a-f_]+?|\d[\d_]*?)(?:_?[ui](?:8|16|32|64|size))?(?![\w"])/g;
 
-/** The numbers of a source before its tests, but for those in comments and texts. */
+/** Returns the numbers of a source before its tests, without those in comments and texts. */
 export function numbersOf(source) {
   const found = [];
   const end = source.indexOf('#[cfg(test)]');
@@ -46,8 +46,8 @@ export function numbersOf(source) {
 }
 
 /**
- * Changes each number of these files and runs these tests; returns whether all that is not
- * explained was noticed.
+ * Changes each number of these files and runs these tests. Returns true if every unexplained change
+ * was noticed.
  */
 export function judgeNumbers({ files, tests, scratch, shard, env, prefix }) {
   const tree = join(scratch, 'numbers');
@@ -91,7 +91,7 @@ export function judgeNumbers({ files, tests, scratch, shard, env, prefix }) {
   return isRight;
 }
 
-/** What becomes of one number made another one; the file is as before afterwards. */
+/** Replaces one number and returns the outcome. Afterwards the file is as before. */
 function tried(path, { at, text, source }, other, cargo) {
   writeFileSync(path, source.slice(0, at) + other.toString() + source.slice(at + text.length));
   const outcome = cargo('--no-run').status !== 0 ? 'uncompiled' : cargo().status !== 0 ? 'noticed' : 'missed';

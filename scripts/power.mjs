@@ -1,10 +1,10 @@
 /**
- * `npm run test:power`: the power loops of docs/RELIABILITY.md, whole; with `--short` those that
+ * `npm run test:power`: the power loops of docs/RELIABILITY.md, whole; with `--short` the ones that
  * `npm test` runs.
  *
- * Promise: a line of TAP for each loop, which names the command that runs it by itself, below the
- * states that it tried; ends by 1 if one failed. Must never: pass a build for tests, in which an
- * fsync can be taken out, off as a release.
+ * Promise: a line of TAP for each loop, with the command that runs it alone, below the states that
+ * it tried; exit status 1 if one failed. Must never: pass off a build for tests, in which an fsync
+ * can be taken out, as a release.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { ROOT, build, install, step } from './setup.mjs';
 
 const POWERCUT = join(ROOT, 'target', 'release', 'asmt-powercut');
-/** Begins `MARKER` in crates/asmt-engine/src/sys/fsync.rs. */
+/** The beginning of `MARKER` in crates/asmt-engine/src/sys/fsync.rs. */
 const MARKER = 'asmt-fault-switches';
 const SKIPPED = 77;
 
@@ -58,8 +58,8 @@ function tap(isRight, title, skipped) {
 }
 
 /**
- * The marker stands in the build for tests (or looking for it would show nothing), and not in the
- * addon.
+ * Returns true if the marker is in the build for tests (otherwise the search would prove nothing),
+ * and not in the addon.
  */
 function releaseHasNoSwitch() {
   const has = (path) => readFileSync(path).includes(MARKER);

@@ -1,9 +1,8 @@
 /**
- * Texts that can be read and that stay true: the width of lines, and what documents and comments
- * point at.
+ * Checks of texts: the width of lines, and the targets to which documents and comments point.
  *
  * Promise: returns every violation with its file and line, not just the first. Must never: judge
- * what a text says, or depend on anything but Node.
+ * the meaning of a text, or depend on anything but Node.
  */
 
 import { existsSync, readdirSync } from 'node:fs';
@@ -18,7 +17,7 @@ const MOST_COMMENT = 100;
 /** Folders whose comments are checked, with those of the repository's own sources. */
 const SOURCES = ['crates', 'tools', 'src', 'scripts', '__test__', 'fuzz'];
 const EXTENSIONS = ['.rs', '.ts', '.mjs'];
-/** Folders in which builds put what nobody wrote. */
+/** Folders into which builds put files. */
 const MADE = /(^|\/)(target|node_modules)\//;
 
 /** A line that is one link and cannot be broken: in a list or not, as a definition or alone. */
@@ -27,12 +26,12 @@ const FENCE = /^\s*(```|~~~)/;
 const LINK = /\]\(([^()\s]+)\)/g;
 /** A path of a file of the repository, whole or from a folder within it, in backticks. */
 const PATH_IN_BACKTICKS = /`((?:\.{1,2}\/)*[\w.-]+(?:\/[\w.-]+)+\.(?:rs|ts|mjs|md))`/g;
-/** The same without backticks, from the top: as comments name documents and sources. */
+/** The same without backticks, from the top, as comments name documents and sources. */
 const PATH_FROM_TOP = /(?<![\w./`-])((?:crates|tools|src|scripts|docs|__test__|fuzz)(?:\/[\w.-]+)+\.(?:rs|ts|mjs|md))\b/g;
-/** How a document names a test: the file, and its title or its function. */
+/** The name of a test in a document: the file, and the test's title or function. */
 const TEST = /`([\w./-]+\.(?:spec\.ts|rs))`: (?:"([^"]+)"|`(\w+)`)/g;
 
-/** Characters as a reader counts them, not UTF-16 units. */
+/** Returns the number of characters that a reader counts, not of UTF-16 units. */
 const width = (line) => [...line].length;
 
 function markdownFiles() {
@@ -43,7 +42,7 @@ function markdownFiles() {
 const sourceFiles = () =>
   SOURCES.flatMap((folder) => EXTENSIONS.flatMap((extension) => files(folder, extension))).filter((file) => !MADE.test(file));
 
-/** Lines with their numbers; those of code fences are empty. */
+/** Returns the lines with their numbers; those of code fences are empty. */
 function linesOf(file) {
   let isCode = false;
   return read(file)
@@ -55,7 +54,7 @@ function linesOf(file) {
     });
 }
 
-/** Lines that are nothing but a comment, with their numbers. */
+/** Returns the lines that have only a comment, with their numbers. */
 function commentsOf(file) {
   const isRust = file.endsWith('.rs');
   let isBlock = false;
@@ -69,7 +68,7 @@ function commentsOf(file) {
   return found;
 }
 
-/** The anchors that GitHub gives the headings of a document. */
+/** Returns the anchors that GitHub gives to the headings of a document. */
 function anchorsOf(file) {
   const counts = new Map();
   const anchors = new Set();
@@ -94,7 +93,7 @@ export function violations() {
   const rule = (holds, text) => holds || found.push(text);
   const markdown = markdownFiles();
   const sources = sourceFiles();
-  // A path may begin at any folder: `work/commit.rs` is the one in the engine.
+  // A path may begin at any folder: `work/commit.rs` is the file in the engine.
   const known = [...markdown, ...sources].map((file) => `/${file}`);
   const isThere = (path, file) =>
     existsSync(join(ROOT, path)) ||
@@ -127,7 +126,7 @@ export function violations() {
   return found;
 }
 
-/** Whether a link within the repository has a target, and a heading there. */
+/** Returns true if a link within the repository has a target, and a heading there. */
 function leads(link, file) {
   if (/^[a-z][a-z+.-]*:/i.test(link)) return true;
   const [path, anchor] = link.split('#');
@@ -136,9 +135,11 @@ function leads(link, file) {
   return anchor === undefined || !target.endsWith('.md') || anchorsOf(target).has(anchor);
 }
 
-/** Whether a file of this name, whole or from a folder within, has a test of this title. */
+/**
+ * Returns true if a file of this name, whole or from a folder within, has a test with this title.
+ */
 function holdsTest(path, text, known) {
   const named = known.filter((file) => file.endsWith(`/${path}`)).map((file) => file.slice(1));
-  // In the source a quote may be escaped.
+  // A quote may be escaped in the source.
   return named.some((file) => read(file).replaceAll('\\', '').includes(text));
 }

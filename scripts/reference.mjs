@@ -1,7 +1,7 @@
 /**
- * `npm run reference`: writes the parts of docs/REFERENCE.md that the sources decide, which are the
- * usage and the options of each command and the exit statuses. They stand between two comments
- * each; the text around them is written by hand. With `--check` it writes nothing, and fails if
+ * `npm run reference`: writes the parts of docs/REFERENCE.md that follow from the sources: the
+ * usage and the options of each command, and the exit statuses. Each part stands between two
+ * comments; the text around it is written by hand. With `--check` it writes nothing, and fails if
  * the file is not current.
  *
  * Promise: every command has its part, exactly once. Must never: change a line outside the parts.
@@ -11,14 +11,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { EXIT_STATUSES } from '../src/errors.ts';
-import { OPTIONS, VERBS, VERB_HELP, optionUsage } from '../src/options.ts';
+import { OPERANDS, OPTIONS, VERBS, VERB_HELP, optionUsage } from '../src/options.ts';
 import { ROOT } from './setup.mjs';
 
 const FILE = 'docs/REFERENCE.md';
 /** Longest line of a usage. */
 const WIDTH = 100;
 
-/** Options that say what to do, or answer by themselves: no usage line names them. */
+/** Options that are commands or that answer by themselves: no usage line has them. */
 const APART = new Set(['backup', 'restore', 'help', 'version']);
 
 const PARTS = new Map([
@@ -41,7 +41,10 @@ if (before === after) {
   process.stderr.write(`wrote ${FILE}\n`);
 }
 
-/** The text with each part in its place. Throws if a part is missing, unknown or there twice. */
+/**
+ * Returns the text with each part in its place. Throws if a part is missing, unknown or there
+ * twice.
+ */
 function withParts(text) {
   const missing = new Set(PARTS.keys());
   const done = text.replace(/^(<!-- begin: ([a-z-]+) .*-->\n)[\s\S]*?^(<!-- end -->)$/gm, (_, begin, name, end) => {
@@ -70,8 +73,7 @@ function optionsOf(verb) {
 }
 
 function ofVerb(verb) {
-  const operand = verb === 'list' ? [] : ['DIR'];
-  const usage = usageBlock(`asmt ${verb}`, optionsOf(verb), operand);
+  const usage = usageBlock(`asmt ${verb}`, optionsOf(verb), OPERANDS[verb]);
   const rows = optionsOf(verb).map((spec) => [`\`${optionUsage(spec)}\``, spec.help]);
   return `${usage}\n${table(['option', 'meaning'], rows)}`;
 }
@@ -91,7 +93,7 @@ function ofAsmtForm() {
   return `${usage}\n${table(['option', 'with', 'meaning'], rows)}`;
 }
 
-/** `asmt backup [-n NAME,...] ... DIR`, in lines that are not too long. */
+/** Returns the usage, `asmt backup [-n NAME,...] ... DIR`, in lines of limited length. */
 function usageBlock(command, specs, operands) {
   const words = specs
     .filter((spec) => !APART.has(spec.name))

@@ -1,13 +1,13 @@
 /**
- * `npm run test:sequences`: random sequences of events on a node (10,000, or as the words behind it
- * say: `-- --count N --seed S --seconds T`; `--only SEED` tells one from begin to end; `--help`
- * lists them); with `--short` those that `npm test` runs.
+ * `npm run test:sequences`: random sequences of events on a node (10,000, or as the options select
+ * them: `-- --count N --seed S --seconds T`; `--only SEED` prints one of them whole; `--help` lists
+ * them); with `--short` the ones that `npm test` runs.
  *
- * Promise: does the set-up that is missing by itself; tries as many sequences at once as there are
- * CPUs; prints one line of TAP with the number of sequences, events, wrong ones, and those in which
- * nothing tells that the server has run, and one that says whether wrong ones are found at all;
- * exit status 1 if one is wrong. Without root it runs in a user namespace, with files in the place
- * of block devices.
+ * Promise: does the missing set-up by itself; tries as many sequences at once as there are CPUs;
+ * prints one line of TAP with the number of sequences, of events, of wrong ones, and of those in
+ * which no witness shows that the server has run, and one on whether wrong ones are found at all;
+ * exit status 1 if one is wrong. Without root it runs in a user namespace, with files instead of
+ * block devices.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -34,7 +34,7 @@ if (!isShort) {
 step('building the sequences (cargo, release)', 'cargo', ['build', '--release', '--locked', '--package', 'asmt-sequences']);
 const [program, ...words] = process.getuid() === 0 ? [SEQUENCES] : ['unshare', '--user', '--map-root-user', SEQUENCES];
 
-/** What the parts have counted, by name, and all that they have counted of sequences. */
+/** The counts of the parts, by name, and those of sequences. */
 const counts = new Map();
 const notes = new Set();
 const totals = { ended: 0, sequences: 0, events: 0, wrong: 0, notTold: 0 };
@@ -42,8 +42,8 @@ const statuses = await Promise.all(Array.from({ length: parts }, (_, part) => ru
 if (!isOne) end();
 
 /**
- * The library by which a process sees another time: without it, events of the clock are left out,
- * which is said then.
+ * Installs the library that shows another time to a process. Without it, events of the clock are
+ * left out, which is reported.
  */
 function installClock() {
   const isThere = readdirSync('/usr/lib').some((name) => existsSync(join('/usr/lib', name, 'faketime')));
@@ -52,7 +52,7 @@ function installClock() {
   spawnSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', 'faketime'], { stdio: 'ignore', env });
 }
 
-/** Runs a part; shows at once what it tells of a sequence. Gives its exit status. */
+/** Runs a part, and shows the sequences that it prints at once. Returns its exit status. */
 async function run(part) {
   const chosen = isOne ? args : [...args, '--part', `${part}/${parts}`];
   const child = spawn(program, [...words, ...chosen], { cwd: ROOT, stdio: ['ignore', 'pipe', 'inherit'] });
@@ -72,7 +72,7 @@ async function run(part) {
   return status;
 }
 
-/** Takes in a line of a part: a count, its last line, a note, or what it tells of a sequence. */
+/** Reads a line of a part: a count, its last line, a note, or a line of a sequence. */
 function collect(line) {
   const last = /^(?:not )?ok 1 - sequences: (\d+) sequences, (\d+) events, (\d+) wrong, (\d+) not told apart$/.exec(line);
   const count = /^# {1,7}(\d+) (.*)$/.exec(line);
@@ -89,14 +89,15 @@ function collect(line) {
 }
 
 /**
- * Whether the oracle sees anything: where every restore is forced, stale ones must be found wrong.
+ * Returns true if the oracle finds wrong sequences: if every restore is forced, it must find stale
+ * ones.
  */
 function findsForced() {
   const done = spawnSync(program, [...words, '--count', '60', '--forced'], { cwd: ROOT, encoding: 'utf8' });
   return done.status === 1 && /^#   WRONG stale: /m.test(done.stdout);
 }
 
-/** The counts and the line of all parts, as one part alone would have printed them. */
+/** Prints the counts and the line of all parts, in the form of a single part. */
 function end() {
   if (statuses.every((status) => status === SKIPPED)) {
     process.stdout.write('ok 1 - sequences # SKIP namespaces or mounts cannot be had here\n1..1\n');

@@ -1,10 +1,10 @@
 /**
- * Set-up that the other scripts share: installs and builds what is missing or older than its
- * sources, by npm and cargo, which decide that themselves. Imports nothing but Node, for it runs
- * before anything is installed.
+ * The set-up that the other scripts share: installs and builds what is missing or out of date, by
+ * npm and cargo, which decide that themselves. It imports nothing but Node, because it runs before
+ * anything is installed.
  *
- * Promise: quiet when it succeeds (a line a step); when a step fails, its whole output is shown and
- * the script ends by 1.
+ * Promise: quiet if it succeeds (a line per step). If a step fails, its whole output is shown, and
+ * the script ends with status 1.
  */
 
 import { spawnSync } from 'node:child_process';
@@ -20,12 +20,12 @@ export const MAIN = join(ROOT, 'dist', 'main.js');
 
 const LEAST_NODE = [20, 19];
 
-/** What `statfs` calls a tmpfs and a ramfs. */
+/** The types of tmpfs and ramfs in `statfs`. */
 const IN_MEMORY = new Set([0x01021994, 0x858458f6]);
 
 /**
- * Where temporary directories go: on a disk, for a backup in memory is refused. `ASMT_TEST_TMP`
- * names another place.
+ * Returns the place for temporary directories: on a disk, because a backup in memory is refused.
+ * `ASMT_TEST_TMP` names another place.
  */
 export function temporaries() {
   const named = process.env.ASMT_TEST_TMP;
@@ -35,7 +35,7 @@ export function temporaries() {
 }
 
 /**
- * Runs a command with its output kept, shows that if the command fails, and returns whether not.
+ * Runs a command, and shows its output if it fails. Returns true if it succeeds.
  */
 export function attempt(title, command, args, env = {}) {
   const since = performance.now();
@@ -51,12 +51,12 @@ export function attempt(title, command, args, env = {}) {
   return false;
 }
 
-/** A command without which nothing else is possible: ends this process if it fails. */
+/** Runs a command that everything else needs: ends this process if it fails. */
 export function step(title, command, args, env = {}) {
   if (!attempt(title, command, args, env)) process.exit(1);
 }
 
-/** Ends with what is missing, if a program is not there. */
+/** Ends with the name of a program if it is missing. */
 function need(program, args, hint) {
   if (spawnSync(program, args).status !== 0) {
     process.stderr.write(`error: ${program} is needed and was not found\nHINT: ${hint}\n`);
@@ -64,7 +64,7 @@ function need(program, args, hint) {
   }
 }
 
-/** npm's packages, exactly those of the lock file. */
+/** Installs npm's packages, exactly those of the lock file. */
 export function install() {
   const [major, minor] = process.versions.node.split('.').map(Number);
   if (major < LEAST_NODE[0] || (major === LEAST_NODE[0] && minor < LEAST_NODE[1])) {
@@ -77,17 +77,17 @@ export function install() {
   if (!isNew) step('installing packages (npm ci)', 'npm', ['ci', '--no-audit', '--no-fund']);
 }
 
-/** The addon, the command line, and the tools that tests, demo and benchmark use. */
+/** Builds the addon, the command line, and the tools that tests, demo and benchmark use. */
 export function build() {
   step('building the engine (cargo, release)', 'npm', ['run', '--silent', 'build:native']);
-  step('building the command line (tsc)', 'npm', ['run', '--silent', 'build:ts']);
+  step('building the command line (tsc, esbuild)', 'npm', ['run', '--silent', 'build:ts']);
   const tools = ['asmt-sim', 'asmt-bench', 'asmt-faults'].flatMap((name) => ['--package', name]);
   step('building simulator, benchmark and loops (cargo, release)', 'cargo', ['build', '--release', '--locked', ...tools]);
 }
 
 /**
- * The words before a command that give it an IPC namespace of its own; null where the system allows
- * none.
+ * Returns the words before a command that run it in an IPC namespace of its own; null if the system
+ * does not allow it.
  */
 export function ipcNamespace() {
   const candidates = [

@@ -1,11 +1,11 @@
 /**
- * `npm test`: checks of the sources (scripts/lint.mjs), build, Rust tests, short loops, specs, and
- * whether every spec ran and nothing is left; `-- --only lint`, `rust`, `loops` or `specs` runs one
- * of these parts alone.
+ * `npm test`: checks of the sources (scripts/lint.mjs), build, Rust tests, short loops and specs;
+ * it also checks that every spec ran and that nothing is left. `-- --only lint`, `rust`, `loops` or
+ * `specs` runs one of these parts alone.
  *
- * Promise: does the set-up that is missing by itself; its last line is the number of checks and
- * tests that passed, failed and were skipped. Without root it runs in a user namespace, and skips
- * what only root of the machine may do.
+ * Promise: does the missing set-up by itself; its last line has the number of checks and tests that
+ * passed, failed and were skipped. Without root it runs in a user namespace, and skips what only
+ * root of the machine may do.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -50,15 +50,15 @@ if (needsRoot && process.getuid() !== 0 && !process.env[IN_USER_NAMESPACE]) {
 
 const totals = { passed: 0, failed: 0, skipped: 0 };
 const scratch = mkdtempSync(join(temporaries(), 'asmt-tests-'));
-// Tests take on other users, who must get through.
+// Tests run as other users, who must be able to pass.
 chmodSync(scratch, 0o711);
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-// Rust's tests lock instances, too; each namespace has its own lock there.
+// The Rust tests lock instances, too. Each namespace has its own lock there.
 const env = {
   ...process.env,
   ASMT_TEST_TMP: scratch,
   ASMT_RUNTIME_DIR: scratch,
-  // Nor does it matter what server is configured on this machine.
+  // The server that is configured on this machine must not matter either.
   ASMT_CONFIG: join(scratch, 'aerospike.conf'),
   TMPDIR: scratch,
   NO_COLOR: '1',
@@ -77,7 +77,7 @@ for (const part of chosen) {
 finding('nothing left over', difference(leftovers(), before));
 end();
 
-/** All checks, so that one run shows everything that is wrong; then ends if something is. */
+/** Runs all checks, so that one run shows every violation, and ends if there is one. */
 function lint() {
   for (const { title, check, env: added } of CHECKS) {
     const isRight = typeof check === 'function' ? holds(title, check()) : attempt(title, check[0], check.slice(1), added);
@@ -86,7 +86,7 @@ function lint() {
   if (totals.failed > 0) end();
 }
 
-/** Shows what was found, and returns whether that is nothing. */
+/** Prints the violations, and returns true if there are none. */
 function holds(title, texts) {
   process.stderr.write(`${title} … ${texts.length === 0 ? 'ok' : 'failed'}\n`);
   for (const text of texts) process.stderr.write(`  ${text}\n`);
@@ -105,7 +105,7 @@ function end() {
   process.exit(totals.failed === 0 && totals.passed > 0 ? 0 : 1);
 }
 
-/** Runs a command, shows what it prints, and gives that and its exit status. */
+/** Runs a command and prints its output. Returns the output and the exit status. */
 async function shown(command, args) {
   const child = spawn(command, args, { cwd: ROOT, env, stdio: ['ignore', 'pipe', 'inherit'] });
   let text = '';
@@ -133,14 +133,14 @@ async function rustTests() {
   }
 }
 
-/** Counts what a run that prints TAP says; gives the titles. */
+/** Counts the results of a run that prints TAP. Returns the titles. */
 function counted(text) {
   const lines = [...text.matchAll(/^(not )?ok \d+ - (.*?)(?: # (SKIP|TODO).*)?$/gm)];
   for (const [, not, , directive] of lines) totals[directive ? 'skipped' : not ? 'failed' : 'passed'] += 1;
   return lines.map(([, , title]) => title);
 }
 
-/** One of the loops of docs/RELIABILITY.md in its short form: a line of it is a test. */
+/** Runs one of the loops of docs/RELIABILITY.md in its short form. Each of its lines is a test. */
 async function loop(script) {
   const { text, status } = await shown(process.execPath, [join(ROOT, 'scripts', script), '--short']);
   const titles = counted(text);
@@ -149,7 +149,10 @@ async function loop(script) {
   end();
 }
 
-/** Specs by ava, and whether each file ran: what its glob misses, ava passes over in silence. */
+/**
+ * Runs the specs with ava, and checks that each file ran: ava silently skips files that its glob
+ * misses.
+ */
 async function specs() {
   const { text, status } = await shown(join(BIN, 'ava'), ['--tap']);
   const ran = new Map();
@@ -169,7 +172,7 @@ async function specs() {
 }
 
 /**
- * What a test may leave behind: segments here, and mounts, loop devices, processes and files of the
+ * Returns what tests have left behind: segments, mounts, loop devices, processes, and files of the
  * scratch directory.
  */
 function leftovers() {

@@ -3,17 +3,19 @@
  */
 
 import { EXIT_STATUSES } from './errors.ts';
-import { SPECS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type Verb } from './options.ts';
+import { OPERANDS, SPECS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type Verb } from './options.ts';
 
 const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   list: ['asmt list', 'asmt list -v -i 0 -n test'],
   backup: [
     'asmt backup /var/backups/asmt',
+    'asmt backup -Z /var/backups/asmt',
     'asmt backup -z -n test,bar -i 2 /var/backups/asmt',
     'asmt backup -a /var/backups/asmt',
   ],
   restore: ['asmt restore /var/backups/asmt', 'asmt restore -c -n test /var/backups/asmt'],
   verify: ['asmt verify /var/backups/asmt'],
+  export: ['asmt export /var/backups/asmt /mnt/for-asmt', 'asmt export -z -i 2 /var/backups/asmt /mnt/for-asmt'],
   retire: ['asmt retire /var/backups/asmt', 'asmt retire -n test -i 2 /var/backups/asmt'],
 };
 
@@ -27,7 +29,7 @@ function optionRows(specs: readonly OptionSpec[]): string {
 }
 
 function usageOf(verb: Verb): string {
-  return `asmt ${verb} [options]${verb === 'list' ? '' : ' DIR'}`;
+  return ['asmt', verb, '[options]', ...OPERANDS[verb]].join(' ');
 }
 
 /** Help of one command, or of all. */
@@ -42,7 +44,7 @@ export function help(verb: Verb | null): string {
     "asmt copies an Aerospike node's shared memory to files before a reboot, and back after it.\n\n",
     'Usage:\n',
     VERBS.map((name) => `  ${usageOf(name)}\n`).join(''),
-    '  asmt -b|-r [-a] [-c] [-z] [-v] [-i N] [-t N] [-n NAME,...] -p DIR\n\n',
+    '  asmt -b|-r [-a] [-c] [-z|-Z] [-v] [-i N] [-t N] [-n NAME,...] -p DIR\n\n',
     `Commands:\n${columns(VERBS.map((name): [string, string] => [name, VERB_HELP[name]]))}\n`,
     `Options:\n${optionRows(SPECS)}\n`,
     `Exit status of the commands:\n${columns(statuses)}`,

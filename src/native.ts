@@ -12,6 +12,7 @@ import { createRequire } from 'node:module';
 import { AsmtError } from './errors.ts';
 import type { Request, Snapshot } from './generated/engine.ts';
 import type { Outcome } from './outcome.ts';
+import { version } from './version.ts';
 
 interface Addon {
   Job: new (request: string) => { run(): Promise<string>; poll(): string; stop(): void; abandon(): boolean };
@@ -22,11 +23,6 @@ interface Addon {
 const POLL_MS = 125;
 /** How long a stop waits for an engine that has changed nothing yet. */
 const GRACE_MS = 2_000;
-
-/** The engine's version. */
-export function engineVersion(): string {
-  return load().engineVersion();
-}
 
 /**
  * Runs one operation to its end. Rejects only if the engine cannot be loaded.
@@ -78,16 +74,25 @@ export function endProcess(status: number): never {
 }
 
 function load(): Addon {
-  const path = '../native/index.cjs';
+  const addon = loaded();
+  const [found, expected] = [addon.engineVersion(), version()];
+  if (found === expected) return addon;
+  throw unloadable(`its version is ${found}, expected ${expected}`);
+}
+
+function loaded(): Addon {
   try {
-    return createRequire(import.meta.url)(path) as Addon;
+    return createRequire(import.meta.filename)('../native/index.cjs') as Addon;
   } catch (error) {
-    const reason = error instanceof Error ? error.message.split('\n')[0] : String(error);
-    throw new AsmtError(
-      'failed',
-      'engine-missing',
-      `the engine for ${process.platform}-${process.arch} cannot be loaded: ${reason}`,
-      'reinstall asmt with its optional dependencies, or run npm run build in a clone',
-    );
+    throw unloadable(error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error));
   }
+}
+
+function unloadable(reason: string): AsmtError {
+  return new AsmtError(
+    'failed',
+    'engine-missing',
+    `the engine for ${process.platform}-${process.arch} cannot be loaded: ${reason}`,
+    'reinstall asmt with its optional dependencies, or run npm run build in a clone',
+  );
 }

@@ -8,7 +8,7 @@
 import type { Verb } from './generated/engine.ts';
 
 export type { Verb };
-export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire'] as const satisfies readonly Verb[];
+export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire', 'export'] as const satisfies readonly Verb[];
 
 /** What a command is for, in a line of the help. */
 export const VERB_HELP: Readonly<Record<Verb, string>> = {
@@ -17,6 +17,17 @@ export const VERB_HELP: Readonly<Record<Verb, string>> = {
   restore: 'copy the files in DIR back to shared memory before the server starts',
   verify: 'read the backup in DIR and compare it with its manifest',
   retire: 'mark the backup in DIR as used, so that it is not restored again',
+  export: 'write the backup in DIR to OUT, in the form of ASMT',
+};
+
+/** What stands behind the options of a command. */
+export const OPERANDS: Readonly<Record<Verb, readonly string[]>> = {
+  list: [],
+  backup: ['DIR'],
+  restore: ['DIR'],
+  verify: ['DIR'],
+  retire: ['DIR'],
+  export: ['DIR', 'OUT'],
 };
 
 export interface OptionSpec {
@@ -53,8 +64,8 @@ export interface Field {
 }
 
 const ALL = VERBS;
-const WITH_DIRECTORY = ['backup', 'restore', 'verify', 'retire'] as const;
-const WITH_DATA = ['backup', 'restore', 'verify'] as const;
+const WITH_DIRECTORY = ['backup', 'restore', 'verify', 'retire', 'export'] as const;
+const WITH_DATA = ['backup', 'restore', 'verify', 'export'] as const;
 
 export const OPTIONS = [
   {
@@ -78,9 +89,16 @@ export const OPTIONS = [
   {
     name: 'compress',
     short: 'z',
+    verbs: ['backup', 'restore', 'export'],
+    help: 'compress with gzip, as ASMT does; restore detects it automatically',
+    field: { name: 'compress', kind: 'flag', verbs: ['backup', 'export'] },
+  },
+  {
+    name: 'columns',
+    short: 'Z',
     verbs: ['backup', 'restore'],
-    help: 'compress with gzip; restore detects it automatically',
-    field: { name: 'compress', kind: 'flag', verbs: ['backup'] },
+    help: 'compress by columns: smaller and faster; ASMT cannot read it',
+    field: { name: 'columns', kind: 'flag', verbs: ['backup'] },
   },
   {
     name: 'crc',
@@ -141,19 +159,19 @@ export const OPTIONS = [
   },
   {
     name: 'force-stale',
-    verbs: ['backup', 'restore'],
+    verbs: ['backup', 'restore', 'export'],
     help: 'go on even if it is stale, used or retired, or if that is unknown',
     field: { name: 'force_stale', kind: 'flag' },
   },
   {
     name: 'force-host',
-    verbs: ['restore'],
-    help: 'restore even if the backup was made on another host',
+    verbs: ['restore', 'export'],
+    help: 'go on even if the backup was made on another host',
     field: { name: 'force_host', kind: 'flag' },
   },
   {
     name: 'allow-volatile',
-    verbs: ['backup'],
+    verbs: ['backup', 'export'],
     help: 'allow a target that is lost on reboot (tmpfs, ramfs, tmpfiles.d)',
     field: { name: 'allow_volatile', kind: 'flag' },
   },

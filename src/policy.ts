@@ -34,15 +34,22 @@ export function verbOfAsmtForm(values: Values): Verb {
 export function resolve(verb: Verb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
-  const directory = directoryOf(verb, text(values.path), operands, values.analyze === true);
+  const { rest, output } = outputOf(verb, operands);
+  const directory = directoryOf(verb, text(values.path), rest, values.analyze === true);
   if (verb === 'backup' && directory === null) {
     const message = 'no directory given: free space and write permission are not checked';
     remarks.push({ code: 'no-directory', message });
   }
-  if (verb === 'restore' && values.compress) {
+  if (values.compress && values.columns) {
+    throw AsmtError.usage(
+      '-z and -Z cannot be used together',
+      'use one of them: -Z is smaller and faster, and only asmt reads it; ASMT, too, reads what -z makes',
+    );
+  }
+  if (verb === 'restore' && (values.compress ?? values.columns)) {
     remarks.push({
       code: 'compress-ignored',
-      message: '-z has no effect on restore: compressed files are detected automatically',
+      message: `${values.columns ? '-Z' : '-z'} has no effect on restore: compressed files are detected automatically`,
     });
   }
   if (values['require-proof'] && values['force-stale']) {
@@ -53,7 +60,8 @@ export function resolve(verb: Verb, values: Values, operands: readonly string[])
   }
   const isOfVerb = ({ field, verbs }: OptionSpec) => field !== undefined && (field.verbs ?? verbs).includes(verb);
   const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values));
-  const request = { verb, ...(verb === 'list' ? {} : { directory }), ...Object.fromEntries(fields) } as Request;
+  const places = verb === 'list' ? {} : verb === 'export' ? { directory, output } : { directory };
+  const request = { verb, ...places, ...Object.fromEntries(fields) } as Request;
   return { request, remarks, verbose: values.verbose === true, json: values.json === true };
 }
 
@@ -122,6 +130,17 @@ function refuseForeignOptions(verb: Verb, values: Values): void {
 
 function text(value: string | true | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
+}
+
+/** The directory that an export writes to, which is the last word, and the words before it. */
+function outputOf(verb: Verb, operands: readonly string[]): { rest: readonly string[]; output: string | null } {
+  if (verb !== 'export') return { rest: operands, output: null };
+  const output = operands.at(-1);
+  if (output === undefined || operands.length > 2) {
+    throw AsmtError.usage('export needs two directories', 'write asmt export DIR OUT: the backup, and a new directory');
+  }
+  refuseOddPath('the directory to write to', output);
+  return { rest: operands.slice(0, -1), output };
 }
 
 function directoryOf(verb: Verb, path: string | undefined, operands: readonly string[], isAnalysis: boolean): string | null {

@@ -12,6 +12,9 @@ import { progressLine } from './render.ts';
 const LINE_EVERY_MS = 5_000;
 const CLEAR_LINE = '\r\u001b[K';
 
+/** `performance` would do, but Node takes a millisecond to load it. */
+const uptimeMs = (): number => Number(process.hrtime.bigint() / 1_000_000n);
+
 export interface Stream {
   readonly isTTY?: boolean;
   readonly columns?: number;
@@ -24,7 +27,7 @@ export class ProgressDisplay {
   #isDrawn = false;
   #lastLineMs: number;
 
-  constructor(stream: Stream, now: () => number = () => performance.now()) {
+  constructor(stream: Stream, now: () => number = uptimeMs) {
     this.#stream = stream;
     this.#now = now;
     this.#lastLineMs = now();

@@ -6,11 +6,17 @@
  * characters in it. Must never: write, read a clock, or decide what happens.
  */
 
-import type { ChalkInstance } from 'chalk';
-
 import type { NamespaceReport, Restorability, SegmentReport, Snapshot } from './generated/engine.ts';
 import type { ErrorText, Problem, Remark, Report } from './outcome.ts';
 import type { Names } from './users.ts';
+
+/** Colours of a stream: chalk's, or none. */
+export interface Colours {
+  bold(text: string): string;
+  green(text: string): string;
+  red(text: string): string;
+  yellow(text: string): string;
+}
 
 const PAST: Readonly<Record<Report['verb'], string>> = {
   list: 'listed',
@@ -18,6 +24,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
   restore: 'restored',
   verify: 'verified',
   retire: 'retired',
+  export: 'exported',
 };
 
 const PHASES: Readonly<Record<Snapshot['phase'], string>> = {
@@ -80,7 +87,7 @@ export function duration(ms: number): string {
 type Align = 'left' | 'right';
 
 /** Rows under a head, columns aligned, two spaces between; no line ends in a space. */
-export function table(chalk: ChalkInstance, head: readonly [string, Align][], rows: readonly (readonly string[])[]): string {
+export function table(colours: Colours, head: readonly [string, Align][], rows: readonly (readonly string[])[]): string {
   const widths = head.map(([name], column) => Math.max(name.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const line = (cells: readonly string[]) =>
     cells
@@ -89,7 +96,7 @@ export function table(chalk: ChalkInstance, head: readonly [string, Align][], ro
       )
       .join('  ')
       .trimEnd();
-  return [chalk.bold(line(head.map(([name]) => name))), ...rows.map(line)].map((text) => `${text}\n`).join('');
+  return [colours.bold(line(head.map(([name]) => name))), ...rows.map(line)].map((text) => `${text}\n`).join('');
 }
 
 function orDash(value: string | number | null): string {
@@ -118,7 +125,7 @@ const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = 
 };
 
 /** The namespaces of a list. */
-export function namespaceTable(chalk: ChalkInstance, report: Report): string {
+export function namespaceTable(colours: Colours, report: Report): string {
   const head: [string, Align][] = [
     ['instance', 'right'],
     ['namespace', 'left'],
@@ -141,11 +148,11 @@ export function namespaceTable(chalk: ChalkInstance, report: Report): string {
     sizeOrDash(namespace.swapped_bytes),
     namespace.state === null ? '-' : STATES[namespace.state],
   ]);
-  return table(chalk, head, rows);
+  return table(colours, head, rows);
 }
 
 /** ASMT's table of segments. */
-export function segmentTable(chalk: ChalkInstance, segments: readonly SegmentReport[], names: Names): string {
+export function segmentTable(colours: Colours, segments: readonly SegmentReport[], names: Names): string {
   const head: [string, Align][] = [
     ['key', 'left'],
     ['shmid', 'right'],
@@ -176,11 +183,11 @@ export function segmentTable(chalk: ChalkInstance, segments: readonly SegmentRep
     orDash(segment.stage),
     orDash(segment.crc32),
   ]);
-  return table(chalk, head, rows);
+  return table(colours, head, rows);
 }
 
 /** What would be copied where: the plan of `--analyze`. */
-export function planTable(chalk: ChalkInstance, report: Report): string {
+export function planTable(colours: Colours, report: Report): string {
   const [from, to]: [string, string] = report.verb === 'backup' ? ['segment', 'file'] : ['file', 'segment'];
   const head: [string, Align][] = [
     [from, 'left'],
@@ -200,7 +207,7 @@ export function planTable(chalk: ChalkInstance, report: Report): string {
       orDash(segment.stage),
     ];
   });
-  return table(chalk, head, rows);
+  return table(colours, head, rows);
 }
 
 function plural(count: number, noun: string): string {
@@ -216,7 +223,7 @@ function date(ms: number): string {
 
 /** The last sentence of a verification: what a restore here would come to. */
 export function restorability(
-  chalk: ChalkInstance,
+  colours: Colours,
   place: string,
   { accepted, proven, reasons }: Omit<Restorability, 'instance'>,
   status: number,
@@ -225,16 +232,31 @@ export function restorability(
     const proof = proven
       ? 'the storage devices prove that the server has not run since the backup'
       : 'but nothing proves that the server has not run since the backup';
-    return `${place}a restore here would be ${chalk.green('accepted')}: ${proof}\n`;
+    return `${place}a restore here would be ${colours.green('accepted')}: ${proof}\n`;
   }
   const [first, ...more] = reasons;
   const rest = more.length > 0 ? ` (and ${plural(more.length, 'more reason')})` : '';
   const why = visible(first?.message ?? 'of an unknown reason');
-  return `${place}a restore here would be ${chalk.red('refused')} (exit status ${status}) because ${why}${rest}\n`;
+  return `${place}a restore here would be ${colours.red('refused')} (exit status ${status}) because ${why}${rest}\n`;
+}
+
+/** Where something was done, or would be. */
+function placeOf({ verb, directory, output }: Report): string {
+  const path = visible(directory ?? '');
+  switch (verb) {
+    case 'backup':
+      return `to ${path}`;
+    case 'restore':
+      return `from ${path}`;
+    case 'export':
+      return `from ${path} to ${visible(output ?? '')}`;
+    default:
+      return `in ${path}`;
+  }
 }
 
 /** What was done, or would be: a line a namespace and one in all. */
-export function summary(chalk: ChalkInstance, report: Report, command: string | null): string {
+export function summary(colours: Colours, report: Report, command: string | null): string {
   const directory = visible(report.directory ?? '');
   const lines = report.namespaces.map((namespace) => {
     const what = `namespace ${nameOf(namespace)} of instance ${namespace.instance}: ${plural(namespace.segment_count, 'segment')}, ${size(namespace.size_bytes)}`;
@@ -248,18 +270,18 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
     const reserve = report.reserve_bytes === null ? '' : `; needs at least ${size(report.reserve_bytes)}${free}`;
     const unread = report.verb === 'backup' ? '' : '; the contents of the files were not read (asmt verify reads them)';
     const verb = `${report.verb} would be possible: ${count}, ${plural(report.segments.length, 'segment')}, ${size(report.total_bytes)}`;
-    const place = report.directory === null ? '' : `, ${report.verb === 'backup' ? 'to' : 'from'} ${directory}`;
+    const from = report.verb === 'verify' ? `from ${directory}` : placeOf(report);
+    const place = report.directory === null ? '' : `, ${from}`;
     lines.push(`${verb}${place}${reserve}${unread}; nothing was done`);
     if (command !== null) lines.push(`to run it: ${command}`);
   } else if (report.verb === 'retire') {
-    lines.push(`${chalk.green(PAST.retire)} ${count} in ${directory}: no restore takes this backup again`);
+    lines.push(`${colours.green(PAST.retire)} ${count} in ${directory}: no restore takes this backup again`);
   } else {
     const data = report.data_bytes ?? report.total_bytes;
     const holes = data < report.total_bytes ? ` (${size(data)} of it data)` : '';
     const speed = `${duration(report.elapsed_ms)}, ${rate(report.verb === 'verify' ? data : report.total_bytes, report.elapsed_ms)}`;
-    const place =
-      report.verb === 'backup' ? `to ${directory}` : report.verb === 'restore' ? `from ${directory}` : `in ${directory}`;
-    lines.push(`${chalk.green(PAST[report.verb])} ${count} ${place}: ${size(report.total_bytes)}${holes} in ${speed}`);
+    const place = placeOf(report);
+    lines.push(`${colours.green(PAST[report.verb])} ${count} ${place}: ${size(report.total_bytes)}${holes} in ${speed}`);
   }
   return lines.map((line) => `${line}\n`).join('');
 }
@@ -267,13 +289,12 @@ export function summary(chalk: ChalkInstance, report: Report, command: string | 
 /** What was done, in one sentence that cannot fail: where the report is lost or cannot be shown. */
 export function plainly(report: Report): string {
   const names = report.namespaces.map(({ name, instance }) => `'${name}' of instance ${instance}`).join(', ');
-  const preposition = report.verb === 'backup' ? 'to' : report.verb === 'restore' ? 'from' : 'in';
-  return visible(`${PAST[report.verb]} namespace ${names} ${preposition} ${report.directory}`);
+  return `${visible(`${PAST[report.verb]} namespace ${names}`)} ${placeOf(report)}`;
 }
 
 /** A remark, on standard error. */
-export function remark(chalk: ChalkInstance, { message }: Remark): string {
-  return `${chalk.yellow('asmt: note:')} ${visible(message)}\n`;
+export function remark(colours: Colours, { message }: Remark): string {
+  return `${colours.yellow('asmt: note:')} ${visible(message)}\n`;
 }
 
 /** Something that happened, with `-v`. */
@@ -282,25 +303,25 @@ export function event({ message }: Remark): string {
 }
 
 /** A failure: every problem, and after those that share it, the next step. */
-export function failure(chalk: ChalkInstance, error: ErrorText): string {
+export function failure(colours: Colours, error: ErrorText): string {
   const groups = new Map<string, Problem[]>();
   for (const problem of error.problems) groups.set(problem.hint, [...(groups.get(problem.hint) ?? []), problem]);
-  const label = chalk.red('asmt: error:');
+  const label = colours.red('asmt: error:');
   return [...groups]
     .map(([hint, problems]) => {
       const lines = problems.map((problem) => `${label} ${visible(problem.message)}\n`);
-      return lines.join('') + (hint === '' ? '' : `${chalk.bold('HINT:')} ${visible(hint)}\n`);
+      return lines.join('') + (hint === '' ? '' : `${colours.bold('HINT:')} ${visible(hint)}\n`);
     })
     .join('');
 }
 
 /** What could be done without the namespaces that were refused, and how. */
-export function alternative(chalk: ChalkInstance, verb: Report['verb'], names: readonly string[], command: string): string {
+export function alternative(colours: Colours, verb: Report['verb'], names: readonly string[], command: string): string {
   const what =
     verb === 'restore'
       ? 'can be restored without the others, which the server would then cold-start'
       : `can be ${PAST[verb]} without the others, whose data in memory is lost at the reboot`;
-  return `${chalk.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
+  return `${colours.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
 }
 
 /** How far it is: `copying 1.20 of 4.00 GiB, 30 %, 1.1 GiB/s, 2.50 s left`. */

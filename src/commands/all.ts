@@ -3,22 +3,21 @@
  * same work and has the exit status of ASMT.
  */
 
-import { Command } from 'clipanion';
+import { Cli, Command } from 'clipanion';
 
-import { VERBS, type Values, type Verb } from '../options.ts';
+import type { Values, Verb } from '../options.ts';
 import { verbOfAsmtForm } from '../policy.ts';
 import { AsmtCommand } from './base.ts';
 
-const OF_VERBS = VERBS.map(
-  (verb) =>
-    class extends AsmtCommand {
-      static override paths = [[verb]];
+function ofVerb(verb: Verb): new () => AsmtCommand {
+  return class extends AsmtCommand {
+    static override paths = [[verb]];
 
-      protected override verb(): Verb {
-        return verb;
-      }
-    },
-);
+    protected override verb(): Verb {
+      return verb;
+    }
+  };
+}
 
 class AsmtFormCommand extends AsmtCommand {
   static override paths = [Command.Default];
@@ -29,4 +28,12 @@ class AsmtFormCommand extends AsmtCommand {
   }
 }
 
-export const COMMANDS = [...OF_VERBS, AsmtFormCommand];
+/**
+ * The command of this name; that of ASMT's form without one. clipanion is given no other: it would
+ * prepare for all of them.
+ */
+export function commandOf(verb: Verb | null): AsmtCommand {
+  const cli = new Cli({ binaryName: 'asmt' });
+  cli.register(verb === null ? AsmtFormCommand : ofVerb(verb));
+  return cli.process(verb === null ? [] : [verb]) as AsmtCommand;
+}

@@ -7,33 +7,29 @@
  * Work that is done is never reported as failed, whatever becomes of its report.
  */
 
-import { Chalk, type ChalkInstance, supportsColor, supportsColorStderr } from 'chalk';
 import { Command } from 'clipanion';
 
 import { quoted } from '../argv.ts';
+import { NO_COLOURS, streamColours } from '../colours.ts';
 import { AsmtError, exitStatus, type Form } from '../errors.ts';
+import { jsonOf } from '../failure.ts';
 import type { Request } from '../generated/engine.ts';
 import { endProcess, runJob } from '../native.ts';
 import type { Values, Verb } from '../options.ts';
-import type { ErrorText, Kind, Outcome, Remark, Report } from '../outcome.ts';
-import { writeOut } from '../output.ts';
+import type { Kind, Outcome, Remark, Report } from '../outcome.ts';
+import { standardError, writeErr, writeOut } from '../output.ts';
 import { directoryIn, resolve, notFound, wordsOf, type Invocation } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
 import { systemNames } from '../users.ts';
 
-/** Colours of a stream; both decided once. */
-export const chalks = {
-  out: new Chalk({ level: supportsColor ? supportsColor.level : 0 }),
-  err: new Chalk({ level: supportsColorStderr ? supportsColorStderr.level : 0 }),
-} satisfies Record<string, ChalkInstance>;
-
 /** A command: what was typed, and which verb it is for. */
 export abstract class AsmtCommand extends Command {
   readonly form: Form = 'commands';
   #values: Values = {};
   #operands: readonly string[] = [];
+  #colours = NO_COLOURS;
 
   protected abstract verb(values: Values): Verb;
 
@@ -48,13 +44,15 @@ export abstract class AsmtCommand extends Command {
   #commandToRun({ request }: Invocation): string {
     const verb = this.form === 'asmt' ? (request.verb === 'backup' ? '-b' : '-r') : request.verb;
     const directory = directoryIn(request);
-    const place = [...(this.form === 'asmt' ? ['-p'] : []), directory === null ? 'DIR' : quoted(directory)];
+    const output = request.verb === 'export' ? [quoted(request.output)] : [];
+    const place = [...(this.form === 'asmt' ? ['-p'] : []), directory === null ? 'DIR' : quoted(directory), ...output];
     return render.visible(['asmt', verb, ...wordsOf(request), ...place].join(' '));
   }
 
   async execute(): Promise<number> {
     const meant = resolve(this.verb(this.#values), this.#values, this.#operands);
-    const { outcome, signal, shown } = await run(meant);
+    this.#colours = await streamColours();
+    const { outcome, signal, shown } = await run(meant, this.#colours.err);
     if (outcome === null) endProcess(this.#show(meant, abandoned(meant, signal), signal, shown));
     if (meant.request.verb === 'list' && outcome.ok) {
       const error = await missing(meant, outcome.report);
@@ -73,7 +71,7 @@ export abstract class AsmtCommand extends Command {
     try {
       if (report !== null) report.remarks = [...meant.remarks, ...report.remarks];
       for (const remark of report?.remarks ?? meant.remarks) {
-        if (!shown.has(remark.message)) process.stderr.write(render.remark(chalks.err, remark));
+        if (!shown.has(remark.message)) writeErr(render.remark(this.#colours.err, remark));
         shown.add(remark.message);
       }
       if (meant.json) text = jsonOf(outcome, statusOf(kind));
@@ -81,19 +79,19 @@ export abstract class AsmtCommand extends Command {
     } catch (thrown) {
       if (done === null) throw thrown;
       const message = `its report cannot be shown in full, which is a bug in asmt: ${String(thrown)}`;
-      process.stderr.write(render.remark(chalks.err, { code: 'not-shown', message }));
+      writeErr(render.remark(this.#colours.err, { code: 'not-shown', message }));
       text = meant.json ? jsonOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
     }
     const lost = writeOut(text);
-    if (error !== null) process.stderr.write(render.failure(chalks.err, error));
+    if (error !== null) writeErr(render.failure(this.#colours.err, error));
     const possible = report?.possible ?? [];
     if (possible.length > 0) {
       const alone = { ...meant, request: { ...meant.request, namespaces: possible } };
-      process.stderr.write(render.alternative(chalks.err, meant.request.verb, possible, this.#commandToRun(alone)));
+      writeErr(render.alternative(this.#colours.err, meant.request.verb, possible, this.#commandToRun(alone)));
     }
     if (lost === null) return statusOf(kind);
     const unreported = notReported(done, lost);
-    process.stderr.write(render.failure(chalks.err, unreported.toText()));
+    writeErr(render.failure(this.#colours.err, unreported.toText()));
     return statusOf(kind ?? unreported.kind);
   }
 
@@ -101,16 +99,18 @@ export abstract class AsmtCommand extends Command {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked
     // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
-    const segments = meant.verbose ? render.segmentTable(chalks.out, report.segments, systemNames()) : '';
+    const segments = meant.verbose ? render.segmentTable(this.#colours.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
-      if (isDone && report.namespaces.length === 0) process.stderr.write('asmt: no Aerospike segments in this IPC namespace\n');
-      return report.namespaces.length === 0 ? '' : render.namespaceTable(chalks.out, report) + (segments && `\n${segments}`);
+      if (isDone && report.namespaces.length === 0) writeErr('asmt: no Aerospike segments in this IPC namespace\n');
+      return report.namespaces.length === 0
+        ? ''
+        : render.namespaceTable(this.#colours.out, report) + (segments && `\n${segments}`);
     }
-    const plan = report.analyze && report.segments.length > 0 ? render.planTable(chalks.out, report) : '';
-    const summary = isDone ? render.summary(chalks.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
+    const plan = report.analyze && report.segments.length > 0 ? render.planTable(this.#colours.out, report) : '';
+    const summary = isDone ? render.summary(this.#colours.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
     const verdicts = report.restorability.map(({ instance, ...verdict }) => {
       const place = report.restorability.length > 1 || instance > 0 ? `instance ${instance}: ` : '';
-      return render.restorability(chalks.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
+      return render.restorability(this.#colours.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
     });
     return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
   }
@@ -128,7 +128,10 @@ function notReported(done: Report | null, reason: string): AsmtError {
     const hint = 'free space where standard output goes, then try again';
     return new AsmtError('failed', 'result-lost', `the result ${lost}`, hint);
   }
-  const look = done.verb === 'restore' ? 'asmt list shows the segments' : `asmt verify ${quoted(done.directory ?? '')} shows it`;
+  const look =
+    done.verb === 'restore'
+      ? 'asmt list shows the segments'
+      : `asmt verify ${quoted(done.output ?? done.directory ?? '')} shows it`;
   const message = `the ${done.verb} is done (${render.plainly(done)}), but its report ${lost}`;
   return new AsmtError('not-reported', 'not-reported', message, `do not run it again: nothing is missing; ${look}`);
 }
@@ -160,21 +163,26 @@ function showsProgress(request: Request): boolean {
   return request.verb !== 'list' && !('analyze' in request && request.analyze);
 }
 
-/**
- * Runs the job; `shown` are the remarks that were printed on the way. The outcome is null if it was
- * abandoned.
- */
-async function run(meant: Invocation): Promise<{ outcome: Outcome | null; signal: NodeJS.Signals | null; shown: Set<string> }> {
+/** A job that has ended, or was given up: then there is no outcome. */
+interface Ended {
+  outcome: Outcome | null;
+  signal: NodeJS.Signals | null;
+  /** Remarks that were printed on the way. */
+  shown: Set<string>;
+}
+
+/** Runs the job, with its progress and its remarks on standard error in these colours. */
+async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
   const shown = new Set<string>();
-  const display = new ProgressDisplay(process.stderr);
+  const display = new ProgressDisplay(standardError);
   const say = (text: string) => {
     display.clear();
-    process.stderr.write(text);
+    standardError.write(text);
   };
   const remark = (remark: Remark) => {
     if (shown.has(remark.message)) return;
     shown.add(remark.message);
-    say(render.remark(chalks.err, remark));
+    say(render.remark(colours, remark));
   };
   let stop: (() => void) | null = null;
   const signals = watchSignals(
@@ -204,18 +212,4 @@ async function run(meant: Invocation): Promise<{ outcome: Outcome | null; signal
   } finally {
     display.clear();
   }
-}
-
-function jsonOf(outcome: Outcome, status: number): string {
-  return render.json({ ok: outcome.ok, exit_status: status, report: outcome.report, error: outcome.error });
-}
-
-/** A failure that no engine was asked about, shown like one. Returns the exit status. */
-export function fail(error: unknown, form: Form, json: boolean): number {
-  const ours = AsmtError.of(error);
-  const text: ErrorText = ours.toText();
-  const status = exitStatus(ours.kind, form);
-  if (json) writeOut(jsonOf({ ok: false, report: null, error: text }, status));
-  process.stderr.write(render.failure(chalks.err, text));
-  return status;
 }

@@ -7,7 +7,7 @@
 /**
  * Which operation.
  */
-export type Verb = 'list' | 'backup' | 'restore' | 'verify' | 'retire';
+export type Verb = 'list' | 'backup' | 'restore' | 'verify' | 'retire' | 'export';
 
 /**
  * A request.
@@ -17,7 +17,8 @@ export type Request =
   | ({ verb: 'backup' } & BackupRequest)
   | ({ verb: 'restore' } & RestoreRequest)
   | ({ verb: 'verify' } & VerifyRequest)
-  | ({ verb: 'retire' } & RetireRequest);
+  | ({ verb: 'retire' } & RetireRequest)
+  | ({ verb: 'export' } & ExportRequest);
 
 /**
  * Request for a list.
@@ -50,9 +51,13 @@ export type BackupRequest = {
    */
   namespaces: Array<string> | null;
   /**
-   * Compress.
+   * Compress as ASMT does it.
    */
   compress: boolean;
+  /**
+   * Compress by columns, in a form that only asmt reads; not together with `compress`.
+   */
+  columns: boolean;
   /**
    * Read everything back and compare.
    */
@@ -211,6 +216,64 @@ export type RetireRequest = {
 };
 
 /**
+ * Request for an export.
+ */
+export type ExportRequest = {
+  /**
+   * Directory of the backup.
+   */
+  directory: string;
+  /**
+   * Directory that is written to.
+   */
+  output: string;
+  /**
+   * Instance; null means 0.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+  /**
+   * Compress as ASMT does it.
+   */
+  compress: boolean;
+  /**
+   * Read everything back and compare.
+   */
+  check: boolean;
+  /**
+   * Worker threads; null means as many as suit the machine.
+   */
+  threads: number | null;
+  /**
+   * Only look what would be done.
+   */
+  analyze: boolean;
+  /**
+   * The server's configuration; null means that of its packages, if it is there.
+   */
+  config: string | null;
+  /**
+   * Storage devices and files, instead of those that the configuration names.
+   */
+  devices: Array<string>;
+  /**
+   * Export a backup that a restore would refuse as outdated.
+   */
+  force_stale: boolean;
+  /**
+   * Export a backup of another host.
+   */
+  force_host: boolean;
+  /**
+   * Write to a file system in memory, too.
+   */
+  allow_volatile: boolean;
+};
+
+/**
  * What an operation comes to: its report, or why it failed, or both.
  */
 export type Outcome = {
@@ -240,6 +303,10 @@ export type Report = {
    * Directory; null for a list.
    */
   directory: string | null;
+  /**
+   * Directory that is written to; exports only.
+   */
+  output: string | null;
   /**
    * Nothing was done: it was only looked what would be.
    */

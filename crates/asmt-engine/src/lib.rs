@@ -15,12 +15,12 @@
 //!               work::commit      few, ordered, durable steps; base last
 //! ```
 //!
-//! `layout` (what Aerospike's bytes mean), `format` (every byte of a backup), `facts` and `plan`
-//! call no system. `scripts/architecture.mjs` checks who imports whom.
+//! `layout` (the meaning of Aerospike's bytes), `format` (every byte of a backup), `facts` and
+//! `plan` make no system call. `scripts/architecture.mjs` checks which file imports which.
 //!
-//! Promise: after [`perform`] there is either the whole old state or the whole new one, whatever
-//! failed. Must never: print, end the process, or panic because of what a file, a segment or the
-//! system says.
+//! Promise: after [`perform`] there is either the whole old state or the whole new one, after any
+//! failure. Must never: print, end the process, or panic because of the contents of a file or
+//! segment, or because of an answer of the system.
 //!
 //! ```
 //! use asmt_engine::{Control, ListRequest, Request, perform};
@@ -40,11 +40,12 @@ pub use error::{Code, Error, Kind, NoteCode, Problem, Remark};
 pub use facts::memory::State;
 pub use operations::report::{NamespaceReport, Report, Restorability, SegmentReport, Verb};
 pub use operations::{
-    BackupRequest, ErrorText, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest, VerifyRequest, perform,
+    BackupRequest, ErrorText, ExportRequest, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest,
+    VerifyRequest, perform,
 };
 pub use progress::{Control, Event, Phase, Snapshot};
 
-// The modules are private, and public to tests and tools: the feature `testing` is for these.
+// The modules are private, but public to tests and tools, for which the feature `testing` exists.
 #[cfg(not(feature = "testing"))]
 mod error;
 #[cfg(feature = "testing")]
@@ -81,12 +82,11 @@ pub mod plan;
 mod progress;
 #[cfg(feature = "testing")]
 pub mod progress;
-#[cfg(test)]
-mod scratch;
 #[cfg(not(feature = "testing"))]
 mod store;
 #[cfg(feature = "testing")]
 pub mod store;
+mod sync;
 #[cfg(not(feature = "testing"))]
 mod sys;
 #[cfg(feature = "testing")]

@@ -1,16 +1,16 @@
-//! How far an operation has come, what happened on the way, and the request to stop: what its
-//! caller may share.
+//! The progress of an operation, its events, and the request to stop: the state that its caller may
+//! share.
 //!
 //! Promise: cheap to read at any time from any thread. Must never: block the work, or hold events
 //! without bound.
 
 use crate::error::{Error, NoteCode, Remark, Result};
+use crate::sync::Mutex;
 use serde::Serialize;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Most events kept for a caller who does not fetch them; older ones are dropped first.
+/// Most events that are kept for a caller who does not fetch them; older ones are dropped first.
 const MAX_EVENTS: usize = 10_000;
 
 /// What is being done.
@@ -71,15 +71,15 @@ struct PhaseState {
 
 /// The operation has changed nothing yet, and may still be abandoned.
 const LOOKING: u8 = 0;
-/// The operation has begun to change something: whoever waits for it waits for its end.
+/// The operation has begun to change something: the caller must wait for its end.
 const CHANGING: u8 = 1;
-/// Nobody waits for the operation any more: it must not change anything.
+/// The caller does not wait for the operation any more: it must not change anything.
 const ABANDONED: u8 = 2;
 
-/// Shared between an operation and whoever watches or stops it.
+/// The state that an operation shares with the caller who watches or stops it.
 pub struct Control {
     stop: AtomicBool,
-    /// [`LOOKING`] at first; the first of [`Control::begin_changes`] and [`Control::abandon`]
+    /// [`LOOKING`] at first. The first call of [`Control::begin_changes`] or [`Control::abandon`]
     /// decides for good.
     changes: AtomicU8,
     done_bytes: AtomicU64,
@@ -99,7 +99,7 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Asks the operation to stop and clean up. Before its commit it will; after that it completes.
+    /// Asks the operation to stop and clean up. After the commit has begun, it completes instead.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -109,9 +109,9 @@ impl Control {
         if self.stop.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
     }
 
-    /// Must be called before anything is changed that outlives this process: a directory, a file, a
-    /// mark, a segment, a leftover. Locks do not count. May be called again. A stop alone does not
-    /// make it fail: a restore that was stopped still notes in the directory that it was begun.
+    /// Must be called before any change that outlives this process: of a directory, a file, a mark,
+    /// a segment, a leftover. Locks do not count. It may be called again. It does not fail because
+    /// of a stop: a restore that was stopped still notes in the directory that it was begun.
     ///
     /// Errors: `interrupted` if the operation was abandoned.
     pub fn begin_changes(&self) -> Result<()> {
@@ -121,9 +121,9 @@ impl Control {
         }
     }
 
-    /// Gives the operation up, where a system call does not come back: returns true if it has
-    /// changed nothing, and from then on it never will, so that the process may end. Returns false
-    /// if it has begun to change something.
+    /// Gives up the operation if a system call does not return. Returns true if the operation has
+    /// changed nothing: then it never will, and the process may end. Returns false if it has begun
+    /// to change something.
     pub fn abandon(&self) -> bool {
         self.stop();
         match self.changes.compare_exchange(LOOKING, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
@@ -132,14 +132,9 @@ impl Control {
         }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, PhaseState> {
-        // The state is plain data: a panic elsewhere leaves nothing half-done in it.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Begins a phase of this many bytes.
     pub fn begin(&self, phase: Phase, total_bytes: u64) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         self.done_bytes.store(0, Ordering::Relaxed);
         state.phase = phase;
         state.since = Instant::now();
@@ -151,7 +146,7 @@ impl Control {
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Notes something that happened.
+    /// Notes an event.
     pub fn note(&self, code: NoteCode, message: impl Into<String>) {
         self.push(Event { code, message: message.into(), is_remark: false });
     }
@@ -165,16 +160,16 @@ impl Control {
     }
 
     fn push(&self, event: Event) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         if state.events.len() >= MAX_EVENTS {
             state.events.drain(..MAX_EVENTS / 2);
         }
         state.events.push(event);
     }
 
-    /// The state now; hands over the events.
+    /// Returns the current state, and hands over the events.
     pub fn snapshot(&self) -> Snapshot {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         Snapshot {
             phase: state.phase,
             done_bytes: self.done_bytes.load(Ordering::Relaxed),

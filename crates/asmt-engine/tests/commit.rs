@@ -1,12 +1,12 @@
-//! The commit, watched from outside: which name appears and goes when, which word is trusted last,
-//! and what is left where it fails.
+//! The commit, watched from outside: the order in which names appear and disappear, the word that
+//! is trusted last, and the state after a failure.
 //!
 //! Promise: real segments and a real directory, each test in an IPC namespace of its own. Must
-//! never: ask the engine in which order things have to be; the order stands here a second time.
+//! never: ask the engine for the order of the steps; the order is written down here a second time.
 
 use asmt_engine::error::{Code, Error};
 use asmt_engine::format::journal::{Journal, JournalNamespace};
-use asmt_engine::format::{is_manifest_name, manifest_name};
+use asmt_engine::format::{Form, is_manifest_name, manifest_name};
 use asmt_engine::look::{self, segments};
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
@@ -18,12 +18,13 @@ use asmt_engine::work::copy_out::{self, Unpublished};
 use asmt_engine::work::instance::InstanceLock;
 use asmt_engine::work::job::{Options, Temporaries};
 use asmt_engine::work::note::Origin;
+use asmt_engine::work::read_all;
 use asmt_engine::{perform, plan};
 use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_shm::{Key, NamespaceName};
 use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -53,11 +54,11 @@ fn backup(directory: &Path, control: &Control) {
     perform(&request.clone().into(), "asmt test", control).unwrap_or_else(|failure| panic!("{}", failure.error));
 }
 
-fn plan_request(compress: bool) -> plan::Request {
+fn plan_request(form: Form) -> plan::Request {
     plan::Request {
         instance: 0,
         namespaces: None,
-        compress,
+        form,
         require_manifest: false,
         allow_volatile: true,
         allow_private_ipc: true,
@@ -68,9 +69,9 @@ fn plan_request(compress: bool) -> plan::Request {
 }
 
 /// A backup of all there is, complete and not published.
-fn stage(store: &Store, compress: bool) -> Unpublished<'_> {
+fn stage(store: &Store, form: Form) -> Unpublished<'_> {
     let inventory = segments::take().expect("an inventory");
-    let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(compress));
+    let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(form));
     plan.check().expect("a plan");
     let host = look::server::host().expect("a host");
     let origin = Origin {
@@ -99,9 +100,9 @@ fn with_inodes(directory: &Path, names: &[String]) -> Vec<(String, u64)> {
     names.iter().map(|name| (name.clone(), inode_of(name))).collect()
 }
 
-/// Makes a backup, and what is in the directory look as if the run that made it had died between
-/// the commits of the two namespaces: "one" is there, and "data" still lacks its manifest. Gives
-/// the journal's name, and that of every file of "one".
+/// Makes a backup, and makes the directory look as if the run had died between the commits of the
+/// two namespaces: "one" is there, and "data" still lacks its manifest. Returns the journal's name,
+/// and the names of all files of "one".
 fn leave_half_a_commit(directory: &Path) -> (String, Vec<String>) {
     backup(directory, &Control::default());
     let is_of_one = |name: &String| name.contains("001") || name.contains("-one");
@@ -119,7 +120,7 @@ fn leave_half_a_commit(directory: &Path) -> (String, Vec<String>) {
     (name, one)
 }
 
-/// Sees names come and go in a directory.
+/// Watches names appear and disappear in a directory.
 struct Watch(OwnedFd);
 
 impl Watch {
@@ -130,8 +131,8 @@ impl Watch {
         Self(inotify)
     }
 
-    /// What happened, in order: `+` a name came, `-` it went; without names of staged files, and
-    /// this run's is `<run>`.
+    /// The events in order: `+` means that a name appeared, `-` that it disappeared. Staged files
+    /// are left out, and this run is shown as `<run>`.
     fn seen(self) -> Vec<String> {
         let own = asmt_engine::sys::process::own_run().expect("an id").to_string();
         let mut buffer = [MaybeUninit::uninit(); 4096];
@@ -161,13 +162,14 @@ fn what_commits_goes_first_and_comes_last() {
         let (watch, control) = (Watch::new(&directory), Control::default());
         backup(&directory, &control);
         let expected = [
-            // Never was committed: swept before anything is copied.
+            // It was never committed, and is swept before anything is copied.
             "-ad002000.dat",
-            // From here on this run's journal accounts for what the dead one's did.
+            // From here on this run's journal accounts for the files that the dead run's journal
+            // listed.
             "+.asmt-run.<run>",
             &format!("-{old_journal}"),
-            // What the dead run had committed, as it came but backwards: stripes go before the
-            // index beside which nobody takes them.
+            // The files that the dead run had committed, in reverse order: stripes disappear before
+            // the index, because nobody takes them beside an index.
             "-ae001000.dat",
             "-asmt-manifest-0-one.json",
             "-ad001000.dat",
@@ -222,7 +224,7 @@ fn a_name_taken_meanwhile_is_left_alone_and_nothing_is_left_beside_it() {
         for (number, name) in taken.into_iter().enumerate() {
             let directory = root.join(number.to_string());
             let store = Store::open_or_create(&directory, &Control::default()).expect("a directory");
-            let staged = stage(&store, false);
+            let staged = stage(&store, Form::Plain);
             fs::write(directory.join(name), "somebody else's").expect("a file");
             let error = commit::publish(staged, &[], &Control::default()).expect_err(name);
             assert_eq!((error.first().code, error.problems().len()), (Code::BackupExists, 1), "{name}");
@@ -243,7 +245,7 @@ fn nothing_is_published_after_a_stop_or_into_a_directory_that_has_moved() {
         {
             let directory = root.join(name);
             let store = Store::open_or_create(&directory, &Control::default()).expect("a directory");
-            let (staged, control) = (stage(&store, false), Control::default());
+            let (staged, control) = (stage(&store, Form::Plain), Control::default());
             disturb(&directory, &away, &control);
             let error = commit::publish(staged, &[], &control).expect_err(name);
             assert_eq!((error.first().code, error.problems().len()), (code, 1), "{name}");
@@ -252,13 +254,13 @@ fn nothing_is_published_after_a_stop_or_into_a_directory_that_has_moved() {
     });
 }
 
-/// Publishes a backup that takes the place of what [`leave_half_a_commit`] has left, and that
-/// cannot be completed.
+/// Publishes a backup that replaces the one that [`leave_half_a_commit`] has left, and that cannot
+/// be completed.
 fn fail_to_take_its_place(directory: &Path, old_journals: &[String]) {
     let store = Store::open(directory).expect("a directory");
     let leftovers = store.list().expect("a listing").leftovers;
     assert_eq!(store.sweep(&leftovers, true).expect("swept"), leftovers.sweep[leftovers.sweep.len() - 1..]);
-    let staged = stage(&store, true);
+    let staged = stage(&store, Form::Gzip);
     fs::write(directory.join("ad001000.dat.gz"), "somebody else's").expect("a file");
     commit::publish(staged, old_journals, &Control::default()).expect_err("a failure");
 }
@@ -277,7 +279,7 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
     on_own_machine(|root| {
         let (old_journal, mut one) = leave_half_a_commit(root);
         let mut old = with_inodes(root, &one);
-        // What cannot be removed is before what is older.
+        // A journal that cannot be removed comes first, before the older files.
         fs::create_dir(root.join("no-journal")).expect("a directory");
         fail_to_take_its_place(root, &["no-journal".to_owned()]);
         let journal = Store::journal_name(&asmt_engine::sys::process::own_run().expect("an id"));
@@ -285,7 +287,8 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
         one.extend([old_journal, journal, "no-journal".to_owned(), "ad001000.dat.gz".to_owned()]);
         one.sort_unstable();
         assert_eq!(names(root), one);
-        // What is to go stands in it before what is to come; both end with what commits.
+        // The files to be removed stand before the files to be published; both lists end with the
+        // file that commits.
         let mut found: Journal = serde_json::from_str(&text).expect("a journal");
         let last =
             |namespace: &JournalNamespace| (namespace.namespace.clone(), namespace.files.last().cloned().expect("files").0);
@@ -300,16 +303,16 @@ fn a_journal_stays_as_long_as_a_dead_runs_file_that_it_accounts_for() {
     });
 }
 
-/// Fills segments from a backup, and passes them on before they are trusted. The journal is that of
-/// a run that has died, if they are forgotten.
+/// Fills segments from a backup, and passes them on before they are trusted. If they are forgotten,
+/// the journal is that of a run that has died.
 fn filled<T>(directory: &Path, then: impl FnOnce(Untrusted<'_>, &Control) -> T) -> T {
     let store = Store::open(directory).expect("a directory");
     let runtime = InstanceLock::lock(0).expect("a lock");
-    // As a restore does: an earlier test that failed may have left a journal of a namespace with
-    // the same number.
+    // A restore does the same: an earlier test that failed may have left a journal of a namespace
+    // with the same number.
     runtime.recover(&Control::default()).expect("recovered");
     let inventory = segments::take().expect("an inventory");
-    let plan = plan::restore(&store.list().expect("a listing"), &inventory, &plan_request(false));
+    let plan = plan::restore(&store.list().expect("a listing"), &inventory, &plan_request(Form::Plain));
     plan.check().expect("a plan");
     let mut journal = runtime.begin_restore(&plan.namespaces).expect("a journal");
     let control = Control::default();
@@ -317,7 +320,7 @@ fn filled<T>(directory: &Path, then: impl FnOnce(Untrusted<'_>, &Control) -> T) 
     then(filled, &control)
 }
 
-/// Restores, with something done to the segments before they are trusted.
+/// Restores, and disturbs the segments before they are trusted.
 fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>) -> Result<(), Error> {
     filled(directory, |filled, control| {
         let _held = disturb(control);
@@ -326,7 +329,7 @@ fn trust(directory: &Path, disturb: impl FnOnce(&Control) -> Option<Attachment>)
 }
 
 /// The words that a commit stores, each with its segment attached, in the order in which they are
-/// to be stored.
+/// stored.
 fn words_of(filled: &Untrusted<'_>) -> Vec<Withheld> {
     let word = |segment: &NewSegment| segment.attach_withheld().expect("an attachment");
     filled.segments_by_rank().filter_map(word).collect()
@@ -337,13 +340,13 @@ fn shmid_of(key: u32) -> i32 {
     stat.unwrap_or_else(|| panic!("no segment {key:08x}")).shmid
 }
 
-/// Key, size and contents of what is there.
+/// Key, size and contents of the segments in memory.
 fn memory() -> String {
     let contents = |line: &str| line.split(' ').take(3).collect::<Vec<_>>().join(" ") + "\n";
     sim("sum").lines().map(contents).collect()
 }
 
-/// The same without the segments that a server discards when it has found them.
+/// The same without the segments that a starting server discards.
 fn without_discarded(memory: &str) -> String {
     let is_kept = |line: &&str| !line.starts_with("ae001000") && !line.starts_with("ae001001");
     memory.lines().filter(is_kept).map(|line| format!("{line}\n")).collect()
@@ -386,7 +389,7 @@ fn what_somebody_has_attached_before_the_commit_is_neither_trusted_nor_removed()
         backup(&directory, &Control::default());
         let before = sim("sum");
         sim("remove");
-        // Of each type, one with a word that is held back, and one without.
+        // A segment of each type, with a withheld word and without.
         for key in [0xae00_1000, 0xad00_2000, 0xae00_1100, 0xa200_1000] {
             let attach = |_: &Control| Some(Attachment::new(shmid_of(key), Access::ReadOnly, 0).expect("an attachment"));
             let error = trust(&directory, attach).expect_err("attached");
@@ -442,7 +445,7 @@ fn what_was_taken_or_stored_before_the_commit_is_seen_and_nothing_is_left() {
                 "segment ad001000 changed while it was restored: another process changed its shutdown status or flags",
             ),
             (
-                // Removed, and kept by who has it attached.
+                // It was removed, but exists as long as it is attached.
                 Box::new(|_| {
                     let held = Attachment::new(shmid_of(0xa200_1100), Access::ReadOnly, 0).expect("an attachment");
                     sim("remove --key a2001100");
@@ -470,7 +473,7 @@ fn once_a_start_may_trust_the_segments_nothing_is_removed() {
         let outcome = filled(&directory, |filled, control| {
             let words = words_of(&filled);
             let trusted = filled.trust(words);
-            // As a server does when it has found them: before the restore looks a last time.
+            // As a server does when it has found them, before the restore checks a last time.
             discard(&trusted);
             trusted.let_go(control)
         });
@@ -480,7 +483,7 @@ fn once_a_start_may_trust_the_segments_nothing_is_removed() {
         assert_eq!((error.first().code, error.first().message.as_str()), (Code::SegmentChanged, message));
         assert!(error.first().hint.contains("if the server is running, leave it running"), "{error}");
         assert_eq!((memory(), journals().len()), (without_discarded(&before), 0));
-        // Nor on the way out of a panic.
+        // Nor while a panic unwinds.
         sim("remove");
         filled(&directory, |filled, _| {
             let words = words_of(&filled);
@@ -489,7 +492,7 @@ fn once_a_start_may_trust_the_segments_nothing_is_removed() {
         assert_eq!(memory(), before);
         assert_eq!(recover().len(), 2);
         assert_eq!((memory(), journals().len()), (before.clone(), 0));
-        // What is attached is no loss: a server does that.
+        // An attached segment is no loss: a server attaches it.
         sim("remove");
         filled(&directory, |filled, control| {
             let words = words_of(&filled);
@@ -509,7 +512,7 @@ fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() 
         backup(&directory, &Control::default());
         let before = memory();
         let pid = std::process::id();
-        // A run that is killed forgets what it was doing.
+        // A killed run forgets its work.
         sim("remove");
         filled(&directory, |filled, _| std::mem::forget(filled));
         assert_eq!(journals().len(), 1);
@@ -523,7 +526,8 @@ fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() 
             )
         };
         let begun = "it had begun to complete them, and a server may have used them since";
-        // About to be trusted: nobody can tell whether a start has seen them so.
+        // They are about to be trusted: nobody can know whether a start has seen them in this
+        // state.
         filled(&directory, |mut filled, _| {
             filled.note_commit().expect("a line");
             std::mem::forget(filled);
@@ -544,7 +548,7 @@ fn what_a_killed_restore_has_made_is_removed_until_it_was_about_to_be_trusted() 
         let complete = "it had completed them";
         assert_eq!(recover(), [stay(1, complete), stay(8, complete)]);
         assert_eq!((sim("sum").lines().count(), journals().len()), (9, 0));
-        // Trusted, and used: the server has discarded base and treex, and crashed.
+        // They are trusted and used: the server has discarded base and treex, and crashed.
         sim("remove");
         kill_when_trusted();
         sim("remove --key ae001000");
@@ -561,14 +565,15 @@ fn base_is_trusted_when_everything_else_is() {
     on_own_machine(|root| {
         let directory = root.join("b");
         sim("remove");
-        // Storing this many words takes so long that who looks all the time sees base without the
-        // rest, if it comes too early.
+        // Storing this many words takes so long that a reader who looks all the time sees base
+        // without the rest, if base comes too early.
         sim(&format!("make --name many --stages 1 --base-size 4096 --treex-size 4096 --stripes {STRIPES} --stripe-size 4096"));
         backup(&directory, &Control::default());
         for _ in 0..5 {
             sim("remove");
             filled(&directory, |filled, control| {
-                // Not attached while it is looked at: the commit would find that.
+                // The segment must not be attached while it is read, because the commit would find
+                // that.
                 let Some(base) = View::of(shmid_of(0xae00_1000)) else {
                     assert!(!is_real_root(), "root of the machine may open them");
                     return;
@@ -579,7 +584,7 @@ fn base_is_trusted_when_everything_else_is() {
                 std::thread::scope(|scope| {
                     let looking = scope.spawn(|| {
                         while base.word(4) == 0 && !is_over.load(Ordering::Relaxed) {}
-                        // Both ends first: one of them is the last to be stored.
+                        // Both ends first, because one of them is stored last.
                         let ends = [&stripes[0], &stripes[STRIPES as usize - 1]].map(|stripe| stripe.word(56));
                         (ends, stripes.iter().filter(|stripe| stripe.word(56) == 1).count())
                     });
@@ -593,14 +598,14 @@ fn base_is_trusted_when_everything_else_is() {
     });
 }
 
-/// The first page of a segment, to look at without attaching it.
+/// The first page of a segment, which is read without attaching the segment.
 struct View(*const AtomicU32);
 
 // SAFETY: it is only read, atomically.
 unsafe impl Sync for View {}
 
 impl View {
-    /// `None` where only root of the machine may open a segment's file, and this is not.
+    /// `None` if only root of the machine may open a segment's file, and this process is not.
     fn of(shmid: i32) -> Option<Self> {
         let _attachment = Attachment::new(shmid, Access::ReadOnly, 0).expect("an attachment");
         let maps = fs::read_to_string("/proc/self/maps").expect("mappings");
@@ -608,7 +613,7 @@ impl View {
         let range = maps.lines().find(is_its).and_then(|line| line.split_whitespace().next()).expect("a mapping");
         let file = File::open(format!("/proc/self/map_files/{range}")).ok()?;
         let (null, none) = (std::ptr::null_mut(), 0);
-        // SAFETY: the kernel picks a free range; what is mapped is as long as a page.
+        // SAFETY: the kernel picks a free range; the mapping is as long as a page.
         let page = unsafe { libc::mmap(null, 4096, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), none) };
         assert_ne!(page, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
         Some(Self(page.cast()))
@@ -624,7 +629,7 @@ impl View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: it was mapped with this length, and nobody has a reference into it.
+        // SAFETY: it was mapped with this length, and there is no reference into it.
         unsafe { libc::munmap(self.0.cast_mut().cast(), 4096) };
     }
 }
@@ -632,4 +637,46 @@ impl Drop for View {
 fn is_real_root() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").expect("a map");
     map.split_whitespace().nth(2) == Some("4294967295")
+}
+
+/// Whatever has become of a file since it was written, a byte of a chunk or of what is around the
+/// chunks: it is not what was encoded. Files whose chunks were compared as they were written are
+/// compared around them.
+#[test]
+fn what_is_read_back_otherwise_than_it_was_written_is_no_backup() {
+    on_own_machine(|root| {
+        for form in [Form::Plain, Form::Gzip, Form::Columns] {
+            let directory = root.join(format!("{form:?}"));
+            fs::create_dir(&directory).expect("a directory");
+            let store = Store::open(&directory).expect("the directory");
+            let staged = stage(&store, form);
+            let pairs = || staged.namespaces.iter().flat_map(|one| one.manifest.segments.iter().zip(&one.files));
+            let sources: Vec<plan::Source> =
+                pairs().map(|(segment, file)| plan::Source::of_segment(segment, file.temporary.clone())).collect();
+            let code = |read_back: &BTreeSet<Key>| {
+                let compared = read_all::compare_with_disk(&store, &sources, read_back, 1, &Control::default());
+                compared.err().map(|error| (error.first().code, error.first().file.clone()))
+            };
+            let all: BTreeSet<Key> = sources.iter().map(|source| source.key).collect();
+            assert_eq!((code(&BTreeSet::new()), code(&all)), (None, None), "{form:?}");
+            for (segment, file) in pairs() {
+                let path = directory.join(&file.temporary);
+                let whole = fs::read(&path).expect("its bytes");
+                let last = whole.len() as u64 - 1;
+                let first_chunk = segment.chunks[0].offset + 20;
+                for (at, is_around) in [(first_chunk, false), (0, true), (last, true)] {
+                    let mut changed = whole.clone();
+                    changed[usize::try_from(at).expect("an offset")] ^= 0x10;
+                    fs::write(&path, changed).expect("written");
+                    let expected = Some((Code::CompareFailed, Some(file.name.clone())));
+                    assert_eq!(code(&BTreeSet::new()), expected, "{form:?} {} {at}", file.name);
+                    if is_around && !segment.encoding.is_plain() {
+                        assert_eq!(code(&all), expected, "{form:?} {} {at}", file.name);
+                    }
+                }
+                fs::write(&path, whole).expect("whole again");
+            }
+            assert_eq!(code(&BTreeSet::new()), None, "{form:?}");
+        }
+    });
 }

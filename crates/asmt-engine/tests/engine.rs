@@ -1,9 +1,10 @@
-//! The engine as a whole, on real segments: each test in an IPC namespace of its own, which goes
-//! with its thread.
+//! The engine as a whole, with real segments: each test is in an IPC namespace of its own, which
+//! goes with its thread.
 
 use asmt_engine::error::Code;
 use asmt_engine::facts::caller::Caller;
 use asmt_engine::facts::memory::{CgroupLimit, Memory};
+use asmt_engine::format::Form;
 use asmt_engine::look::segments;
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::{Report, Verb};
@@ -41,12 +42,12 @@ impl Machine {
     }
 }
 
-/// Root asks for all of instance 0.
+/// Root requests all of instance 0.
 fn plan_request() -> plan::Request {
     plan::Request {
         instance: 0,
         namespaces: None,
-        compress: false,
+        form: Form::Plain,
         require_manifest: false,
         allow_volatile: false,
         allow_private_ipc: false,
@@ -104,7 +105,8 @@ fn a_stop_before_the_commit_leaves_nothing() {
     on_own_machine(|machine| {
         machine.sim("make --stages 2 --stage-size 24MiB --fill 1");
         let before = machine.sim("sum");
-        // Stopped as soon as each kind of event is seen; "" is before anything began.
+        // The operation is stopped as soon as each kind of event is seen; "" means before it
+        // begins.
         for event in ["", "reserved", "wrote"] {
             let control = Arc::new(Control::default());
             let outcome = stopped_at(event, &control, &Asked { compress: true, ..request(Verb::Backup, &machine.path("b")) });
@@ -150,7 +152,7 @@ fn what_is_abandoned_changes_nothing() {
     });
 }
 
-/// Performs a request that is stopped when an event of that code is seen.
+/// Performs a request, and stops it when an event with that code is seen.
 fn stopped_at(event: &str, control: &Arc<Control>, request: &Asked) -> Result<Report, Failure> {
     if event.is_empty() {
         control.stop();
@@ -208,7 +210,7 @@ fn a_plan_is_a_value() {
         machine.sim("make --stripes 2");
         machine.sim("make --name other --nsid 2 --shutdown 0");
         let found = segments::take().expect("an inventory");
-        let request = plan::Request { compress: true, ..plan_request() };
+        let request = plan::Request { form: Form::Gzip, ..plan_request() };
         let empty = asmt_engine::facts::directory::Listing::default();
         let (first, second) = (plan::backup(&found, &empty, &request), plan::backup(&found, &empty, &request));
         assert_eq!(first.namespaces, second.namespaces);
@@ -244,7 +246,7 @@ fn what_the_machine_is_set_to_is_weighed_before_anything_is_done() {
         machine.sim("remove");
         let empty = segments::take().expect("an inventory");
         let listing = store::Store::open(&directory).and_then(|store| store.list()).expect("a listing");
-        // All of it is promised; what is filled is less, for treex and base have holes.
+        // All of it is committed; less is filled, because treex and base have holes.
         let promised = 2 * 1048576 + 196_608 + 65_536;
         let needed: u64 =
             plan::restore(&listing, &empty, &request).namespaces[0].sources.iter().map(|s| s.least_memory_bytes).sum();

@@ -1,11 +1,12 @@
-//! docs/HINTS.md goes through every code of the engine.
+//! docs/HINTS.md explains every code of the engine.
 
 use asmt_engine::error::{Code, Kind};
 use std::collections::BTreeSet;
 
 const TEXT: &str = include_str!("../../../docs/HINTS.md");
 
-/// Cells of the first table's rows that begin a code: the code, and its kind with the exit status.
+/// The cells of the first table that begin with a code: the code, and its kind with the exit
+/// status.
 fn rows() -> Vec<(&'static str, &'static str)> {
     let of_engine = TEXT.split("\n## ").find(|part| part.starts_with("Codes of the engine")).expect("a section");
     let cells = |line: &'static str| -> Option<(&str, &str)> {
@@ -38,12 +39,12 @@ fn every_code_has_a_row_with_its_kind_and_exit_status() {
     assert_eq!(rows.len(), known.len(), "a code with two rows");
 }
 
-/// A row says what leads to its code, the hint, and what comes of it.
+/// A row has the states that lead to its code, the hint, and its effect.
 #[test]
 fn no_row_has_an_empty_cell() {
     for line in TEXT.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        // Outside of the first and the last bar there is nothing.
+        // There is nothing outside of the first and the last bar.
         assert_eq!(cells.len(), 7, "{line}");
         assert!(cells[3..6].iter().all(|cell| !cell.is_empty()), "{line}");
     }

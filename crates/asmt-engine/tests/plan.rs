@@ -1,11 +1,11 @@
-//! Plans as values: what is planned, refused and remarked for a given memory, directory and
+//! Plans as values: the plan, the refusals and the remarks for a given memory, directory and
 //! request.
 //!
-//! Promise: every refusal of a plan stands here with its code and its words, next to the nearest
-//! case that is not refused. Must never: touch a segment, a file or the clock. All that a plan
-//! looks at is made up here.
+//! Promise: every refusal of a plan is here with its code and its text, next to the nearest case
+//! that is not refused. Must never: touch a segment, a file or the clock. Everything that a plan
+//! reads is made up here.
 
-// A table of cases is one function, however long.
+// A table of cases is one function, whatever its length.
 #![allow(clippy::too_many_lines)]
 
 use asmt_engine::error::{Code, Kind, NoteCode, Problem, Remark};
@@ -16,7 +16,9 @@ use asmt_engine::facts::directory::{
 use asmt_engine::facts::memory::{Creator, Inventory, Segment};
 use asmt_engine::facts::server::Host;
 use asmt_engine::format::run_id::RunId;
-use asmt_engine::format::{Chunk, Encoding, Manifest, ManifestSegment, ServerFingerprint, chunk_count, file_name, manifest_name};
+use asmt_engine::format::{
+    Chunk, Encoding, Form, Manifest, ManifestSegment, ServerFingerprint, chunk_count, file_name, manifest_name,
+};
 use asmt_engine::plan::{self, Plan, Request};
 use asmt_shm::sysv::SegmentStat;
 use asmt_shm::{BaseHeader, Header, Key, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, SiMetaHeader, StripeHeader};
@@ -28,7 +30,7 @@ mod restore;
 #[path = "plan/settings.rs"]
 mod settings;
 
-/// A change to what a plan is made of, and what is then refused or remarked, `code: message` each.
+/// A change to the input of a plan, and the resulting refusals or remarks, each as `code: message`.
 type Case<T> = (fn(&mut T), &'static [&'static str]);
 /// A segment, or a file of one: its key and its header.
 type NewSegment = (u32, Header);
@@ -65,7 +67,7 @@ fn data(text: &str, instance: u32, nsid: u32, device_count: u32) -> Vec<NewSegme
     (0..device_count).map(|stripe| (first + stripe, Header::Stripe(header.clone()))).collect()
 }
 
-/// A namespace 'test' with segments of all kinds: the index under nsid 1, its stripes under nsid 5.
+/// A namespace 'test' with segments of all types: the index under nsid 1, its stripes under nsid 5.
 fn whole() -> Vec<NewSegment> {
     let mut made = index("test", 0, 1, 2);
     made.extend([(META, Header::SiMeta(SiMetaHeader { stage_count: 1 })), (SI_STAGE, Header::None)]);
@@ -82,7 +84,7 @@ fn size_of(kind: SegmentType) -> u64 {
     }
 }
 
-/// A memory with these segments, all root's and attached by nobody; their ids are 1, 2, … by key.
+/// A memory with these segments, all owned by root and not attached; their ids are 1, 2, … by key.
 fn memory(made: Vec<NewSegment>) -> Inventory {
     let mut inventory = Inventory::default();
     for (key, header) in made {
@@ -118,7 +120,7 @@ fn memory(made: Vec<NewSegment>) -> Inventory {
     inventory
 }
 
-/// A directory /b of root's, mode 0700, with nothing in it.
+/// An empty directory /b, owned by root, mode 0700.
 fn empty() -> Listing {
     let owner = Some(Owner { uid: 0, mode: 0o700 });
     Listing {
@@ -180,6 +182,8 @@ fn committed(text: &str, instance: u8, made: Vec<NewSegment>) -> Listing {
         crc32: file.crc32.unwrap_or(0xc0ff_ee00),
         chunk_bytes: CHUNK_BYTES,
         chunks: vec![Chunk { offset: 0, length: 1, crc32: 0 }; chunk_count(file.size_bytes, CHUNK_BYTES) as usize],
+        encoded_sums: Vec::new(),
+        columns_content: None,
         zero_chunks: Vec::new(),
         data_bytes: None,
     });
@@ -213,12 +217,12 @@ fn both(mut one: Listing, other: Listing) -> Listing {
     one
 }
 
-/// Root asks for all of instance 0.
+/// Root requests all of instance 0.
 fn request() -> Request {
     Request {
         instance: 0,
         namespaces: None,
-        compress: false,
+        form: Form::Plain,
         require_manifest: false,
         allow_volatile: false,
         allow_private_ipc: false,
@@ -232,7 +236,7 @@ fn named(names: &[&str]) -> Request {
     Request { namespaces: Some(names.iter().map(|text| name(text)).collect()), ..request() }
 }
 
-/// Uid 7, who is in group 7 alone and may do nothing that others may not.
+/// Uid 7, who is only in group 7 and has no capabilities.
 fn user() -> Request {
     Request { caller: Caller { uid: 7, groups: vec![7], capabilities: 0, unmapped_uid: None }, ..request() }
 }
@@ -257,7 +261,7 @@ fn stripe(header: &mut Header) -> &mut StripeHeader {
     if let Header::Stripe(stripe) = header { stripe } else { panic!("not of a stripe: {header:?}") }
 }
 
-/// A file that is there and cannot be read.
+/// A file that exists and cannot be read.
 fn unreadable(file: &str) -> (String, Problem) {
     (file.to_owned(), Problem::new(Code::UnsafeFile, format!("{file} is a directory"), "remove it").in_file(file))
 }
@@ -266,7 +270,7 @@ fn live_run() -> RunId {
     RunId::parse(&format!("{}-1-42-3", "0".repeat(32))).expect("a run's id")
 }
 
-/// What is refused, `code: message` each. No refusal is without a next step.
+/// The refusals, each as `code: message`. Every refusal has a next step.
 fn refused<T>(plan: &Plan<T>) -> Vec<String> {
     assert!(plan.refusals.iter().all(|problem| !problem.hint.is_empty()), "{:?}", plan.refusals);
     plan.refusals.iter().map(|problem| format!("{}: {}", problem.code.as_str(), problem.message)).collect()
@@ -322,7 +326,7 @@ fn a_refusal_that_two_plans_share_is_said_once() {
     assert_eq!(joined.remarks.iter().map(|remark| remark.message.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
 
-/// Makes a segment somebody's, who may have got it from somebody else.
+/// Gives a segment to a user, who may have got it from another one.
 fn give(memory: &mut Inventory, keys: &[u32], maker: u32, uid: u32) {
     for key in keys {
         let stat = &mut segment(memory, *key).stat;
@@ -354,7 +358,7 @@ fn the_directories_above_are_judged_as_sshd_judges_them() {
         (link(0, true), vec![]),
         (link(7, true), vec![]),
         (link(8, true), text("the link /x/l, which is owned by uid 8, who can replace it; expected root or uid 7")),
-        // Root of the machine, seen from within a user namespace.
+        // Root of the machine, seen from a user namespace.
         (directory("/x", 9, 0o755), vec![]),
     ];
     let caller = Caller { capabilities: 1, unmapped_uid: Some(9), ..user().caller };
@@ -403,7 +407,7 @@ fn a_hint_changes_no_directory_that_may_hold_more_than_the_backup() {
             assert!(is_changed || hints.iter().all(|hint| !hint.contains("chmod") && hint.contains("mkdir -m 0700 NEW")));
         }
     }
-    // A backup can go elsewhere.
+    // A backup can be put elsewhere.
     let mut listing = empty();
     listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 8, mode: 0o777 });
     for problem in plan::backup(&memory(whole()), &listing, &request()).refusals {
@@ -426,7 +430,7 @@ fn nobody_but_root_and_the_caller_may_write_in_the_directory() {
         // A backup would make it.
         (None, vec![]),
     ];
-    // The caller may give files to root, so that nothing else is refused.
+    // The caller may give files to root, so that there is no other refusal.
     let request = Request { caller: Caller { capabilities: 1, ..user().caller }, ..request() };
     for (owner, expected) in cases {
         let own = |mut listing: Listing| {

@@ -1,5 +1,5 @@
-//! The judgement of docs/STALENESS.md on evidence written down by hand: each witness beside the
-//! nearest one that says nothing.
+//! The judgement of docs/STALENESS.md on evidence that is written by hand: each witness beside the
+//! nearest one that shows nothing.
 
 use asmt_engine::error::{Code, Problem};
 use asmt_engine::facts::directory::{FileRecord, Listing, ManifestRecord, Owner};
@@ -25,8 +25,8 @@ fn name(text: &str) -> NamespaceName {
     NamespaceName::new(text).expect("a name")
 }
 
-/// A header as a server left it at a clean stop, from its own bytes: in a set of two, of namespace
-/// 'test'.
+/// A header of a set of two of namespace 'test', made from the bytes that a server left at a clean
+/// stop.
 fn header(of: &str, random: u64, is_trusted: bool) -> DeviceState {
     let bytes = include_bytes!("../../../__test__/fixtures/server/file-2-clean-stop/test-a.dat.head");
     let stopped = StripeHeader::parse(bytes).expect("a header");
@@ -70,11 +70,11 @@ fn manifest(of: &str, devices: Vec<HeaderStamp>) -> Manifest {
     }
 }
 
-/// What is tried: a directory, a machine, and what was asked for. The default is a backup that is
-/// fresh for sure.
+/// The input of a case: a directory, a machine, and a request. The default is a backup that is
+/// certainly current.
 #[derive(Clone)]
 struct Case {
-    /// Namespaces that are asked for.
+    /// The requested namespaces.
     asked: Vec<(&'static str, u32)>,
     manifests: Vec<Manifest>,
     marks: Vec<(String, Result<UsageMark, String>)>,
@@ -114,7 +114,7 @@ impl Default for Case {
 }
 
 impl Case {
-    /// A namespace that lives in memory alone: nothing is exact.
+    /// A namespace that exists in memory alone: nothing is exact.
     fn in_memory() -> Self {
         let mut case = Self { manifests: vec![manifest("test", Vec::new())], ..Self::default() };
         case.evidence.configuration = Configuration::Read { path: "aerospike.conf".to_owned(), config: config(IN_MEMORY) };
@@ -273,7 +273,7 @@ fn block_devices_that_answer_decide() {
         ("an added one of another namespace", add(Case::default(), header("other", 7, true)), &[Code::BackupStale]),
         ("an added one with other data", add(Case::default(), DeviceState::Unknown), &[Code::BackupStale]),
         ("an added one that cannot be read", add(Case::default(), unreadable()), &[Code::DeviceUnreadable]),
-        // Whatever else there is, they know better.
+        // Devices are more exact than any other witness.
         ("a log that changed", Case::default().trace(TraceChange::Changed), &[]),
         ("used in another boot", Case::default().used("test", used_in(OTHER_BOOT, None)), &[]),
         ("a start in the journal", Case::default().started(OTHER_BOOT, 1), &[]),
@@ -318,7 +318,7 @@ fn names_of_devices_may_change_with_a_reboot() {
         case.evidence.devices.insert("/dev/b".to_owned(), device("/dev/b", 9, header("other", 5, true)));
     };
     assert_eq!(Case::default().with(swap).codes(), []);
-    // A second path to the disk that counts already is no second disk.
+    // A second path to a disk that counts already is not a second disk.
     let alias = |case: &mut Case| {
         case.evidence.devices.insert("/dev/c".to_owned(), device("/dev/c", 1, header("test", 7, true)));
         case.evidence.devices.insert("/dev/b".to_owned(), device("/dev/b", 9, DeviceState::Unreadable("is gone".to_owned())));
@@ -484,8 +484,8 @@ fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
             &[],
         ),
     ]);
-    // What b's later manifest noted of a's device is no proof for an older backup of a, such as one
-    // of ASMT's.
+    // Notes of b's later manifest about a's device prove nothing for an older backup of a, such as
+    // one of ASMT's.
     let older = beside(vec![of_a()]).with(|case| {
         case.manifests.remove(0);
         case.asked = vec![("test", 0xae00_1000)];
@@ -493,7 +493,7 @@ fn the_witnesses_of_one_namespace_speak_for_all_of_its_server() {
     assert!(!older.judge().is_proven && older.judge().must_mark, "{:?}", older.judge());
     assert_eq!(older.used("test", used_in(OTHER_BOOT, None)).codes(), [Code::BackupUsed]);
     assert!(!beside(vec![of_a()]).judge().is_proven, "a configuration without the other namespace leaves its device alone");
-    // With a proof of its own, the other namespace's device says nothing: its server may have run
+    // With a proof of its own, the other namespace's device does not count: its server may have run
     // without it.
     let own = |case: Case| {
         case.with(|case| {
@@ -573,11 +573,11 @@ fn what_is_stale_and_lives_in_memory_alone_has_a_hint_that_says_what_is_lost_eit
     assert!(on_devices.contains("it cold-starts and reads its devices"), "{on_devices}");
 }
 
-/// What a hint says is done, to the letter, and perhaps to all that is restored together.
+/// The user does exactly what a hint says, perhaps for everything that is restored together.
 #[test]
 fn a_hint_overrides_nothing_that_it_is_not_about() {
     let hint = |case: Case| case.judge().refusals[0].hint.clone();
-    // Whether a namespace has devices is known by a configuration, then or now.
+    // A configuration, then or now, shows whether a namespace has devices.
     let unknown = |is_noted: bool| {
         Case::in_memory().trace(TraceChange::Changed).with(|case| {
             case.asked = vec![("test", 0xad00_1000)];
@@ -589,7 +589,7 @@ fn a_hint_overrides_nothing_that_it_is_not_about() {
     let text = "namespace 'test' seems to be in memory only (if it has storage devices or files, do not restore it, and start \
         the server without a restore): ";
     assert!(hint(unknown(false)).starts_with(text), "{}", hint(unknown(false)));
-    // Beside one on devices, the override is of the other one alone.
+    // Beside a namespace on devices, the override is only for the other one.
     let both = Case::default().state("/dev/a", header("test", 8, true)).with(|case| {
         case.asked.push(("cache", 0xae00_2000));
         case.manifests.push(manifest("cache", Vec::new()));
@@ -599,7 +599,7 @@ fn a_hint_overrides_nothing_that_it_is_not_about() {
     let text = hint(both);
     assert!(text.starts_with("namespace 'cache' is in memory only"), "{text}");
     assert!(text.contains("-n cache --force-stale") && text.contains("; do not restore namespace 'test' with it"), "{text}");
-    // A device that is not the one that was noted, and one that does not answer.
+    // A device that is not the noted one, and a device that does not answer.
     let blank = hint(Case::default().state("/dev/a", DeviceState::Blank));
     assert!(blank.starts_with("make sure that it is the device that the server used"), "{blank}");
     let unreadable = hint(Case::default().state("/dev/a", DeviceState::Unreadable("is not there".to_owned())));
@@ -678,8 +678,8 @@ fn state() -> impl Strategy<Value = DeviceState> {
 }
 
 proptest! {
-    /// Nothing but the noted state of every noted device proves anything; an override takes back
-    /// every refusal but that of what is torn, and prints each.
+    /// Only the noted state of every noted device is a proof. An override takes back every refusal
+    /// except for torn sets, and each is reported.
     #[test]
     fn only_the_noted_state_is_a_proof(a in state(), b in state()) {
         let case = Case::default().state("/dev/a", a.clone()).state("/dev/b", b.clone());

@@ -1,8 +1,8 @@
-//! A backup directory, looked at and written to as it comes: names that lie, what dead runs left,
-//! file systems that do not do what others do.
+//! Reads and writes of a backup directory in all its states: misleading names, leftovers of dead
+//! runs, file systems with missing abilities.
 //!
-//! Promise: real files in a directory of the test's own; what the engine says of them is compared
-//! with what the kernel says. Must never: need a segment, or leave anything mounted.
+//! Promise: real files in a directory of the test; the engine's answers are compared with the
+//! kernel's. Must never: need a segment, or leave anything mounted.
 
 use asmt_codec::GZIP_HEADER;
 use asmt_engine::error::{Code, Problem};
@@ -14,6 +14,7 @@ use asmt_engine::format::{AsmtHeader, Chunk, Encoding, Manifest, ManifestError, 
 use asmt_engine::progress::Control;
 use asmt_engine::store::{Buffer, InputFile, LOCK_NAME, Lock, MARKS_LOCK_NAME, Store};
 use asmt_engine::sys::dir::names_of;
+use asmt_kit::namespaces::unshare_mounts;
 use asmt_shm::{Header, Key, NamespaceName};
 use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags, flock, mknodat};
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
@@ -31,7 +32,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 const SECTOR: usize = 4096;
 
-/// A test's directory, which goes with it.
+/// A test's directory, which is removed with it.
 struct Root(PathBuf);
 
 impl Root {
@@ -71,12 +72,12 @@ fn code_of<T>(outcome: asmt_engine::error::Result<T>) -> Option<Code> {
     outcome.err().map(|error| error.first().code)
 }
 
-/// Runs on a thread that is nobody special: whatever its user id is, it has no capabilities.
+/// Runs on a thread without capabilities, whatever its user id is.
 fn without_capabilities<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     let run = || {
         // Version 3 of the structures, this thread, and no capability at all.
         let (header, none) = ([0x2008_0522_u32, 0], [0_u32; 6]);
-        // SAFETY: both arrays have the sizes that the call asks for, and outlive it.
+        // SAFETY: both arrays have the sizes that the call requires, and outlive it.
         let outcome = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) };
         assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
         test()
@@ -90,41 +91,37 @@ fn with_mounted<T: Send>(kind: &str, options: &str, path: &Path, test: impl FnOn
     let text = |text: &OsStr| CString::new(text.as_bytes()).expect("text");
     let (kind, options, path) = (text(kind.as_ref()), text(options.as_ref()), text(path.as_ref()));
     let run = || {
-        let root = c"/".as_ptr();
-        let none = std::ptr::null();
-        // SAFETY: moves this thread to a mount namespace that goes with it.
-        let mut outcome = unsafe { libc::unshare(libc::CLONE_NEWNS) };
-        // SAFETY: all pointers are to text that outlives the call, or null where none is asked for.
-        outcome |= unsafe { libc::mount(none, root, none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) };
-        // SAFETY: as above.
-        outcome |= unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
+        unshare_mounts().expect("a mount namespace needs root");
+        // SAFETY: all pointers are to text that outlives the call.
+        let outcome = unsafe { libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, options.as_ptr().cast()) };
         assert_eq!(outcome, 0, "mounting needs root: {}", std::io::Error::last_os_error());
         test()
     };
     std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Flags of the descriptors that this process has open to a file or directory, as the kernel shows
-/// them.
+/// The flags of the descriptors that this process has open for a file or directory, as the kernel
+/// shows them.
 fn open_flags(path: &Path) -> Vec<OFlags> {
     let path = fs::canonicalize(path).expect("a path");
     let is_of_path = |entry: &fs::DirEntry| fs::read_link(entry.path()).is_ok_and(|target| target == path);
     let flags = |entry: fs::DirEntry| {
         let info = fs::read_to_string(Path::new("/proc/thread-self/fdinfo").join(entry.file_name())).expect("a descriptor");
         let text = info.lines().find_map(|line| line.strip_prefix("flags:")).expect("flags").trim();
-        // What the kernel adds by itself says nothing.
+        // The flag that the kernel adds by itself does not count.
         OFlags::from_bits_retain(u32::from_str_radix(text, 8).expect("octal")) - OFlags::from_bits_retain(0o100_000)
     };
     let open = fs::read_dir("/proc/thread-self/fd").expect("descriptors").flatten();
     open.filter(is_of_path).map(flags).collect()
 }
 
-/// Whether the file system lets a file be opened for direct I/O.
+/// Returns true if a file can be opened for direct I/O on this file system.
 fn has_direct_io(path: &Path) -> bool {
     OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).is_ok()
 }
 
-/// Whether a file's first byte is in the page cache; `None` where the file system does not tell.
+/// Returns true if a file's first byte is in the page cache; `None` if the file system does not
+/// tell.
 fn is_cached(path: &Path) -> Option<bool> {
     let file = File::open(path).expect("a file");
     match preadv2(&file, &mut [IoSliceMut::new(&mut [0])], 0, ReadWriteFlags::NOWAIT) {
@@ -141,7 +138,7 @@ const CACHESTAT: libc::c_long = 451;
 /// Pages of a file that wait in the page cache to be written; `None` before Linux 6.5.
 fn dirty_pages(path: &Path) -> Option<u64> {
     let (file, whole, mut found) = (File::open(path).expect("a file"), [0_u64; 2], [0_u64; 5]);
-    // SAFETY: both arrays have the sizes that the call asks for, and outlive it.
+    // SAFETY: both arrays have the sizes that the call requires, and outlive it.
     let outcome = unsafe { libc::syscall(CACHESTAT, file.as_raw_fd(), whole.as_ptr(), found.as_mut_ptr(), 0) };
     (outcome == 0).then_some(found[1])
 }
@@ -187,6 +184,8 @@ fn manifest(namespace: &str) -> String {
         crc32,
         chunk_bytes: 4 << 20,
         chunks: vec![Chunk { offset: 0, length: SECTOR as u32, crc32 }],
+        encoded_sums: Vec::new(),
+        columns_content: None,
         zero_chunks: Vec::new(),
         data_bytes: None,
     };
@@ -212,7 +211,7 @@ fn a_file_is_listed_as_the_kernel_and_its_first_bytes_show_it() {
     let root = Root::new();
     let (small, large) = (stripe(60), stripe(300_000));
     let files = [
-        // ASMT's names may be of another case, and stay as they are.
+        // ASMT's names may be in another case, and stay as they are.
         ("AE001100.dat", noise(5000), 5000, false),
         ("ad001000.dat", large.clone(), 300_000, true),
         ("ad001001.dat.gz", compressed(&small), 60, true),
@@ -296,7 +295,8 @@ fn what_is_wrong_with_a_file_is_said_of_that_file_alone() {
         let [(of, problem)] = listing.problems.as_slice() else { panic!("{text}: {:?}", listing.problems) };
         assert_eq!((&**of, problem.code, problem.file.as_deref()), (name, code, Some(name)), "{problem:?}");
         assert!(problem.message.contains(text) && problem.message.contains(&*root.path(name).to_string_lossy()), "{problem:?}");
-        // It is not opened to be read either; whether contents are damaged is for others to say.
+        // It is not opened for reading either; whether its contents are damaged is not checked
+        // here.
         let read = without_capabilities(|| code_of(root.store().read(name, 3, false)));
         assert_eq!(read, Some(code).filter(|code| *code != Code::ContentDamaged), "{text}");
     }
@@ -420,7 +420,7 @@ fn a_backup_that_was_put_in_the_place_of_a_dead_runs_is_not_swept() {
     let file = |name: &str| root.write(name, noise(SECTOR));
     let (stage, base) = (file("ae002100.dat"), file("ae002000.dat"));
     let manifest = root.write("asmt-manifest-0-half.json", manifest("half"));
-    // The inodes of the first files were used again; that of the one that commits was not.
+    // The inodes of the first files were used again; that of the committing file was not.
     let files: &[_] = &[("ae002100.dat", stage), ("asmt-manifest-0-half.json", manifest), ("ae002000.dat", base + 1000)];
     journal(&root, DEAD, &[("half", files)]);
     let listing = root.store().list().expect("a listing");
@@ -451,19 +451,19 @@ fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
     let leftovers = root.store().list().expect("a listing").leftovers;
     let temporary = format!(".asmt-tmp.{DEAD}.ae002001.dat");
     let own = format!(".asmt-run.{DEAD}");
-    // What vouches for others goes first, and what accounts for them last.
+    // Files that vouch for others are removed first, and those that account for others last.
     let expected = ["asmt-manifest-0-half.json", "ae002100.dat", "ae002101.dat", &*temporary, &*own];
     assert_eq!(leftovers.sweep, expected);
     let interrupted = Interrupted { instance: 0, namespace: "half".to_owned() };
     assert_eq!(leftovers.interrupted, [interrupted]);
     assert_eq!(leftovers.superseded.iter().collect::<Vec<_>>(), ["ae001000.dat", "ae001100.dat"]);
     assert_eq!(leftovers.live, []);
-    // What is swept is no file of a backup, and what is not is.
+    // A file that is swept is not listed as a file of a backup, and the others are.
     let listing = root.store().list().expect("a listing");
     let files: Vec<&str> = listing.files.iter().map(|file| &*file.name).collect();
     let expected = ["ae001000.dat", "ae001100.dat", "ae002102.dat", "ae002103.dat"];
     assert_eq!((files, listing.manifests.len()), (expected.to_vec(), 0));
-    // With all that it lists committed, nothing but the journal is left over.
+    // If everything that it lists is committed, only the journal is a leftover.
     journal(&root, DEAD, &[("done", done)]);
     let leftovers = root.store().list().expect("a listing").leftovers;
     assert_eq!(leftovers, Leftovers { sweep: vec![temporary, own], ..Leftovers::default() });
@@ -473,7 +473,7 @@ fn files_of_a_dead_run_are_told_by_its_journal_and_their_inodes() {
 fn whose_run_may_live_is_let_be() {
     let root = Root::new();
     let own = asmt_engine::sys::process::own_run().expect("an id").to_string();
-    // Of another PID namespace, where nobody sees from here whether it lives.
+    // A run of another PID namespace, of which nobody here can see whether it is alive.
     let mut parts: Vec<&str> = own.split('-').collect();
     parts[1] = "1";
     let elsewhere = parts.join("-");
@@ -493,7 +493,7 @@ fn whose_run_may_live_is_let_be() {
     let leftovers = store.list().expect("a listing").leftovers;
     assert_eq!(leftovers.sweep, of(&[DEAD, &own]));
     assert_eq!(leftovers.live.iter().map(RunId::to_string).collect::<Vec<_>>(), [&*elsewhere], "once");
-    // Who has the lock knows that all others have ended.
+    // The holder of the lock knows that all others have ended.
     store.lock(Lock::Exclusive).expect("the lock");
     let leftovers = store.list().expect("a listing").leftovers;
     assert_eq!((leftovers.sweep, leftovers.live), (of(&[DEAD, &elsewhere, &own]), vec![]));
@@ -619,7 +619,7 @@ fn writers_are_alone_and_readers_are_not() {
     root.store().lock(Exclusive).expect("all are gone with their stores");
 }
 
-/// Runs as a user that is nobody here; only root can.
+/// Runs as a user without rights here; only root can do that.
 fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     const NOBODY: u32 = 65_534;
     let run = || {
@@ -635,7 +635,7 @@ fn as_nobody<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Opens a directory or file and holds a lock on it, as anybody can who may open it.
+/// Opens a directory or file and holds a lock on it, as everybody can who may open it.
 fn hold(path: &Path, operation: FlockOperation) -> Option<File> {
     let file = File::open(path).ok()?;
     flock(&file, operation).ok().map(|()| file)
@@ -662,14 +662,14 @@ fn a_lock_that_anybody_can_hold_keeps_nobody_out_and_one_of_asmts_does() {
             let file = root.path(LOCK_NAME);
             assert_eq!(fs::metadata(&file).expect("a lock").mode() & 0o7777, 0o600);
             assert_eq!(code_of(root.store().lock(second)), (!is_free).then_some(Code::AnotherAsmt), "{first:?} {second:?}");
-            // The mode may change while it is held.
+            // The mode may change while the lock is held.
             fs::set_permissions(&root.0, Permissions::from_mode(0o700)).expect("a mode");
             assert_eq!(code_of(root.store().lock(second)), (!is_free).then_some(Code::AnotherAsmt), "{first:?} {second:?}");
             fs::set_permissions(&root.0, Permissions::from_mode(mode)).expect("a mode");
             assert!(file.exists(), "it is held");
         }
         assert_eq!(root.names()[2..], [] as [&str; 0]);
-        // What a killed run has left is used, and then removed.
+        // A leftover of a killed run is used, and then removed.
         root.write(LOCK_NAME, "");
         root.store().lock(Exclusive).expect("a lock");
         assert_eq!(root.names()[2..], [] as [&str; 0]);
@@ -679,7 +679,7 @@ fn a_lock_that_anybody_can_hold_keeps_nobody_out_and_one_of_asmts_does() {
 #[test]
 fn who_may_only_read_the_directory_cannot_keep_its_owner_out() {
     let root = Root::new();
-    // Root's own files are closed to nobody here; only of other users can that be seen.
+    // Root can open its own files in any case, so only other users show the difference.
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -723,7 +723,7 @@ fn a_read_only_file_system_is_read_whoever_holds_the_directory() {
     with_mounted("tmpfs", "mode=0755", &root.0, || {
         root.write("ae001100.dat", noise(SECTOR));
         let path = CString::new(root.0.as_os_str().as_bytes()).expect("a path");
-        // SAFETY: text that outlives the call, or null where none is asked for.
+        // SAFETY: the text outlives the call; the other pointers may be null.
         let outcome = unsafe {
             libc::mount(std::ptr::null(), path.as_ptr(), std::ptr::null(), libc::MS_REMOUNT | libc::MS_RDONLY, std::ptr::null())
         };
@@ -748,7 +748,7 @@ fn marks_are_locked_by_what_others_cannot_open() {
     let held = store.lock_marks().expect("a lock");
     assert!(is_held("asmt-manifest-0-a.json"));
     drop(held);
-    // Anybody could hold these for ever.
+    // Any user could hold these for ever.
     mode("asmt-manifest-0-a.json", 0o644);
     let held = store.lock_marks().expect("a lock");
     assert!(is_held("ae001100.dat") && !is_held("asmt-manifest-0-a.json"));
@@ -762,7 +762,7 @@ fn marks_are_locked_by_what_others_cannot_open() {
     assert_eq!(fs::metadata(root.path(MARKS_LOCK_NAME)).expect("a lock").mode() & 0o7777, 0o600);
     drop((held, strangers));
     assert!(!root.path(MARKS_LOCK_NAME).exists(), "no lock is left behind");
-    // Where nobody else may enter, any file will do.
+    // In a directory that nobody else may enter, any file will do.
     fs::set_permissions(&root.0, Permissions::from_mode(0o700)).expect("a mode");
     let _held = store.lock_marks().expect("a lock");
     assert!(is_held("asmt-manifest-0-a.json"));
@@ -880,7 +880,7 @@ fn what_a_file_system_can_do_is_tried_and_nothing_is_left() {
     let error = given.expect_err("nobody gives it away");
     assert_eq!(error.first().code, Code::ModesNotKept, "{error}");
     assert_eq!(root.names()[2..], [] as [&str; 0]);
-    // A name that is taken stays whose it is.
+    // A name that is taken keeps its owner.
     root.write("ae001000.dat", "somebody else's");
     let file = store.create(&run, "ae001000.dat").expect("a file");
     assert_eq!(code_of(store.publish(file.temporary(), "ae001000.dat")), Some(Code::BackupExists));
@@ -890,7 +890,7 @@ fn what_a_file_system_can_do_is_tried_and_nothing_is_left() {
 fn a_small_file_is_replaced_as_a_whole() {
     let root = Root::new();
     let store = root.store();
-    // What a killed run has left.
+    // A leftover of a killed run.
     root.write(&format!(".asmt-tmp.{}-1-2-3.mark", "0".repeat(32)), "half");
     for text in ["one", "another"] {
         store.replace("mark", text).expect("replaced");
@@ -913,7 +913,7 @@ fn a_finished_file_is_cut_to_size_and_given_to_its_owner() {
     let own = fs::metadata(&path).expect("a file");
     without_capabilities(|| {
         assert_eq!(file.finish(100, Some((own.uid(), own.gid()))).expect("its own"), own.ino());
-        // Another's is asked for, and may be one that this user namespace does not know.
+        // The owner must be another user, who may be unknown to this user namespace.
         let error = file.finish(100, Some((own.uid() + 1, own.gid()))).expect_err("nobody gives it away");
         assert!(error.first().message.starts_with("chown "), "{error}");
     });
@@ -930,8 +930,8 @@ fn aligned(bytes: &[u8]) -> Buffer {
     buffer
 }
 
-/// Runs on the file system of the test's own directory, on one that has no direct I/O, and on one
-/// that may have it and does not say what it asks for.
+/// Runs on the file system of the test's own directory, on one without direct I/O, and on one that
+/// may have it but does not report its alignment.
 fn on_each_file_system(test: impl Fn(&Root) + Sync) {
     test(&Root::new());
     for kind in ["ramfs", "tmpfs"] {
@@ -990,7 +990,7 @@ fn what_the_device_cannot_take_directly_goes_through_the_page_cache() {
     read.read_into(0, odd).expect("read");
     assert!(*odd == noise(SECTOR));
     let is_direct = open_flags(&root.path(&temporary)).iter().any(|flags| flags.contains(OFlags::DIRECT));
-    // Where memory need not be aligned there is nothing to fall back from.
+    // If memory need not be aligned, there is no fallback.
     assert_eq!(is_direct, read.is_from_disk());
 }
 
@@ -1000,14 +1000,14 @@ fn a_disk_that_is_full_says_so_and_is_not_written_to_elsewhere() {
     with_mounted("tmpfs", "size=64k", &root.0, || {
         let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001000.dat").expect("a file");
         assert_eq!(code_of(file.reserve(0, 128 << 10)), Some(Code::DiskFull));
-        // Half of it goes; what is left of the bytes does not go to where the first went.
+        // Half of it is written; the rest of the bytes does not go to the place of the first ones.
         assert_eq!(code_of(file.write(0, &noise(128 << 10))), Some(Code::DiskFull));
         assert!(fs::read(root.path(file.temporary())).expect("a file") == noise(64 << 10));
     });
 }
 
-/// A limit on the size of files ends a write where it stands. It is one of a whole process: so in
-/// one of its own.
+/// A limit on the size of files ends a write at that size. It applies to a whole process, so the
+/// test has its own.
 #[test]
 fn a_direct_write_that_ends_within_a_sector_has_failed() {
     const IS_LIMITED: &str = "ASMT_TEST_IS_LIMITED";
@@ -1016,9 +1016,9 @@ fn a_direct_write_that_ends_within_a_sector_has_failed() {
         let mut limited = Command::new(std::env::current_exe().expect("this test"));
         let set_limit = || {
             let limit = libc::rlimit { rlim_cur: 6144, rlim_max: 6144 };
-            // SAFETY: a structure that outlives the call.
+            // SAFETY: the structure outlives the call.
             let outcome = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) };
-            // SAFETY: an error is asked for in the place of a signal; no handler runs.
+            // SAFETY: this requests an error in place of a signal; no handler runs.
             unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
             if outcome == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
         };
@@ -1034,7 +1034,7 @@ fn a_direct_write_that_ends_within_a_sector_has_failed() {
     let file = store.reopen(&temporary, "ae001000.dat").expect("a file");
     let outcome = code_of(file.write(0, aligned(&noise(2 * SECTOR)).aligned(2 * SECTOR)));
     let is_direct = open_flags(&root.path(&temporary)).iter().any(|flags| flags.contains(OFlags::DIRECT));
-    // Through the page cache it goes on where it ended, and is told of the limit.
+    // Through the page cache, the write continues where it ended, and gets the error of the limit.
     assert_eq!(outcome, Some(if is_direct { Code::SystemCall } else { Code::SystemLimit }));
 }
 
@@ -1055,23 +1055,23 @@ fn no_more_than_64_mib_wait_in_the_nodes_memory_to_be_written() {
     let root = Root::new();
     root.write("probe", "waits");
     if dirty_pages(&root.path("probe")).is_none_or(|pages| pages == 0) {
-        // An old kernel, or a file system that has nowhere to write to.
+        // An old kernel, or a file system that has no place to write to.
         return;
     }
     let file = root.store().create(&asmt_engine::sys::process::own_run().expect("an id"), "ae001000.dat").expect("a file");
     let (path, piece) = (root.path(file.temporary()), vec![7; 1 << 20]);
-    // The same megabyte again and again: what counts is how much was written.
+    // The same megabyte again and again: only the number of written bytes counts.
     for number in 1..=130 {
         file.write(0, &piece).expect("written");
         assert_eq!(dirty_pages(&path) == Some(0), number % 64 == 0, "{number} MiB");
     }
 }
 
-/// A file of a backup that has this length, open; and its path.
+/// A file of a backup with this length, open, and its path.
 fn file_of(root: &Root, length: usize) -> (InputFile, PathBuf) {
     root.write("ae001100.dat", noise(length));
     let path = root.path("ae001100.dat");
-    // What is not written yet would stay in the page cache.
+    // Data that is not written yet would stay in the page cache.
     File::open(&path).expect("a file").sync_all().expect("durable");
     (root.store().read("ae001100.dat", length as u64, false).expect("a file"), path)
 }
@@ -1099,8 +1099,8 @@ fn bytes_are_read_wherever_they_stand_and_past_the_page_cache() {
         assert!(*whole == contents, "up to its odd end");
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let is_direct = has_direct_io(&path);
-        // What opening it took for a FIFO's sake means nothing to a regular file, and goes with the
-        // first change of flags.
+        // The flag that opening needed because of FIFOs means nothing for a regular file, and is
+        // dropped with the first change of flags.
         assert_eq!(open_flags(&path), [flags | if is_direct { OFlags::DIRECT } else { OFlags::NONBLOCK }]);
         assert_eq!(file.is_from_disk(), is_direct);
     });
@@ -1111,9 +1111,9 @@ fn what_was_read_does_not_stay_in_the_nodes_memory() {
     let root = Root::new();
     let (file, path) = file_of(&root, 2 * SECTOR);
     let mut buffer = Buffer::default();
-    // Memory that is not aligned: from here on it goes through the page cache.
+    // The memory is not aligned: from here on, reads go through the page cache.
     let odd = &mut buffer.aligned(2 * SECTOR + 1)[1..];
-    // The kernel lets go of what it can at that moment: sooner or later it does.
+    // The kernel drops the pages that it can at that moment: sooner or later it drops these.
     let is_let_go = (0..1000).any(|_| {
         file.read_into(0, odd).expect("read");
         assert!(*odd == noise(2 * SECTOR));
@@ -1141,7 +1141,7 @@ fn a_file_that_ends_too_early_is_of_the_wrong_size_and_it_is_said_where() {
     });
 }
 
-/// Files of sysfs claim a page, and end after a few bytes: as a disk does that fails in the middle.
+/// Files of sysfs claim a page, and end after a few bytes, like a disk that fails in the middle.
 #[test]
 fn a_read_that_ends_before_the_file_does_is_a_failed_one() {
     let store = Store::open(Path::new("/sys/kernel")).expect("sysfs");
@@ -1161,7 +1161,7 @@ fn data_is_found_between_holes_and_where_a_file_system_cannot_tell_all_is_data()
     let found = file.next_data(0, 4 << 20).expect("a look").expect("data");
     assert!(found.start > 0 && found.start <= 1 << 20 && found.end >= (1 << 20) + SECTOR as u64, "{found:?}");
     assert_eq!(file.next_data(found.end, 4 << 20).expect("a look"), None);
-    // Files of procfs know nothing of holes.
+    // Files of procfs do not know holes.
     let file = Store::open(Path::new("/proc")).and_then(|store| store.read("version", 0, false)).expect("a file");
     for (from, to, expected) in [(0, 10, Some(0..10)), (3, 10, Some(3..10)), (10, 10, None), (11, 10, None)] {
         assert_eq!(file.next_data(from, to).expect("a look"), expected);

@@ -1,13 +1,13 @@
-//! Layout facts against bytes that other programs made.
+//! Compares facts about the layout with bytes that other programs made.
 //!
-//! A constant that is typed once in the engine and once more in the simulator proves nothing: both
-//! may be wrong alike. So each fact that the engine relies on is held here against bytes that
-//! neither of them made: what a real server wrote (`__test__/fixtures/server`), and backups by ASMT
-//! 2.2.1 (`__test__/fixtures/golden`). Facts that no such bytes show are listed in
+//! A constant that stands once in the engine and once in the simulator proves nothing: both may be
+//! wrong in the same way. So each fact on which the engine relies is compared with bytes that
+//! neither of them made: those that a real server wrote (`__test__/fixtures/server`), and backups
+//! by ASMT 2.2.1 (`__test__/fixtures/golden`). Facts that no such bytes show are listed in
 //! `docs/FORMAT.md`, "Facts with no outside witness".
 //!
-//! `npm run test:mutants -- --file segment` changes each line and each number of `segment.rs`, and
-//! runs these tests alone.
+//! `npm run test:mutants -- --file segment` changes each line and each number of `key.rs` and
+//! `header.rs` in asmt-shm, and runs these tests alone.
 
 use asmt_codec::GZIP_HEADER;
 use asmt_codec::decode::ChunkDecoder;
@@ -36,10 +36,10 @@ fn text_of(path: impl AsRef<Path>) -> String {
     String::from_utf8(bytes_of(path)).expect("text")
 }
 
-// ---- What a real server wrote ----
+// ---- Bytes of a real server ----
 
-/// A case of the server's fixtures: a directory, the number of headers in it, and what each of them
-/// says.
+/// A case of the server's fixtures: a directory, the number of headers in it, and the fields of
+/// each.
 struct Written {
     case: &'static str,
     files: usize,
@@ -139,7 +139,8 @@ fn a_blank_device_has_no_magic() {
     }
 }
 
-/// Where the compiler put a field of a structure, and how large it is, as `layout.txt` prints it.
+/// The offset and the size that the compiler gave to a field of a structure, as `layout.txt` prints
+/// them.
 fn field(name: &str) -> (usize, usize) {
     let text = text_of("server/layout.txt");
     let wanted = format!("offsetof({name}) ");
@@ -157,9 +158,8 @@ fn number(name: &str) -> u64 {
     number.unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The public headers, compiled: each field of a device's header is where and as wide as it is
-/// read. What a name in the header of a device may have, a field of 32 bytes, no server wrote: none
-/// has a name that long.
+/// The public headers, compiled: each field of a device's header is read at its offset and with its
+/// width. No server wrote a name that fills the 32 bytes of its field.
 #[test]
 fn a_devices_header_is_as_the_public_headers_lay_it_out() {
     assert_eq!(number("(uint64_t)DRV_HEADER_MAGIC"), STRIPE_MAGIC);
@@ -188,7 +188,7 @@ fn a_devices_header_is_as_the_public_headers_lay_it_out() {
     };
     assert_eq!(StripeHeader::parse(&bytes), Some(expected.clone()));
     assert!(expected.name.is_some());
-    // A name of 32 bytes does not end in the field.
+    // A name of 32 bytes does not end within the field.
     bytes[at + size - 1] = b'n';
     assert_eq!(StripeHeader::parse(&bytes).and_then(|header| header.name), None);
     assert_eq!(NamespaceName::new(&"n".repeat(size)), None);
@@ -197,11 +197,11 @@ fn a_devices_header_is_as_the_public_headers_lay_it_out() {
     assert_eq!(Header::parse(SegmentType::DataStage, &bytes), Header::Unreadable);
 }
 
-/// Where base keeps the arena of the primary index. The stage count that ASMT goes by is at 2152,
-/// and the compiler puts it 104 bytes into the arena.
+/// The offset of the primary index's arena in base. ASMT uses the stage count at 2152, and the
+/// compiler puts it 104 bytes into the arena.
 const ARENA_OFFSET: usize = 2048;
 
-/// Base has the arena's structure in it, and that of a running server is at hand.
+/// Base contains the structure of the arena, and the arena of a running server is at hand.
 #[test]
 fn base_holds_the_arena_of_a_server() {
     let arena = bytes_of("server/arena-ce/arena-struct.bin");
@@ -224,13 +224,14 @@ fn base_holds_the_arena_of_a_server() {
     assert_eq!(Header::parse(SegmentType::PiBase, &base[..least - 1]), Header::Unreadable);
 }
 
-/// The encoder is made for elements of 64 bytes: those of a server must be so long, and suit it.
+/// The encoder is made for elements of 64 bytes: those of a server must have that length, and suit
+/// it.
 #[test]
 fn a_servers_elements_suit_the_encoder_and_come_back_from_it() {
     let stage = bytes_of("server/arena-ce/full-stage-1MiB.bin");
     assert_eq!(number("sizeof(as_index)"), 64);
-    // Byte 3 has the tree's id, the colour and one flag, and bytes 44 to 46 the high byte of a time
-    // and a generation.
+    // Byte 3 has the tree's id, the colour and one flag, and bytes 44 to 46 have the high byte of a
+    // time and a generation.
     for element in stage.chunks_exact(64) {
         assert_eq!((element[..3].iter().max(), element[44], element[46]), (Some(&0), 0x7c, 0));
     }
@@ -244,7 +245,7 @@ fn a_servers_elements_suit_the_encoder_and_come_back_from_it() {
 
 // ---- Backups by ASMT ----
 
-/// A backup of ASMT's and what its README says of it.
+/// A backup by ASMT, and the facts about it in its README.
 struct Saved {
     folder: &'static str,
     instance: u8,
@@ -268,7 +269,7 @@ const SAVED: [Saved; 5] = [
 ];
 
 impl Saved {
-    /// What must be there.
+    /// The segments that must be there.
     fn addresses(&self) -> BTreeSet<Address> {
         let at = |nsid: u8, segment_type: SegmentType| {
             move |index: u16| Address { instance: self.instance, nsid, segment_type, index }
@@ -291,20 +292,21 @@ impl Saved {
         names.map(|name| (name.clone(), bytes_of(directory.join(name)))).collect()
     }
 
-    /// What was in shared memory: the line of each segment, by key.
+    /// The segments in shared memory: the line of each, by key.
     fn segments(&self) -> BTreeMap<String, Vec<String>> {
         let text = text_of(format!("golden/{}/segments.txt", self.folder));
         let fields = text.lines().map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>());
         fields.map(|fields| (fields[0].clone(), fields)).collect()
     }
 
-    /// Its segments: what each key says, and the bytes of the segment.
+    /// Its segments: the address of each key, and the bytes of the segment.
     fn contents(&self) -> BTreeMap<Address, Vec<u8>> {
         let read = |(name, bytes): (String, Vec<u8>)| {
             let (_, address, encoding) = parse_file_name(&name).expect("a segment's file");
             let bytes = match encoding {
                 Encoding::Raw => bytes,
                 Encoding::Gzip => miniz_oxide::inflate::decompress_to_vec(&bytes[34..bytes.len() - 8]).expect("deflate"),
+                Encoding::OwnRaw | Encoding::Columns => panic!("ASMT has no such files"),
             };
             (address, bytes)
         };
@@ -312,7 +314,7 @@ impl Saved {
     }
 }
 
-/// ASMT names a file by its key, and takes nothing else: keys, names of files, instance, nsid,
+/// ASMT names a file by its key, and accepts no other name: keys, file names, instance, nsid,
 /// types, stages and stripes.
 #[test]
 fn files_of_asmts_backups_are_what_their_names_say() {
@@ -339,7 +341,7 @@ fn files_of_asmts_backups_are_what_their_names_say() {
     }
 }
 
-/// Types whose first bytes hold a header are told by what is in them.
+/// Types with a header in their first bytes are recognised by its contents.
 #[test]
 fn headers_in_asmts_backups_say_what_is_known_of_them() {
     for saved in &SAVED {
@@ -384,13 +386,13 @@ fn headers_in_asmts_backups_say_what_is_known_of_them() {
             assert_eq!(address.segment_type.is_index(), address.segment_type != SegmentType::DataStage, "{what}");
             let least = address.segment_type.min_bytes();
             assert!((1..=MAX_SEGMENT_BYTES).contains(&(bytes.len() as u64)) && least <= bytes.len() as u64, "{what}");
-            // Nothing is read of what has no header: any size will do.
+            // Nothing is read of a segment without a header: it may have any size.
             assert_eq!(least == 1, expected == Header::None, "{what}");
         }
     }
 }
 
-/// ASMT refuses to restore a base whose word there is another.
+/// ASMT refuses to restore a base with another word at this offset.
 #[test]
 fn a_base_that_asmt_takes_has_its_shutdown_status_where_it_is_read() {
     let words = SAVED.iter().filter(|saved| saved.index.is_some()).map(|saved| {
@@ -413,7 +415,7 @@ fn a_meta_is_no_shorter_than_its_stage_count() {
     assert_eq!(SiMetaHeader::parse(&other), Some(SiMetaHeader { stage_count: 0x4443_4241 }));
 }
 
-/// Versions and nsids that were seen are those that are known, and no others.
+/// The versions and nsids that were seen are the known ones, and there are no others.
 #[test]
 fn versions_and_nsids_that_are_known_have_been_seen() {
     let seen = |found: Vec<u32>| (*found.iter().min().expect("one"), *found.iter().max().expect("one"));
@@ -430,7 +432,7 @@ fn versions_and_nsids_that_are_known_have_been_seen() {
     assert_eq!((u32::from(*NSID_RANGE.start()), u32::from(*NSID_RANGE.end())), nsids);
 }
 
-/// A compressed file of ASMT's: its header says size and CRC-32 of the segment, and one gzip member
+/// A compressed file by ASMT: its header has size and CRC-32 of the segment, and one gzip member
 /// follows.
 #[test]
 fn a_compressed_file_of_asmts_is_as_ours() {

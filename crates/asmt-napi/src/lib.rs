@@ -1,12 +1,12 @@
-//! Binds the engine to Node: a request in, progress out, a result out, all as JSON text. No logic.
+//! Binds the engine to Node: a request in, progress and a result out, all as JSON text. No logic.
 //!
-//! Promise: the work runs on a thread of its own, so that Node's event loop (and with it signals)
-//! stays free; a panic of the engine becomes an outcome of kind `bug`. Must never: reject the
-//! promise, block the event loop, or decide anything.
+//! Promise: the work runs on its own thread, so that Node's event loop, and with it signals, stays
+//! free; a panic of the engine becomes an outcome of kind `bug`. Must never: reject the promise,
+//! block the event loop, or decide anything.
 //!
-//! Not an `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run, and
-//! do not catch panics. The shapes of the JSON are those of `Request`, `Outcome` and `Snapshot` in
-//! the engine; `src/generated/engine.ts` has them for TypeScript, made of the Rust types.
+//! It is no `AsyncTask`: those run on the four threads of libuv, cannot be stopped once they run,
+//! and do not catch panics. The JSON has the shapes of `Request`, `Outcome` and `Snapshot` in the
+//! engine; `src/generated/engine.ts` has the same for TypeScript, generated from the Rust types.
 
 use asmt_engine::{Code, Control, Error, Outcome, Request, perform};
 use napi::bindgen_prelude::Object;
@@ -15,7 +15,7 @@ use napi_derive::napi;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// The tool that manifests name.
+/// The tool's name and version in manifests.
 const TOOL: &str = concat!("asmt ", env!("CARGO_PKG_VERSION"));
 
 fn outcome_of(request: &Request, control: &Control) -> Outcome {
@@ -29,7 +29,7 @@ fn outcome_of(request: &Request, control: &Control) -> Outcome {
     )
 }
 
-/// One operation: made from a request, run once, watched and stopped meanwhile.
+/// One operation: made from a request, run once, watched and stopped while it runs.
 #[napi]
 pub struct Job {
     request: Option<Request>,
@@ -38,7 +38,7 @@ pub struct Job {
 
 #[napi]
 impl Job {
-    /// Reads a request. Throws if it is not of the shape that `src/generated/engine.ts` describes.
+    /// Reads a request. Throws if its shape differs from the one in `src/generated/engine.ts`.
     #[napi(constructor)]
     pub fn new(request: String) -> napi::Result<Self> {
         let request = serde_json::from_str(&request)
@@ -46,8 +46,7 @@ impl Job {
         Ok(Self { request: Some(request), control: Arc::default() })
     }
 
-    /// Does what the request asks for, on a thread of its own. Resolves with the outcome; call it
-    /// once.
+    /// Does the work of the request on its own thread. Resolves with the outcome. Call it once.
     #[napi(ts_return_type = "Promise<string>")]
     pub fn run<'env>(&mut self, env: &'env Env) -> napi::Result<Object<'env>> {
         let request = self.request.take().ok_or_else(|| napi::Error::new(Status::GenericFailure, "a job runs once"))?;
@@ -63,20 +62,20 @@ impl Job {
         Ok(promise)
     }
 
-    /// How far it is, and what happened since the last call.
+    /// The progress, and the events since the last call.
     #[napi]
     pub fn poll(&self) -> String {
         serde_json::to_string(&self.control.snapshot()).expect("plain structures always serialise")
     }
 
-    /// Asks it to stop and clean up. Once it has begun to commit, it completes instead.
+    /// Asks the operation to stop and clean up. Once it has begun to commit, it completes instead.
     #[napi]
     pub fn stop(&self) {
         self.control.stop();
     }
 
-    /// Gives it up if it has changed nothing yet: then it never will, and the process may end
-    /// without it. Returns whether.
+    /// Gives up the operation if it has changed nothing yet: then it never will, and the process
+    /// may end without it. Returns true if it did so.
     #[napi]
     pub fn abandon(&self) -> bool {
         self.control.abandon()

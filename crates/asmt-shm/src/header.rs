@@ -1,12 +1,12 @@
 //! The headers that segments begin with, and the name of a namespace in them.
 //!
-//! Pure. Promise: no header field is believed further than its bounds. Must never: attach, read or
-//! open anything.
+//! Pure. Promise: every header field is checked against its bounds before it is believed. Must
+//! never: attach, read or open anything.
 //!
-//! Layout facts come from the public Community Edition headers (8.1.2), from what a server was seen
-//! to write, and from the observed behaviour of ASMT 2.2.1. The engine's `tests/witness.rs` holds
-//! them against bytes that other programs made; those that no such bytes show are listed in
-//! `docs/FORMAT.md`. All integers are little-endian on x86-64 and aarch64 alike.
+//! The facts about the layout come from the public Community Edition headers (8.1.2), from bytes
+//! that a server wrote, and from the observed behaviour of ASMT 2.2.1. The engine's
+//! `tests/witness.rs` compares them with bytes that other programs made. `docs/FORMAT.md` lists the
+//! facts that no such bytes show. All integers are little-endian, on x86-64 and on aarch64.
 
 use crate::key::SegmentType;
 use std::fmt;
@@ -14,9 +14,9 @@ use std::fmt;
 /// A namespace name is at most 31 bytes, NUL-padded to 32.
 const NAME_FIELD_BYTES: usize = 32;
 
-/// Layout versions of the base segment that are known; any other is refused.
+/// The known layout versions of the base segment; any other version is refused.
 pub const KNOWN_BASE_VERSIONS: std::ops::RangeInclusive<u32> = 10..=12;
-/// Shutdown status that says "cleanly shut down, may be trusted".
+/// The shutdown status "cleanly shut down, may be trusted".
 pub const SHUTDOWN_CLEAN: u32 = 1;
 /// Offset in bytes of the shutdown status in base: the last word a restore stores.
 pub const SHUTDOWN_OFFSET: usize = 4;
@@ -32,7 +32,8 @@ pub const STRIPE_VERSION: u32 = 4;
 /// Bytes from the start of a segment that hold every header field read here (base is the longest:
 /// 2156).
 pub const HEADER_BYTES: usize = 4096;
-/// Smallest base that holds all fields that decide: version, shutdown status, name, stage count.
+/// Smallest base that holds all fields that are checked: version, shutdown status, name, stage
+/// count.
 pub const BASE_MIN_BYTES: u64 = 2156;
 /// Smallest secondary-index meta that holds its stage count.
 pub const SI_META_MIN_BYTES: u64 = 24;
@@ -101,7 +102,7 @@ fn name_field_at(bytes: &[u8], offset: usize) -> Option<&[u8]> {
     bytes.get(offset..offset + NAME_FIELD_BYTES)
 }
 
-/// The fields of base that decide whether a copy may be made or trusted, and one that informs.
+/// The fields of base that decide whether a copy may be made or trusted, and one for information.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseHeader {
     /// Layout version, u32 at 0.
@@ -110,8 +111,8 @@ pub struct BaseHeader {
     pub shutdown: u32,
     /// Namespace name, char\[32\] at 1024; `None` if the field holds no valid name.
     pub name: Option<NamespaceName>,
-    /// Size of a primary stage in bytes, u64 at 2088. Read out of public headers: it may only
-    /// inform.
+    /// Size of a primary stage in bytes, u64 at 2088. Known from public headers alone, so it is for
+    /// information only.
     pub stage_bytes: u64,
     /// Number of primary stages, u32 at 2152.
     pub stage_count: u32,
@@ -130,7 +131,7 @@ impl BaseHeader {
     }
 }
 
-/// The field of the secondary index' meta that decides.
+/// The field of the secondary index's meta that is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SiMetaHeader {
     /// Number of secondary stages, u32 at 20.
@@ -144,7 +145,7 @@ impl SiMetaHeader {
     }
 }
 
-/// The header of a data stripe, and of a storage device or file, which has the same form.
+/// The header of a data stripe; a storage device or file has the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StripeHeader {
     /// Magic, u64 at 0; [`STRIPE_MAGIC`].
@@ -181,19 +182,18 @@ impl StripeHeader {
     }
 }
 
-/// What the first bytes of a segment say, by what its key says it is.
+/// The header in the first bytes of a segment, by the type that its key names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Header {
     /// Of a base.
     Base(BaseHeader),
-    /// Of a secondary index' meta.
+    /// Of a secondary index's meta.
     SiMeta(SiMetaHeader),
     /// Of a data stripe.
     Stripe(StripeHeader),
     /// The segment has no header: treex and stages.
     None,
-    /// The segment should have a header, and it is not there: too short, or its bytes could not be
-    /// had.
+    /// The segment should have a header, but is too short, or its bytes could not be read.
     Unreadable,
 }
 

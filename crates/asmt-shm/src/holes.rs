@@ -1,16 +1,18 @@
-//! Where a file holds data and where it has holes.
+//! The ranges of a file that hold data, and its holes.
 //!
-//! Promise: whatever may be data is found; a file system that knows no holes shows all as data.
+//! Promise: everything that may be data is found; a file system that knows no holes reports all as
+//! data.
 
+use crate::sync::lock;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-/// Finds where a file holds data, and remembers the range found last.
+/// Finds the ranges of a file that hold data, and remembers the last one.
 ///
-/// The kernel looks for the end of a range page by page, however far it is: asked anew for each
-/// chunk of a dense segment, it would walk over the whole of it as many times as it has chunks.
+/// The kernel looks for the end of a range page by page, however far it is. If each chunk of a
+/// dense segment asked again, the kernel would walk over the whole segment once per chunk.
 pub struct DataFinder<F> {
     file: F,
     found: Mutex<Range<u64>>,
@@ -22,14 +24,14 @@ impl<F: AsFd> DataFinder<F> {
         Self { file, found: Mutex::default() }
     }
 
-    /// Takes a range for the one found last.
+    /// Takes a range for the one that was found last.
     pub fn expect(&mut self, range: Range<u64>) {
         self.found = Mutex::new(range);
     }
 
-    /// The range found last.
+    /// The range that was found last.
     pub fn found(&self) -> Range<u64> {
-        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.found).clone()
     }
 
     /// The file.
@@ -40,23 +42,24 @@ impl<F: AsFd> DataFinder<F> {
     /// The next range that may hold data at or after `from` and before `to`; `None` if there are
     /// only holes.
     ///
-    /// Errors: what `lseek` gives. A file system that knows no holes shows all as data.
+    /// Errors: those of `lseek`. A file system that knows no holes reports all as data.
     pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
         use rustix::fs::{SeekFrom, seek};
         if from >= to {
             return Ok(None);
         }
-        // Held while the kernel looks: whoever comes meanwhile most often wants the same range.
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held while the kernel looks: another thread that comes now most often wants the same
+        // range.
+        let mut found = lock(&self.found);
         if !found.contains(&from) {
-            // Not a shared file position: SEEK_DATA and SEEK_HOLE take absolute offsets and only
-            // return their finding (the position they leave behind is never used).
+            // No file position is shared: SEEK_DATA and SEEK_HOLE take absolute offsets, and the
+            // position that they leave behind is never used.
             let start = match seek(&self.file, SeekFrom::Data(from)) {
                 Ok(start) => start,
                 Err(rustix::io::Errno::NXIO) => return Ok(None),
                 Err(error) => return Err(error.into()),
             };
-            // What lies behind `to` was not asked for, and may be far away.
+            // Data behind `to` was not asked for, and may be far away.
             if start >= to {
                 return Ok(None);
             }

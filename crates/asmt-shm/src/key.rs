@@ -1,7 +1,7 @@
-//! The keys of Aerospike's segments: which instance, namespace, type and stage a key stands for.
+//! The keys of Aerospike's segments: the instance, namespace, type and stage that a key stands for.
 //!
-//! Pure. Promise: nothing is called Aerospike's unless every field of its key is in range. Must
-//! never: attach, read or open anything.
+//! Pure. Promise: a key counts as Aerospike's only if each of its fields is in range. Must never:
+//! attach, read or open anything.
 
 use std::fmt;
 
@@ -11,16 +11,16 @@ pub const MAX_INSTANCE: u8 = 15;
 pub const NSID_RANGE: std::ops::RangeInclusive<u8> = 1..=32;
 /// `low` of the first arena stage of a primary or secondary index.
 pub const FIRST_STAGE: u32 = 0x100;
-/// `low` of the last arena stage, and the number of the last data stripe: 2,048 stages, 2,304
-/// stripes.
+/// `low` of the last arena stage, and the number of the last data stripe: there are 2,048 stages
+/// and 2,304 stripes.
 const LAST_LOW: u32 = 0x8ff;
-/// Most arena stages of an index.
+/// Most arena stages of one index.
 pub const MAX_STAGES: u32 = 2048;
-/// Largest segment that is believed: eight times the largest stripe there can be, and what tables
-/// of sums are bounded by.
+/// Largest segment that is believed: eight times the largest stripe there can be. It bounds the
+/// size of the tables of checksums.
 pub const MAX_SEGMENT_BYTES: u64 = 16 << 40;
 
-/// What a segment holds.
+/// The contents of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SegmentType {
     /// Primary index: namespace name, versions, shutdown status, arena, sets.
@@ -38,7 +38,7 @@ pub enum SegmentType {
 }
 
 impl SegmentType {
-    /// The name ASMT's listings use.
+    /// The name that ASMT's listings use.
     pub fn name(self) -> &'static str {
         match self {
             Self::PiBase => "pi-base",
@@ -56,13 +56,13 @@ impl SegmentType {
         !matches!(self, Self::PiBase | Self::SiMeta)
     }
 
-    /// Whether the segment belongs to the primary or secondary index (found by nsid) and not to the
-    /// data (found by name).
+    /// Returns true if the segment belongs to the primary or secondary index, which is found by
+    /// nsid, and false if it belongs to the data, which is found by name.
     pub fn is_index(self) -> bool {
         self != Self::DataStage
     }
 
-    /// Whether its first bytes are a header that is read.
+    /// Returns true if its first bytes are a header that asmt reads.
     pub fn has_header(self) -> bool {
         matches!(self, Self::PiBase | Self::SiMeta | Self::DataStage)
     }
@@ -78,7 +78,8 @@ impl Key {
         self.0.cast_signed()
     }
 
-    /// What the key says, or `None` if it is not one of Aerospike's: another type, nsid or low.
+    /// The address that the key stands for, or `None` if the key is not one of Aerospike's: it has
+    /// another type, nsid or low.
     pub fn address(self) -> Option<Address> {
         let low = self.0 & 0xfff;
         let nsid = ((self.0 >> 12) & 0xff) as u8;
@@ -93,14 +94,14 @@ impl Key {
             (0xae, _) if is_stage => (SegmentType::PiStage, low - FIRST_STAGE),
             (0xa2, 0) => (SegmentType::SiMeta, 0),
             (0xa2, _) if is_stage => (SegmentType::SiStage, low - FIRST_STAGE),
-            // 0x001 of this type is stripe 1, not treex.
+            // The key 0x001 of this type is stripe 1, not treex.
             (0xad, 0..=LAST_LOW) => (SegmentType::DataStage, low),
             _ => return None,
         };
         Some(Address { instance, nsid, segment_type, index: index as u16 })
     }
 
-    /// Reads a key as it stands in a file name: exactly eight hex digits, of either case.
+    /// Reads a key as it stands in a file name: exactly eight hex digits, upper or lower case.
     pub fn from_hex(text: &str) -> Option<Key> {
         if text.len() != 8 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return None;
@@ -121,14 +122,14 @@ impl fmt::Debug for Key {
     }
 }
 
-/// What a key of Aerospike's says.
+/// The address that one of Aerospike's keys stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
     /// Instance, 0–15.
     pub instance: u8,
     /// Namespace id, 1–32.
     pub nsid: u8,
-    /// What the segment holds.
+    /// The contents of the segment.
     pub segment_type: SegmentType,
     /// Stage or stripe number from 0; 0 for base, treex and meta.
     pub index: u16,
@@ -145,7 +146,8 @@ impl Address {
             SegmentType::SiStage => (0xa2, FIRST_STAGE + u32::from(self.index)),
             SegmentType::DataStage => (0xad, u32::from(self.index)),
         };
-        // A number that is out of range is another one in the key, or makes it none of Aerospike's.
+        // A number out of range would change another field of the key, or make the key none of
+        // Aerospike's.
         let key = Key(kind << 24 | u32::from(self.instance) << 20 | u32::from(self.nsid) << 12 | low);
         (key.address() == Some(self)).then_some(key)
     }

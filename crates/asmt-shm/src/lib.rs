@@ -1,12 +1,14 @@
 //! System V shared memory as Aerospike uses it: keys, headers, and the calls of the kernel.
 //!
-//! The first of two fences around `unsafe` (the other one is `asmt-codec`): what is outside of them
-//! holds no `unsafe` code. Invariant: [`key`] and [`header`] are pure, [`sysv`] and [`holes`] call
-//! the kernel, and none of them knows of backups.
+//! The first of two fences around `unsafe` (the other one is `asmt-codec`): no `unsafe` code stands
+//! outside of them. Invariant: [`key`] and [`header`] are pure, [`sysv`] and [`holes`] call the
+//! kernel, and none of them knows about backups.
 
 pub mod header;
 pub mod holes;
 pub mod key;
+mod segment_stat;
+mod sync;
 pub mod sysv;
 
 pub use header::{

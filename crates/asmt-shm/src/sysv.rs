@@ -1,22 +1,24 @@
 //! System V calls and attachments.
 //!
-//! Promise: every call checks its result; an attachment is detached when dropped; a slice never
-//! reaches past the segment. Must never: attach a segment that the caller has not named by id, or
-//! remove one by key.
+//! Promise: every call checks its result; an attachment is detached when it is dropped; a slice
+//! never reaches past the segment. Must never: attach a segment that the caller has not named by
+//! its id, or remove one by its key.
 //!
-//! libc has neither `SHM_STAT`, `SHM_INFO` and `SHM_STAT_ANY` nor their structures, and its
-//! `ipc_perm` differs between glibc and musl. So the kernel's own 64-bit structures
-//! (`include/uapi/asm-generic/{ipcbuf,shmbuf}.h`) are declared here and the system calls made
-//! directly: the same bytes whatever the C library.
+//! libc has neither `SHM_STAT`, `SHM_INFO` and `SHM_STAT_ANY` nor their structures (see
+//! `segment_stat.rs`). So the system calls are made directly, with any C library.
 
 use crate::holes::DataFinder;
 use crate::key::Key;
+use crate::segment_stat::{KernelIpcInfo, KernelShmInfo, KernelShmid};
+use crate::sync::lock;
 use std::fs::File;
+use std::io;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::{fmt, io};
+
+pub use crate::segment_stat::{LastHand, Limits, SegmentStat};
 
 #[cfg(not(all(target_os = "linux", target_pointer_width = "64", target_endian = "little")))]
 compile_error!("asmt runs on 64-bit little-endian Linux: x86_64 and aarch64");
@@ -31,119 +33,9 @@ const SHM_STAT: i32 = 13;
 const SHM_INFO: i32 = 14;
 const SHM_STAT_ANY: i32 = 15;
 const SHM_RDONLY: i32 = 0o10000;
-/// Flag in the mode of a segment that was removed while attached: it goes when the last process
-/// detaches.
-const SHM_DEST: u32 = 0o1000;
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct KernelPerm {
-    key: i32,
-    uid: u32,
-    gid: u32,
-    cuid: u32,
-    cgid: u32,
-    mode: u32,
-    seq: u16,
-    pad: u16,
-    unused: [u64; 2],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct KernelShmid {
-    perm: KernelPerm,
-    segsz: u64,
-    atime: i64,
-    dtime: i64,
-    ctime: i64,
-    cpid: i32,
-    lpid: i32,
-    nattch: u64,
-    unused: [u64; 2],
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct KernelShmInfo {
-    used_ids: i32,
-    total_pages: u64,
-    resident_pages: u64,
-    swapped_pages: u64,
-    swap_attempts: u64,
-    swap_successes: u64,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Default)]
-struct KernelIpcInfo {
-    shmmax: u64,
-    shmmin: u64,
-    shmmni: u64,
-    shmseg: u64,
-    shmall: u64,
-    unused: [u64; 4],
-}
-
-const _: () = assert!(size_of::<KernelPerm>() == 48);
-const _: () = assert!(size_of::<KernelShmid>() == 112);
-const _: () = assert!(size_of::<KernelShmInfo>() == 48);
-const _: () = assert!(size_of::<KernelIpcInfo>() == 72);
-
 /// Turns a raw system call's result into a `Result`.
 fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// What the kernel says of one segment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentStat {
-    /// Its key; another segment may have the key later.
-    pub key: Key,
-    /// Its id; ids are reused, but not soon.
-    pub shmid: i32,
-    /// Size in bytes.
-    pub size_bytes: u64,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Who made it.
-    pub creator_uid: u32,
-    /// Permission bits, nine of them.
-    pub mode: u32,
-    /// How many times it is attached, by whomever.
-    pub attached_count: u64,
-    /// Process that made it.
-    pub creator_pid: i32,
-    /// Last change of owner or mode, or creation, in seconds since 1970.
-    pub changed_at_s: i64,
-    /// Removed already, and only kept by those attached.
-    pub is_removed: bool,
-}
-
-impl SegmentStat {
-    /// Last change of owner or mode, or creation, in milliseconds since 1970, to the second; `None`
-    /// for a time before that.
-    pub fn changed_ms(&self) -> Option<u64> {
-        u64::try_from(self.changed_at_s).ok().map(|at| at.saturating_mul(1000))
-    }
-
-    fn from_kernel(shmid: i32, stat: &KernelShmid) -> Self {
-        Self {
-            key: Key(stat.perm.key.cast_unsigned()),
-            shmid,
-            size_bytes: stat.segsz,
-            uid: stat.perm.uid,
-            gid: stat.perm.gid,
-            creator_uid: stat.perm.cuid,
-            mode: stat.perm.mode & 0o777,
-            attached_count: stat.nattch,
-            creator_pid: stat.cpid,
-            changed_at_s: stat.ctime,
-            is_removed: stat.perm.mode & SHM_DEST != 0,
-        }
-    }
 }
 
 /// `shmctl` for the commands that fill a [`KernelShmid`].
@@ -153,11 +45,11 @@ fn stat_call(id_or_index: i32, command: i32, stat: &mut KernelShmid) -> io::Resu
     check(unsafe { libc::syscall(libc::SYS_shmctl, id_or_index, command, std::ptr::from_mut(stat)) })
 }
 
-/// Every segment of this IPC namespace, in the kernel's order. Segments that vanish meanwhile are
-/// left out.
+/// Every segment of this IPC namespace, in the kernel's order. Segments that vanish during the call
+/// are left out.
 ///
-/// Errors: what `shmctl` gives; a kernel before 4.17 shows an unprivileged caller only what it may
-/// read.
+/// Errors: those of `shmctl`. A kernel before 4.17 shows an unprivileged caller only the segments
+/// that it may read.
 pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     let mut info = KernelShmInfo::default();
     // SAFETY: `info` is a live, exclusively borrowed structure of the size that SHM_INFO fills.
@@ -166,13 +58,14 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     for index in 0..=i32::try_from(highest).unwrap_or(i32::MAX) {
         let mut stat = KernelShmid::default();
         let outcome = match stat_call(index, SHM_STAT_ANY, &mut stat) {
-            // EINVAL is a free slot on a new kernel, or an unknown command on an old one: SHM_STAT
-            // tells them apart. It shows only what the caller may read.
+            // EINVAL means a free slot on a new kernel, or an unknown command on an old one.
+            // SHM_STAT tells the two apart, but shows only the segments that the caller may read.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => match stat_call(index, SHM_STAT, &mut stat) {
                 Err(error) if error.raw_os_error() == Some(libc::EACCES) => continue,
                 other => other,
             },
-            // Not left out if it is refused: a stripe that is not listed would not be missed.
+            // A refusal is returned as an error: a stripe that is missing from the list would not
+            // be noticed.
             other => other,
         };
         match outcome {
@@ -184,7 +77,7 @@ pub fn all_segments() -> io::Result<Vec<SegmentStat>> {
     Ok(found)
 }
 
-/// What the kernel says now of the segment with this id.
+/// The kernel's description of the segment with this id.
 ///
 /// Errors: `EINVAL` or `EIDRM` if it is gone, `EACCES` if it may not be read.
 pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
@@ -193,65 +86,22 @@ pub fn stat(shmid: i32) -> io::Result<SegmentStat> {
     Ok(SegmentStat::from_kernel(shmid, &stat))
 }
 
-/// The last hand that a segment was in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastHand {
-    /// Nobody's: it was never attached.
-    Nobody,
-    /// A process attached or detached it last; its id in this PID namespace.
-    Process(u32),
-    /// A process of a PID namespace that cannot be seen from here attached or detached it last.
-    Unseen,
-}
-
-impl fmt::Display for LastHand {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nobody => write!(f, "nobody had it attached"),
-            Self::Process(pid) => write!(f, "another process (pid {pid}) had it attached"),
-            Self::Unseen => write!(f, "a process that cannot be seen from here (in another PID namespace) had it attached"),
-        }
-    }
-}
-
-/// Who attached or detached the segment with this id last. Not part of [`SegmentStat`]: reading a
-/// segment's bytes changes it.
+/// The process that attached or detached the segment with this id last. It is not part of
+/// [`SegmentStat`], because reading a segment's bytes changes it.
 ///
-/// `shm_lpid` is 0 both before the first attach and for a process that cannot be seen; `shm_atime`
-/// is 0 only before the first attach (shmget(2)).
-///
-/// Errors: as of [`stat`].
+/// Errors: those of [`stat`].
 pub fn last_hand(shmid: i32) -> io::Result<LastHand> {
     let mut stat = KernelShmid::default();
     stat_call(shmid, IPC_STAT, &mut stat)?;
-    Ok(match u32::try_from(stat.lpid) {
-        Ok(pid) if pid > 0 => LastHand::Process(pid),
-        _ if stat.atime == 0 => LastHand::Nobody,
-        _ => LastHand::Unseen,
-    })
+    Ok(LastHand::from_kernel(&stat))
 }
 
-/// Whether a call on a segment's id failed because there is no such segment any more.
+/// Returns true if a call failed because the segment with this id is gone.
 pub fn is_gone(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EIDRM))
 }
 
-/// The limits of this IPC namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest segment, in bytes (`kernel.shmmax`).
-    pub max_segment_bytes: u64,
-    /// Number of segments in all (`kernel.shmmni`).
-    pub max_segment_count: u64,
-    /// Pages in all segments together (`kernel.shmall`).
-    pub max_total_pages: u64,
-    /// Segments there are now.
-    pub segment_count: u64,
-    /// Pages they have now.
-    pub total_pages: u64,
-}
-
-/// Reads the limits of this IPC namespace and how much of them is used.
+/// Reads the limits of this IPC namespace, and how much of them is in use.
 pub fn limits() -> io::Result<Limits> {
     let mut limits = KernelIpcInfo::default();
     // SAFETY: `limits` is a live, exclusively borrowed structure of the size that IPC_INFO fills.
@@ -259,34 +109,28 @@ pub fn limits() -> io::Result<Limits> {
     let mut info = KernelShmInfo::default();
     // SAFETY: `info` is a live, exclusively borrowed structure of the size that SHM_INFO fills.
     check(unsafe { libc::syscall(libc::SYS_shmctl, 0, SHM_INFO, std::ptr::from_mut(&mut info)) })?;
-    Ok(Limits {
-        max_segment_bytes: limits.shmmax,
-        max_segment_count: limits.shmmni,
-        max_total_pages: limits.shmall,
-        segment_count: u64::try_from(info.used_ids).unwrap_or(0),
-        total_pages: info.total_pages,
-    })
+    Ok(Limits::from_kernel(&limits, &info))
 }
 
-/// Makes a segment that must not exist yet, mode 0600, all zeros and with no memory behind it.
-/// Gives its id.
+/// Makes a segment that must not exist yet: mode 0600, all zeros, with no memory behind it. Returns
+/// its id.
 ///
 /// Errors: `EEXIST`, `ENOSPC` (shmmni or shmall), `EINVAL` (shmmax), `ENOMEM`.
 pub fn create(key: Key, size_bytes: u64) -> io::Result<i32> {
     let flags = IPC_CREAT | IPC_EXCL | 0o600;
-    // SAFETY: shmget takes three integers and touches no memory of ours.
+    // SAFETY: shmget takes three integers and accesses none of our memory.
     let shmid = check(unsafe { libc::syscall(libc::SYS_shmget, key.as_raw(), size_bytes, flags) })?;
     i32::try_from(shmid).map_err(io::Error::other)
 }
 
-/// Marks the segment with this id for removal; it goes when nobody is attached any more.
+/// Marks the segment with this id for removal; it goes when the last process detaches it.
 pub fn remove(shmid: i32) -> io::Result<()> {
-    // SAFETY: IPC_RMID takes no structure; the null pointer is not read.
+    // SAFETY: IPC_RMID takes no structure; the kernel does not read the null pointer.
     check(unsafe { libc::syscall(libc::SYS_shmctl, shmid, IPC_RMID, std::ptr::null_mut::<u8>()) })?;
     Ok(())
 }
 
-/// Gives a segment its owner, group and mode. The caller must be its owner or creator, or have
+/// Sets the owner, group and mode of a segment. The caller must be its owner or creator, or have
 /// `CAP_SYS_ADMIN`.
 pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     let mut stat = KernelShmid::default();
@@ -297,10 +141,10 @@ pub fn set_owner(shmid: i32, uid: u32, gid: u32, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Room for the longest handle that the kernel gives (`MAX_HANDLE_SZ`).
+/// Size of the longest handle that the kernel returns (`MAX_HANDLE_SZ`).
 const MAX_HANDLE_BYTES: usize = 128;
-/// Type of the handle of a namespace's file (`FILEID_NSFS`): its id, which is never used again in a
-/// boot.
+/// Type of the handle of a namespace's file (`FILEID_NSFS`). The handle is the namespace's id,
+/// which is used only once per boot.
 const NAMESPACE_HANDLE: i32 = 0xf1;
 
 #[repr(C)]
@@ -310,7 +154,8 @@ struct FileHandle {
     handle: [u8; MAX_HANDLE_BYTES],
 }
 
-/// Page size of the mapping that begins at `start`, bytes, from the text of `/proc/self/smaps`.
+/// Page size, in bytes, of the mapping that begins at `start`, read from the text of
+/// `/proc/self/smaps`.
 fn kernel_page_bytes(smaps: &str, start: u64) -> Option<u64> {
     let first = format!("{start:x}-");
     let mut lines = smaps.lines().skip_while(|line| !line.starts_with(&first)).skip(1);
@@ -318,11 +163,11 @@ fn kernel_page_bytes(smaps: &str, start: u64) -> Option<u64> {
     size.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// What identifies a namespace by its file in `/proc`, for the whole boot; `None` where the kernel
-/// has no such handle (before 6.18), or a container's rules forbid to ask for one.
+/// The id of a namespace, read through its file in `/proc` and valid for the whole boot. `None` if
+/// the kernel has no such handle (before 6.18), or if a container's rules forbid the call.
 ///
-/// Errors: any other failure of the call. One that passed for a missing handle would make this
-/// namespace look like another one.
+/// Errors: any other failure of the call. If it counted as a missing handle, this namespace would
+/// look like another one.
 pub fn namespace_handle(path: &str) -> io::Result<Option<Vec<u8>>> {
     let path = std::ffi::CString::new(path)?;
     let mut handle = FileHandle { bytes: MAX_HANDLE_BYTES as u32, kind: 0, handle: [0; MAX_HANDLE_BYTES] };
@@ -349,56 +194,56 @@ pub fn namespace_handle(path: &str) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// What an attachment may be used for.
+/// How an attachment may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Look, do not touch.
+    /// Its bytes are read only.
     ReadOnly,
-    /// Fill.
+    /// Its bytes are read and written.
     ReadWrite,
 }
 
-/// How the holes of an attached segment are found without touching them.
+/// The way to find the holes of an attached segment without touching them.
 enum HoleFinder {
     /// The segment's own file, through `/proc/self/map_files`: exact.
     MapFile(DataFinder<File>),
     /// `mincore`: exact where nothing is swapped out.
     Mincore,
-    /// Neither can be had: everything counts as data.
+    /// Neither is available: everything counts as data.
     Blind,
 }
 
-/// An attached segment. Detached when dropped.
+/// An attached segment, which is detached when this value is dropped.
 pub struct Attachment {
     base: NonNull<u8>,
     size_bytes: u64,
     access: Access,
     holes: HoleFinder,
-    /// Whether the segment's own file may be written.
+    /// The segment's own file may be written.
     may_write_file: bool,
-    /// Ranges that somebody has for himself, see [`Exclusive`].
+    /// Ranges that are held exclusively: see [`Exclusive`].
     taken: Mutex<Vec<Range<u64>>>,
 }
 
-/// Bytes of an attached segment that one thread has for itself, to fill them.
+/// Bytes of an attached segment that one thread holds for itself, to fill them.
 pub struct Exclusive<'a> {
     attachment: &'a Attachment,
     range: Range<u64>,
 }
 
-// SAFETY: the mapping is the process's, not a thread's; all methods take offsets that are checked
-// against the size.
+// SAFETY: the mapping belongs to the process, not to a thread; all methods take offsets and check
+// them against the size.
 unsafe impl Send for Attachment {}
-// SAFETY: as above; writers keep to disjoint ranges (see `write`), and readers only read segments
-// nobody writes.
+// SAFETY: as above; writers keep to disjoint ranges (see `take`), and readers only read segments
+// that nobody writes.
 unsafe impl Sync for Attachment {}
 
 impl Attachment {
-    /// Attaches the segment with this id. `swapped_bytes` is what `/proc/sysvipc/shm` shows: with
-    /// pages swapped out, `mincore` would call them holes.
+    /// Attaches the segment with this id. `swapped_bytes` is the number from `/proc/sysvipc/shm`:
+    /// if pages are swapped out, `mincore` would report them as holes.
     ///
     /// Errors: `EACCES` (not the owner), `EINVAL`/`EIDRM` (gone), `ENOMEM` (address space,
-    /// RLIMIT_AS); [`io::ErrorKind::Unsupported`] for one in huge pages.
+    /// RLIMIT_AS); [`io::ErrorKind::Unsupported`] for a segment in huge pages.
     pub fn new(shmid: i32, access: Access, swapped_bytes: u64) -> io::Result<Self> {
         let mut attachment = Self::without_holes(shmid, access)?;
         if attachment.is_in_huge_pages()? {
@@ -409,10 +254,10 @@ impl Attachment {
         Ok(attachment)
     }
 
-    /// As [`Self::new`], but all of it counts as data, and it takes no file descriptor: thousands
-    /// of segments can be attached at once.
+    /// Attaches as [`Self::new`] does, but all bytes count as data, and it takes no file
+    /// descriptor: thousands of segments can be attached at once.
     ///
-    /// Errors: as of [`Self::new`]; `ENOMEM` also where the process has too many mappings
+    /// Errors: those of [`Self::new`]; `ENOMEM` also if the process has too many mappings
     /// (`vm.max_map_count`).
     pub fn without_holes(shmid: i32, access: Access) -> io::Result<Self> {
         let size_bytes = stat(shmid)?.size_bytes;
@@ -420,35 +265,35 @@ impl Attachment {
             Access::ReadOnly => SHM_RDONLY,
             Access::ReadWrite => 0,
         };
-        // SAFETY: with a null address the kernel picks a free range, so no mapping of ours is
-        // replaced.
+        // SAFETY: with a null address the kernel picks a free range, so it replaces none of our
+        // mappings.
         let address = check(unsafe { libc::syscall(libc::SYS_shmat, shmid, std::ptr::null::<u8>(), flags) })?;
         let base = NonNull::new(std::ptr::with_exposed_provenance_mut::<u8>(address.cast_unsigned() as usize))
             .ok_or_else(|| io::Error::other("shmat gave a null address"))?;
         Ok(Self { base, size_bytes, access, holes: HoleFinder::Blind, may_write_file: false, taken: Mutex::default() })
     }
 
-    /// Whether it was made with `SHM_HUGETLB`. No server makes such a segment. To read a hole of
-    /// one takes a page of a pool that may be empty (then it ends in SIGBUS), and `mincore` calls
-    /// all of it a hole.
+    /// Returns true if the segment was made with `SHM_HUGETLB`. No server makes such a segment.
+    /// Reading one of its holes takes a page from a pool that may be empty, which ends in SIGBUS;
+    /// and `mincore` reports all of it as a hole.
     fn is_in_huge_pages(&self) -> io::Result<bool> {
         let start = self.base.as_ptr() as u64;
         if self.size_bytes <= page_bytes() {
-            // Behind a segment of one page lies memory of others, which the call below would empty.
-            // One in huge pages is mapped to the end of such a page, whatever its size.
+            // Other memory may lie behind a segment of one page, and the call below would empty it.
+            // A segment in huge pages is mapped to the end of such a page, whatever its size.
             let own = format!("/proc/self/map_files/{start:x}-{:x}", start + page_bytes());
             return if std::fs::symlink_metadata(own).is_ok() { Ok(false) } else { self.has_huge_pages_by_smaps() };
         }
-        // SAFETY: the segment has more than a page, so that this is in it.
+        // SAFETY: the segment has more than one page, so this address is in it.
         let second = unsafe { self.base.as_ptr().add(page_bytes() as usize) }.cast();
-        // Half of a huge page cannot be let go of. Of any other page this mapping forgets what it
-        // knows of it, which is nothing yet; what is in the segment stays. SAFETY: `MADV_DONTNEED`
-        // of a shared mapping changes no byte.
+        // The kernel cannot drop half of a huge page. For any other page, this mapping forgets its
+        // page table entry, which is empty so far; the segment keeps its bytes. SAFETY:
+        // `MADV_DONTNEED` of a shared mapping changes no byte.
         let outcome = unsafe { libc::madvise(second, page_bytes() as usize, libc::MADV_DONTNEED) };
         if outcome == 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL) {
             return Ok(false);
         }
-        // Locked memory is refused, too.
+        // The kernel refuses locked memory, too.
         self.has_huge_pages_by_smaps()
     }
 
@@ -464,20 +309,20 @@ impl Attachment {
         if let Ok(file) = File::options().read(true).write(self.may_write_file).open(file) {
             return HoleFinder::MapFile(DataFinder::new(file));
         }
-        // Where a caller may only read a file, mincore may claim that everything is resident, which
-        // is the safe side: nothing is taken for a hole. (Of a segment it tells everybody the
-        // truth: its inode is open to all. Seen on Linux 6.18.)
+        // To a caller who may only read a file, mincore may report everything as resident. That is
+        // the safe side: nothing is taken for a hole. (For a segment it reports the truth to
+        // everybody, because its inode is open to all. Seen on Linux 6.18.)
         if swapped_bytes == 0 { HoleFinder::Mincore } else { HoleFinder::Blind }
     }
 
-    /// Whether holes are found exactly whatever is swapped out. It takes `CAP_CHECKPOINT_RESTORE`
-    /// or `CAP_SYS_ADMIN` of the machine, not of a user namespace.
+    /// Returns true if holes are found exactly, even with pages swapped out. This needs
+    /// `CAP_CHECKPOINT_RESTORE` or `CAP_SYS_ADMIN` of the machine, not of a user namespace.
     pub fn finds_all_holes(&self) -> bool {
         matches!(self.holes, HoleFinder::MapFile(_))
     }
 
-    /// Whether holes are told by what is resident: true only as long as nothing of the segment is
-    /// swapped out.
+    /// Returns true if holes are found by the pages that are resident, which is right only as long
+    /// as no page of the segment is swapped out.
     pub fn tells_holes_by_residency(&self) -> bool {
         matches!(self.holes, HoleFinder::Mincore)
     }
@@ -496,7 +341,7 @@ impl Attachment {
         );
     }
 
-    /// Bytes of the segment. Reading a hole through this makes the kernel allocate it: ask
+    /// Bytes of the segment. Reading a hole through this slice makes the kernel allocate it: call
     /// [`Self::next_data`] first.
     ///
     /// Panics if the range reaches past the segment.
@@ -507,15 +352,16 @@ impl Attachment {
         // SAFETY: the range was checked to be in the segment.
         let start = unsafe { self.base.as_ptr().add(range.start as usize) };
         // SAFETY: the range is mapped and readable as long as `self` lives. Another process could
-        // write to it; the plan refuses attached segments and the backup looks again afterwards, so
-        // such a copy is never kept.
+        // write to it. The plan refuses attached segments, and the backup checks again afterwards,
+        // so a copy of such bytes is never kept.
         unsafe { std::slice::from_raw_parts(start, length) }
     }
 
-    /// Bytes of the segment to fill, for the caller alone until it drops them. All of their memory
-    /// is made first, at once: page by page, as they are touched, would take several times as long.
+    /// Bytes of the segment to fill, held by the caller alone until it drops them. All of their
+    /// memory is allocated at once: page by page, at the first touch, would take several times as
+    /// long.
     ///
-    /// Panics if the range reaches past the segment, somebody else has bytes of it, or the
+    /// Panics if the range reaches past the segment, if another holder has bytes of it, or if the
     /// attachment is read-only.
     pub fn exclusive(&self, range: Range<u64>) -> Exclusive<'_> {
         let exclusive = self.take(range);
@@ -523,11 +369,11 @@ impl Attachment {
         exclusive
     }
 
-    /// As [`Self::exclusive`], with memory as it is.
+    /// Takes the range as [`Self::exclusive`] does, but allocates no memory.
     fn take(&self, range: Range<u64>) -> Exclusive<'_> {
         assert_eq!(self.access, Access::ReadWrite, "attached read-only");
         self.check_range(range.start, usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX));
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.taken);
         assert!(
             taken.iter().all(|other| other.end <= range.start || range.end <= other.start),
             "bytes {range:?} are in somebody else's hands"
@@ -536,13 +382,13 @@ impl Attachment {
         Exclusive { attachment: self, range }
     }
 
-    /// Stores bytes, which nobody else may have in his hands.
+    /// Stores bytes that no other holder may have.
     ///
-    /// Through the segment's own file where it can be had: the kernel then makes pages with the
-    /// bytes in them, where it would else make them of zeros, map them, and have them overwritten:
-    /// that takes twice as long.
+    /// They go through the segment's own file if it is available: the kernel then makes pages with
+    /// these bytes in them. Otherwise it makes pages of zeros and maps them, and the bytes are
+    /// overwritten, which takes twice as long.
     ///
-    /// Errors: `ENOMEM`, `ENOSPC` where there is no memory for them. Panics as [`Self::exclusive`]
+    /// Errors: `ENOMEM`, `ENOSPC` if there is no memory for them. Panics as [`Self::exclusive`]
     /// does.
     pub fn store(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut memory = self.take(offset..offset + bytes.len() as u64);
@@ -571,35 +417,35 @@ impl Attachment {
         }
     }
 
-    /// Makes the memory of whole pages in a range. Best effort: what is not made now is made when
+    /// Allocates the memory of the whole pages in a range. Best effort: the rest is allocated when
     /// it is touched.
     fn populate(&self, range: &Range<u64>, how: i32) {
         let start = range.start.next_multiple_of(page_bytes());
         let length = (range.end - range.end % page_bytes()).saturating_sub(start);
         if length > 0 {
-            // SAFETY: the caller has checked the range to be in the segment.
+            // SAFETY: the caller has checked that the range is in the segment.
             let address = unsafe { self.base.as_ptr().add(start as usize) };
-            // SAFETY: populating changes no byte; the range is mapped, writable, and in the
-            // caller's hands alone.
+            // SAFETY: populating changes no byte; the range is mapped, writable, and held by the
+            // caller alone.
             let _ = unsafe { libc::madvise(address.cast(), length as usize, how) };
         }
     }
 
-    /// Stores one aligned word, whole or not at all, after everything stored before it. It makes no
-    /// system call.
+    /// Stores one aligned word in one piece, after everything that was stored before it. It makes
+    /// no system call.
     ///
     /// Panics if the word is not aligned, reaches past the segment, or the attachment is read-only.
     pub fn store_word(&self, offset: usize, word: u32) {
         self.word(offset).store(word.to_le(), Ordering::SeqCst);
     }
 
-    /// Whether one aligned word is `expected`. It changes nothing, but its page is mapped for
-    /// writing afterwards: storing the word needs no more memory.
+    /// Returns true if one aligned word is `expected`. It changes nothing, but maps the word's page
+    /// for writing: storing the word later needs no more memory.
     ///
     /// Panics as [`Self::store_word`] does.
     pub fn is_word(&self, offset: usize, expected: u32) -> bool {
-        // Not a load: only a store that is made, of what is there already, maps the page for
-        // writing.
+        // Not a load: only a store maps the page for writing. It stores the word that is there
+        // already.
         let expected = expected.to_le();
         self.word(offset).compare_exchange(expected, expected, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
@@ -610,16 +456,16 @@ impl Attachment {
         self.check_range(offset as u64, 4);
         // SAFETY: the range was checked to be in the segment.
         let target = unsafe { self.base.as_ptr().add(offset) };
-        // SAFETY: `target` is mapped writable and aligned, the mapping starting at a page; it is
-        // only reached atomically here.
+        // SAFETY: `target` is mapped writable, and aligned, because the mapping starts at a page;
+        // it is only accessed atomically here.
         unsafe { AtomicU32::from_ptr(target.cast()) }
     }
 
     /// The next range that may hold data at or after `from` and before `to`; `None` if there are
-    /// only holes. Bytes between are zeros and need not be read. Whole pages, clipped to
-    /// `from..to`.
+    /// only holes. Bytes outside of these ranges are zeros and need not be read. A range has whole
+    /// pages, clipped to `from..to`.
     ///
-    /// Errors: what `lseek` or `mincore` give.
+    /// Errors: those of `lseek` or `mincore`.
     pub fn next_data(&self, from: u64, to: u64) -> io::Result<Option<Range<u64>>> {
         let to = to.min(self.size_bytes);
         if from >= to {
@@ -632,13 +478,13 @@ impl Attachment {
         }
     }
 
-    /// The range of data that [`Self::next_data`] found last: for [`Self::expect_data`] of a later
-    /// attachment.
+    /// The range of data that [`Self::next_data`] found last, to be passed to [`Self::expect_data`]
+    /// of a later attachment.
     pub fn data_found(&self) -> Range<u64> {
         if let HoleFinder::MapFile(finder) = &self.holes { finder.found() } else { 0..0 }
     }
 
-    /// Takes this range for data, without looking: an earlier attachment has found it.
+    /// Takes this range, which an earlier attachment has found, for data without checking it.
     pub fn expect_data(&mut self, range: Range<u64>) {
         if let HoleFinder::MapFile(finder) = &mut self.holes {
             finder.expect(range);
@@ -652,9 +498,9 @@ impl Attachment {
         let mut position = from - from % page;
         while position < to {
             let length = (to - position).min(page * pages.len() as u64);
-            // SAFETY: the range was clipped to the segment by the caller.
+            // SAFETY: the caller has clipped the range to the segment.
             let start = unsafe { self.base.as_ptr().add(position as usize) };
-            // SAFETY: the range is mapped; the kernel fills one byte a page, and `pages` has room
+            // SAFETY: the range is mapped; the kernel fills one byte per page, and `pages` has room
             // for `length` of them.
             check(i64::from(unsafe { libc::mincore(start.cast(), length as usize, pages.as_mut_ptr()) }))?;
             for (index, state) in pages[..length.div_ceil(page) as usize].iter().enumerate() {
@@ -692,21 +538,21 @@ impl DerefMut for Exclusive<'_> {
 
 impl Drop for Exclusive<'_> {
     fn drop(&mut self) {
-        let mut taken = self.attachment.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = lock(&self.attachment.taken);
         taken.retain(|range| *range != self.range);
     }
 }
 
 impl Drop for Attachment {
     fn drop(&mut self) {
-        // SAFETY: `base` is what shmat gave, and no slice of it outlives `self`. It can only fail
-        // for a wrong address.
+        // SAFETY: `base` came from shmat, and no slice of it outlives `self`. The call can only
+        // fail for a wrong address.
         unsafe { libc::syscall(libc::SYS_shmdt, self.base.as_ptr()) };
     }
 }
 
-/// Whether a limit on the size of files is set, which the kernel takes to be one on segments, too,
-/// when they are written as files; and it sends a signal that ends the process.
+/// Returns true if a limit on the size of files is set. The kernel applies it also to segments that
+/// are written as files, and sends a signal that ends the process.
 fn is_file_size_limited() -> bool {
     rustix::process::getrlimit(rustix::process::Resource::Fsize).current.is_some()
 }
@@ -720,12 +566,13 @@ pub fn page_bytes() -> u64 {
 mod tests {
     use super::*;
 
-    /// A segment of the test's own, under a key that is not Aerospike's, removed when dropped.
+    /// A segment that belongs to the test, under a key that is not Aerospike's; removed when
+    /// dropped.
     struct Scratch(i32);
 
     impl Scratch {
         fn new(low: u32, size_bytes: u64) -> Self {
-            // 0x7E… is foreign to Aerospike; the pid keeps parallel test processes apart.
+            // 0x7E… is foreign to Aerospike; the process id keeps parallel test processes apart.
             let key = Key(0x7e00_0000 | (std::process::id() & 0xffff) << 8 | low);
             Self(create(key, size_bytes).expect("a scratch segment"))
         }
@@ -783,8 +630,8 @@ mod tests {
         let page = page_bytes() as usize;
         let scratch = Scratch::new(6, 4096);
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // The kernel puts a new mapping below the one before it: each segment stands in front of
-        // such a page.
+        // The kernel places a new mapping below the one before it, so each segment stands in front
+        // of such a page.
         let neighbours = (0..64).map(|_| {
             // SAFETY: with a null address the kernel picks a free range.
             let address = unsafe { libc::mmap(std::ptr::null_mut(), page, protection, flags, -1, 0) };
@@ -800,10 +647,10 @@ mod tests {
         assert!(neighbours.iter().any(|neighbour| is_behind(&neighbour)), "none stands where it was meant to");
         for (address, attachment) in neighbours {
             drop(attachment);
-            // SAFETY: the page is mapped, and nobody else knows of it.
+            // SAFETY: the page is mapped, and only this test knows it.
             let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), page) };
             assert!(bytes.iter().all(|byte| *byte == 7));
-            // SAFETY: as above; its bytes are not used any more.
+            // SAFETY: as above; its bytes are not used afterwards.
             unsafe { libc::munmap(address, page) };
         }
     }

@@ -1,22 +1,25 @@
-//! Codecs alone: asmt's, and zlib at level 1, which is what ASMT 2.2.1 uses.
+//! Codecs alone: asmt's, and zlib at level 1, which ASMT 2.2.1 uses.
 //!
-//! Promise: what was encoded is decoded again and compared, so that no figure is of a codec that
-//! loses something.
+//! Promise: everything that was encoded is decoded again and compared, so that no figure comes from
+//! a codec that loses data.
 
-use crate::{Figures, PIECE_BYTES, attach_all, in_parallel, pieces, text_of};
+use crate::{Figures, PIECE_BYTES, attach_all, pieces};
+use asmt_codec::columns::{ColumnDecoder, ColumnEncoder};
 use asmt_codec::decode::ChunkDecoder;
 use asmt_codec::encode::{self, ChunkEncoder, ChunkKind};
+use asmt_kit::text_of;
+use asmt_kit::threads::in_parallel;
 use serde_json::json;
 use std::sync::Mutex;
 use std::time::Instant;
 
-/// One that encodes and decodes chunks.
+/// A codec for chunks.
 trait Codec: Send {
     fn encode(&mut self, chunk: &[u8], output: &mut [u8]) -> usize;
     fn decode(&mut self, encoded: &[u8], output: &mut [u8]) -> Result<(), String>;
 }
 
-/// The one that backups are made with.
+/// The codec that backups are made with.
 struct Ours {
     kind: ChunkKind,
     encoder: Box<dyn ChunkEncoder>,
@@ -26,6 +29,23 @@ struct Ours {
 impl Codec for Ours {
     fn encode(&mut self, chunk: &[u8], output: &mut [u8]) -> usize {
         self.encoder.encode(chunk, self.kind, output)
+    }
+
+    fn decode(&mut self, encoded: &[u8], output: &mut [u8]) -> Result<(), String> {
+        self.decoder.decode(encoded, output)
+    }
+}
+
+/// The one by columns.
+#[derive(Default)]
+struct Columns {
+    encoder: ColumnEncoder,
+    decoder: ColumnDecoder,
+}
+
+impl Codec for Columns {
+    fn encode(&mut self, chunk: &[u8], output: &mut [u8]) -> usize {
+        self.encoder.encode(chunk, output).length
     }
 
     fn decode(&mut self, encoded: &[u8], output: &mut [u8]) -> Result<(), String> {
@@ -54,7 +74,7 @@ impl Codec for Zlib {
     }
 }
 
-/// What a worker keeps to itself: a codec, and room for what it decodes.
+/// The state of a worker: a codec, and a buffer for decoded data.
 type Worker = Result<(Box<dyn Codec>, Vec<u8>), String>;
 
 fn codec_named(name: &str) -> Result<Box<dyn Codec>, String> {
@@ -62,21 +82,23 @@ fn codec_named(name: &str) -> Result<Box<dyn Codec>, String> {
     Ok(match name {
         "index" => Box::new(ours(ChunkKind::Elements)),
         "other" => Box::new(ours(ChunkKind::Other)),
+        "columns" => Box::new(Columns::default()),
         "zlib-1" => Box::new(Zlib {
             compress: flate2::Compress::new(flate2::Compression::new(1), false),
             decompress: flate2::Decompress::new(false),
         }),
-        other => return Err(format!("no codec {other:?}: index, other, zlib-1")),
+        other => return Err(format!("no codec {other:?}: index, other, columns, zlib-1")),
     })
 }
 
-/// Encodes and decodes data of the largest segments, at most so much of it.
+/// Encodes and decodes data of the largest segments, at most `most_bytes` of it.
 pub fn measure(name: &str, threads: usize, most_bytes: u64) -> Figures {
     codec_named(name)?;
     let segments = attach_all()?;
     let mut pieces = pieces(&segments)?;
     pieces.retain(|(_, range)| range.end - range.start == PIECE_BYTES);
-    // From all over, as the first elements of an index are not like the last ones.
+    // The pieces come from the whole of an index, because its first elements are unlike its last
+    // ones.
     let wanted = usize::try_from(most_bytes / PIECE_BYTES).unwrap_or(usize::MAX).clamp(1, pieces.len().max(1));
     let pieces: Vec<_> = pieces.iter().step_by(pieces.len().div_ceil(wanted).max(1)).collect();
     let bytes = pieces.len() as u64 * PIECE_BYTES;
@@ -105,7 +127,7 @@ pub fn measure(name: &str, threads: usize, most_bytes: u64) -> Figures {
         let since = Instant::now();
         in_parallel(threads, pieces.len(), state, work).map(|()| since.elapsed().as_secs_f64())
     };
-    // Once to map the pages into this process, and to see that nothing is lost.
+    // The first round maps the pages into this process, and shows that nothing is lost.
     timed(&encode)?;
     timed(&compare)?;
     let (encode_seconds, decode_seconds) = (timed(&encode)?, timed(&decode)?);

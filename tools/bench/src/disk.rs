@@ -1,10 +1,12 @@
-//! The plainest writer and reader: direct I/O in pieces of 4 MiB from and to shared memory, one
-//! ticket for all threads.
+//! The plainest writer and reader: direct I/O in pieces of 4 MiB, from and to shared memory, with
+//! one queue for all threads.
 //!
 //! Promise: the same bytes that asmt writes and reads, durable when the clock stops. Must never:
-//! check, compress or compute anything: this is what the disk and the memory can do.
+//! check, compress or compute anything: this shows what the disk and the memory can do.
 
-use crate::{Figures, PIECE_BYTES, attach_all, figures, in_parallel, pieces, text_of};
+use crate::{Figures, attach_all, data_ranges, figures, pieces};
+use asmt_kit::text_of;
+use asmt_kit::threads::in_parallel;
 use asmt_shm::sysv::{self, Access, Attachment};
 use asmt_shm::{DataFinder, Key};
 use rustix::fs::{self, FallocateFlags, Mode, OFlags};
@@ -12,10 +14,10 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Instant;
 
-/// Keys that are nobody's: the segments that are read into.
+/// Keys that belong to nobody: of the segments that are read into.
 const FIRST_KEY: u32 = 0x7e00_0000;
 
-/// Writes every segment to a file of its name.
+/// Writes every segment to a file that is named by its key.
 pub fn write(directory: &Path, threads: usize, keep: bool) -> Figures {
     let segments = attach_all()?;
     let pieces = pieces(&segments)?;
@@ -61,7 +63,7 @@ impl Drop for Fresh {
     }
 }
 
-/// Reads every file of a directory into a fresh segment, where it is data.
+/// Reads the data of every file of a directory into a fresh segment.
 pub fn read(directory: &Path, threads: usize) -> Figures {
     let entries = std::fs::read_dir(directory).map_err(text_of("cannot list", directory.display()))?;
     let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
@@ -73,12 +75,10 @@ pub fn read(directory: &Path, threads: usize) -> Figures {
         let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
         let file = fs::open(path, flags, Mode::empty()).map_err(text_of("cannot open", path.display()))?;
         let size_bytes = fs::fstat(&file).map_err(text_of("cannot stat", path.display()))?.st_size.cast_unsigned();
-        let (mut position, file) = (0, DataFinder::new(file));
-        while let Some(data) = file.next_data(position, size_bytes).map_err(text_of("cannot find data of", path.display()))? {
-            position = data.end;
-            let starts = data.clone().step_by(PIECE_BYTES as usize);
-            pieces.extend(starts.map(|start| (number, start..data.end.min(start + PIECE_BYTES))));
-        }
+        let file = DataFinder::new(file);
+        let ranges = data_ranges(|position| file.next_data(position, size_bytes));
+        let ranges = ranges.map_err(text_of("cannot find data of", path.display()))?;
+        pieces.extend(ranges.into_iter().map(|range| (number, range)));
         let shmid = sysv::create(Key(FIRST_KEY + number as u32), size_bytes)
             .map_err(text_of("cannot make a segment for", path.display()))?;
         let attachment = Attachment::new(shmid, Access::ReadWrite, 0);
@@ -87,7 +87,7 @@ pub fn read(directory: &Path, threads: usize) -> Figures {
     }
     let work = |(): &mut (), index: usize| {
         let (number, range) = &pieces[index];
-        // Memory is made at once, which is faster than page by page as the read comes to them.
+        // The memory is allocated at once, which is faster than page by page during the read.
         let mut memory = fresh.0[*number].1.exclusive(range.clone());
         let read =
             rustix::io::pread(files[*number].file(), &mut *memory, range.start).map_err(text_of("cannot read", range.start))?;

@@ -1,16 +1,17 @@
-//! What memory and CPU can do with no disk at all: copying, and CRC-32.
+//! The limits of memory and CPU without a disk: copying, and CRC-32.
 //!
-//! Promise: what is read and written was touched before the clock runs.
+//! Promise: all memory was touched before the clock runs.
 
-use crate::{Figures, attach_all, figures, in_parallel, pieces};
+use crate::{Figures, attach_all, figures, pieces};
+use asmt_kit::threads::in_parallel;
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// Bytes each thread copies from and to: more than any cache holds.
+/// Bytes that each thread copies in a round: more than any cache holds.
 const COPIED_BYTES: usize = 256 << 20;
 
-/// Copies so many bytes on each thread.
+/// Copies this number of bytes on each thread.
 pub fn copy(threads: usize, bytes: u64) -> Figures {
     let started = std::sync::Barrier::new(threads.max(1) + 1);
     let rounds = bytes.div_ceil(COPIED_BYTES as u64);
@@ -41,7 +42,7 @@ pub fn crc32(threads: usize) -> Figures {
         sums.fetch_add(u64::from(crc32), Ordering::Relaxed);
         Ok(())
     };
-    // Once to map the pages into this process.
+    // The first round maps the pages into this process.
     in_parallel(threads, pieces.len(), || (), sum)?;
     let since = Instant::now();
     in_parallel(threads, pieces.len(), || (), sum)?;

@@ -1,8 +1,8 @@
-//! System calls by name: which ones count, what they are about, and what a message must say when
-//! one has failed.
+//! The system calls by name: the ones that count, their objects, and the words that a message must
+//! have after a failure.
 //!
-//! Promise: a call that is not known here counts like any other. Must never: leave out a call that
-//! could change something.
+//! Promise: a call that is not in the table counts like any other. Must never: leave out a call
+//! that could change something.
 
 use crate::sys::memory_at;
 use asmt_engine::format::journal::published_name;
@@ -19,8 +19,8 @@ pub struct Call {
     pub arguments: [u64; 6],
 }
 
-/// Memory, threads and clocks of the runtime: they fail in no way that a caller sees, or cannot
-/// fail.
+/// Calls for memory, threads and clocks of the runtime: they cannot fail, or they fail in no way
+/// that a caller sees.
 const HOUSEKEEPING: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
@@ -44,22 +44,22 @@ const HOUSEKEEPING: &[i64] = &[
     libc::SYS_sigaltstack,
 ];
 
-/// Where a call's object is found.
+/// The place of a call's object.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Object {
-    /// A path as this argument; relative to the descriptor before it.
+    /// The path in the argument with this index, relative to the descriptor before it.
     Path(usize),
-    /// A descriptor as the first argument.
+    /// The descriptor in the first argument.
     Descriptor,
-    /// A segment's id, or a command about all of them, as the first argument.
+    /// The segment's id in the first argument, or a command about all segments.
     Segment,
-    /// A segment's key as the first argument.
+    /// The segment's key in the first argument.
     Key,
-    /// None that a user would know.
+    /// No object that a user would know.
     None,
 }
 
-/// Number, name, object, and the words of which a message has one.
+/// Number, name, object, and the words of which a message must have one.
 type Row = (i64, &'static str, Object, &'static [&'static str]);
 
 const ROWS: &[Row] = &[
@@ -95,7 +95,7 @@ const ROWS: &[Row] = &[
     (libc::SYS_fstatfs, "fstatfs", Object::Descriptor, &["statvfs", "statfs"]),
     (libc::SYS_shmget, "shmget", Object::Key, &["shmget", "create segment"]),
     (libc::SYS_shmat, "shmat", Object::Segment, &["shmat", "may not read"]),
-    // Attaching looks at the segment first: to a user both are one.
+    // Attaching reads the segment's state first: to a user both calls are one.
     (libc::SYS_shmctl, "shmctl", Object::Segment, &["shmctl", "shmat", "may not read"]),
     (libc::SYS_shmdt, "shmdt", Object::None, &["shmdt"]),
     (libc::SYS_mmap, "mmap", Object::None, &["mmap"]),
@@ -120,12 +120,12 @@ const ROWS: &[Row] = &[
     (libc::SYS_stat, "stat", Object::Path(0), &["stat"]),
 ];
 
-/// Whether a call does not count.
+/// Returns true if a call does not count.
 pub fn is_housekeeping(number: i64) -> bool {
     HOUSEKEEPING.contains(&number)
 }
 
-/// A NUL-ended text in the memory of a stopped thread.
+/// Reads a NUL-terminated text from the memory of a stopped thread.
 pub fn text_at(tid: i32, address: u64) -> Option<String> {
     let mut bytes = [0; 4096];
     let count = memory_at(tid, address, &mut bytes).ok()?;
@@ -143,13 +143,12 @@ impl Call {
         self.row().map_or_else(|| format!("call {}", self.number), |row| row.1.to_owned())
     }
 
-    /// Words of which a message about its failure has one.
+    /// The words of which a message about its failure must have one.
     pub fn words(&self) -> &'static [&'static str] {
         self.row().map_or(&[], |row| row.3)
     }
 
-    /// What it is about: the last part of a path, a segment's key. `None` where a user would not
-    /// know it.
+    /// Its object: the last part of a path, or a segment's key. `None` if a user would not know it.
     pub fn object(&self) -> Option<String> {
         let path = match self.row()?.2 {
             Object::Path(at) => text_at(self.tid, self.arguments[at]).filter(|path| !path.is_empty() && path != "."),
@@ -159,12 +158,12 @@ impl Call {
             Object::None => return None,
         };
         let path = path.or_else(|| {
-            // Of a path that is empty or ".", it is the directory's.
+            // If the path is empty or ".", the object is the directory.
             let link = std::fs::read_link(format!("/proc/{}/fd/{}", self.pid, self.arguments[0] as i32)).ok()?;
             Some(link.to_str()?.trim_end_matches(" (deleted)").to_owned())
         })?;
-        // A segment's file is named by its key; a file without a final name by the one it is to
-        // get.
+        // A segment's file is named by its key, and a file without a final name by the name that it
+        // will get.
         path.rsplit('/').next().map(|name| published_name(name.trim_start_matches("SYSV")).to_owned())
     }
 
@@ -179,29 +178,29 @@ impl Call {
         asmt_shm::sysv::stat(self.arguments[0] as i32).ok().map(|stat| stat.key.to_string())
     }
 
-    /// Whether the kernel can give an error for it. shmdt only refuses an address where nothing is
-    /// attached.
+    /// Returns true if the kernel can return an error for it. shmdt only refuses an address where
+    /// nothing is attached.
     pub fn can_fail(&self) -> bool {
         self.number != libc::SYS_shmdt
     }
 
-    /// Whether it is done even if it gives an error: a descriptor is closed whatever close says.
+    /// Returns true if the call is done even if it fails: close always closes the descriptor.
     pub fn is_done_anyway(&self) -> bool {
         self.number == libc::SYS_close
     }
 
-    /// Whether it asks what may be done, and this error is an answer.
+    /// Returns true if the call asks for a permission, and this error is an answer.
     pub fn is_answered_by(&self, errno: i32) -> bool {
         self.name().starts_with("faccessat") && [libc::EACCES, libc::EROFS].contains(&errno)
     }
 
-    /// Whether it takes something away: without it nothing can be cleaned up.
+    /// Returns true if it removes something: without it nothing can be cleaned up.
     pub fn is_removal(&self) -> bool {
         let is_removed = self.number == libc::SYS_shmctl && self.arguments[1] == 0;
         is_removed || self.name().starts_with("unlink")
     }
 
-    /// Whether it moves bytes, and could move fewer than asked for.
+    /// The number of bytes that it moves, if it could move fewer.
     pub fn byte_count(&self) -> Option<u64> {
         [libc::SYS_read, libc::SYS_write, libc::SYS_pread64, libc::SYS_pwrite64]
             .contains(&self.number)

@@ -1,4 +1,4 @@
-//! What other loops share with these: the engine run without Node, namespaces, and stopping a
+//! The parts of this tool that other loops use, too: the engine without Node, and stopping a
 //! process at its system calls.
 //!
 //! Must never: be shipped, or judge.

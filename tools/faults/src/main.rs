@@ -1,17 +1,23 @@
-//! Loops that prove, by trying each state there is, that whatever fails, whenever it fails, there
-//! is afterwards either the whole old state or the whole new one. For tests alone; `npm run
-//! test:faults` builds and starts it.
+//! Loops that prove, by trying each possible state, that after any failure at any time there is
+//! either the whole old state or the whole new one. For tests alone; `npm run test:faults` builds
+//! and starts it.
 //!
-//! Promise: prints a line a loop with the number of states tried and found wrong, in the form that
-//! other tests have (TAP); a wrong state is printed with the command that tries it again; exit
-//! status 1 if there is one. Leaves nothing behind: mounts and IPC namespaces are its own, and go
-//! with it. Must never: touch the segments of the namespace it was started in.
+//! Promise: it prints a line per loop, with the number of states that were tried and of those that
+//! were wrong, in the form that other tests have (TAP). It prints each wrong state with the command
+//! that tries it again, and ends with exit status 1 if there is one. It leaves nothing behind:
+//! mounts and IPC namespaces are its own, and go with it. Must never: touch the segments of the
+//! namespace in which it was started.
 
+mod judge;
 mod loops;
 mod tally;
 mod world;
 
 use asmt_faults::{calls, driver, sys, tracer};
+use asmt_kit::args::{self, Tool};
+use asmt_kit::files::Scratch;
+use asmt_kit::namespaces::unshare_mounts;
+use asmt_kit::sys::set_variable;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tally::{Options, Tally};
@@ -27,7 +33,8 @@ asmt-faults: whatever fails, whenever it fails, the whole old state or the whole
   --state LABEL                       this state alone, as a loop has printed it
 ";
 
-/// Whether file systems can be mounted and files given to others: not so in a user namespace.
+/// Returns true if file systems can be mounted and files given to others, which a user namespace
+/// does not allow.
 pub fn is_real_root() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let owner = std::fs::metadata("/proc/self").map_or(1, |metadata| std::os::unix::fs::MetadataExt::uid(&metadata));
@@ -40,7 +47,7 @@ pub fn main_js() -> PathBuf {
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words = args::words();
     if let [command, request] = &words[..]
         && command == "drive"
     {
@@ -51,42 +58,25 @@ fn main() -> ExitCode {
     {
         return loops::races::recreate(how);
     }
-    if words.iter().any(|word| word == "--help") {
-        println!("{}", USAGE.trim_end());
-        return ExitCode::SUCCESS;
-    }
-    match Options::parse(&words) {
-        Ok(options) => all_loops(&options),
-        Err(text) => {
-            eprintln!("asmt-faults: {text}\n\n{USAGE}");
-            ExitCode::from(2)
-        }
-    }
-}
-
-/// A directory that goes with this value.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+    let tool = Tool { program: "asmt-faults", usage: USAGE, flags: &["short"] };
+    tool.run(&words, Options::parse, all_loops)
 }
 
 fn all_loops(options: &Options) -> ExitCode {
-    let scratch = Scratch(std::env::temp_dir().join(format!("asmt-faults-{}", std::process::id())));
-    std::fs::create_dir_all(scratch.0.join("run")).expect("a directory");
-    sys::set_variable("ASMT_RUNTIME_DIR", &scratch.0.join("run"));
-    // A limit on file sizes is to be an error, not a signal.
+    let scratch = Scratch::new("faults");
+    let scratch = scratch.path();
+    std::fs::create_dir(scratch.join("run")).expect("a directory");
+    set_variable("ASMT_RUNTIME_DIR", &scratch.join("run"));
+    // The limit on file sizes must be an error, not a signal.
     sys::ignore(libc::SIGXFSZ);
     sys::run_on_one(options.part_number());
     if is_real_root() {
-        sys::unshare_mounts().expect("a mount namespace of its own");
+        unshare_mounts().expect("a mount namespace of its own");
     }
     let mut tally = Tally::new(options);
     for (name, run) in loops::ALL {
         if options.wants(name) {
-            run(&scratch.0, &mut tally);
+            run(scratch, &mut tally);
         }
     }
     let is_right = tally.end();

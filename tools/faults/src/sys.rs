@@ -1,10 +1,11 @@
-//! What the loops need of the kernel: tracing a process call by call, IPC namespaces, limits. The
-//! fence of this crate's `unsafe`.
+//! The calls of the kernel that the loops need: tracing a process call by call, limits, CPUs, and a
+//! disk that fails. The fence of this crate's `unsafe`.
 //!
-//! Promise: a traced process that this one leaves behind is killed with it (`PTRACE_O_EXITKILL`).
-//! Must never: trace or signal a process that this one has not started, or change this process
-//! beyond its IPC namespace, its CPU and its alarm.
+//! Promise: if this process ends, a process that it traces is killed (`PTRACE_O_EXITKILL`). Must
+//! never: trace or signal a process that this one has not started, or change this process beyond
+//! its CPU, its alarm and the signals that it ignores.
 
+use asmt_kit::threads::cpu_count;
 use libc::{c_int, c_long, c_uint, c_void, pid_t};
 use std::fs::File;
 use std::io;
@@ -18,25 +19,25 @@ fn check(result: i64) -> io::Result<i64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// Why a traced thread has stopped.
+/// The reason why a traced thread has stopped.
 #[derive(Debug)]
 pub enum Stop {
     /// It is about to make a system call: its number and arguments.
     Entry(i64, [u64; 6]),
     /// A system call has been made, or was skipped.
     Exit,
-    /// It gets a signal.
+    /// A signal was sent to it.
     Signal(c_int),
-    /// Something of ptrace's own: a new thread, an exec.
+    /// An event of ptrace: a new thread, an exec.
     Event,
-    /// It has ended: by exit status, or by signal.
+    /// It has ended: with an exit status, or by a signal.
     Ended(Option<i32>, Option<i32>),
 }
 
-/// How far to let a stopped thread go.
+/// The distance that a stopped thread may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Go {
-    /// To its next system call, or the end of this one.
+    /// To its next system call, or to the end of this one.
     ToCall,
     /// By one instruction.
     Step,
@@ -44,7 +45,7 @@ pub enum Go {
     Free,
 }
 
-/// A limit that a started process gets, soft and hard.
+/// A limit for a process that is started, soft and hard.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
     /// `RLIMIT_…`
@@ -59,8 +60,8 @@ fn set_limit(limit: Limit) -> io::Result<()> {
     check(i64::from(unsafe { libc::setrlimit(limit.resource, &raw const value) })).map(drop)
 }
 
-/// Lets this process, and what it starts, run on these CPUs only. Best effort: it is a matter of
-/// speed alone.
+/// Lets this process, and the processes that it starts, run on these CPUs only. Best effort: only
+/// the speed depends on it.
 fn run_on(cpus: impl Iterator<Item = usize>) {
     let mut bits = [0_u64; 16];
     for cpu in cpus.filter(|cpu| *cpu < 64 * 16) {
@@ -70,24 +71,23 @@ fn run_on(cpus: impl Iterator<Item = usize>) {
     unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&bits), bits.as_ptr()) };
 }
 
-/// Lets this process, and what it starts, run on one CPU only: a tracer and what it traces take
-/// turns, and waking each other across CPUs takes most of the time.
+/// Lets this process, and the processes that it starts, run on one CPU only. The tracer and the
+/// traced process take turns, and most of the time goes into waking each other across CPUs.
 pub fn run_on_one(number: usize) {
-    let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    run_on(std::iter::once(number % count));
+    run_on(std::iter::once(number % cpu_count()));
 }
 
-/// Makes a command start on any CPU.
+/// Lets a command start on any CPU.
 pub fn prepare_free(command: &mut Command) {
     let before_exec = || {
         run_on(0..64 * 16);
         Ok(())
     };
-    // SAFETY: what runs between fork and exec makes a system call only, and allocates nothing.
+    // SAFETY: the code between fork and exec makes a system call only, and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// Makes a command start under the limits, and traced by this process if `is_traced`.
+/// Lets a command start with limits, and traced by this process if `is_traced` is set.
 pub fn prepare(command: &mut Command, is_traced: bool, limits: Vec<Limit>) {
     let before_exec = move || {
         for limit in &limits {
@@ -99,31 +99,30 @@ pub fn prepare(command: &mut Command, is_traced: bool, limits: Vec<Limit>) {
         }
         Ok(())
     };
-    // SAFETY: what runs between fork and exec makes system calls only, and allocates nothing.
+    // SAFETY: the code between fork and exec makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// Asks for what the tracer relies on; to be called at a process's first stop.
+/// Sets the options that the tracer relies on. To be called at a process's first stop.
 pub fn set_options(pid: pid_t) -> io::Result<()> {
     let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
     // SAFETY: takes integers only.
     check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, c_long::from(options)) }).map(drop)
 }
 
-/// Lets a stopped thread go on, with a signal or none (0).
+/// Lets a stopped thread go on, with a signal or with none (0).
 pub fn go(tid: pid_t, how: Go, signal: c_int) {
     let request = match how {
         Go::ToCall => libc::PTRACE_SYSCALL,
         Go::Step => libc::PTRACE_SINGLESTEP,
         Go::Free => libc::PTRACE_CONT,
     };
-    // It may have been killed meanwhile: then its end is what comes next.
-    // SAFETY: takes integers only.
+    // If it was killed in the meantime, its end comes next. SAFETY: takes integers only.
     let _ = unsafe { libc::ptrace(request, tid, 0, c_long::from(signal)) };
 }
 
-/// Waits for the next stop of any traced thread. `None` if there is none left, or (`is_patient`
-/// false) none yet.
+/// Waits for the next stop of any traced thread. `None` if there is no traced thread left, or, with
+/// `is_patient` false, if none has stopped yet.
 ///
 /// Errors: `EINTR` when the alarm goes off.
 pub fn wait(is_patient: bool) -> io::Result<Option<(pid_t, Stop)>> {
@@ -151,20 +150,20 @@ pub fn wait(is_patient: bool) -> io::Result<Option<(pid_t, Stop)>> {
 }
 
 fn call_stop(tid: pid_t) -> Stop {
-    // SAFETY: plain integers: all zeros is a value.
+    // SAFETY: the structure has plain integers only, for which all zeros is a valid value.
     let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
     let size = size_of_val(&info);
     // SAFETY: `info` is a live structure of the size given, which the call fills.
     let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, size, &raw mut info) };
     if got > 0 && info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
-        // SAFETY: the kernel says that this is the part it has filled.
+        // SAFETY: the kernel reports that this is the part that it has filled.
         let entry = unsafe { info.u.entry };
         return Stop::Entry(entry.nr.cast_signed(), entry.args);
     }
     Stop::Exit
 }
 
-/// Registers of a stopped thread, as the architecture has them.
+/// Registers of a stopped thread, by architecture.
 #[cfg(target_arch = "x86_64")]
 mod registers {
     pub type Registers = libc::user_regs_struct;
@@ -211,8 +210,8 @@ mod registers {
 
 fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -> io::Result<()> {
     let mut part = libc::iovec { iov_base: std::ptr::from_mut(registers).cast::<c_void>(), iov_len: size_of::<T>() };
-    // SAFETY: `part` describes a live, exclusively borrowed structure, which the call fills or
-    // reads as far as it goes.
+    // SAFETY: `part` describes a live, exclusively borrowed structure; the call reads or fills at
+    // most all of it.
     check(unsafe { libc::ptrace(request, tid, c_long::from(set), &raw mut part) }).map(drop)
 }
 
@@ -220,13 +219,13 @@ fn register_set<T>(request: c_uint, tid: pid_t, set: c_int, registers: &mut T) -
 const GENERAL: c_int = 1;
 
 fn registers_of(tid: pid_t) -> io::Result<registers::Registers> {
-    // SAFETY: plain integers: all zeros is a value.
+    // SAFETY: the structure has plain integers only, for which all zeros is a valid value.
     let mut registers: registers::Registers = unsafe { std::mem::zeroed() };
     register_set(libc::PTRACE_GETREGSET, tid, GENERAL, &mut registers)?;
     Ok(registers)
 }
 
-/// Whether the next instruction of a stopped thread makes a system call.
+/// Returns true if the next instruction of a stopped thread makes a system call.
 pub fn is_at_call(tid: pid_t) -> io::Result<bool> {
     use std::os::unix::fs::FileExt;
     let mut bytes = vec![0; registers::CALL.len()];
@@ -253,12 +252,12 @@ pub fn skip_call(tid: pid_t) -> io::Result<()> {
     }
 }
 
-/// Sets what a call that has been made, or skipped, gives to the thread.
+/// Sets the result, for the thread, of a call that has been made or skipped.
 pub fn set_result(tid: pid_t, result: i64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_result(registers, result))
 }
 
-/// Sets the third argument of the call that a thread is about to make: the count of a read or
+/// Sets the third argument of the call that a thread is about to make: the byte count of a read or
 /// write.
 pub fn set_third_argument(tid: pid_t, value: u64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_third_argument(registers, value))
@@ -270,64 +269,29 @@ pub fn signal(pid: pid_t, signal: c_int) {
     let _ = unsafe { libc::kill(pid, signal) };
 }
 
-/// Makes a blocking wait end after so many seconds (0: no more).
+/// Lets a blocking wait end after this number of seconds. With 0, the alarm is off.
 pub fn alarm(seconds: u32) {
     extern "C" fn nothing(_: c_int) {}
-    // SAFETY: plain integers: all zeros is a value (no flags: a wait is interrupted, not
-    // restarted).
+    // SAFETY: the structure has plain integers only, for which all zeros is a valid value. (Without
+    // flags, a wait is interrupted and not restarted.)
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = nothing as extern "C" fn(c_int) as usize;
-    // SAFETY: the handler does nothing, which any thread may do at any moment.
+    // SAFETY: the handler does nothing, which is allowed to any thread at any moment.
     let _ = unsafe { libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut()) };
     // SAFETY: takes an integer.
     unsafe { libc::alarm(seconds) };
 }
 
-/// Ignores a signal here, and in what is started from here.
+/// Ignores a signal in this process and in the processes that it starts.
 pub fn ignore(signal: c_int) {
-    // SAFETY: SIG_IGN is no function that could be called.
+    // SAFETY: SIG_IGN is not a function that could be called.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
-/// Sets a variable of this process's environment. To be called before it has a second thread.
-pub fn set_variable(name: &str, value: &std::path::Path) {
-    // SAFETY: nobody reads the environment meanwhile: there is one thread.
-    unsafe { std::env::set_var(name, value) };
-}
-
-/// Moves this process to a mount namespace of its own, whose mounts nobody else sees, and which
-/// goes with it.
-pub fn unshare_mounts() -> io::Result<()> {
-    // SAFETY: takes flags only; the process has one thread.
-    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWNS) }))?;
-    let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
-    // SAFETY: both texts are NUL-ended and live for ever; the other pointers may be null.
-    check(i64::from(unsafe { libc::mount(none, root, std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE, std::ptr::null()) }))
-        .map(drop)
-}
-
-/// Moves this thread, and those it starts, to an IPC namespace of its own.
-pub fn unshare_ipc() -> io::Result<()> {
-    // SAFETY: nothing of the old namespace is attached.
-    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWIPC) })).map(drop)
-}
-
-/// Moves this process to a UTS namespace of its own, whose host name nobody else sees.
-pub fn unshare_host_name() -> io::Result<()> {
-    // SAFETY: takes flags only.
-    check(i64::from(unsafe { libc::unshare(libc::CLONE_NEWUTS) })).map(drop)
-}
-
-/// Moves this thread, and those it starts, to the IPC namespace of an open `/proc/…/ns/ipc`.
-pub fn enter_ipc(namespace: &File) -> io::Result<()> {
-    // SAFETY: nothing of the old namespace is attached.
-    check(i64::from(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWIPC) })).map(drop)
-}
-
-/// Detaches a file system from its device at once, as if that had gone: everything fails from here
-/// on (ext4 and xfs).
+/// Detaches a file system from its device at once, as if the device were gone: from then on
+/// everything fails (ext4 and xfs).
 pub fn shut_down(mount: &File) -> io::Result<()> {
-    // _IOR('X', 125, __u32), with the flag that flushes nothing.
+    // _IOR('X', 125, __u32), with the flag "flush nothing".
     const SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
     let mut no_flush: u32 = 2;
     // SAFETY: `no_flush` is a live integer that the call reads.

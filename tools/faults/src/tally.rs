@@ -1,13 +1,14 @@
-//! Which states are tried, how many there were, and what was wrong with them.
+//! Chooses the states that are tried, and counts them and the wrong ones.
 //!
-//! Promise: a state has one label, by which it can be tried again alone. Must never: call a loop
+//! Promise: each state has one label, by which it can be tried again alone. Must never: call a loop
 //! right that tried nothing.
 
 use asmt_engine::operations::report::Verb;
+use asmt_kit::args::Args;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// What is asked for.
+/// The options of the command line.
 #[derive(Debug, Default)]
 pub struct Options {
     only: Option<String>,
@@ -20,52 +21,35 @@ pub struct Options {
 }
 
 impl Options {
-    /// Reads a command line.
-    pub fn parse(words: &[String]) -> Result<Self, String> {
-        let mut options = Self::default();
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            if word == "--short" {
-                options.is_short = true;
-                continue;
-            }
-            let value = words.next().ok_or_else(|| format!("{word} takes a value"))?.clone();
-            let unreadable = || format!("{word} {value:?} cannot be read");
-            match word.as_str() {
-                "--only" => options.only = Some(value),
-                "--verb" => options.verb = Some(value),
-                "--state" => options.state = Some(value),
-                "--seconds" => options.limit = Some(Duration::from_secs(value.parse().map_err(|_| unreadable())?)),
-                "--part" => {
-                    let (part, parts) = value.split_once('/').ok_or_else(unreadable)?;
-                    let (part, parts): (u64, u64) =
-                        (part.parse().map_err(|_| unreadable())?, parts.parse().map_err(|_| unreadable())?);
-                    options.part = Some((part, parts)).filter(|_| part < parts);
-                    options.part.ok_or_else(unreadable)?;
-                }
-                _ => return Err(format!("{word} is not known")),
-            }
-        }
-        Ok(options)
+    /// Reads the options of a command line.
+    pub fn parse(args: &mut Args) -> Result<Self, String> {
+        Ok(Self {
+            only: args.text("only"),
+            verb: args.text("verb"),
+            is_short: args.flag("short"),
+            part: args.part("part")?,
+            limit: args.seconds("seconds")?,
+            state: args.text("state"),
+        })
     }
 
-    /// Whether a loop is asked for: all of it, or one of its scenarios.
+    /// Returns true if a loop, or one of its scenarios, is asked for.
     pub fn wants(&self, name: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only == name || only.starts_with(&format!("{name}:")))
             && self.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
     }
 
-    /// Which part of the states is tried; 0 if all are.
+    /// Number of the part of the states that is tried; 0 if all are.
     pub fn part_number(&self) -> usize {
         self.part.map_or(0, |(part, _)| usize::try_from(part).unwrap_or(0))
     }
 
-    /// Whether all states are tried, by this part or another.
+    /// Returns true if all states are tried, by this part or by another one.
     pub fn is_whole(&self) -> bool {
         !self.is_short && self.limit.is_none() && self.state.is_none()
     }
 
-    /// Whether an operation is asked for.
+    /// Returns true if an operation is asked for.
     pub fn wants_verb(&self, verb: Verb) -> bool {
         let name = serde_json::to_string(&verb).unwrap_or_default();
         self.verb.as_ref().is_none_or(|wanted| format!("\"{wanted}\"") == name)
@@ -74,7 +58,7 @@ impl Options {
 
 /// Counts the states of all loops.
 pub struct Tally<'o> {
-    /// What is asked for.
+    /// The options.
     pub options: &'o Options,
     lines: u64,
     failed: u64,
@@ -93,11 +77,11 @@ pub struct Count {
     is_cut: bool,
 }
 
-/// Most wrong states that are printed of one loop.
+/// Most wrong states per loop that are printed.
 const MOST_PRINTED: u64 = 1000;
 
 impl<'o> Tally<'o> {
-    /// Nothing yet.
+    /// A count of nothing.
     pub fn new(options: &'o Options) -> Self {
         Self { options, lines: 0, failed: 0, skipped: 0, states: 0 }
     }
@@ -107,14 +91,14 @@ impl<'o> Tally<'o> {
         Count { name: name.into(), since: Instant::now(), seen: 0, states: 0, wrong: 0, words: BTreeMap::new(), is_cut: false }
     }
 
-    /// Whether a loop's scenario has states that are asked for.
+    /// Returns true if a scenario of a loop has states that are asked for.
     pub fn wants(&self, name: &str) -> bool {
         let is_only = |only: &String| only == name || name.starts_with(&format!("{only}:"));
         self.options.only.as_ref().is_none_or(is_only)
             && self.options.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
     }
 
-    /// Whether to try the state; to be asked once for each.
+    /// Returns true if the state is to be tried. To be called once for each state.
     pub fn tries(&self, count: &mut Count, label: &str) -> bool {
         count.seen += 1;
         if let Some(state) = &self.options.state {
@@ -140,7 +124,7 @@ impl<'o> Tally<'o> {
         }
     }
 
-    /// Ends a loop, with its line.
+    /// Ends a loop, and prints its line.
     pub fn finish(&mut self, count: Count) {
         self.lines += 1;
         self.states += count.states;
@@ -160,7 +144,7 @@ impl<'o> Tally<'o> {
         eprintln!("  {} took {:.1} s", count.name, count.since.elapsed().as_secs_f64());
     }
 
-    /// A loop that cannot be run here.
+    /// Prints the line of a loop that cannot run here.
     pub fn skip(&mut self, name: &str, why: &str) {
         if self.wants(name) {
             self.lines += 1;
@@ -169,7 +153,7 @@ impl<'o> Tally<'o> {
         }
     }
 
-    /// The last line. Gives whether all was right.
+    /// Prints the last line. Returns true if all states were right.
     pub fn end(self) -> bool {
         println!("1..{}", self.lines);
         println!("# {} states tried", self.states);

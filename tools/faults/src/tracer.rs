@@ -1,10 +1,10 @@
-//! Runs asmt, and stops it at each system call of its engine: to let it go, make the call fail, or
-//! change the world first.
+//! Runs asmt, and stops it at each system call of its engine: to let it go on, to make the call
+//! fail, or to change the world first.
 //!
-//! Promise: only calls of the engine's own threads are shown (they bear the name `asmt…`, as the
-//! binding and the driver start them): neither the loader's nor Node's. Each is shown before it is
-//! made, in order; nothing of the engine runs meanwhile, as long as it has one worker. A run that
-//! does not end is ended, and says so. Must never: hold a thread for ever.
+//! Promise: it shows only calls of the engine's own threads, not the loader's or Node's. (Their
+//! names begin with `asmt`, in the binding as in the driver.) It shows each call before it is made,
+//! in order. As long as there is one worker, nothing of the engine runs meanwhile. A run that does
+//! not end is killed, and reported as endless. Must never: hold a thread for ever.
 
 use crate::calls::{self, Call};
 use crate::sys::{self, Go, Limit, Stop};
@@ -13,29 +13,31 @@ use std::io;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Seconds after which a run is taken for one that never ends.
+/// Seconds after which a run counts as endless.
 const PATIENCE_S: u32 = 60;
 
-/// What becomes of a call.
+/// What happens to a call.
 pub enum Action<'a> {
-    /// It is made.
+    /// The call is made.
     Go,
-    /// It is not made, and gives this error.
+    /// The call is not made, and returns this error.
     Fail(i32),
-    /// It is made, and gives this error.
+    /// The call is made, and returns this error.
     FailAfter(i32),
-    /// It is made for this many bytes only.
+    /// The call is made for this number of bytes only.
     Shorten(u64),
-    /// The process gets this signal instead of making it.
+    /// The process gets this signal before the call is made.
     Signal(i32),
     /// The process gets this signal, and the call is made when the condition holds.
     SignalAndHold(i32, Box<dyn FnMut() -> bool + 'a>),
+    /// What the other action says, and no later call is shown: the run goes on without stops.
+    Last(Box<Action<'a>>),
     /// It is made, and the thread stops after it at each instruction up to its next call, when the
     /// function says what becomes of it.
     Step(Box<dyn FnMut() -> Stepped + 'a>),
 }
 
-/// What becomes of a thread that has stopped between two instructions.
+/// What happens to a thread that has stopped between two instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stepped {
     /// It goes on to the next one.
@@ -44,25 +46,25 @@ pub enum Stepped {
     Kill,
 }
 
-/// How a run has ended.
+/// The end of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
     /// Exit status.
     pub status: Option<i32>,
     /// Signal that ended it.
     pub signal: Option<i32>,
-    /// It did not end by itself.
+    /// It did not end by itself, and was killed.
     pub is_endless: bool,
 }
 
-/// What the tracer knows of a thread.
+/// The kinds of threads that the tracer knows.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Thread {
-    /// Not named yet.
+    /// A thread without a name yet.
     New,
-    /// Of the engine.
+    /// One of the engine's threads.
     Engine,
-    /// Anybody else's.
+    /// Any other thread.
     Other,
 }
 
@@ -76,6 +78,7 @@ pub fn run<'a>(command: &mut Command, limits: Vec<Limit>, hook: &mut dyn FnMut(&
         threads: HashMap::new(),
         results: HashMap::new(),
         held: Vec::new(),
+        is_over: false,
         stepping: None,
         ended: Ended { status: None, signal: None, is_endless: false },
     };
@@ -91,9 +94,11 @@ pub fn run<'a>(command: &mut Command, limits: Vec<Limit>, hook: &mut dyn FnMut(&
 struct Tracing<'a> {
     pid: i32,
     threads: HashMap<i32, Thread>,
-    /// What the call that a thread is in is to give instead of its own result.
+    /// Results that replace those of the calls in which threads are.
     results: HashMap<i32, i64>,
     held: Vec<(i32, Box<dyn FnMut() -> bool + 'a>)>,
+    /// No call is shown any more.
+    is_over: bool,
     /// The thread that stops at each instruction.
     stepping: Option<(i32, Box<dyn FnMut() -> Stepped + 'a>)>,
     ended: Ended,
@@ -130,7 +135,7 @@ impl<'a> Tracing<'a> {
         sys::signal(self.pid, libc::SIGKILL);
     }
 
-    /// Lets those go on whose condition holds.
+    /// Lets the held threads go on whose condition holds.
     fn release(&mut self) {
         let (ready, held) = std::mem::take(&mut self.held)
             .into_iter()
@@ -152,7 +157,7 @@ impl<'a> Tracing<'a> {
     fn step(&mut self, tid: i32, stop: Stop, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> io::Result<()> {
         let is_first = !self.threads.contains_key(&tid);
         let thread = *self.threads.entry(tid).or_insert(if tid == self.pid { Thread::Other } else { Thread::New });
-        let how = if thread == Thread::Other { Go::Free } else { Go::ToCall };
+        let how = if thread == Thread::Other || self.is_over { Go::Free } else { Go::ToCall };
         match stop {
             Stop::Ended(status, signal) => {
                 self.threads.remove(&tid);
@@ -161,7 +166,8 @@ impl<'a> Tracing<'a> {
                     (self.ended.status, self.ended.signal) = (status, signal);
                 }
             }
-            // The first stop of the process is its exec's, that of a thread its start's.
+            // The first stop of the process is that of its exec, and the first stop of a thread
+            // that of its start.
             Stop::Signal(_) if is_first => {
                 if tid == self.pid {
                     sys::set_options(tid)?;
@@ -189,8 +195,8 @@ impl<'a> Tracing<'a> {
         self.stepping.as_ref().is_some_and(|(stepping, _)| *stepping == tid)
     }
 
-    /// Asks what becomes of a thread that has stopped between two instructions, and lets it go by
-    /// one, or to its next call.
+    /// Asks what happens to a thread that has stopped between two instructions, and lets it go on
+    /// by one instruction, or to its next call.
     fn step_on(&mut self, tid: i32) -> io::Result<()> {
         let Some((_, then)) = &mut self.stepping else { return Ok(()) };
         let stepped = then();
@@ -219,11 +225,22 @@ impl<'a> Tracing<'a> {
             }
             return Ok(());
         }
+        // One that was on its way to a call when the last one was shown.
+        if self.is_over {
+            sys::go(tid, Go::Free, 0);
+            return Ok(());
+        }
         if calls::is_housekeeping(number) {
             sys::go(tid, Go::ToCall, 0);
             return Ok(());
         }
-        match hook(&Call { pid: self.pid, tid, number, arguments }) {
+        let mut action = hook(&Call { pid: self.pid, tid, number, arguments });
+        if let Action::Last(inner) = action {
+            self.is_over = true;
+            action = *inner;
+        }
+        match action {
+            Action::Last(_) => unreachable!("one of these is enough"),
             Action::Go => {}
             Action::Fail(errno) => {
                 sys::skip_call(tid)?;

@@ -1,24 +1,25 @@
-//! What ASMT 2.2.1 would accept of a directory, by the rules that it was observed to follow. Pure.
+//! The segments that ASMT 2.2.1 would restore from a directory, by the rules that it was observed
+//! to follow. Pure.
 //!
-//! Promise: where a rule is not known, it accepts: a state that passes here would not be taken by
-//! ASMT for more than it is. Must never: look at a manifest, a checksum or anything else that ASMT
+//! Promise: where a rule is not known, it accepts, so that ASMT would not take a state that passes
+//! here for more than it is. Must never: look at a manifest, a checksum or anything else that ASMT
 //! does not look at.
 
 use asmt_engine::format::{Encoding, parse_file_name};
 use asmt_shm::{Address, Key, SegmentType};
 use std::collections::BTreeMap;
 
-/// What ASMT would restore.
+/// A backup that ASMT would restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The segments that it would make, with what they would hold.
+    /// The segments that it would make, with their contents.
     pub segments: BTreeMap<Key, Vec<u8>>,
-    /// Whether base is among them: without it these are stripes that stand on their own.
+    /// Base is among them. Without it, these are stripes that stand on their own.
     pub has_base: bool,
 }
 
-/// What `asmt -r -i INSTANCE -n NAMESPACE` would restore of these files; `None` if it would refuse
-/// or find nothing.
+/// The segments that `asmt -r -i INSTANCE -n NAMESPACE` would restore from these files; `None` if
+/// it would refuse or find nothing.
 pub fn acceptable(files: &BTreeMap<String, Vec<u8>>, instance: u8, namespace: &str) -> Option<Accepted> {
     let mut segments: BTreeMap<Key, (Address, Vec<u8>)> = BTreeMap::new();
     for (name, bytes) in files {
@@ -27,6 +28,8 @@ pub fn acceptable(files: &BTreeMap<String, Vec<u8>>, instance: u8, namespace: &s
             let contents = match encoding {
                 Encoding::Raw => Some(bytes.clone()),
                 Encoding::Gzip => decoded(bytes),
+                // It takes no file of such a name.
+                Encoding::OwnRaw | Encoding::Columns => None,
             };
             if let Some(contents) = contents {
                 segments.insert(key, (address, contents));
@@ -40,8 +43,8 @@ pub fn acceptable(files: &BTreeMap<String, Vec<u8>>, instance: u8, namespace: &s
     let stripe_keys: Vec<Key> = stripes.filter_map(|(address, _)| address.key()).collect();
     let nsid = match bases[..] {
         [] => {
-            // Index segments of the same nsid that have no base make it refuse. Those of another
-            // nsid it cannot know to be of this namespace.
+            // It refuses if there are index segments of the same nsid without a base. It cannot
+            // know that those of another nsid belong to this namespace.
             let is_orphaned = |key: &Key| {
                 let nsid = segments[key].0.nsid;
                 segments.values().any(|(address, _)| address.segment_type != SegmentType::DataStage && address.nsid == nsid)
@@ -91,12 +94,12 @@ fn name_at(bytes: &[u8], at: usize) -> Option<&[u8]> {
     bytes.get(at..at + 32).and_then(|field| field.split(|byte| *byte == 0).next())
 }
 
-/// What its reader makes of a compressed file: the first gzip member as far as it goes, zeros for
-/// what is missing; no look at length or checksum. `None` if the header is not ASMT's.
+/// The contents of a compressed file, as ASMT's reader decodes them: the first gzip member as far
+/// as it goes, then zeros; length and checksum are not checked. `None` if the header is not ASMT's.
 fn decoded(bytes: &[u8]) -> Option<Vec<u8>> {
     let is_asmts = matches!(bytes.get(..4), Some(b"ASMT" | b"TMSA")) && word_at(bytes, 4)? == 1;
     let size = u64::from(word_at(bytes, 8)?) | u64::from(word_at(bytes, 12)?) << 32;
-    // No segment of these tests is larger: a size beyond that is not one that was written.
+    // No segment of these tests is larger: a larger size was never written.
     let size = usize::try_from(size).ok().filter(|size| is_asmts && *size <= 64 << 20)?;
     let stream = bytes.get(34..).unwrap_or_default();
     let mut contents = miniz_oxide::inflate::decompress_to_vec_with_limit(stream, size).unwrap_or_else(|partial| partial.output);
@@ -171,7 +174,7 @@ mod tests {
         for name in ["ae001001.dat", "ae001100.dat", "AE001101.dat", "a2001000.dat", "a2001100.dat"] {
             assert_eq!(without(name), None, "{name}");
         }
-        // Not what it does not check: a stripe less.
+        // A missing stripe is not among the things that it checks.
         assert_eq!(without("ad002000.dat").map(|accepted| accepted.segments.len()), Some(6));
         for damaged in [base(9, 1, 2), base(13, 1, 2), base(12, 0, 2), base(12, 1, 3), vec![0; 4096], Vec::new()] {
             let mut files = whole();
@@ -189,7 +192,8 @@ mod tests {
         assert_eq!((accepted.has_base, keys(&accepted)), (false, vec![0xad00_3001]));
         let mut files = whole();
         files.remove(BASE);
-        // The index is of nsid 1, its stripes of nsid 2: nothing tells that they belong together.
+        // The index has nsid 1 and its stripes have nsid 2: nothing shows that they belong
+        // together.
         assert_eq!(acceptable(&files, 0, "test").map(|accepted| keys(&accepted)), Some(vec![0xad00_2000]));
         files.insert("ad001001.dat".to_owned(), stripe(b"test"));
         assert_eq!(acceptable(&files, 0, "test"), None);

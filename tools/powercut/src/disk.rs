@@ -1,9 +1,9 @@
-//! A disk with a volatile cache: what is written to it is logged, and any state that a power cut
-//! could have left can be laid out again.
+//! A disk with a volatile cache: it logs every write, and can lay out any state that a power cut
+//! could have left.
 //!
-//! Promise: a state is the base, everything up to a flush, and any part of what was written after
-//! it; what a mount writes to a state is forgotten with it. Must never: change the image it was
-//! made from.
+//! Promise: a state is the base, everything up to a flush, and any part of the later writes; the
+//! writes of a mount to a state are forgotten with it. Must never: change the image from which it
+//! was made.
 
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
@@ -13,25 +13,25 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-/// Bytes of what is written as one or not at all. (Every file system here is told so by its block
-/// size; sectors smaller than that are whole within it.)
+/// Size of a block, which is written whole or not at all. (It is the block size of every file
+/// system here; smaller sectors are whole within it.)
 pub const BLOCK_BYTES: usize = 4096;
 
 type Block = Arc<[u8; BLOCK_BYTES]>;
 type Layer = HashMap<u64, Block>;
 
-/// Something that happened to the disk.
+/// An event of the disk.
 pub enum Entry {
     /// Bytes were written.
     Write {
-        /// Where, in bytes.
+        /// Offset in bytes.
         offset: u64,
-        /// What.
+        /// The bytes.
         bytes: Vec<u8>,
     },
     /// Everything before was made durable.
     Flush,
-    /// A word of the caller's.
+    /// A word from the caller.
     Mark(String),
 }
 
@@ -42,7 +42,7 @@ pub struct Kept {
     pub entry: usize,
     /// First block of the write that is kept, from 0.
     pub first: usize,
-    /// How many.
+    /// Number of blocks.
     pub count: usize,
 }
 
@@ -50,7 +50,7 @@ pub struct Kept {
 pub struct Disk {
     image: File,
     size_bytes: u64,
-    /// What differs from the image.
+    /// Blocks that differ from the image.
     base: Layer,
     log: Vec<Entry>,
     is_recording: bool,
@@ -63,7 +63,7 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk that holds what the image holds.
+    /// A disk with the contents of the image.
     pub fn new(image: File) -> io::Result<Self> {
         let size_bytes = image.metadata()?.len();
         Ok(Self {
@@ -80,7 +80,7 @@ impl Disk {
         })
     }
 
-    /// Its size, bytes.
+    /// Its size in bytes.
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
@@ -101,7 +101,7 @@ impl Disk {
         Ok(Arc::new(bytes))
     }
 
-    /// Reads what is there now.
+    /// Reads the current contents.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         let end = offset.saturating_add(length as u64).min(self.size_bytes);
         let mut bytes = Vec::with_capacity(length);
@@ -116,7 +116,7 @@ impl Disk {
         Ok(bytes)
     }
 
-    /// The blocks that a write touches, with what they hold after it.
+    /// The blocks that a write touches, with their contents after it.
     fn blocks_after(&self, offset: u64, bytes: &[u8], first: usize, count: usize) -> io::Result<Vec<(u64, Block)>> {
         let start = offset / BLOCK_BYTES as u64;
         let mut changed = Vec::new();
@@ -134,7 +134,7 @@ impl Disk {
         Ok(changed)
     }
 
-    /// Writes, and logs it while recording.
+    /// Writes, and logs the write while recording.
     pub fn write(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > self.size_bytes) {
             return Err(io::Error::from_raw_os_error(libc::ENOSPC));
@@ -147,7 +147,7 @@ impl Disk {
         Ok(())
     }
 
-    /// A flush came.
+    /// Logs a flush.
     pub fn flush(&mut self) {
         if self.is_recording {
             self.log.push(Entry::Flush);
@@ -161,7 +161,7 @@ impl Disk {
         }
     }
 
-    /// Makes what is there now the base, and forgets the log.
+    /// Makes the current contents the base, and clears the log.
     pub fn keep(&mut self) {
         for layer in [std::mem::take(&mut self.durable), std::mem::take(&mut self.kept), std::mem::take(&mut self.scratch)] {
             self.base.extend(layer);
@@ -170,23 +170,23 @@ impl Disk {
         (self.durable_count, self.durable_hash, self.is_recording) = (0, 0, false);
     }
 
-    /// Begins to log, from the base: a state and an earlier log are forgotten.
+    /// Begins to log, from the base; discards a state and an earlier log.
     pub fn record(&mut self) {
         (self.durable, self.kept, self.scratch) = (Layer::new(), Layer::new(), Layer::new());
         self.keep();
         self.is_recording = true;
     }
 
-    /// Ends the recording: what was written is forgotten but for the log, which it gives.
+    /// Ends the recording, discards its writes, and returns their log.
     pub fn end_recording(&mut self) -> &[Entry] {
         self.is_recording = false;
         self.scratch.clear();
         &self.log
     }
 
-    /// Lays out a state: everything of the first `durable_count` entries, and what is kept of later
-    /// ones. Gives a number that two different states of a log will not share. `durable_count` must
-    /// not go back while the log stays.
+    /// Lays out a state: everything of the first `durable_count` entries, and parts of later ones.
+    /// Returns a number that differs for two different states of a log. `durable_count` must not
+    /// decrease while the log is the same.
     pub fn lay_out(&mut self, durable_count: usize, kept: &[Kept]) -> io::Result<u64> {
         if durable_count < self.durable_count || durable_count > self.log.len() {
             return Err(io::Error::other(format!("state {durable_count} comes after {}", self.durable_count)));
@@ -224,7 +224,7 @@ impl Disk {
     }
 }
 
-/// Blocks that a write touches.
+/// Number of blocks that a write touches.
 pub fn blocks_of(offset: u64, length: usize) -> usize {
     ((offset % BLOCK_BYTES as u64) as usize + length).div_ceil(BLOCK_BYTES)
 }
@@ -238,11 +238,11 @@ fn hash_of(number: u64, block: &Block) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use asmt_kit::files::Scratch;
 
     fn disk() -> Disk {
-        let path = std::env::temp_dir().join(format!("asmt-powercut-{}-{:?}", std::process::id(), std::thread::current().id()));
-        let image = File::options().read(true).write(true).create_new(true).open(&path).expect("a file");
-        std::fs::remove_file(&path).expect("its name is not needed");
+        let scratch = Scratch::new("powercut-disk");
+        let image = File::options().read(true).write(true).create_new(true).open(scratch.path().join("image")).expect("a file");
         image.set_len(8 * BLOCK_BYTES as u64).expect("a size");
         Disk::new(image).expect("a disk")
     }
@@ -270,8 +270,8 @@ mod tests {
         let late = disk.lay_out(2, &[Kept { entry: 2, first: 0, count: 2 }]).expect("a state");
         assert_eq!(first_bytes(&disk), [1, 2, 2, 0]);
         assert_eq!([none, torn, flushed, late].iter().collect::<std::collections::HashSet<_>>().len(), 4);
-        // What a mount writes is forgotten; the same state has the same number however it came
-        // about.
+        // The writes of a mount are forgotten. The same state has the same number, in whatever way
+        // it was laid out.
         disk.write(0, &[9; BLOCK_BYTES]).expect("a write of a mount");
         assert_eq!(
             disk.lay_out(3, &[]).expect("a state"),

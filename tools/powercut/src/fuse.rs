@@ -1,16 +1,16 @@
-//! Shows a [`Disk`] as a file: a FUSE mount whose root is a regular file, for a loop device to sit
-//! on. dm-log-writes in user space.
+//! Shows a [`Disk`] as a file: a FUSE mount whose root is a regular file, to be used by a loop
+//! device. It is dm-log-writes in user space.
 //!
-//! Promise: one request after the other, each answered when it is done, so that a flush covers
-//! every write that was answered before it; nothing is cached between the loop device and the disk.
-//! It ends when its input does, also if that is because its parent was killed.
+//! Promise: it handles one request after the other, and answers each when it is done, so that a
+//! flush covers every write that was answered before it; nothing is cached between the loop device
+//! and the disk. It ends when its input ends, also after its parent was killed.
 //!
-//! A process of its own: a process that has a file system mounted on itself cannot be killed while
-//! it waits for it.
+//! It is a process of its own, because a process that has a file system mounted on itself cannot be
+//! killed while it waits for it.
 //!
-//! Commands, a line each, answered by one or more lines of which the last is `ok …` or `error …`:
-//! those of [`Disk`]: `record`, `mark WORDS`, `end` (lists the log), `state DURABLE
-//! ENTRY:FIRST:COUNT…` (answers its number), `keep`.
+//! Each command is one line, and is answered by one or more lines, of which the last is `ok …` or
+//! `error …`. The commands are those of [`Disk`]: `record`, `mark WORDS`, `end` (lists the log),
+//! `state DURABLE ENTRY:FIRST:COUNT…` (returns its number), `keep`.
 
 use crate::disk::{Disk, Entry, Kept};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -24,6 +24,20 @@ use std::path::Path;
 
 const MAX_WRITE_BYTES: u32 = 128 << 10;
 const IN_HEADER_BYTES: usize = 40;
+// Opcodes of `<linux/fuse.h>`.
+const FORGET: u32 = 2;
+const GETATTR: u32 = 3;
+const SETATTR: u32 = 4;
+const OPEN: u32 = 14;
+const READ: u32 = 15;
+const WRITE: u32 = 16;
+const RELEASE: u32 = 18;
+const FSYNC: u32 = 20;
+/// A close.
+const FLUSH: u32 = 25;
+const INIT: u32 = 26;
+const INTERRUPT: u32 = 36;
+const BATCH_FORGET: u32 = 42;
 /// `FOPEN_DIRECT_IO`: no page cache over this file.
 const DIRECT_IO: u32 = 1;
 /// `FUSE_BIG_WRITES`: more than a page at once.
@@ -32,7 +46,7 @@ const BIG_WRITES: u32 = 1 << 5;
 /// Serves the image at `target` until standard input ends.
 pub fn serve(image: &Path, target: &Path) -> io::Result<()> {
     let mut disk = Disk::new(File::open(image)?)?;
-    // Only this process needs it from here on.
+    // From here on, only this process needs the image.
     std::fs::remove_file(image)?;
     File::create(target)?;
     let device = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
@@ -69,7 +83,7 @@ fn answer_all(device: &OwnedFd, disk: &mut Disk) -> io::Result<()> {
                 Err(error) => return Err(error.into()),
             }
         } else if has_input {
-            // Only when no request waits: what was written before a command is logged before it.
+            // Commands wait for requests: a write that came before a command is logged before it.
             let mut bytes = [0; 65_536];
             let count = input.read(&mut bytes)?;
             if count == 0 {
@@ -130,36 +144,30 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 
-/// Answers one request; the layouts are those of `<linux/fuse.h>`, all little-endian where asmt
-/// runs.
+/// Answers one request. The layouts are those of `<linux/fuse.h>`, little-endian on all machines on
+/// which asmt runs.
 fn answer(device: &OwnedFd, disk: &mut Disk, request: &[u8]) -> io::Result<()> {
     let (opcode, unique, body) = (u32_at(request, 4), u64_at(request, 8), request.get(IN_HEADER_BYTES..).unwrap_or_default());
     let outcome = match opcode {
-        // GETATTR, SETATTR (a truncation to its own size)
-        3 | 4 => Ok(attributes(disk)),
-        // OPEN
-        14 => Ok(words(&[0, 0, DIRECT_IO, 0])),
-        // READ
-        15 => disk.read(u64_at(body, 8), u32_at(body, 16) as usize),
-        // WRITE
-        16 => {
+        // An attribute is set only by a truncation of the file to its own size.
+        GETATTR | SETATTR => Ok(attributes(disk)),
+        OPEN => Ok(words(&[0, 0, DIRECT_IO, 0])),
+        READ => disk.read(u64_at(body, 8), u32_at(body, 16) as usize),
+        WRITE => {
             let length = u32_at(body, 16);
             match body.get(40..40 + length as usize) {
                 Some(bytes) => disk.write(u64_at(body, 8), bytes).map(|()| words(&[length, 0])),
                 None => Err(Errno::INVAL.into()),
             }
         }
-        // FSYNC
-        20 => {
+        FSYNC => {
             disk.flush();
             Ok(Vec::new())
         }
-        // RELEASE, FLUSH (a close)
-        18 | 25 => Ok(Vec::new()),
-        // INIT
-        26 => Ok(words(&[7, 31, u32_at(body, 8), BIG_WRITES, 16 | 12 << 16, MAX_WRITE_BYTES, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
-        // FORGET, INTERRUPT, BATCH_FORGET: want no answer
-        2 | 36 | 42 => return Ok(()),
+        RELEASE | FLUSH => Ok(Vec::new()),
+        INIT => Ok(words(&[7, 31, u32_at(body, 8), BIG_WRITES, 16 | 12 << 16, MAX_WRITE_BYTES, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        // They get no answer.
+        FORGET | INTERRUPT | BATCH_FORGET => return Ok(()),
         _ => Err(Errno::NOSYS.into()),
     };
     let (error, payload) = match outcome {
@@ -169,7 +177,7 @@ fn answer(device: &OwnedFd, disk: &mut Disk, request: &[u8]) -> io::Result<()> {
     let mut reply = words(&[16 + payload.len() as u32, error.cast_unsigned(), unique as u32, (unique >> 32) as u32]);
     reply.extend_from_slice(&payload);
     match rustix::io::write(device, &reply) {
-        // Whoever asked was interrupted.
+        // The call that made the request was interrupted.
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(error.into()),
     }
@@ -183,7 +191,7 @@ fn attributes(disk: &Disk) -> Vec<u8> {
     let size = disk.size_bytes();
     let (low, high) = (size as u32, (size >> 32) as u32);
     let blocks = (size / 512) as u32;
-    // How long it is valid (s, ns, padding); inode, size, blocks, three times, their nanoseconds,
-    // mode, links, owner, group, device, block size, flags.
+    // How long the attributes are valid (s, ns, padding); inode, size, blocks, three times, their
+    // nanoseconds, mode, links, owner, group, device, block size, flags.
     words(&[3600, 0, 0, 0, 1, 0, low, high, blocks, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0o100_600, 1, 0, 0, 0, 4096, 0])
 }

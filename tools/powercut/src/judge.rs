@@ -1,8 +1,7 @@
-//! What a state is worth: what asmt and what ASMT would restore of it, and whether that is right.
+//! Judges a state: what asmt and ASMT would restore from it, and whether that is right.
 //!
-//! Promise: asmt's verdict is a restore into real shared memory, summed segment by segment; what is
-//! true is known from the memory that was backed up. Must never: take a file's or a manifest's word
-//! for it.
+//! Promise: asmt's verdict is a restore into real shared memory, summed segment by segment; the
+//! truth is the memory that was backed up. Must never: believe a file or a manifest.
 
 use crate::asmt;
 use crate::scenario::{DIRECTORY, Truth, make_another_runs, request, sums};
@@ -12,17 +11,20 @@ use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::perform;
 use asmt_engine::progress::Control;
+use asmt_kit::namespaces::on_own_ipc;
+use asmt_kit::text_of;
 use asmt_shm::{Key, NamespaceName};
+use asmt_sim::output_of;
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// What somebody would restore of a namespace.
+/// The part of a namespace that would be restored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Seen {
-    /// Nothing: refused, or not there.
+    /// Nothing: the backup is refused, or not there.
     Nothing,
-    /// Some of its stripes, each of them whole, and no index: ASMT takes stripes as they are.
+    /// Some of its stripes, each of them whole, and no index: ASMT restores stripes alone.
     SomeStripes,
     /// All of it, to the last byte.
     Whole,
@@ -30,30 +32,34 @@ pub enum Seen {
     Wrong(String),
 }
 
-/// What was found in a state.
+/// The findings in a state.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// What asmt, and what ASMT, would restore of each namespace.
+    /// For each namespace, the part that asmt and the part that ASMT would restore.
     pub namespaces: Vec<(Seen, Seen)>,
-    /// How the backup of each is marked, if it is.
+    /// The usage mark of each backup, if it has one.
     pub marks: Vec<Option<Result<UsageMark, String>>>,
-    /// Names in the directory that are no part of a backup.
+    /// Names in the directory that are not part of a backup.
     pub leftovers: Vec<String>,
-    /// What is wrong whatever had happened before.
+    /// Faults that are wrong in any state.
     pub faults: Vec<String>,
-    /// Whether the next backup was done.
+    /// The next backup was made.
     pub has_run_next: bool,
 }
 
-/// What must hold.
+/// The conditions that must hold.
 impl Facts {
-    /// What is wrong with the state: with success reported all must be whole and tidy, before that
-    /// each namespace must be whole or nothing.
+    /// Returns every way in which the state is wrong. After success was reported, all must be whole
+    /// and tidy; before that, each namespace must be whole or nothing.
     pub fn wrongs(&self, truths: &[Truth], is_after: bool) -> Vec<String> {
         let mut wrongs = self.faults.clone();
         for (truth, (ours, asmts)) in truths.iter().zip(&self.namespaces) {
             for (tool, seen) in [("asmt", ours), ("ASMT", asmts)] {
                 match seen {
+                    Seen::Nothing if tool == "ASMT" && !truth.is_for_asmt => {}
+                    _ if tool == "ASMT" && !truth.is_for_asmt => {
+                        wrongs.push(format!("ASMT would restore {seen:?} of '{}', expected nothing", truth.name));
+                    }
                     Seen::Wrong(text) => wrongs.push(format!("{tool} would restore a wrong '{}': {text}", truth.name)),
                     Seen::Whole => {}
                     Seen::Nothing | Seen::SomeStripes if is_after || truth.is_standing => {
@@ -87,8 +93,8 @@ impl Facts {
     }
 }
 
-/// Looks at a mounted state. `runs_next` asks to do the next backup, too, and not only to see that
-/// it could be done.
+/// Examines a mounted state. With `runs_next` it also makes the next backup, instead of only
+/// planning it.
 pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, String> {
     let directory = root.join(DIRECTORY);
     let mut facts =
@@ -106,8 +112,7 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
             namespace.0 = seen;
         }
     }
-    // What is whole is in the way of a backup of the same namespace, and rightly so; nothing else
-    // is.
+    // Only a whole backup may be in the way of the next backup of the same namespace.
     let open: Vec<&Truth> =
         truths.iter().zip(&facts.namespaces).filter(|(_, seen)| seen.0 != Seen::Whole).map(|(truth, _)| truth).collect();
     if !open.is_empty() {
@@ -117,7 +122,8 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
     Ok(facts)
 }
 
-/// Files of the directory by name; notes what has no business there, or may be read by others.
+/// Reads the files of the directory by name; notes files that do not belong there, or that others
+/// may read.
 fn read_all(directory: &Path, facts: &mut Facts) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let mut files = BTreeMap::new();
     let Ok(entries) = std::fs::read_dir(directory) else { return Ok(files) };
@@ -145,7 +151,7 @@ fn read_all(directory: &Path, facts: &mut Facts) -> Result<BTreeMap<String, Vec<
 
 fn compare(accepted: &asmt::Accepted, truth: &Truth) -> Seen {
     for (key, bytes) in &accepted.segments {
-        // Key, size and sum are what ASMT restores; owner and mode are the file's for it.
+        // ASMT restores key, size and contents; it takes owner and mode from the file.
         let expected = truth.segments.get(key).map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
         let found = format!("{key} {} {:08x}", bytes.len(), crc32fast::hash(bytes));
         if expected.as_ref() != Some(&found) {
@@ -154,30 +160,20 @@ fn compare(accepted: &asmt::Accepted, truth: &Truth) -> Seen {
     }
     match accepted.segments.len() {
         count if count == truth.segments.len() => Seen::Whole,
-        // Index files of the same nsid beside them would have made it refuse.
+        // With index files of the same nsid beside them, it would have refused.
         _ if !accepted.has_base && !truth.has_index_at_nsid_of_stripes() => Seen::SomeStripes,
         count => Seen::Wrong(format!("{count} segments, expected {}", truth.segments.len())),
     }
 }
 
-/// Does something with shared memory in which there is nothing, and which is gone afterwards.
+/// Does some work with an empty IPC namespace, which is gone afterwards.
 fn on_own_memory<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Result<T, String> {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment
-            // is attached yet.
-            if unsafe { libc::unshare(libc::CLONE_NEWIPC) } != 0 {
-                return Err(format!("no namespace of shared memory: {}", std::io::Error::last_os_error()));
-            }
-            work()
-        });
-        thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()))
-    })
+    on_own_ipc(work).map_err(text_of("no namespace of shared memory", ""))?
 }
 
-/// Restores a namespace, and compares what came of it.
+/// Restores a namespace, and compares the segments.
 fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
-    // One that is retired is still whole; that it is marked is looked at elsewhere.
+    // A retired backup is still whole. Its mark is checked elsewhere.
     let force_stale = truth.mark == Some(Verb::Retire);
     let request = Asked { force_stale, ..request(Verb::Restore, directory, &[truth.name]) };
     let outcome = perform(&request.into(), "asmt powercut", &Control::default());
@@ -186,13 +182,13 @@ fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
         Err(failure) if failure.error.first().code == Code::Bug => Seen::Wrong(failure.error.to_string()),
         Err(_) if found.is_empty() => Seen::Nothing,
         Err(failure) => Seen::Wrong(format!("{} segments are left after: {}", found.len(), failure.error)),
-        // Its checksums are part of it: without them nothing had been checked.
+        // The checksums are in the manifest: without it nothing has been checked.
         Ok(report) if report.namespaces.iter().any(|namespace| namespace.has_manifest != Some(true)) => {
             Seen::Wrong("it was taken without its manifest".to_owned())
         }
         Ok(_) => first_difference(&found, &truth.segments).map_or(Seen::Whole, Seen::Wrong),
     };
-    crate::scenario::sim("remove")?;
+    output_of("remove")?;
     Ok(seen)
 }
 
@@ -202,7 +198,7 @@ fn first_difference(found: &BTreeMap<Key, String>, expected: &BTreeMap<Key, Stri
     Some(format!("{:?}, expected {:?}", found.get(different), expected.get(different)))
 }
 
-/// Whether the next backup needs no hand laid on.
+/// Returns an error if the next backup would need manual cleanup.
 fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Option<String>, String> {
     let names: Vec<&str> = truths.iter().map(|truth| truth.name).collect();
     let backup = Asked { analyze: !runs_it, ..request(Verb::Backup, directory, &names) };
@@ -215,7 +211,7 @@ fn next_backup(directory: &Path, truths: &[&Truth], runs_it: bool) -> Result<Opt
     if !runs_it {
         return Ok(None);
     }
-    // On one machine: what is restored on one counts as used for all others.
+    // On one machine: a backup that was restored on one machine counts as used on all others.
     let all = on_own_memory(|| truths.iter().map(|truth| restore(directory, truth)).collect::<Result<Vec<_>, _>>())?;
     for (truth, seen) in truths.iter().zip(all) {
         if seen != Seen::Whole {
@@ -238,6 +234,7 @@ mod tests {
             segments: BTreeMap::from([(key, format!("{key} 2 {:08x} 0 0 600", crc32fast::hash(b"ab")))]),
             is_standing,
             mark,
+            is_for_asmt: true,
         }
     }
 
@@ -260,7 +257,7 @@ mod tests {
             let facts = facts(seen.clone(), seen.clone());
             assert_eq!((facts.wrongs(&new, false).len(), facts.wrongs(&new, true).len()), (before, after), "{seen:?}");
         }
-        // What was there before must be there all the time; what is left over may be so until
+        // A backup that was there before must be there all the time. Leftovers are allowed until
         // success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
         let used = UsageMark::new(&Identity { made_ms: 1, boot_id: None, files: None });

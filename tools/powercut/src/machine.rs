@@ -1,27 +1,29 @@
-//! What a loop runs on: mounts and shared memory of its own, a disk that can be cut off, and file
+//! The machine of a loop: mounts and shared memory of its own, a disk that can be cut off, and file
 //! systems on it.
 //!
 //! Promise: mounts are in a namespace that goes with the process, a loop device goes with its last
-//! user, and a process that waits for the end of this one removes the directory: nothing is left,
-//! not even by a SIGKILL. Must never: touch a mount or a segment of the namespaces it was started
-//! in.
+//! user, and another process waits for the end of this one and removes the directory. Nothing is
+//! left, not even after a SIGKILL. Must never: touch a mount or a segment of the namespaces in
+//! which it was started.
 
 use crate::disk::Kept;
 use crate::states::{Shape, State};
-use rustix::fs::{Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount};
+use asmt_kit::files;
+use asmt_kit::mounts::{self, LoopDevice};
+use asmt_kit::namespaces::{unshare_ipc, unshare_mounts};
+use asmt_kit::sys::set_variable;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-/// A file system that a backup is put on.
+/// A file system for the backup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileSystem {
-    /// ext4 as its mkfs makes it.
+    /// ext4 with the defaults of its mkfs.
     Ext4,
     /// XFS.
     Xfs,
@@ -30,7 +32,7 @@ pub enum FileSystem {
 }
 
 impl FileSystem {
-    /// Its name, for the kernel too.
+    /// Its name, as the kernel has it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
@@ -39,8 +41,9 @@ impl FileSystem {
         }
     }
 
-    /// The smallest sane one: MiB, and the command that makes it. What would be written in the
-    /// background after the first mount is written at once, so that it is not in the log.
+    /// The smallest reasonable size in MiB, and the command that makes the file system. The writes
+    /// that would happen in the background after the first mount are done at once, so that they are
+    /// not in the log.
     fn recipe(self) -> (u64, &'static [&'static str]) {
         match self {
             Self::Ext4 => (64, &["mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"]),
@@ -56,7 +59,7 @@ impl FileSystem {
         }
     }
 
-    /// Why it cannot be had here, if so.
+    /// The reason why it cannot be used here, if there is one.
     pub fn missing(self) -> Option<String> {
         for path in ["/dev/fuse", "/dev/loop-control"] {
             if let Err(error) = File::options().read(true).write(true).open(path) {
@@ -79,31 +82,25 @@ impl FileSystem {
     }
 }
 
-/// Namespaces of mounts and of shared memory for this process, and a place for what is temporary.
-/// Call it before there is a second thread.
+/// Moves this process to new mount and IPC namespaces, and makes a place for temporary files. Call
+/// it before there is a second thread.
 ///
-/// Errors: why a loop cannot run here.
+/// Errors: the reason why a loop cannot run here.
 pub fn enter() -> Result<Place, String> {
-    // SAFETY: moves this process to other namespaces; there is one thread, and no segment is
-    // attached.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWIPC) } != 0 {
-        return Err(format!("namespaces cannot be made: {}", io::Error::last_os_error()));
-    }
+    unshare_ipc().and_then(|()| unshare_mounts()).map_err(|error| format!("namespaces cannot be made: {error}"))?;
     let place = || -> io::Result<Place> {
-        mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
         let root = std::env::temp_dir().join(format!("asmt-powercut-{}", std::process::id()));
         std::fs::create_dir(&root)?;
         let place = Place { sweeper: Helper::start("sweep", &[&root])?, root, count: Cell::new(0) };
-        mount("asmt-powercut", &place.root, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, c"mode=0700,size=1g")?;
+        mounts::tmpfs(&place.root, c"mode=0700,size=1g")?;
         std::fs::create_dir(place.root.join("run"))?;
-        // SAFETY: there is one thread: nobody reads the environment meanwhile.
-        unsafe { std::env::set_var("ASMT_RUNTIME_DIR", place.root.join("run")) };
+        set_variable("ASMT_RUNTIME_DIR", &place.root.join("run"));
         Ok(place)
     };
     place().map_err(|error| format!("a mount cannot be made: {error}"))
 }
 
-/// The directory of everything temporary: a file system of its own, in memory.
+/// The directory for all temporary files: a file system of its own, in memory.
 pub struct Place {
     root: PathBuf,
     count: Cell<u32>,
@@ -125,7 +122,7 @@ impl Drop for Place {
     }
 }
 
-/// Waits until standard input ends, as it does when the process at its other end does; then
+/// Waits for the end of standard input, which comes when the process at its other end ends. Then it
 /// detaches the place and removes its directory.
 pub fn sweep(root: &Path) -> io::Result<()> {
     io::copy(&mut io::stdin(), &mut io::sink())?;
@@ -133,8 +130,8 @@ pub fn sweep(root: &Path) -> io::Result<()> {
     std::fs::remove_dir(root)
 }
 
-/// A process of this program that helps, until its input ends. In a process group of its own: what
-/// interrupts a loop is not for it.
+/// A second process of this program, which ends when its input does. It has its own process group,
+/// so that a signal from the terminal does not reach it.
 struct Helper {
     child: Child,
     input: Option<ChildStdin>,
@@ -165,23 +162,20 @@ impl Helper {
 pub struct Machine {
     file_system: FileSystem,
     mount_point: PathBuf,
-    // Dropped in this order: the device's last user goes before the disk does.
+    // Dropped in this order: the device's last user must go before the disk.
     device: LoopDevice,
     disk: DiskProcess,
 }
 
 impl Machine {
-    /// Makes the file system, and mounts it once so that what only a first mount does is done.
+    /// Makes the file system, and mounts it once, so that the work of a first mount is done.
     pub fn start(place: &Place, file_system: FileSystem) -> io::Result<Self> {
         let directory = place.directory()?;
         let (image, mount_point) = (directory.join("image"), directory.join("mnt"));
         std::fs::create_dir(&mount_point)?;
         let (mebibytes, command) = file_system.recipe();
         File::create(&image)?.set_len(mebibytes << 20)?;
-        let made = Command::new(command[0]).args(&command[1..]).arg(&image).stdout(Stdio::null()).output()?;
-        if !made.status.success() {
-            return Err(io::Error::other(format!("{}: {}", command[0], String::from_utf8_lossy(&made.stderr))));
-        }
+        files::run(Command::new(command[0]).args(&command[1..]).arg(&image))?;
         let disk = DiskProcess::start(&image, &directory.join("disk"))?;
         let device = LoopDevice::new(&directory.join("disk"))?;
         let mut machine = Self { file_system, mount_point, device, disk };
@@ -195,22 +189,22 @@ impl Machine {
         self.file_system
     }
 
-    /// Mounts what is on the disk, until the guard is dropped.
+    /// Mounts the disk until the guard is dropped.
     pub fn mount(&self) -> io::Result<Mounted> {
-        // Nothing of another state may stay in memory.
+        // The kernel must not cache anything of another state.
         self.device.forget()?;
         let (name, options) = (self.file_system.name(), self.file_system.mount_options());
-        mount(&self.device.path, &self.mount_point, name, MountFlags::NOATIME, options)?;
+        mount(self.device.path(), &self.mount_point, name, MountFlags::NOATIME, options)?;
         Ok(Mounted { path: self.mount_point.clone() })
     }
 
-    /// Makes what is on the disk now what a recording, or a state, starts from.
+    /// Makes the current contents of the disk the base of recordings and states.
     pub fn keep(&mut self) -> io::Result<()> {
         self.device.forget()?;
         self.disk.ask("keep").map(drop)
     }
 
-    /// Begins to log, from what was kept last.
+    /// Begins to log, from the base.
     pub fn record(&mut self) -> io::Result<()> {
         self.disk.ask("record").map(drop)
     }
@@ -220,7 +214,7 @@ impl Machine {
         self.disk.ask(&format!("mark {word}")).map(drop)
     }
 
-    /// Ends the recording; gives the shape of the log.
+    /// Ends the recording, and returns the shape of the log.
     pub fn end_recording(&mut self) -> io::Result<Vec<Shape>> {
         self.device.forget()?;
         let lines = self.disk.ask("end")?;
@@ -237,7 +231,7 @@ impl Machine {
         lines[..lines.len() - 1].iter().map(shape).collect::<Option<_>>().ok_or_else(unreadable)
     }
 
-    /// Lays out a state; gives its number.
+    /// Lays out a state, and returns its number.
     pub fn lay_out(&mut self, state: &State) -> io::Result<u64> {
         let kept = state.kept.iter().map(|Kept { entry, first, count }| format!(" {entry}:{first}:{count}"));
         let line = format!("state {}{}", state.durable_count, kept.collect::<String>());
@@ -253,7 +247,7 @@ pub struct Mounted {
 }
 
 impl Mounted {
-    /// Where.
+    /// The mount point.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -261,8 +255,8 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // What still has it open is gone in a moment (a process that has just ended); then it must
-        // work.
+        // A process that has just ended may still have it open for a moment. After that, unmounting
+        // must work.
         for _ in 0..1000 {
             match unmount(&self.path, UnmountFlags::empty()) {
                 Err(rustix::io::Errno::BUSY) => std::thread::yield_now(),
@@ -313,58 +307,5 @@ impl DiskProcess {
 impl Drop for DiskProcess {
     fn drop(&mut self) {
         self.0.end();
-    }
-}
-
-/// A loop device that goes with its last user.
-struct LoopDevice {
-    path: PathBuf,
-    device: File,
-}
-
-const LOOP_CONFIGURE: libc::c_ulong = 0x4C0A;
-const LOOP_CTL_GET_FREE: libc::c_ulong = 0x4C82;
-const BLKFLSBUF: libc::c_ulong = 0x1261;
-/// `LO_FLAGS_AUTOCLEAR`.
-const AUTOCLEAR: u32 = 4;
-/// `struct loop_config`: descriptor, block size, `struct loop_info64` (flags at 52 of it), eight
-/// reserved words.
-const CONFIG_BYTES: usize = 4 + 4 + 232 + 64;
-const FLAGS_AT: usize = 8 + 52;
-
-impl LoopDevice {
-    fn new(backing: &Path) -> io::Result<Self> {
-        let backing: OwnedFd = rustix::fs::open(backing, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let control = File::options().read(true).write(true).open("/dev/loop-control")?;
-        loop {
-            // SAFETY: takes no argument, gives a number.
-            let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) };
-            if number < 0 {
-                return Err(io::Error::last_os_error());
-            }
-            let path = PathBuf::from(format!("/dev/loop{number}"));
-            let device = File::options().read(true).write(true).open(&path)?;
-            let mut config = [0u8; CONFIG_BYTES];
-            config[..4].copy_from_slice(&backing.as_raw_fd().to_ne_bytes());
-            config[FLAGS_AT..FLAGS_AT + 4].copy_from_slice(&AUTOCLEAR.to_ne_bytes());
-            // SAFETY: reads as many bytes as the structure has.
-            if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE as _, config.as_ptr()) } == 0 {
-                return Ok(Self { path, device });
-            }
-            let error = io::Error::last_os_error();
-            // Somebody else was quicker.
-            if error.raw_os_error() != Some(libc::EBUSY) {
-                return Err(error);
-            }
-        }
-    }
-
-    /// Writes out and drops what the kernel keeps of the device.
-    fn forget(&self) -> io::Result<()> {
-        // SAFETY: takes no argument.
-        match unsafe { libc::ioctl(self.device.as_raw_fd(), BLKFLSBUF as _, 0) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
     }
 }

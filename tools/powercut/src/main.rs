@@ -1,9 +1,11 @@
-//! The power loop: cuts the power at every write of a backup, and looks at what is left.
+//! The power loop: cuts the power at every write of a backup, and judges the state that is left.
 //!
-//! Promise: what it prints is counted, never estimated; it ends by 0 only if no state was wrong
-//! (when an fsync is taken out: only if that was noticed where it can be), by 1 if one was, by 77
-//! if a loop cannot run here. Must never: be shipped, or leave a mount, a loop device or a segment
-//! behind.
+//! Promise: every number that it prints was counted, not estimated. Exit status 0 means that no
+//! state was wrong (with an fsync taken out: that this was noticed where it can be), 1 that one
+//! was, 77 that a loop cannot run here. Must never: be shipped, or leave a mount, a loop device or
+//! a segment behind.
+
+#![forbid(unsafe_code)]
 
 mod asmt;
 mod disk;
@@ -14,18 +16,19 @@ mod model;
 mod scenario;
 mod states;
 
-use asmt_engine::sys::fsync::switch;
-use asmt_sim::args::Args;
+use asmt_engine::sys::fsync::switch::{self, DirectIo};
+use asmt_kit::args::{self, Args, Tool};
+use asmt_kit::{SKIPPED, text_of};
 use judge::Facts;
 use machine::{FileSystem, Machine, Place};
-use scenario::{Runner, SCENARIOS, SUCCESS, Scenario, Truth, text_of};
-use states::{Random, Shape};
+use scenario::{Runner, SCENARIOS, SUCCESS, Scenario, Truth};
+use states::Shape;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const USAGE: &str = "\
 asmt-powercut: cuts the power at every write of a backup, and looks at what is left
@@ -40,14 +43,13 @@ asmt-powercut: cuts the power at every write of a backup, and looks at what is l
   --seconds N                begins nothing more after so many seconds
   --seed 1
 ";
-/// Ends by this where it cannot run.
-const SKIPPED: u8 = 77;
-/// Of the states in which nothing can be restored, one in a given number gets a real next backup.
+const TOOL: Tool<'_> = Tool { program: "asmt-powercut", usage: USAGE, flags: &["without-fsync", "no-direct-io"] };
+/// Of the states from which nothing can be restored, one in this number gets a real next backup.
 const NEXT_EVERY: usize = 7;
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    // What it starts itself: see `machine.rs`.
+    let words = args::words();
+    // The helpers that it starts: see `machine.rs`.
     let helping = match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["disk", image, target] => Some(fuse::serve(Path::new(image), Path::new(target))),
         ["sweep", root] => Some(machine::sweep(Path::new(root))),
@@ -56,23 +58,17 @@ fn main() -> ExitCode {
     if let Some(outcome) = helping {
         return outcome.map_or_else(
             |error| {
-                // Nobody may be left to read it.
+                // There may be no reader any more.
                 let _ = writeln!(std::io::stdout(), "error {error}");
                 ExitCode::FAILURE
             },
             |()| ExitCode::SUCCESS,
         );
     }
-    match Options::parse(&words).and_then(|options| run(&options)) {
-        Ok(code) => code,
-        Err(text) => {
-            eprintln!("asmt-powercut: {text}");
-            ExitCode::FAILURE
-        }
-    }
+    TOOL.run(&words, Options::parse, |options| run(options).unwrap_or_else(|text| args::failure(TOOL.program, text)))
 }
 
-/// What a backup is put on.
+/// The ground for a backup.
 #[derive(Clone, Copy)]
 enum Ground {
     /// The weakest file system that POSIX allows.
@@ -97,7 +93,7 @@ struct Options {
     grounds: Vec<Ground>,
     scenarios: Vec<&'static Scenario>,
     main: Option<PathBuf>,
-    is_direct_io_off: bool,
+    direct_io: DirectIo,
     without_fsync: bool,
     subsets: usize,
     most: usize,
@@ -106,8 +102,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(words: &[String]) -> Result<Self, String> {
-        let mut args = Args::parse(words, &["without-fsync", "no-direct-io"]).map_err(|error| format!("{error}\n\n{USAGE}"))?;
+    fn parse(args: &mut Args) -> Result<Self, String> {
         let chosen = |text: Option<String>, names: &[&'static str]| -> Result<Vec<usize>, String> {
             let Some(text) = text else { return Ok((0..names.len()).collect()) };
             let find = |word| names.iter().position(|name| *name == word).ok_or_else(|| format!("{word:?}: one of {names:?}"));
@@ -115,19 +110,18 @@ impl Options {
         };
         let grounds = chosen(args.text("on"), &Ground::ALL.map(Ground::name))?;
         let scenarios = chosen(args.text("scenario"), &SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>())?;
-        let options = Self {
+        let limit = args.seconds("seconds")?;
+        Ok(Self {
             grounds: grounds.into_iter().map(|index| Ground::ALL[index]).collect(),
             scenarios: scenarios.into_iter().map(|index| &SCENARIOS[index]).collect(),
             main: args.text("main").map(PathBuf::from),
-            is_direct_io_off: args.flag("no-direct-io"),
+            direct_io: if args.flag("no-direct-io") { DirectIo::Off } else { DirectIo::AsIs },
             without_fsync: args.flag("without-fsync"),
             subsets: args.number("subsets", 2)?,
             most: args.number("most", usize::MAX)?,
-            end: args.get("seconds", None, |text| Some(Instant::now().checked_add(Duration::from_secs(text.parse().ok()?))))?,
+            end: limit.and_then(|limit| Instant::now().checked_add(limit)),
             seed: args.number("seed", 1)?,
-        };
-        args.end().map_err(|error| format!("{error}\n\n{USAGE}"))?;
-        Ok(options)
+        })
     }
 
     fn is_over(&self) -> bool {
@@ -161,7 +155,7 @@ fn run(options: &Options) -> Result<ExitCode, String> {
     Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// What came of the states of a log.
+/// Counts of the states of a log.
 #[derive(Default)]
 struct Tally {
     tried: usize,
@@ -194,7 +188,7 @@ impl Tally {
     }
 }
 
-/// Every scenario on every file system, with every fsync in its place: no state may be wrong.
+/// Tries every scenario on every file system, with every fsync in place: no state may be wrong.
 fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
     let mut total = Tally::default();
     for ground in grounds {
@@ -207,19 +201,19 @@ fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool
             let truths = scenario.fill_memory()?;
             let (shape, tally) = match ground {
                 Ground::Posix => {
-                    let root = place.directory().map_err(text_of("make a directory"))?;
+                    let root = place.directory().map_err(text_of("cannot make a directory", ""))?;
                     let watched = model::watch(scenario, &root, None)?;
                     let tally = try_model(&root, &watched, &truths, options)?;
-                    std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
+                    std::fs::remove_dir_all(&root).map_err(text_of("cannot remove a directory", ""))?;
                     (format!("{} fsyncs", watched.calls().len()), tally)
                 }
                 Ground::Real(file_system) => {
                     let runner = options.main.clone().map_or(Runner::Engine, Runner::CommandLine);
-                    let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
+                    let mut machine = Machine::start(place, *file_system).map_err(text_of("cannot start", ""))?;
                     scenario.prepare(&mut machine, &runner)?;
-                    switch::set(None, options.is_direct_io_off, None);
+                    switch::set(None, options.direct_io, None);
                     let log = scenario.record(&mut machine, &runner)?;
-                    switch::set(None, false, None);
+                    switch::set(None, DirectIo::AsIs, None);
                     (shape_text(&log), try_all(&mut machine, &log, &truths, options)?)
                 }
             };
@@ -236,11 +230,11 @@ fn as_it_is(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool
     Ok(total.wrong == 0 && total.tried > 0)
 }
 
-/// Tries what the weakest file system could leave.
+/// Tries the states that the weakest file system could leave.
 fn try_model(root: &Path, watched: &model::Watched, truths: &[Truth], options: &Options) -> Result<Tally, String> {
     let mut tally = Tally::default();
-    watched.each_state(options.subsets, &mut Random::new(options.seed), &mut |state: model::State| {
-        state.lay_out(root).map_err(text_of("lay out a state"))?;
+    watched.each_state(options.subsets, &mut states::dice_of(options.seed), &mut |state: model::State| {
+        state.lay_out(root).map_err(text_of("cannot lay out a state", ""))?;
         tally.tried += 1;
         let facts = tally.look(root, truths)?;
         let wrongs = facts.wrongs(truths, state.is_after);
@@ -259,7 +253,7 @@ fn shape_text(log: &[Shape]) -> String {
     )
 }
 
-/// Lays out every state of the plan, and looks at it.
+/// Lays out every state of the plan, and judges it.
 fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Options) -> Result<Tally, String> {
     if !log.contains(&Shape::Flush) {
         return Err("the log has no flush: they do not reach the disk, and nothing can be said".to_owned());
@@ -267,10 +261,11 @@ fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Opt
     let mut tally = Tally::default();
     let mut known: HashMap<u64, Result<Facts, String>> = HashMap::new();
     let mut judged = HashSet::new();
-    let planned = states::plan(log, SUCCESS, options.subsets, options.most, &mut Random::new(options.seed));
+    let planned = states::plan(log, SUCCESS, options.subsets, options.most, &mut states::dice_of(options.seed));
     for state in &planned {
-        let number = machine.lay_out(state).map_err(text_of("lay out a state"))?;
-        // The same bytes may come before and after success: looked at once, judged for each.
+        let number = machine.lay_out(state).map_err(text_of("cannot lay out a state", ""))?;
+        // The same bytes may be there before and after success: they are examined once, and judged
+        // for both.
         if !judged.insert((number, state.is_after)) {
             tally.same += 1;
             continue;
@@ -293,7 +288,7 @@ fn try_all(machine: &mut Machine, log: &[Shape], truths: &[Truth], options: &Opt
 }
 
 impl Tally {
-    /// Looks at a state, and counts what is there.
+    /// Examines a state, and counts what it finds.
     fn look(&mut self, root: &Path, truths: &[Truth]) -> Result<Facts, String> {
         let runs_next = self.tried.is_multiple_of(NEXT_EVERY);
         let facts = judge::look(root, truths, runs_next)?;
@@ -302,8 +297,7 @@ impl Tally {
         Ok(facts)
     }
 
-    /// Counts a state that is wrong, and keeps the first ones from before success and from after
-    /// it.
+    /// Counts a wrong state, and keeps the first examples from before success and from after it.
     fn judge(&mut self, wrongs: &[String], is_after: bool, state: impl FnOnce() -> String) {
         let Some(first) = wrongs.first() else { return };
         self.wrong += 1;
@@ -321,18 +315,19 @@ impl Tally {
     }
 }
 
-/// Takes each fsync out in turn: a loop that does not notice proves nothing. Real file systems are
-/// tried with direct I/O and without.
+/// Takes out each fsync in turn: a loop that does not notice it proves nothing. Real file systems
+/// are tried with direct I/O and without.
 fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result<bool, String> {
     let mut taken_out = 0;
-    // By what it is for: one that another covers in one scenario is needed in another.
+    // Sorted by purpose: an fsync that is covered by another one in one scenario is needed in
+    // another scenario.
     let mut noticed: BTreeMap<String, bool> = BTreeMap::new();
     for scenario in &options.scenarios {
         let truths = scenario.fill_memory()?;
         let mut machines = Vec::new();
         for ground in grounds {
             if let Ground::Real(file_system) = ground {
-                let mut machine = Machine::start(place, *file_system).map_err(text_of("start"))?;
+                let mut machine = Machine::start(place, *file_system).map_err(text_of("cannot start", ""))?;
                 scenario.prepare(&mut machine, &Runner::Engine)?;
                 machines.push(machine);
             }
@@ -342,21 +337,20 @@ fn without_fsync(options: &Options, place: &Place, grounds: &[Ground]) -> Result
                 println!("{}: fsync {number} and later not taken out: the time was over", scenario.name);
                 break;
             }
-            // Watched in any case: it says what the call is for.
-            let root = place.directory().map_err(text_of("make a directory"))?;
+            // The run is watched in any case, because that shows the purpose of the call.
+            let root = place.directory().map_err(text_of("cannot make a directory", ""))?;
             let watched = model::watch(scenario, &root, Some(number))?;
             let Some(what) = watched.calls().get(number).map(|what| (*what).to_owned()) else { break };
             let mut cells = Vec::new();
             if grounds.iter().any(|ground| matches!(ground, Ground::Posix)) {
                 cells.push(("posix".to_owned(), try_model(&root, &watched, &truths, options)?));
             }
-            std::fs::remove_dir_all(&root).map_err(text_of("remove a directory"))?;
+            std::fs::remove_dir_all(&root).map_err(text_of("cannot remove a directory", ""))?;
             for machine in &mut machines {
-                for is_direct_io_off in [false, true] {
-                    switch::set(Some(number), is_direct_io_off, None);
+                for (direct_io, how) in [(DirectIo::AsIs, ""), (DirectIo::Off, " buffered")] {
+                    switch::set(Some(number), direct_io, None);
                     let log = scenario.record(machine, &Runner::Engine)?;
-                    switch::set(None, false, None);
-                    let how = if is_direct_io_off { " buffered" } else { "" };
+                    switch::set(None, DirectIo::AsIs, None);
                     cells.push((format!("{}{how}", machine.file_system().name()), try_all(machine, &log, &truths, options)?));
                 }
             }

@@ -1,18 +1,19 @@
-//! The weakest file system that POSIX allows: nothing is durable but what an fsync named, and what
-//! was not may come in any part and order. Real ones promise more than that, and hide an fsync that
-//! is missing.
+//! The weakest file system that POSIX allows: only what an fsync named is durable, and any part of
+//! the rest may be there, in any order. Real file systems promise more, and so hide a missing
+//! fsync.
 //!
-//! Promise: a state has every entry and content that was made durable; of each later change of an
-//! entry, and of each later content, it has all, nothing or (contents) a part. A rename happens or
-//! does not. Must never: ask for root.
+//! Promise: a state has every entry and content that was made durable. Of each later change of an
+//! entry it has all or nothing, of each later content all, nothing or a part. A rename happens or
+//! does not. Must never: need root.
 //!
-//! It watches the engine's calls from inside: at each one it looks at the directory, and takes what
-//! differs from what is durable for the changes that may be lost.
+//! It watches the engine's calls from inside: at each call it looks at the directory, and takes the
+//! differences from the durable state for changes that may be lost.
 
-use crate::scenario::{DIRECTORY, NEVER_HALF_PUBLISHED, Runner, Scenario, is_half_published, make_another_runs, text_of};
-use crate::states::Random;
+use crate::scenario::{DIRECTORY, NEVER_HALF_PUBLISHED, Runner, Scenario, is_half_published, make_another_runs};
 use asmt_engine::format::journal::Journal;
-use asmt_engine::sys::fsync::switch::{self, Call};
+use asmt_engine::sys::fsync::switch::{self, Call, DirectIo};
+use asmt_kit::dice::Dice;
+use asmt_kit::text_of;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{DirBuilder, OpenOptions, Permissions};
@@ -22,7 +23,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What a directory holds: whether it is there, names with inodes, contents by inode.
+/// A directory: whether it exists, names with inodes, contents by inode.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     is_there: bool,
@@ -48,7 +49,7 @@ impl Snapshot {
     }
 }
 
-/// What was seen when a call came.
+/// The directory at the moment of a call.
 struct Moment {
     call: Call,
     snapshot: Snapshot,
@@ -62,13 +63,13 @@ pub struct Watched {
     at_success: Snapshot,
 }
 
-/// A state that may be left.
+/// A state that a power cut may leave.
 pub struct State {
-    /// Number of the call before which the power went.
+    /// Number of the call before which the power was cut.
     pub before_call: usize,
-    /// Whether success had been reported.
+    /// Success had been reported.
     pub is_after: bool,
-    /// What is there.
+    /// The directory.
     snapshot: Snapshot,
 }
 
@@ -77,9 +78,9 @@ pub struct State {
 enum Change {
     /// The directory was made.
     Directory,
-    /// An entry appeared, went, or both (a rename).
+    /// An entry appeared, disappeared, or both (a rename).
     Entry { gone: Option<String>, new: Option<(String, u64)> },
-    /// Contents came.
+    /// Contents were written.
     Contents(u64),
 }
 
@@ -95,54 +96,49 @@ pub fn watch(scenario: &Scenario, root: &Path, taken_out: Option<usize>) -> Resu
         State { before_call: 0, is_after: false, snapshot: moment.snapshot.clone() }
             .lay_out(root)
             .and_then(|()| make_another_runs(&directory))
-            .map_err(text_of("lay out a state"))?;
+            .map_err(text_of("cannot lay out a state", ""))?;
     }
     let watched = watch_steps(scenario, &directory, taken_out)?;
-    std::fs::remove_dir_all(&directory).map_err(text_of("remove the directory"))?;
+    std::fs::remove_dir_all(&directory).map_err(text_of("cannot remove the directory", ""))?;
     Ok(watched)
 }
 
 fn watch_steps(scenario: &Scenario, directory: &Path, taken_out: Option<usize>) -> Result<Watched, String> {
-    let at_start = Snapshot::take(directory).map_err(text_of("look at the directory"))?;
+    let at_start = Snapshot::take(directory).map_err(text_of("cannot look at the directory", ""))?;
     let moments: Arc<Mutex<Vec<io::Result<Moment>>>> = Arc::default();
     let (seen, seen_directory) = (Arc::clone(&moments), directory.to_owned());
     let watcher = move |call: &Call| {
         let moment = Snapshot::take(&seen_directory).map(|snapshot| Moment { call: call.clone(), snapshot });
         seen.lock().unwrap_or_else(PoisonError::into_inner).push(moment);
     };
-    switch::set(taken_out, false, Some(Box::new(watcher)));
+    switch::set(taken_out, DirectIo::AsIs, Some(Box::new(watcher)));
     let outcome = scenario.steps.iter().try_for_each(|step| step.run(&Runner::Engine, directory));
-    switch::set(None, false, None);
+    switch::set(None, DirectIo::AsIs, None);
     outcome?;
     let moments = std::mem::take(&mut *moments.lock().unwrap_or_else(PoisonError::into_inner));
-    let moments = moments.into_iter().collect::<io::Result<_>>().map_err(text_of("look at the directory"))?;
-    let at_success = Snapshot::take(directory).map_err(text_of("look at the directory"))?;
-    let directory_inode = std::fs::metadata(directory).map_err(text_of("look at the directory"))?.ino();
+    let moments = moments.into_iter().collect::<io::Result<_>>().map_err(text_of("cannot look at the directory", ""))?;
+    let at_success = Snapshot::take(directory).map_err(text_of("cannot look at the directory", ""))?;
+    let directory_inode = std::fs::metadata(directory).map_err(text_of("cannot look at the directory", ""))?.ino();
     Ok(Watched { directory_inode, at_start, moments, at_success })
 }
 
 impl Watched {
-    /// What each call was for.
+    /// The purpose of each call.
     pub fn calls(&self) -> Vec<&str> {
         self.moments.iter().map(|moment| moment.call.what.as_str()).collect()
     }
 
-    /// Calls `visit` for each state that may be left, no two the same: before each call, and after
+    /// Calls `visit` once for each state that a power cut may leave, before each call and after
     /// success.
-    pub fn each_state<E>(
-        &self,
-        subsets: usize,
-        random: &mut Random,
-        visit: &mut dyn FnMut(State) -> Result<(), E>,
-    ) -> Result<(), E> {
+    pub fn each_state<E>(&self, subsets: usize, dice: &mut Dice, visit: &mut dyn FnMut(State) -> Result<(), E>) -> Result<(), E> {
         let mut durable = self.at_start.clone();
         let mut known = BTreeSet::new();
         let last = (None, &self.at_success);
         let moments = self.moments.iter().map(|moment| (Some(&moment.call), &moment.snapshot)).chain([last]);
         for (before_call, (call, now)) in moments.enumerate() {
             let changes = changes(&durable, now);
-            for kept in parts(changes.len(), subsets, random) {
-                let snapshot = part(&durable, now, &changes, &kept, random);
+            for kept in parts(changes.len(), subsets, dice) {
+                let snapshot = part(&durable, now, &changes, &kept, dice);
                 if known.insert((snapshot.number(), call.is_none())) {
                     visit(State { before_call, is_after: call.is_none(), snapshot })?;
                 }
@@ -162,7 +158,7 @@ impl Snapshot {
         } else if call.is_directory && call.inode == directory_inode {
             self.names.clone_from(&now.names);
         } else if call.is_directory {
-            // Its parent.
+            // The parent was made durable.
             self.is_there = now.is_there;
         }
     }
@@ -177,7 +173,7 @@ impl Snapshot {
     }
 }
 
-/// What differs between what is durable and what is there.
+/// The differences between the durable directory and the current one.
 fn changes(durable: &Snapshot, now: &Snapshot) -> Vec<Change> {
     let mut changes = Vec::new();
     if now.is_there && !durable.is_there {
@@ -200,21 +196,21 @@ fn changes(durable: &Snapshot, now: &Snapshot) -> Vec<Change> {
     changes
 }
 
-/// None and all of the changes, each alone, all but each, and random ones.
-fn parts(count: usize, subsets: usize, random: &mut Random) -> Vec<Vec<bool>> {
+/// None of the changes, all of them, each alone, all but each, and random ones.
+fn parts(count: usize, subsets: usize, dice: &mut Dice) -> Vec<Vec<bool>> {
     let mut chosen: Vec<Vec<bool>> = vec![vec![false; count], vec![true; count]];
     for index in 0..count {
         chosen.push((0..count).map(|other| other == index).collect());
         chosen.push((0..count).map(|other| other != index).collect());
     }
     for _ in 0..if count > 1 { subsets } else { 0 } {
-        let quarters = random.below(4);
-        chosen.push((0..count).map(|_| random.below(4) <= quarters).collect());
+        let quarters = dice.below(4);
+        chosen.push((0..count).map(|_| dice.below(4) <= quarters).collect());
     }
     chosen
 }
 
-fn part(durable: &Snapshot, now: &Snapshot, changes: &[Change], kept: &[bool], random: &mut Random) -> Snapshot {
+fn part(durable: &Snapshot, now: &Snapshot, changes: &[Change], kept: &[bool], dice: &mut Dice) -> Snapshot {
     let mut state = durable.clone();
     for (change, is_kept) in changes.iter().zip(kept) {
         match change {
@@ -228,11 +224,11 @@ fn part(durable: &Snapshot, now: &Snapshot, changes: &[Change], kept: &[bool], r
             Change::Entry { .. } => {}
             Change::Contents(inode) => {
                 let whole = &now.contents[inode];
-                let contents = match (is_kept, random.below(4)) {
+                let contents = match (is_kept, dice.below(4)) {
                     (true, _) => Arc::clone(whole),
-                    // As it was; a file that never was durable is empty.
+                    // The old contents; a file that was never durable is empty.
                     (false, 0 | 1) => durable.contents.get(inode).map_or_else(Arc::default, Arc::clone),
-                    // Its size came, but none of its bytes; or the first of them.
+                    // The size alone, with zeros; or the first half.
                     (false, 2) => Arc::new(vec![0; whole.len()]),
                     (false, _) => Arc::new(whole[..whole.len() / 2].to_vec()),
                 };
@@ -244,7 +240,7 @@ fn part(durable: &Snapshot, now: &Snapshot, changes: &[Change], kept: &[bool], r
 }
 
 impl State {
-    /// Makes it in a directory below `root`, in place of what is there.
+    /// Makes it in a directory below `root`, in place of the one that is there.
     pub fn lay_out(&self, root: &Path) -> io::Result<()> {
         let directory = root.join(DIRECTORY);
         match std::fs::remove_dir_all(&directory) {
@@ -270,7 +266,7 @@ impl State {
     }
 }
 
-/// A journal names inodes, and these files have others here. `None` if it is no journal.
+/// Replaces the inodes in a journal by those that the files have here. `None` if it is no journal.
 fn with_inodes(contents: &[u8], inodes: &HashMap<u64, u64>) -> Option<Vec<u8>> {
     let mut journal: Journal = contents.starts_with(b"{\"namespaces\"").then(|| serde_json::from_slice(contents).ok())??;
     for (_, inode) in journal.namespaces.iter_mut().flat_map(|namespace| &mut namespace.files) {
@@ -283,6 +279,9 @@ fn with_inodes(contents: &[u8], inodes: &HashMap<u64, u64>) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::scenario::SCENARIOS;
+    use crate::states::dice_of;
+    use asmt_kit::files::Scratch;
+    use asmt_kit::namespaces::on_own_ipc;
 
     fn snapshot(files: &[(&str, u64, &[u8])]) -> Snapshot {
         Snapshot {
@@ -310,9 +309,9 @@ mod tests {
         ];
         assert_eq!(found, expected);
         let (none, all) = (vec![false; 5], vec![true; 5]);
-        let mut random = Random::new(1);
-        assert_eq!(part(&durable, &now, &found, &all, &mut random).number(), now.number());
-        assert_eq!(part(&durable, &now, &found, &none, &mut random).names, durable.names);
+        let mut dice = dice_of(1);
+        assert_eq!(part(&durable, &now, &found, &all, &mut dice).number(), now.number());
+        assert_eq!(part(&durable, &now, &found, &none, &mut dice).names, durable.names);
     }
 
     #[test]
@@ -338,7 +337,7 @@ mod tests {
                 states.push(state);
                 Ok::<(), ()>(())
             };
-            watched.each_state(8, &mut Random::new(5), &mut keep).expect("states");
+            watched.each_state(8, &mut dice_of(5), &mut keep).expect("states");
             states
         };
         let is_whole = |state: &State| state.snapshot.number() == snapshot(&[("file", 1, b"bytes")]).number();
@@ -358,34 +357,30 @@ mod tests {
         assert_eq!(with_inodes(&text[..20], &HashMap::new()), None);
     }
 
-    /// How many things are wrong in the states that the model leaves of a scenario, with the fsync
-    /// for `what` taken out.
+    /// The number of faults in the states that the model leaves of a scenario, with the fsync for
+    /// `what` taken out.
     fn wrongs(name: &'static str, what: Option<&'static str>) -> usize {
-        // The switch is one for the whole process.
+        // The process has one switch.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
         let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let run = move || {
-            // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment
-            // is attached yet.
-            assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWIPC) }, 0, "a new IPC namespace needs root");
-            let root = std::env::temp_dir().join(format!("asmt-powercut-model-{}", std::process::id()));
-            std::fs::create_dir(&root).expect("a directory");
+        let run = || {
+            let scratch = Scratch::new("powercut-model");
+            let root = scratch.path();
             let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect(name);
             let truths = scenario.fill_memory().expect("segments");
-            let whole = watch(scenario, &root, None).expect("a run");
+            let whole = watch(scenario, root, None).expect("a run");
             let number = what.map(|what| whole.calls().iter().position(|call| *call == what).expect(what));
-            let watched = if number.is_some() { watch(scenario, &root, number).expect("a run") } else { whole };
+            let watched = if number.is_some() { watch(scenario, root, number).expect("a run") } else { whole };
             let mut count = 0;
             let mut look = |state: State| {
-                state.lay_out(&root).map_err(|error| error.to_string())?;
-                count += crate::judge::look(&root, &truths, false)?.wrongs(&truths, state.is_after).len();
+                state.lay_out(root).map_err(|error| error.to_string())?;
+                count += crate::judge::look(root, &truths, false)?.wrongs(&truths, state.is_after).len();
                 Ok::<(), String>(())
             };
-            watched.each_state(2, &mut Random::new(1), &mut look).expect("states");
-            std::fs::remove_dir_all(&root).expect("it goes");
+            watched.each_state(2, &mut dice_of(1), &mut look).expect("states");
             count
         };
-        std::thread::spawn(run).join().expect("a run")
+        on_own_ipc(run).expect("a new IPC namespace needs root")
     }
 
     /// Found by the power loop: an empty manifest (ext4, btrfs) made asmt refuse a backup that it

@@ -1,54 +1,59 @@
-//! What is done while the power may go: shared memory, commands, and what must be there afterwards.
+//! The scenarios: shared memory, the commands during which the power is cut, and what must be there
+//! afterwards.
 //!
 //! Promise: the same scenario makes the same segments. Must never: decide what is right; that is in
 //! `judge.rs`.
 
 use crate::machine::Machine;
 use crate::states::Shape;
+use asmt_engine::format::Form;
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::perform;
 use asmt_engine::progress::Control;
+use asmt_kit::files::names;
+use asmt_kit::text_of;
 use asmt_shm::{Key, SegmentType};
+use asmt_sim::output_of;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The mark that stands in a log when success had been reported.
+/// The mark in the log that stands for reported success.
 pub const SUCCESS: &str = "success";
 /// Name of the backup's directory in the file system.
 pub const DIRECTORY: &str = "backup";
 
-/// A command of asmt's.
+/// A command of asmt.
 #[derive(Clone, Copy, Debug)]
 pub struct Step {
-    /// What it does.
+    /// Its operation.
     pub verb: Verb,
-    /// Whether it compresses.
-    pub compress: bool,
+    /// The form of the backup.
+    pub form: Form,
     /// Of which namespaces; none means all.
     pub names: &'static [&'static str],
 }
 
-const BACKUP: Step = Step { verb: Verb::Backup, compress: false, names: &[] };
+const BACKUP: Step = Step { verb: Verb::Backup, form: Form::Plain, names: &[] };
 
-/// One of them.
+/// A scenario.
 pub struct Scenario {
     /// Its name.
     pub name: &'static str,
-    /// Namespaces in memory: name, and what the simulator is told.
+    /// Namespaces in memory: the name, and options of the simulator.
     memory: &'static [(&'static str, &'static str)],
-    /// Commands before the log begins: what they backed up must be there in every state.
+    /// Commands before the log begins. Their backups must be there in every state.
     pub before: &'static [Step],
     /// Commands that are logged. Success is reported after the last one.
     pub steps: &'static [Step],
-    /// Whether an interrupted backup of the same is in the directory at the beginning.
+    /// An interrupted backup of the same namespaces is in the directory at the beginning.
     pub is_after_interruption: bool,
 }
 
 const INDEX: &str = "--stage-size 512KiB --base-size 16KiB --treex-size 40KiB";
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "plain",
@@ -61,7 +66,14 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "compressed",
         memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
         before: &[],
-        steps: &[Step { compress: true, ..BACKUP }],
+        steps: &[Step { form: Form::Gzip, ..BACKUP }],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "columns",
+        memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
+        before: &[],
+        steps: &[Step { form: Form::Columns, ..BACKUP }],
         is_after_interruption: false,
     },
     Scenario {
@@ -119,21 +131,23 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// A namespace as it is in memory.
+/// A namespace in memory.
 pub struct Truth {
     /// Its name.
     pub name: &'static str,
     /// Its segments, each as the simulator sums it: key, size, CRC-32, owner, group, mode.
     pub segments: BTreeMap<Key, String>,
-    /// Whether it was backed up before the log begins.
+    /// It was backed up before the log begins.
     pub is_standing: bool,
-    /// What its backup must be marked with when success was reported: restored or retired.
+    /// The mark that its backup must have after success was reported: restored or retired.
     pub mark: Option<Verb>,
+    /// Whether ASMT can find its backup: not if that is in columns.
+    pub is_for_asmt: bool,
 }
 
 impl Truth {
-    /// Whether its index and its stripes have the same nsid, so that ASMT knows them to belong
-    /// together.
+    /// Returns true if its index and its stripes have the same nsid, from which ASMT knows that
+    /// they belong together.
     pub fn has_index_at_nsid_of_stripes(&self) -> bool {
         let addresses = || self.segments.keys().filter_map(|key| key.address());
         let nsid = addresses().find(|address| !address.segment_type.is_index()).map(|address| address.nsid);
@@ -141,27 +155,19 @@ impl Truth {
     }
 }
 
-/// How commands are run.
+/// The way to run commands.
 pub enum Runner {
     /// The real command line.
     CommandLine(PathBuf),
-    /// The engine in this process: for taking out an fsync.
+    /// The engine in this process, which allows to take out an fsync.
     Engine,
-}
-
-/// What the simulator says.
-pub fn sim(line: &str) -> Result<String, String> {
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    let mut out = Vec::new();
-    asmt_sim::run(&words, &mut out)?;
-    String::from_utf8(out).map_err(|error| error.to_string())
 }
 
 /// Sums of all segments in this namespace of shared memory.
 pub fn sums() -> Result<BTreeMap<Key, String>, String> {
     let mut sums = BTreeMap::new();
-    for line in sim("sum --sparse")?.lines() {
-        // The last word is how often it is attached.
+    for line in output_of("sum --sparse")?.lines() {
+        // The last word is the attach count.
         let (text, _) = line.rsplit_once(' ').ok_or_else(|| format!("no sum: {line:?}"))?;
         let key = line.get(..8).and_then(Key::from_hex).ok_or_else(|| format!("no key: {line:?}"))?;
         sums.insert(key, text.to_owned());
@@ -172,24 +178,14 @@ pub fn sums() -> Result<BTreeMap<Key, String>, String> {
 /// A request of the engine.
 pub fn request(verb: Verb, directory: &Path, names: &[&str]) -> Asked {
     Asked {
-        verb,
         directory: Some(directory.to_owned()),
         instance: Some(0),
         namespaces: (!names.is_empty()).then(|| names.iter().map(|name| (*name).to_owned()).collect()),
-        compress: false,
-        check: false,
-        // One: the calls come in the same order each time.
+        // One thread: the calls come in the same order each time.
         threads: Some(1),
-        analyze: false,
-        require_manifest: false,
         allow_volatile: true,
         allow_private_ipc: true,
-        config: None,
-        devices: Vec::new(),
-        force_stale: false,
-        force_host: false,
-        require_proof: false,
-        restorable: false,
+        ..Asked::new(verb)
     }
 }
 
@@ -197,11 +193,12 @@ impl Step {
     /// Runs it.
     pub fn run(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
         if self.verb == Verb::Restore {
-            sim("remove")?;
+            output_of("remove")?;
         }
         match runner {
             Runner::Engine => {
-                let request = Asked { compress: self.compress, ..request(self.verb, directory, self.names) };
+                let (compress, columns) = (self.form == Form::Gzip, self.form == Form::Columns);
+                let request = Asked { compress, columns, ..request(self.verb, directory, self.names) };
                 perform(&request.into(), "asmt powercut", &Control::default())
                     .map(drop)
                     .map_err(|failure| failure.error.to_string())
@@ -213,9 +210,11 @@ impl Step {
                     Verb::Retire => "retire",
                     _ => "backup",
                 });
-                if self.compress {
-                    command.arg("-z");
-                }
+                command.args(match self.form {
+                    Form::Plain => None,
+                    Form::Gzip => Some("-z"),
+                    Form::Columns => Some("-Z"),
+                });
                 if !self.names.is_empty() {
                     command.arg("-n").arg(self.names.join(","));
                 }
@@ -228,29 +227,30 @@ impl Step {
 }
 
 impl Scenario {
-    /// Makes the segments, in place of what there was.
+    /// Makes the segments, in place of those that are there.
     pub fn fill_memory(&self) -> Result<Vec<Truth>, String> {
-        sim("remove")?;
+        output_of("remove")?;
         let mut all = BTreeMap::new();
         let mut truths = Vec::new();
         for (number, (name, words)) in self.memory.iter().enumerate() {
-            sim(&format!("make --name {name} --seed {} {INDEX} {words}", number + 1))?;
+            output_of(&format!("make --name {name} --seed {} {INDEX} {words}", number + 1))?;
             let segments: BTreeMap<Key, String> = sums()?.into_iter().filter(|(key, _)| !all.contains_key(key)).collect();
             all.extend(segments.clone());
             let is_standing = self.before.iter().any(|step| step.names.is_empty() || step.names.contains(name));
             let mark = self.steps.iter().map(|step| step.verb).find(|verb| *verb != Verb::Backup);
-            truths.push(Truth { name, segments, is_standing, mark });
+            let is_for_asmt = self.steps.iter().all(|step| step.form != Form::Columns);
+            truths.push(Truth { name, segments, is_standing, mark, is_for_asmt });
         }
         Ok(truths)
     }
 
-    /// Brings the disk to where the log begins.
+    /// Brings the disk to the state in which the log begins.
     pub fn prepare(&self, machine: &mut Machine, runner: &Runner) -> Result<(), String> {
         if !self.before.is_empty() {
-            let mounted = machine.mount().map_err(text_of("mount"))?;
+            let mounted = machine.mount().map_err(text_of("cannot mount", ""))?;
             self.before.iter().try_for_each(|step| step.run(runner, &mounted.path().join(DIRECTORY)))?;
             drop(mounted);
-            machine.keep().map_err(text_of("keep"))?;
+            machine.keep().map_err(text_of("cannot keep", ""))?;
         }
         if self.is_after_interruption {
             let log = self.record(machine, runner)?;
@@ -259,40 +259,36 @@ impl Scenario {
         Ok(())
     }
 
-    /// Leaves the disk as it was when the backup was half published.
+    /// Leaves the disk in a state in which the backup is half published.
     fn interrupt(&self, machine: &mut Machine, log: &[Shape]) -> Result<(), String> {
-        let states = crate::states::plan(log, SUCCESS, 0, usize::MAX, &mut crate::states::Random::new(0));
+        let states = crate::states::plan(log, SUCCESS, 0, usize::MAX, &mut crate::states::dice_of(0));
         for state in states.iter().filter(|state| state.is_prefix && !state.is_after) {
-            machine.lay_out(state).map_err(text_of("lay out a state"))?;
-            let mounted = machine.mount().map_err(text_of("mount"))?;
-            let names: Vec<String> = std::fs::read_dir(mounted.path().join(DIRECTORY)).map_or_else(
-                |_| Vec::new(),
-                |entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect(),
-            );
-            if is_half_published(names.iter()) {
-                make_another_runs(&mounted.path().join(DIRECTORY)).map_err(text_of("rename"))?;
+            machine.lay_out(state).map_err(text_of("cannot lay out a state", ""))?;
+            let mounted = machine.mount().map_err(text_of("cannot mount", ""))?;
+            if is_half_published(names(&mounted.path().join(DIRECTORY)).iter()) {
+                make_another_runs(&mounted.path().join(DIRECTORY)).map_err(text_of("cannot rename", ""))?;
                 drop(mounted);
-                return machine.keep().map_err(text_of("keep"));
+                return machine.keep().map_err(text_of("cannot keep", ""));
             }
         }
         Err(NEVER_HALF_PUBLISHED.to_owned())
     }
 
-    /// Runs the commands on the mounted disk, and gives what was logged.
+    /// Runs the commands on the mounted disk, and returns the log.
     pub fn record(&self, machine: &mut Machine, runner: &Runner) -> Result<Vec<Shape>, String> {
-        machine.record().map_err(text_of("record"))?;
-        let mounted = machine.mount().map_err(text_of("mount"))?;
+        machine.record().map_err(text_of("cannot record", ""))?;
+        let mounted = machine.mount().map_err(text_of("cannot mount", ""))?;
         for step in self.steps {
             step.run(runner, &mounted.path().join(DIRECTORY))?;
         }
-        machine.mark(SUCCESS).map_err(text_of("mark"))?;
+        machine.mark(SUCCESS).map_err(text_of("cannot mark", ""))?;
         drop(mounted);
-        machine.end_recording().map_err(text_of("end the log"))
+        machine.end_recording().map_err(text_of("cannot end the log", ""))
     }
 }
 
-/// Renames what this process has left as if another had, which is dead: the engine tells runs apart
-/// by their process.
+/// Renames the files that this process has left as if a dead process had left them: the engine
+/// tells runs apart by their process.
 pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
     let own = asmt_engine::sys::process::own_run().map_err(std::io::Error::other)?.to_string();
     for entry in std::fs::read_dir(directory)?.flatten() {
@@ -300,7 +296,8 @@ pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
         if !name.contains(&own) {
             continue;
         }
-        // Its last part is when the process began: with a digit more, none that lives.
+        // The last part of the id is the start of the process. With one more digit, it is that of
+        // no living process.
         let mut others = (1..).map(|digits| directory.join(name.replace(&own, &format!("{own}{digits}"))));
         if let Some(other) = others.find(|other| !other.exists()) {
             std::fs::rename(entry.path(), other)?;
@@ -309,21 +306,15 @@ pub fn make_another_runs(directory: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// What is wrong where [`is_half_published`] never holds.
+/// The error if [`is_half_published`] never holds.
 pub const NEVER_HALF_PUBLISHED: &str = "there is no state with manifests published, and no base";
 
-/// Whether manifests bear their names, and no base does: what has no base is committed then, and
-/// nothing else is.
+/// Returns true if manifests have their names, and no base has: then the namespaces without base
+/// are committed, and no others.
 pub fn is_half_published<'n>(mut names: impl Iterator<Item = &'n String> + Clone) -> bool {
     let is_base = |name: &String| {
         let address = asmt_engine::format::parse_file_name(name).map(|(_, address, _)| address);
         address.is_some_and(|address| address.segment_type == SegmentType::PiBase)
     };
     names.clone().any(|name| asmt_engine::format::is_manifest_name(name)) && !names.any(is_base)
-}
-
-/// Says what failed.
-pub fn text_of(what: &str) -> impl FnOnce(std::io::Error) -> String {
-    let what = what.to_owned();
-    move |error| format!("cannot {what}: {error}")
 }

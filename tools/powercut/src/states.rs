@@ -1,15 +1,16 @@
-//! Which states a power cut could leave, chosen from the shape of a log. Pure.
+//! The states that a power cut could leave, chosen from the shape of a log. Pure.
 //!
-//! Promise: every prefix of the log, and for each cut random subsets of what was written since the
-//! last flush; the same seed chooses the same states of the same log. Must never: drop a write that
-//! a flush came after.
+//! Promise: every prefix of the log, and for each cut random subsets of the writes since the last
+//! flush; the same seed chooses the same states of the same log. Must never: drop a write that was
+//! followed by a flush.
 
 use crate::disk::{Kept, blocks_of};
+use asmt_kit::dice::{Dice, Rng};
 
-/// What the log says, without the bytes.
+/// An entry of the log, without the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A write: where and how long, bytes.
+    /// A write: its offset and length in bytes.
     Write(u64, usize),
     /// A flush.
     Flush,
@@ -24,39 +25,22 @@ pub struct State {
     pub cut: usize,
     /// Entries before the last flush before the cut, and that flush.
     pub durable_count: usize,
-    /// What is kept of the writes between the two.
+    /// The writes between the two that are kept.
     pub kept: Vec<Kept>,
-    /// Whether success had been reported.
+    /// Success had been reported.
     pub is_after: bool,
-    /// Whether all of these writes are kept.
+    /// All of these writes are kept.
     pub is_prefix: bool,
 }
 
-/// Numbers that look random, from a seed: splitmix64.
-pub struct Random(u64);
-
-impl Random {
-    /// A sequence of its own for each seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// Below `end`.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
+/// The decisions that a seed makes.
+pub fn dice_of(seed: u64) -> Dice {
+    Dice::new(Rng::starting_at(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5bd1_e995))
 }
 
-/// Every state to try, in the order of their cuts; `most` of them, spread evenly, if there would be
-/// more.
-pub fn plan(log: &[Shape], success: &str, subsets: usize, most: usize, random: &mut Random) -> Vec<State> {
+/// Every state to try, sorted by cuts. If there are more than `most`, that many of them, spread
+/// evenly.
+pub fn plan(log: &[Shape], success: &str, subsets: usize, most: usize, dice: &mut Dice) -> Vec<State> {
     let mut states = Vec::new();
     let mut durable_count = 0;
     let mut is_after = false;
@@ -70,11 +54,11 @@ pub fn plan(log: &[Shape], success: &str, subsets: usize, most: usize, random: &
         let whole = |entry: &usize| Kept { entry: *entry, first: 0, count: blocks_at(log, *entry) };
         let state = |kept: Vec<Kept>, is_prefix| State { cut, durable_count, kept, is_after, is_prefix };
         states.push(state(unflushed.iter().map(whole).collect(), true));
-        // With one write there is it or nothing; those two are prefixes.
+        // One write alone is there or not: both are prefixes.
         if unflushed.len() > 1 {
             states.push(state(Vec::new(), false));
             for _ in 0..subsets {
-                states.push(state(subset(log, &unflushed, random), false));
+                states.push(state(subset(log, &unflushed, dice), false));
             }
         }
     }
@@ -94,21 +78,21 @@ fn blocks_at(log: &[Shape], entry: usize) -> usize {
     }
 }
 
-/// Each write with a chance that is the same for all of them, now and then only a part of it; or
-/// all but one.
-fn subset(log: &[Shape], unflushed: &[usize], random: &mut Random) -> Vec<Kept> {
-    let quarters = random.below(5);
-    let dropped = random.below(unflushed.len());
+/// Keeps each write with the same probability, now and then only a part of it; or all writes but
+/// one.
+fn subset(log: &[Shape], unflushed: &[usize], dice: &mut Dice) -> Vec<Kept> {
+    let quarters = dice.below(5);
+    let dropped = dice.below(unflushed.len());
     let mut kept = Vec::new();
     for (index, entry) in unflushed.iter().enumerate() {
-        let is_kept = if quarters == 4 { index != dropped } else { random.below(4) <= quarters };
+        let is_kept = if quarters == 4 { index != dropped } else { dice.below(4) <= quarters };
         let count = blocks_at(log, *entry);
         if !is_kept {
             continue;
         }
-        if count > 1 && random.below(4) == 0 {
-            let first = random.below(count);
-            kept.push(Kept { entry: *entry, first, count: 1 + random.below(count - first) });
+        if count > 1 && dice.below(4) == 0 {
+            let first = dice.below(count);
+            kept.push(Kept { entry: *entry, first, count: 1 + dice.below(count - first) });
         } else {
             kept.push(Kept { entry: *entry, first: 0, count });
         }
@@ -137,7 +121,7 @@ mod tests {
 
     #[test]
     fn every_prefix_is_there_and_nothing_flushed_is_dropped() {
-        let states = plan(&log(), "success", 6, usize::MAX, &mut Random::new(3));
+        let states = plan(&log(), "success", 6, usize::MAX, &mut dice_of(3));
         let prefixes: Vec<usize> = states.iter().filter(|state| state.is_prefix).map(|state| state.cut).collect();
         assert_eq!(prefixes, (0..=9).collect::<Vec<_>>());
         let flush_before = [0, 0, 0, 3, 3, 3, 3, 3, 8, 8];
@@ -148,13 +132,13 @@ mod tests {
         }
         assert!(states.iter().any(|state| state.cut == 7 && !state.is_prefix && state.kept.len() == 2), "subsets");
         assert!(states.iter().any(|state| state.kept.iter().any(|kept| kept.count < 4)), "torn writes");
-        assert_eq!(states, plan(&log(), "success", 6, usize::MAX, &mut Random::new(3)));
-        assert_ne!(states, plan(&log(), "success", 6, usize::MAX, &mut Random::new(4)));
+        assert_eq!(states, plan(&log(), "success", 6, usize::MAX, &mut dice_of(3)));
+        assert_ne!(states, plan(&log(), "success", 6, usize::MAX, &mut dice_of(4)));
     }
 
     #[test]
     fn a_bounded_plan_keeps_its_order_and_its_end() {
-        let some = plan(&log(), "success", 6, 12, &mut Random::new(3));
+        let some = plan(&log(), "success", 6, 12, &mut dice_of(3));
         assert_eq!((some.len(), some.last().map(|state| state.cut)), (12, Some(9)));
         assert!(some.is_sorted_by_key(|state| state.cut));
     }

@@ -1,8 +1,8 @@
-//! The process of a server that runs: it makes the segments, has them attached, and ends with the
+//! The process of a running server: it makes the segments, has them attached, and ends with the
 //! server.
 //!
-//! A process of its own, with the name of a server's, for whoever finds segments looks who has made
-//! them. Must never: outlive the sequences: it ends with its input.
+//! It is a process of its own with a server's name, because asmt looks at the process that made a
+//! segment. Must never: outlive the sequences: it ends with its input.
 
 use crate::disk::Head;
 use crate::memory::{self, Place};
@@ -10,15 +10,15 @@ use serde::{Deserialize, Serialize};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 
-/// The word that starts it, and its name.
+/// The argument that starts it, and its name.
 pub const WORD: &str = "asd";
 
-/// What it is told to do, a line of JSON each.
+/// The orders that it gets, each a line of JSON.
 #[derive(Serialize, Deserialize)]
 enum Order {
-    /// Makes a namespace's first stage, and so many stripes.
+    /// Makes a namespace's first stage, and stripes.
     Make { place: Place, stripe_count: u32, head: Head, seed: u64 },
-    /// Attaches all that there is of a namespace.
+    /// Attaches all segments of a namespace.
     Attach(Place),
     /// Makes treex and base.
     Close { place: Place, seed: u64 },
@@ -48,12 +48,12 @@ impl Asd {
         assert_eq!(answer, "done\n", "a server's process has failed");
     }
 
-    /// Makes a namespace's first stage, and so many stripes.
+    /// Makes a namespace's first stage, and stripes.
     pub fn make(&mut self, place: &Place, stripe_count: u32, head: Head, seed: u64) {
         self.order(&Order::Make { place: place.clone(), stripe_count, head, seed });
     }
 
-    /// Attaches all that there is of a namespace.
+    /// Attaches all segments of a namespace.
     pub fn attach(&mut self, place: &Place) {
         self.order(&Order::Attach(place.clone()));
     }
@@ -71,7 +71,7 @@ impl Drop for Asd {
     }
 }
 
-/// The process itself.
+/// Runs as that process.
 pub fn serve() -> ExitCode {
     std::fs::write("/proc/self/comm", WORD).expect("a name");
     let mut attached = Vec::new();

@@ -1,22 +1,23 @@
 //! Runs of asmt's engine, each in a process of its own, with the sequence's clock, configuration
 //! and directories.
 //!
-//! Must never: let anything of the real machine's set-up through: a variable, a configuration,
-//! another's lock.
+//! Must never: use anything from the real machine's set-up: a variable, a configuration, the lock
+//! of another asmt.
 
 use crate::machine::{Host, Machine};
 use asmt_engine::Request;
+use asmt_engine::format::Form;
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
+use asmt_faults::driver::{Said, Told};
 use asmt_faults::tracer::{self, Action};
-use serde::Deserialize;
 use std::fmt::Write;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// How asmt is told of the server's configuration.
+/// The way in which asmt gets to know the server's configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Naming {
     /// `--config`.
@@ -31,7 +32,7 @@ pub enum Naming {
     Mistyped,
 }
 
-/// What is asked for.
+/// A run of asmt.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// Operation.
@@ -40,7 +41,7 @@ pub struct Call {
     pub directory: PathBuf,
     /// Instance.
     pub instance: u8,
-    /// Namespace; all if none.
+    /// Namespace; `None` for all.
     pub namespace: Option<String>,
     /// The configuration.
     pub naming: Naming,
@@ -50,48 +51,32 @@ pub struct Call {
     pub require_proof: bool,
     /// `--restorable`.
     pub is_restorable: bool,
-    /// Compressed.
-    pub compress: bool,
+    /// The form of a backup.
+    pub form: Form,
     /// It is killed at this system call.
     pub kill_at: Option<usize>,
 }
 
-/// A problem as asmt tells it.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Told {
-    kind: String,
-    /// Code.
-    pub code: String,
-    message: String,
-    /// What to do.
-    pub hint: String,
-}
-
-#[derive(Deserialize)]
-struct Noted {
-    code: String,
-}
-
-/// What came of it.
+/// The outcome of a run.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Exit status as the command line gives it; none if it was killed.
+    /// Exit status, as the command line has it; `None` if it was killed.
     pub exit: Option<i32>,
     /// Problems.
     pub problems: Vec<Told>,
     /// Codes of remarks and events.
     pub notes: Vec<String>,
-    /// What it said if it said nothing that can be read.
+    /// Its output, if no report can be read from it.
     pub text: String,
 }
 
 impl Outcome {
-    /// Done.
+    /// Returns true if it is done.
     pub fn is_done(&self) -> bool {
         self.exit == Some(0)
     }
 
-    /// In words, for a story.
+    /// The outcome in words, for a story.
     pub fn words(&self) -> String {
         let mut words = self.exit.map_or_else(|| "killed".to_owned(), |exit| format!("exit {exit}"));
         for told in &self.problems {
@@ -134,7 +119,8 @@ impl Call {
             directory: Some(self.directory.clone()),
             instance: Some(self.instance),
             namespaces: self.namespace.clone().map(|name| vec![name]),
-            compress: self.compress,
+            compress: self.form == Form::Gzip,
+            columns: self.form == Form::Columns,
             threads: Some(1),
             analyze: self.is_analysis,
             allow_volatile: true,
@@ -193,28 +179,13 @@ impl Call {
 }
 
 fn outcome_of(status: Option<i32>, signal: Option<i32>, text: String) -> Outcome {
-    #[derive(Deserialize)]
-    struct Said {
-        ok: bool,
-        error: Option<Problems>,
-        remarks: Option<Vec<Noted>>,
-        events: Option<Vec<Noted>>,
-    }
-    #[derive(Deserialize)]
-    struct Problems {
-        problems: Vec<Told>,
-    }
-    let said: Option<Said> = text.lines().find_map(|line| serde_json::from_str(line).ok());
-    let Some(said) = said else {
-        // Killed by us; any other end without a word is a bug.
+    let Some(said) = text.lines().find_map(Said::read) else {
+        // It was killed on purpose. Any other end without a report is a bug.
         let exit = if signal == Some(libc::SIGKILL) && text.is_empty() { None } else { Some(70) };
         return Outcome { exit, problems: Vec::new(), notes: Vec::new(), text: format!("{text}{status:?} {signal:?}") };
     };
-    let problems = said.error.map(|error| error.problems).unwrap_or_default();
-    let exit = if said.ok { 0 } else { problems.first().map_or(70, |told| exit_of(&told.kind)) };
-    let mut notes: Vec<String> = said.remarks.into_iter().chain(said.events).flatten().map(|noted| noted.code).collect();
-    notes.sort_unstable();
-    notes.dedup();
+    let (is_done, notes, problems) = (said.ok, said.notes(), said.problems());
+    let exit = if is_done { 0 } else { problems.first().map_or(70, |told| exit_of(&told.kind)) };
     Outcome { exit: Some(exit), problems, notes, text: String::new() }
 }
 

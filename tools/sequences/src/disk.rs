@@ -1,33 +1,33 @@
-//! Storage devices and files, by the first 4096 bytes of each, as a server writes them.
+//! Storage devices and files, each with the first 4096 bytes that a server writes.
 //!
-//! Promise: a header is what a server wrote, with name, count, random and flags changed. A block
-//! device is written as the server does it (O_DIRECT | O_DSYNC), so what is written stays; a file
-//! is not fsynced, so a power cut may bring back any header since it was last on the disk. Must
-//! never: detach a loop device that this process has not attached.
+//! Promise: a header is one that a server wrote, with name, count, random and flags changed. A
+//! block device is written as a server does it (O_DIRECT | O_DSYNC), so its header stays. A file is
+//! not fsynced, so a power cut may bring back any header since the last one that reached the disk.
+//! Must never: detach a loop device that this process has not attached.
 
-use crate::dice::Dice;
+use asmt_kit::dice::Dice;
+use asmt_kit::mounts::LoopDevice;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-/// Written by a server: see the README beside it.
+/// The server wrote these: see the README beside them.
 const OF_FILE: &[u8] = include_bytes!("../../../__test__/fixtures/server/file-2-clean-stop/test-a.dat.head");
 const OF_DEVICE: &[u8] = include_bytes!("../../../__test__/fixtures/server/dev-2-clean-stop/loop0.head");
 const OF_STRIPE: &[u8] = include_bytes!("../../../__test__/fixtures/server/memory-only-stripe-running/stripe-0.head");
 
-/// Bytes that are read and written: a header.
+/// Bytes of a header.
 pub const HEAD_BYTES: usize = 4096;
 const DISK_BYTES: u64 = 1 << 20;
 
-/// A header, at an address that direct I/O takes.
+/// A header, aligned for direct I/O.
 #[repr(align(4096))]
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block(pub [u8; HEAD_BYTES]);
 
-/// What holds a header.
+/// The medium that holds a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
     /// A block device.
@@ -41,13 +41,13 @@ pub enum Medium {
 /// The part of a header that tells one run of a server from another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Head {
-    /// Another one after each open.
+    /// Random id: another one after each open.
     pub random: u64,
     /// The server was stopped cleanly.
     pub is_trusted: bool,
 }
 
-/// The bytes of a header.
+/// Returns the bytes of a header.
 pub fn head_block(medium: Medium, name: &str, count: u32, head: Head) -> Block {
     let source = match medium {
         Medium::Block => OF_DEVICE,
@@ -64,7 +64,7 @@ pub fn head_block(medium: Medium, name: &str, count: u32, head: Head) -> Block {
     Block(bytes)
 }
 
-/// The header in these bytes; none if they are blank.
+/// Reads the header from these bytes; `None` if they are blank.
 pub fn head_of(bytes: &[u8]) -> Option<Head> {
     let random = u64::from_le_bytes(bytes[48..56].try_into().expect("eight bytes"));
     (bytes[..8] == OF_FILE[..8]).then_some(Head { random, is_trusted: bytes[56] & 1 == 1 })
@@ -72,16 +72,17 @@ pub fn head_of(bytes: &[u8]) -> Option<Head> {
 
 /// A storage device or file.
 pub struct Disk {
-    /// What it is.
+    /// Its medium.
     pub medium: Medium,
     /// The device node or the file itself, not a link to it.
     pub node: PathBuf,
-    /// What was written since it was last known to be on the disk, with that before it.
+    /// The headers that were written since the last one that surely reached the disk, after that
+    /// one.
     unsettled: Vec<Block>,
 }
 
 impl Disk {
-    /// A blank one.
+    /// A blank device or file.
     pub fn blank(medium: Medium, node: PathBuf) -> Self {
         if medium == Medium::File {
             let made = File::create(&node).and_then(|file| file.set_len(DISK_BYTES));
@@ -109,7 +110,7 @@ impl Disk {
         block
     }
 
-    /// Its header; none if it is blank.
+    /// Reads its header; `None` if it is blank.
     pub fn head(&self) -> Option<Head> {
         head_of(&self.read().0)
     }
@@ -121,18 +122,18 @@ impl Disk {
         self.unsettled.push(block.clone());
     }
 
-    /// As if it was wiped, or replaced by a new one.
+    /// Makes it blank, as if it was wiped or replaced by a new one.
     pub fn wipe(&mut self) {
         self.write(&Block([0; HEAD_BYTES]));
         self.settle();
     }
 
-    /// All of it has come to the disk.
+    /// Everything reaches the disk.
     pub fn settle(&mut self) {
         self.unsettled.drain(..self.unsettled.len().saturating_sub(1));
     }
 
-    /// Power goes: a file may have an old header afterwards. Returns true if it has.
+    /// The power is cut: a file may have an old header afterwards. Returns true if it has.
     pub fn lose_power(&mut self, dice: &mut Dice, brings_back: bool) -> bool {
         if self.medium != Medium::File || !brings_back || self.unsettled.len() < 2 {
             self.settle();
@@ -147,41 +148,33 @@ impl Disk {
     }
 }
 
-/// Loop devices that sequences share one after the other.
+/// Loop devices that one sequence after the other uses.
 pub struct Pool {
-    devices: Vec<(PathBuf, File)>,
+    devices: Vec<LoopDevice>,
 }
 
 impl Pool {
-    /// Attaches so many loop devices; none where the system allows none. Each goes with this
+    /// Attaches up to `count` loop devices; none if the system allows none. They go with this
     /// process, however it ends.
     pub fn new(directory: &Path, count: usize) -> Self {
-        // Two processes that run side by side have files of the same path, each in a mount
-        // namespace of its own: asmt must not take one's disk for the other's.
+        // Two processes that run side by side have files with the same path, each in a mount
+        // namespace of its own: asmt must not take one disk for the other.
         let devices = (0..count).map_while(|number| attach(&directory.join(format!("disk-{number}"))).ok());
         Self { devices: devices.collect() }
     }
 
     /// Device nodes, all different.
     pub fn nodes(&self) -> Vec<PathBuf> {
-        self.devices.iter().map(|(node, _)| node.clone()).collect()
+        self.devices.iter().map(|device| device.path().to_owned()).collect()
     }
 }
 
-fn attach(backing: &Path) -> io::Result<(PathBuf, File)> {
+fn attach(backing: &Path) -> io::Result<LoopDevice> {
     File::create(backing)?.set_len(DISK_BYTES)?;
-    let done = Command::new("losetup").args(["--find", "--show"]).arg(backing).output()?;
-    if !done.status.success() {
-        return Err(io::Error::other(String::from_utf8_lossy(&done.stderr).into_owned()));
-    }
-    let node = PathBuf::from(String::from_utf8_lossy(&done.stdout).trim());
-    let file = File::open(&node)?;
-    // As long as somebody has it open, this only makes it go with the last one who has.
-    let detached = Command::new("losetup").arg("--detach").arg(&node).status()?;
-    if detached.success() { Ok((node, file)) } else { Err(io::Error::other("losetup --detach failed")) }
+    LoopDevice::new(backing)
 }
 
-/// Makes a link, in the place of what was there.
+/// Makes a link, in place of what is there.
 pub fn link(path: &Path, to: &Path) {
     let _ = fs::remove_file(path);
     std::os::unix::fs::symlink(to, path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));

@@ -1,10 +1,11 @@
-//! What can happen: drawn by what makes sense, and by what does not.
+//! The events: most are drawn because they make sense at that point, and some because they do not.
 
 use crate::asmt::Call;
 use crate::log::{Rotation, shown};
 use crate::memory;
 use crate::server::{Logging, Memory, Started, Way};
 use crate::world::World;
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 
 /// An event. Numbers are those of servers, directories and namespaces.
@@ -12,25 +13,25 @@ use asmt_engine::operations::report::Verb;
 pub enum Event {
     /// The server is started.
     Start(usize),
-    /// It is started with a bad line; whether that stays.
+    /// It is started with a bad line in the configuration. True if the line stays.
     FailEarly(usize, bool),
     /// It is started while a device of the last namespace is missing.
     FailLate(usize),
-    /// It is stopped; whether its last line comes later.
+    /// It is stopped. True if its last line comes later.
     Stop(usize, bool),
     /// It is killed.
     Crash(usize),
-    /// asmt saves it.
+    /// asmt makes a backup.
     Backup(Ask),
-    /// asmt restores it; killed at a system call.
+    /// asmt restores a backup, and is killed at a system call if there is one.
     Restore(Ask, Option<usize>),
-    /// asmt verifies what it restores, and analyses the restore.
+    /// asmt verifies a backup, and analyses its restore.
     Verify(Ask),
-    /// asmt marks it as used.
+    /// asmt retires a backup.
     Retire(Ask),
-    /// The machine is booted, and its memory gone.
+    /// The machine is booted, which empties its memory. True if its container is a new one, too.
     Boot(bool),
-    /// Power goes.
+    /// The power is cut.
     PowerCut,
     /// The container is replaced.
     Container,
@@ -42,7 +43,7 @@ pub enum Event {
     Swap(usize, usize),
     /// A device is replaced by a blank one.
     Wipe(usize, usize),
-    /// A device is away, or back.
+    /// A device is taken away, or brought back.
     Away(usize, usize, bool),
     /// A namespace is taken out of the configuration, or put back.
     Configure(usize, usize),
@@ -50,20 +51,20 @@ pub enum Event {
     Rename,
     /// The operator removes the segments that asmt's hint names.
     FollowHint,
-    /// He removes all of them.
+    /// The operator removes all segments.
     RemoveAll,
 }
 
-/// What asmt is asked to work on.
+/// The backup on which asmt is asked to work.
 #[derive(Clone, Debug)]
 pub struct Ask {
     /// Server.
     pub server: usize,
     /// Directory.
     pub vault: usize,
-    /// Namespace; all if none.
+    /// Namespace; `None` for all.
     pub namespace: Option<usize>,
-    /// How it is told of the configuration; none for a path that is not there.
+    /// The way in which asmt gets to know the configuration; `None` for a path that does not exist.
     pub way: Option<Way>,
     /// `--require-proof`.
     pub require_proof: bool,
@@ -157,7 +158,7 @@ impl World<'_> {
         self.dice.pick(choices).expect("one")
     }
 
-    /// What may come at any time.
+    /// Events that may come at any time.
     fn oddities(&mut self, server: usize) -> Vec<(usize, Event)> {
         let namespace = self.dice.below(self.servers[server].namespaces.len());
         let seconds = self.dice.seconds() * if self.dice.chance(50) { 1 } else { -1 };
@@ -176,12 +177,12 @@ impl World<'_> {
         ]
     }
 
-    /// Lets it happen.
+    /// Lets an event happen.
     pub fn happen(&mut self, event: &Event) {
         self.event += 1;
         let owing: Vec<usize> = (0..self.servers.len()).filter(|server| self.servers[*server].owes_last_words).collect();
         let pause = self.dice.seconds();
-        // While a stop is still going on, nobody waits.
+        // Nobody waits for the end of a stop that is still going on.
         if owing.is_empty() {
             self.machine.pass(pause);
         }
@@ -221,7 +222,7 @@ impl World<'_> {
             Event::Verify(ask) => self.verify(ask),
             Event::Retire(ask) => self.retire(ask),
             Event::Boot(has_new_container) => {
-                // What a server has written, a kernel that goes down in order writes out.
+                // A kernel that goes down in order writes out everything that a server has written.
                 self.servers.iter_mut().for_each(crate::server::Server::settle);
                 self.forget_memory();
                 self.machine.boot(moment.event, *has_new_container);
@@ -271,7 +272,7 @@ impl World<'_> {
             Event::Away(server, namespace, is_away) => {
                 let of = &mut self.servers[*server];
                 let all = 0..of.namespaces.len();
-                // Whichever is away comes back.
+                // All devices that are away come back.
                 let chosen: Vec<usize> = if *is_away { vec![*namespace] } else { all.collect() };
                 let changed: Vec<usize> = chosen.into_iter().filter(|at| of.set_away(*at, *is_away)).collect();
                 format!(
@@ -337,7 +338,7 @@ impl World<'_> {
         format!("{told}, while a device of namespace {last} was {}", if was_away { "as before" } else { "away" })
     }
 
-    /// The call that asks for this.
+    /// The run of asmt that does this.
     pub fn call(&self, verb: Verb, ask: &Ask) -> Call {
         let server = &self.servers[ask.server];
         Call {
@@ -349,7 +350,7 @@ impl World<'_> {
             is_analysis: false,
             require_proof: ask.require_proof && verb != Verb::Backup,
             is_restorable: false,
-            compress: false,
+            form: Form::Plain,
             kill_at: None,
         }
     }

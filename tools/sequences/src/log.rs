@@ -1,10 +1,10 @@
-//! What a server writes to beside its devices: a log file that others rotate, and its metadata
-//! directory.
+//! The files that a server writes beside its devices: a log file that others rotate, and its
+//! metadata directory.
 //!
-//! Promise: times of the files are those of the machine's clock in the sequence, not of this
+//! Promise: the times of the files are those of the machine's clock in the sequence, not of this
 //! computer's.
 
-use crate::dice::Dice;
+use asmt_kit::dice::Dice;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use std::time::{Duration, UNIX_EPOCH};
 /// The last line of a clean stop.
 pub const LAST_WORDS: &str = "finished clean shutdown - exiting";
 
-/// How a log is rotated.
+/// The way in which a log is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rotation {
-    /// Renamed; an empty one takes its place, or none.
+    /// Renamed; an empty file takes its name, or none does.
     Renamed,
     /// Copied, and truncated in place.
     Truncated,
@@ -32,10 +32,11 @@ struct Line {
     is_settled: bool,
 }
 
-/// A log file and those that it was rotated to.
+/// A log file, and the files to which it was rotated.
 pub struct ServerLog {
     path: PathBuf,
-    /// Lines of the current file and of each older one, the latest first; the suffix of its name.
+    /// Suffix and lines of each file, the current file first and then the later ones before the
+    /// older ones.
     files: Vec<(String, Vec<Line>)>,
     /// Event of the last rotation, and of the last loss of lines.
     pub rotated: usize,
@@ -43,7 +44,7 @@ pub struct ServerLog {
 }
 
 impl ServerLog {
-    /// A log that is not there yet.
+    /// A log that does not exist yet.
     pub fn new(path: PathBuf) -> Self {
         fs::create_dir_all(path.parent().expect("a directory")).expect("a directory");
         Self { path, files: vec![(String::new(), Vec::new())], rotated: 0, lost: 0 }
@@ -69,12 +70,12 @@ impl ServerLog {
         self.files[0].1.push(Line { event, text, at_s, is_settled: false });
     }
 
-    /// Whether any file of the log has a line of a later event.
+    /// Returns true if any file of the log has a line of a later event.
     pub fn has_lines_after(&self, event: usize) -> bool {
         self.files.iter().flat_map(|(_, lines)| lines).any(|line| line.event > event)
     }
 
-    /// Whether the current file was last written to later than this.
+    /// Returns true if the current file was last written after this time.
     pub fn was_written_after(&self, at_s: i64) -> bool {
         self.files[0].1.last().is_some_and(|line| line.at_s > at_s)
     }
@@ -111,17 +112,16 @@ impl ServerLog {
         }
         self.files[0].0 = format!(".1{gz}");
         self.files.insert(0, (String::new(), Vec::new()));
-        // Whoever rotates it has fsynced nothing, but what was copied is not what a power cut cuts
-        // here.
+        // A rotation calls no fsync, but a power cut in a sequence does not lose the copies.
         self.files.iter_mut().flat_map(|(_, lines)| lines).for_each(|line| line.is_settled = true);
     }
 
-    /// All of it has come to the disk.
+    /// Everything reaches the disk.
     pub fn settle(&mut self) {
         self.files[0].1.iter_mut().for_each(|line| line.is_settled = true);
     }
 
-    /// Power goes: the last lines may be lost.
+    /// The power is cut: the last lines may be lost.
     pub fn lose_power(&mut self, event: usize, dice: &mut Dice) {
         let lines = &mut self.files[0].1;
         let settled = lines.iter().take_while(|line| line.is_settled).count();
@@ -140,14 +140,14 @@ impl ServerLog {
     }
 }
 
-/// Sets a file's time of change.
+/// Sets the modification time of a file.
 pub fn set_time(path: &Path, at_s: i64) {
     let at = UNIX_EPOCH + Duration::from_secs(at_s.unsigned_abs());
     let set = File::options().write(true).open(path).and_then(|file| file.set_times(FileTimes::new().set_modified(at)));
     set.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// A time as `2026-11-30 01:00:00`, UTC.
+/// A time in the form `2026-11-30 01:00:00`, in UTC.
 pub fn shown(at_s: i64) -> String {
     let at = jiff::Timestamp::from_second(at_s).expect("a time").to_string();
     at.replace('T', " ").trim_end_matches('Z').to_owned()

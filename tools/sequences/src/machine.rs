@@ -1,73 +1,62 @@
-//! The machine that sequences happen on: its boots, containers, clock, host name and login records.
+//! The machine of a sequence: its boots, containers, clock, host name and login records.
 //!
-//! Promise: everything is in namespaces of this process's own, and goes with it: IPC, mounts, host
-//! name. What asmt reads of the machine is a file that is mounted over the real one. Must never:
-//! change the real machine's.
+//! Promise: everything is in namespaces that belong to this process and go with it: IPC, mounts,
+//! host name. The files of the machine that asmt reads are mounted over the real ones. Must never:
+//! change those of the real machine.
 
-use crate::dice::Dice;
 use crate::log::{set_time, shown};
 use crate::memory;
-use asmt_faults::sys;
+use asmt_kit::dice::Dice;
+use asmt_kit::mounts;
+use asmt_kit::namespaces::{unshare_host_name, unshare_ipc, unshare_mounts};
 use std::fs::{self, DirBuilder};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const MACHINE_ID: &str = "/etc/machine-id";
 const LOGIN_RECORDS: &str = "/var/log/wtmp";
-/// When sequences begin: any time will do.
+/// The time at which sequences begin; any time would do.
 const BEGIN_S: i64 = 1_772_323_200;
 const LOGIN_BOOT: u16 = 2;
 /// Bytes of a login record on x86-64: `utmp(5)`.
 const LOGIN_RECORD_BYTES: usize = 384;
 
-/// What this process has set up once, for all its sequences.
+/// The set-up of this process, for all its sequences.
 pub struct Host {
-    /// A file system of its own, in memory: fsync costs nothing there, and it goes with the
-    /// process.
+    /// A file system of its own, in memory, where fsync costs nothing. It goes with the process.
     pub root: PathBuf,
-    /// The library that shows another time to a process; without it there is no clock but the real
-    /// one.
+    /// The library that shows another time to a process; without it there is only the real clock.
     pub clock_library: Option<PathBuf>,
-    /// Whether asmt is expected to read login records here.
+    /// asmt is expected to read login records here.
     pub has_login_records: bool,
-    /// Restores are forced, to see that the oracle finds it.
+    /// Restores are forced, to see that the oracle finds the wrong ones.
     pub is_forced: bool,
 }
 
-fn mount(words: &[&str], target: &Path) -> io::Result<()> {
-    let done = Command::new("mount").args(words).arg(target).output()?;
-    let why = || io::Error::other(String::from_utf8_lossy(&done.stderr).trim().to_owned());
-    if done.status.success() { Ok(()) } else { Err(why()) }
-}
-
+/// Mounts an empty file system over a directory, if there is one.
 fn mount_empty(target: &str) -> io::Result<()> {
-    if Path::new(target).is_dir() { mount(&["-t", "tmpfs", "tmpfs"], Path::new(target)) } else { Ok(()) }
-}
-
-fn mount_file(file: &Path, target: &str) -> io::Result<()> {
-    mount(&["--bind", &file.display().to_string()], Path::new(target))
+    if Path::new(target).is_dir() { mounts::tmpfs(Path::new(target), c"") } else { Ok(()) }
 }
 
 impl Host {
-    /// Moves this process to namespaces of its own, with what sequences change mounted over the
-    /// real machine's.
+    /// Moves this process to namespaces of its own, and mounts the files that sequences change over
+    /// the real machine's.
     pub fn set_up(root: &Path, clock_library: Option<PathBuf>) -> io::Result<Self> {
-        sys::unshare_mounts()?;
-        sys::unshare_host_name()?;
-        sys::unshare_ipc()?;
-        mount(&["-t", "tmpfs", "-o", "mode=0755", "tmpfs"], root)?;
+        unshare_mounts()?;
+        unshare_host_name()?;
+        unshare_ipc()?;
+        mounts::tmpfs(root, c"mode=0755")?;
         fs::write(root.join("boot-id"), "\n")?;
-        mount_file(&root.join("boot-id"), BOOT_ID)?;
+        mounts::bind(&root.join("boot-id"), Path::new(BOOT_ID))?;
         if Path::new(MACHINE_ID).exists() {
             fs::write(root.join("machine-id"), "0123456789abcdef0123456789abcdef\n")?;
-            mount_file(&root.join("machine-id"), MACHINE_ID)?;
+            mounts::bind(&root.join("machine-id"), Path::new(MACHINE_ID))?;
         }
-        // No log, journal or service of the real machine is seen; nor is a process's time, which is
-        // kept in /dev/shm, left.
+        // asmt must not see a log, journal or service of the real machine. Nor must the times be
+        // left that the clock's library keeps in /dev/shm.
         for place in ["/var/log", "/opt", "/run/systemd", "/dev/shm"] {
             mount_empty(place)?;
         }
@@ -76,7 +65,7 @@ impl Host {
     }
 }
 
-/// A boot and an IPC namespace: where a restore is used, and where segments live.
+/// A boot and an IPC namespace: the place where segments live, and where a restore is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Where {
     /// Number of the boot.
@@ -87,15 +76,15 @@ pub struct Where {
 
 /// The machine in one sequence.
 pub struct Machine {
-    /// Where things happen now.
+    /// The current place.
     pub here: Where,
     /// Host name.
     pub name: String,
-    /// Whether boots are recorded.
+    /// Boots are recorded.
     pub is_recording: bool,
-    /// Events at which the clock was set, and at which the machine was booted.
+    /// Events at which the clock was set.
     pub jumps: Vec<usize>,
-    /// As `jumps`.
+    /// Events at which the machine was booted.
     pub boots: Vec<usize>,
     seed: u64,
     now_s: Option<i64>,
@@ -106,7 +95,7 @@ pub struct Machine {
 impl Machine {
     /// A machine that was just booted.
     pub fn new(host: &Host, seed: u64, dice: &mut Dice) -> Self {
-        sys::unshare_ipc().expect("an IPC namespace");
+        unshare_ipc().expect("an IPC namespace");
         let now_s = host.clock_library.as_ref().map(|_| BEGIN_S + dice.seconds());
         let mut machine = Self {
             here: Where { boot: 0, container: 0 },
@@ -133,7 +122,7 @@ impl Machine {
         })
     }
 
-    /// The time as the clock's library takes it; none where the real clock counts.
+    /// The time, in the form that the clock's library reads; `None` with the real clock.
     pub fn set_clock(&self) -> Option<String> {
         self.now_s.map(|now_s| format!("@{}", shown(now_s)))
     }
@@ -143,13 +132,13 @@ impl Machine {
         self.now_s = self.now_s.map(|now_s| now_s + seconds);
     }
 
-    /// Somebody sets the clock.
+    /// An operator sets the clock.
     pub fn jump(&mut self, seconds: i64, event: usize) {
         self.pass(seconds);
         self.jumps.push(event);
     }
 
-    /// The host gets a name.
+    /// The host gets another name.
     pub fn rename(&mut self, name: &str) {
         rustix::system::sethostname(name.as_bytes()).expect("a host name");
         name.clone_into(&mut self.name);
@@ -158,7 +147,7 @@ impl Machine {
     fn begin_boot(&mut self) {
         let (seed, boot) = (self.seed as u32, self.here.boot);
         fs::write(self.root.join("boot-id"), format!("{seed:08x}-{boot:04x}-4000-8000-000000000000\n")).expect("a boot id");
-        // It is in memory.
+        // The directory is in memory.
         let run = self.root.join("run");
         let _ = fs::remove_dir_all(&run);
         DirBuilder::new().mode(0o700).create(&run).expect("a directory");
@@ -169,11 +158,11 @@ impl Machine {
         }
     }
 
-    /// The machine is booted: its memory is gone.
+    /// The machine is booted, which empties its memory.
     pub fn boot(&mut self, event: usize, has_new_container: bool) {
         memory::remove_all();
         if has_new_container {
-            sys::unshare_ipc().expect("an IPC namespace");
+            unshare_ipc().expect("an IPC namespace");
             self.here.container += 1;
         }
         self.here.boot += 1;
@@ -183,7 +172,7 @@ impl Machine {
 
     /// The container is replaced: another IPC namespace in the same boot.
     pub fn replace_container(&mut self) {
-        sys::unshare_ipc().expect("an IPC namespace");
+        unshare_ipc().expect("an IPC namespace");
         self.here.container += 1;
     }
 
@@ -192,7 +181,7 @@ impl Machine {
         self.boots.iter().filter(|boot| **boot > event).count()
     }
 
-    /// Whether the clock was set since an event.
+    /// Returns true if the clock was set since an event.
     pub fn has_jumped_since(&self, event: usize) -> bool {
         self.jumps.iter().any(|jump| *jump > event)
     }
@@ -212,14 +201,16 @@ fn boot_record(at_s: i64) -> [u8; LOGIN_RECORD_BYTES] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use asmt_kit::files::Scratch;
+    use std::process::Command;
 
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn a_boot_is_recorded_as_other_programs_read_it() {
-        let path = std::env::temp_dir().join(format!("asmt-sequences-wtmp-{}", std::process::id()));
+        let scratch = Scratch::new("sequences");
+        let path = scratch.path().join("wtmp");
         fs::write(&path, boot_record(BEGIN_S)).expect("written");
         let done = Command::new("utmpdump").arg(&path).output().expect("utmpdump");
-        fs::remove_file(&path).expect("removed");
         let text = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(text.starts_with("[2] ") && text.contains("[reboot ") && text.contains("[2026-03-01T00:00:00"), "{text}");
     }

@@ -1,15 +1,14 @@
 //! Random sequences of events on a node, with an oracle that knows whether its server has run since
 //! a backup. For tests alone; `npm run test:sequences` builds and starts it.
 //!
-//! Promise: the same seed gives the same sequence; a wrong one is printed whole, with the seed that
-//! tries it again; exit status 1 if there is one. Leaves nothing behind: mounts, loop devices, host
-//! name and IPC namespaces go with the process.
+//! Promise: the same seed gives the same sequence. A wrong sequence is printed whole, with the seed
+//! that tries it again, and makes the exit status 1. It leaves nothing behind: mounts, loop
+//! devices, host name and IPC namespaces go with the process.
 
 #![forbid(unsafe_code)]
 
 mod asd;
 mod asmt;
-mod dice;
 mod disk;
 mod events;
 mod log;
@@ -21,6 +20,8 @@ mod server;
 mod tally;
 mod world;
 
+use asmt_kit::SKIPPED;
+use asmt_kit::args::{self, Args, Tool};
 use disk::Pool;
 use events::{Ask, Event};
 use machine::Host;
@@ -40,16 +41,14 @@ asmt-sequences: random sequences of events on a node, and whether a stale backup
   --only SEED    this sequence alone, told from begin to end
   --forced       every restore is forced: stale ones must then be found wrong
 ";
-/// Where the sequences' file system is mounted, for this process alone: a place that every Linux
-/// has.
+/// The mount point of the sequences' file system, for this process alone: a directory that every
+/// Linux has.
 const ROOT: &str = "/mnt";
-/// Exit status where the system does not allow what sequences need.
-const SKIPPED: u8 = 77;
-/// Enough for two servers of two namespaces with two devices each.
+/// Enough devices for two servers with two namespaces and two devices each.
 const LOOP_DEVICES: usize = 8;
-/// Most seeds that are named of one kind.
+/// Most seeds that are printed per kind.
 const MOST_SEEDS: u64 = 3;
-/// Most wrong sequences that are told.
+/// Most wrong sequences that are printed.
 const MOST_TOLD: u64 = 50;
 
 #[derive(Debug)]
@@ -63,34 +62,20 @@ struct Options {
 }
 
 impl Options {
-    fn parse(words: &[String]) -> Result<Self, String> {
-        let mut options = Self { count: 10_000, seed: 1, limit: None, part: (0, 1), only: None, is_forced: false };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            if word == "--forced" {
-                options.is_forced = true;
-                continue;
-            }
-            let value = words.next().ok_or_else(|| format!("{word} takes a value"))?;
-            let number = |text: &str| text.parse::<u64>().map_err(|_| format!("{word} {value:?} cannot be read"));
-            match word.as_str() {
-                "--count" => options.count = number(value)?,
-                "--seed" => options.seed = number(value)?,
-                "--seconds" => options.limit = Some(Duration::from_secs(number(value)?)),
-                "--only" => options.only = Some(number(value)?),
-                "--part" => {
-                    let (part, parts) = value.split_once('/').ok_or_else(|| format!("{word} is I/N"))?;
-                    options.part = (number(part)?, number(parts)?.max(1));
-                }
-                _ => return Err(format!("{word} is not known")),
-            }
-        }
-        Ok(options)
+    fn parse(args: &mut Args) -> Result<Self, String> {
+        Ok(Self {
+            count: args.number("count", 10_000)?,
+            seed: args.number("seed", 1)?,
+            limit: args.seconds("seconds")?,
+            part: args.part("part")?.unwrap_or((0, 1)),
+            only: args.get("only", None, |text| text.parse().ok().map(Some))?,
+            is_forced: args.flag("forced"),
+        })
     }
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words = args::words();
     if let [command, request] = &words[..]
         && command == "drive"
     {
@@ -99,20 +84,11 @@ fn main() -> ExitCode {
     if words == [asd::WORD] {
         return asd::serve();
     }
-    if words.iter().any(|word| word == "--help") {
-        println!("{}", USAGE.trim_end());
-        return ExitCode::SUCCESS;
-    }
-    match Options::parse(&words) {
-        Ok(options) => run(&options),
-        Err(text) => {
-            eprintln!("asmt-sequences: {text}\n\n{USAGE}");
-            ExitCode::from(2)
-        }
-    }
+    let tool = Tool { program: "asmt-sequences", usage: USAGE, flags: &["forced"] };
+    tool.run(&words, Options::parse, run)
 }
 
-/// The library by which a process sees another time; part of Debian's package `faketime`.
+/// The library that shows another time to a process; it is part of Debian's package `faketime`.
 fn clock_library() -> Option<PathBuf> {
     let places = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
     let files = places.chain([PathBuf::from("/usr/lib")]).map(|place| place.join("faketime/libfaketimeMT.so.1"));
@@ -146,7 +122,7 @@ fn run(options: &Options) -> ExitCode {
     ExitCode::from(u8::from(counts.wrong > 0 || counts.sequences == 0))
 }
 
-/// Tries a sequence; tells it if it is wrong, or if that was asked for.
+/// Tries a sequence, and prints it if it is wrong, or if that was asked for.
 fn try_one(host: &Host, pool: &Pool, seed: u64, is_told: bool, counts: &mut Counts) {
     let mut world = World::new(host, &pool.nodes(), seed, counts);
     let kinds = describe(&world);
@@ -181,8 +157,8 @@ fn try_one(host: &Host, pool: &Pool, seed: u64, is_told: bool, counts: &mut Coun
     }
 }
 
-/// At last whatever was saved is restored: in most sequences after a reboot, if memory is in its
-/// way.
+/// In the end, a backup is restored if there is one. If memory is in its way, in most sequences the
+/// machine is booted first.
 fn end_with_restore(world: &mut World<'_>) {
     let with_backup = (0..world.servers.len()).find_map(|server| {
         let instance = world.servers[server].instance;
@@ -209,7 +185,7 @@ fn end_with_restore(world: &mut World<'_>) {
     world.happen(&Event::Restore(Ask { server, vault, namespace: None, way, require_proof: false }, None));
 }
 
-/// What a sequence begins with.
+/// Describes the beginning of a sequence.
 fn describe(world: &World<'_>) -> Vec<String> {
     let mut lines = Vec::new();
     for server in &world.servers {

@@ -1,12 +1,12 @@
-//! Segments of this IPC namespace, made as a server makes them, and summed.
+//! Segments of this IPC namespace: makes them as a server does, and sums them.
 //!
-//! The layout is that of docs/FORMAT.md and of the fixtures that a server wrote; nothing here goes
-//! by the engine's.
+//! The layout is that of docs/FORMAT.md and of the fixtures that a server wrote. Nothing here
+//! relies on the engine's layout.
 
 use crate::disk::{HEAD_BYTES, Head, Medium, head_block, head_of};
+use asmt_kit::dice::Rng;
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
-use asmt_sim::rng::Rng;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ const BASE: u32 = 0;
 const TREEX: u32 = 1;
 const STAGE: u32 = 0x100;
 
-/// Which namespace's segments.
+/// The place of a namespace's segments.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Place {
     /// Instance.
@@ -32,7 +32,7 @@ pub struct Place {
     pub name: String,
 }
 
-/// What a segment holds, and whose it is.
+/// Size, checksum, owner and mode of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sum {
     size_bytes: u64,
@@ -41,7 +41,7 @@ pub struct Sum {
 }
 
 impl Sum {
-    /// The same with another mode.
+    /// The same sum with another mode.
     pub fn with_mode(self, mode: u32) -> Self {
         Self { owner: (self.owner.0, self.owner.1, mode), ..self }
     }
@@ -99,7 +99,7 @@ pub fn remove(place: &Place) {
     segments(place).iter().for_each(|stat| remove_id(stat.shmid));
 }
 
-/// Attaches every segment of a namespace, as a server that runs.
+/// Attaches every segment of a namespace, as a running server does.
 pub fn attach_all(place: &Place) -> Vec<Attachment> {
     segments(place).iter().map(attach).collect()
 }
@@ -119,7 +119,8 @@ fn noise(seed: u64, bytes: u64) -> Vec<u8> {
     (0..bytes / 8).flat_map(|_| rng.next().to_le_bytes()).collect()
 }
 
-/// Whether a start would trust the index: base is there and says so, and treex is there.
+/// Returns true if a start would trust the index: base is there and marked as clean, and treex is
+/// there.
 pub fn is_index_trusted(place: &Place) -> bool {
     let all = segments(place);
     let find = |low: u32| all.iter().find(|stat| stat.key.0 == key(INDEX, place, low));
@@ -146,7 +147,7 @@ pub fn make_anew(place: &Place, stripe_count: u32, head: Head, seed: u64) {
     }
 }
 
-/// What a run changes in a stage.
+/// Changes bytes in a stage, as a run does.
 pub fn change_stage(place: &Place, seed: u64) {
     for stat in segments(place).iter().filter(|stat| stat.key.0 == key(INDEX, place, STAGE)) {
         attach(stat).store(256, &noise(seed, 512)).expect("memory");

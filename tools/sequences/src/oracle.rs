@@ -1,8 +1,8 @@
-//! Whether an outcome is right, by what has really happened.
+//! The oracle: decides whether an outcome is right, by what has really happened.
 //!
-//! Pure: the world is only looked at. A restore of what is stale is wrong where a witness that asmt
-//! can see tells it; where none does, it must at least say that nothing is proven. A refusal is
-//! wrong where nothing at all speaks against it.
+//! Pure: it only reads the world. A restore of a stale backup is wrong if a witness that asmt can
+//! see shows that it is stale. If no witness does, asmt must at least report that nothing is
+//! proven. A refusal is wrong if there is no reason at all for one.
 
 use crate::asmt::{Call, Naming, Outcome};
 use crate::disk::{Head, Medium};
@@ -14,13 +14,13 @@ use std::path::Path;
 
 /// Code of the note that nothing proves that the server has not run.
 const NOT_PROVEN: &str = "not-proven";
-/// How much later than a backup a sign must be, where only times can be compared.
+/// Seconds by which a sign must be later than a backup, where only times can be compared.
 const SLACK_S: i64 = 10;
-/// Exit statuses that no restore or verification of a whole backup may end in here: a failed call,
+/// Exit statuses that no restore or verification of a whole backup may have here: a failed call,
 /// damage, no room, a bug.
 const ODD: [i32; 4] = [1, 5, 6, 70];
 
-/// A restore, and what is known of it.
+/// A restore, and the facts about it.
 pub struct Restore<'w> {
     /// The world after it.
     pub world: &'w World<'w>,
@@ -28,33 +28,33 @@ pub struct Restore<'w> {
     pub server: usize,
     /// Number of the directory.
     pub vault: usize,
-    /// Index of the namespace; all if none.
+    /// Index of the namespace; `None` for all.
     pub namespace: Option<usize>,
-    /// What was asked for.
+    /// The run of asmt.
     pub call: &'w Call,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: &'w Outcome,
-    /// Segments of each namespace before it, and what was known of them.
+    /// Segments of each namespace before the restore, and their state.
     pub before: &'w BTreeMap<String, (Sums, Memory)>,
 }
 
 /// Not stale, block devices prove it, and nothing is in the way.
 const PROVEN: &str = "fresh and proven";
-/// Not stale, and nothing speaks against it.
+/// Not stale, and there is no reason to refuse it.
 const QUIET: &str = "fresh, and nothing speaks against it";
-/// Not stale, and something is in the way, or makes it look stale.
+/// Not stale, but something is in the way, or makes it look stale.
 const SPOKEN_AGAINST: &str = "fresh, and something speaks against it";
 
-/// What it comes to.
+/// The judgement of a restore.
 #[derive(Debug, Default)]
 pub struct Judgement {
-    /// What is wrong.
+    /// Every way in which it is wrong.
     pub wrong: Vec<String>,
-    /// Why it cannot be told that the server has run, where that was not told.
+    /// The reason why asmt could not know that the server has run.
     pub not_told: Option<String>,
-    /// What was there to be judged, for counting.
+    /// The case, for counting.
     pub case: String,
-    /// What alone tells that the server has run.
+    /// The only witness that shows that the server has run.
     pub only_witness: Option<&'static str>,
 }
 
@@ -75,7 +75,7 @@ impl<'w> Restore<'w> {
         &self.server().namespaces[backup.namespace]
     }
 
-    /// Whether its namespace was opened since.
+    /// Returns true if its namespace was opened since.
     fn is_stale(&self, backup: &Backup) -> bool {
         self.namespace_of(backup).epoch != backup.epoch
     }
@@ -84,7 +84,7 @@ impl<'w> Restore<'w> {
         self.server().disks[disk].head()
     }
 
-    /// Whether a block device of the namespace itself says that it was not opened since.
+    /// Returns true if a block device of the namespace itself shows that it was not opened since.
     fn is_proven(&self, backup: &Backup) -> bool {
         let own: BTreeSet<usize> = self.namespace_of(backup).slots().map(|slot| slot.disk).collect();
         let is_block = |disk: usize| self.server().disks[disk].medium == Medium::Block;
@@ -92,7 +92,7 @@ impl<'w> Restore<'w> {
         noted.any(|(disk, head)| is_block(*disk) && self.head(*disk) == Some(*head) && head.is_trusted)
     }
 
-    /// Backups whose notes speak for these.
+    /// Backups whose notes count for these.
     fn speaking(&self) -> Vec<&'w Backup> {
         let earliest = self.asked().iter().map(|backup| backup.event).min().unwrap_or(0);
         let all = self.vault().of(self.server().instance, None);
@@ -101,7 +101,7 @@ impl<'w> Restore<'w> {
         all.into_iter().filter(|backup| is_asked(backup) || backup.event >= earliest).collect()
     }
 
-    /// Disks that asmt is told of now.
+    /// Disks that are named to asmt now.
     fn named_now(&self) -> Vec<usize> {
         known_disks(self.server(), &self.call.naming)
     }
@@ -182,7 +182,7 @@ impl<'w> Restore<'w> {
         }
     }
 
-    /// Whether a restore of what is not stale must be accepted.
+    /// The reasons to accept or refuse a restore that is not stale.
     fn how_fresh(&self) -> &'static str {
         let asked = self.asked();
         let is_proven = asked.iter().all(|backup| self.is_proven(backup));
@@ -201,12 +201,12 @@ impl<'w> Restore<'w> {
         self.call.naming != Naming::Mistyped && !(uses_config && self.server().is_config_bad)
     }
 
-    /// Whether the directory has a backup of another namespace of the instance.
+    /// Returns true if the directory has a backup of another namespace of the instance.
     fn is_partly_there(&self) -> bool {
         !self.vault().of(self.server().instance, None).is_empty()
     }
 
-    /// A restore that failed leaves memory as it was, but for what an earlier one had left.
+    /// A failed restore must leave memory as it was, except for the leftovers of an earlier one.
     fn check_nothing_left(&self, wrong: &mut Vec<String>) {
         for namespace in self.world.servers.iter().flat_map(|server| &server.namespaces) {
             let found = memory::sums(&namespace.place);
@@ -237,8 +237,8 @@ impl<'w> Restore<'w> {
         }
     }
 
-    /// What tells that the servers have run since these backups, and what asmt has seen and may not
-    /// remember.
+    /// The witnesses that asmt can see of a run of the servers since these backups, and those that
+    /// it has seen and may not remember.
     fn witnesses(&self, stale: &[&Backup]) -> (BTreeSet<&'static str>, BTreeSet<&'static str>) {
         let (mut told, mut seen) = (BTreeSet::new(), BTreeSet::new());
         if stale.is_empty() {
@@ -278,7 +278,7 @@ impl<'w> Restore<'w> {
         if backup.sees_log && server.log.has_lines_after(backup.event) {
             told.insert("log");
         }
-        // Without a manifest nothing was noted: times are all there is to compare.
+        // Without a manifest nothing was noted, so only times can be compared.
         let late_s = backup.made_s + SLACK_S;
         if backup.is_asmts && knows_log(server, &self.call.naming) && server.log.was_written_after(late_s) {
             if machine.jumps.is_empty() {
@@ -328,7 +328,7 @@ impl<'w> Restore<'w> {
         places.into_iter().collect::<Vec<_>>().join(", ")
     }
 
-    /// What speaks against a restore whatever block devices say.
+    /// The reasons to refuse a restore even if block devices prove that it is current.
     fn hard_signs(&self) -> Vec<&'static str> {
         let server = self.server();
         let asked = self.asked();
@@ -344,7 +344,7 @@ impl<'w> Restore<'w> {
         sign(asked.iter().any(|backup| backup.is_retired), "retired");
         sign(!self.server_has_readable_config(), "no readable configuration");
         let memory = |backup: &&Backup| &self.before[&id_of(self.namespace_of(backup))].1;
-        // What a killed restore has left, the next one removes; an analysis removes nothing.
+        // The next restore removes the leftovers of a killed one; an analysis removes nothing.
         let is_free = |memory: &Memory| *memory == Memory::None || *memory == Memory::Leftover && !self.call.is_analysis;
         sign(!asked.iter().all(|backup| is_free(memory(backup))), "segments in memory");
         let noted = self.speaking();
@@ -356,7 +356,7 @@ impl<'w> Restore<'w> {
         signs
     }
 
-    /// What speaks against a restore where no block device proves anything.
+    /// The reasons to refuse a restore where no block device proves anything.
     fn soft_signs(&self) -> Vec<&'static str> {
         let (server, vault, machine) = (self.server(), self.vault(), &self.world.machine);
         let mut signs = Vec::new();
@@ -388,19 +388,19 @@ impl<'w> Restore<'w> {
     }
 }
 
-/// What a namespace is known by over all servers.
+/// A name for a namespace that is unique over all servers.
 pub fn id_of(namespace: &Namespace) -> String {
     format!("{}-{}", namespace.place.instance, namespace.place.name)
 }
 
-/// Whether asmt is told where the server logs to.
+/// Returns true if asmt knows where the server logs to.
 pub fn knows_log(server: &Server, naming: &Naming) -> bool {
     let has_config = matches!(naming, Naming::Option(_) | Naming::Variable(_)) && !server.is_config_bad;
     let is_default = server.instance == 0 && server.log.path() == Path::new(DEFAULT_LOG);
     server.logging == Logging::File && (has_config || is_default && *naming != Naming::Mistyped)
 }
 
-/// Disks that asmt is told of.
+/// The disks that asmt knows.
 pub fn known_disks(server: &Server, naming: &Naming) -> Vec<usize> {
     let slots = server.configured().flat_map(Namespace::slots).filter(|slot| !slot.is_away);
     match naming {

@@ -1,4 +1,4 @@
-//! The events in which asmt runs: what is asked, what came of it, and what the oracle says to it.
+//! The events in which asmt runs: the request, the outcome, and the oracle's judgement.
 
 use crate::asmt::{Call, Naming, Outcome};
 use crate::disk::Head;
@@ -7,10 +7,11 @@ use crate::memory::{self, Sums};
 use crate::oracle::{Judgement, Restore, id_of, known_disks, knows_log};
 use crate::server::{Memory, Namespace};
 use crate::world::{Attempt, Backup, World};
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;
 
-/// Problems that are about memory now: a verification does not look at it.
+/// Problems with memory as it is now, which a verification does not look at.
 const OF_MEMORY: [&str; 8] = [
     "made-since",
     "segments-exist",
@@ -40,21 +41,22 @@ impl World<'_> {
         format!("{namespace} of instance {}, directory {}, configuration: {way}{proof}", server.instance, ask.vault)
     }
 
-    /// Namespaces that are asked for, by number and name.
+    /// The namespaces of a request, by number and name.
     fn asked(&self, ask: &Ask) -> Vec<(usize, String)> {
         let all = self.servers[ask.server].namespaces.iter().enumerate();
         let asked = all.filter(|(at, _)| ask.namespace.is_none_or(|own| own == *at));
         asked.map(|(at, namespace)| (at, namespace.place.name.clone())).collect()
     }
 
-    /// Whether the directory has a backup of what would be saved: of what has something in memory.
+    /// Returns true if the directory has a backup of a namespace with something in memory, which
+    /// would be in the way.
     fn is_taken(&self, ask: &Ask) -> bool {
         let server = &self.servers[ask.server];
         let has_memory = |backup: &&Backup| server.namespaces[backup.namespace].memory != Memory::None;
         self.vaults[ask.vault].of(server.instance, ask.namespace).iter().any(has_memory)
     }
 
-    /// A backup. What is in its way is moved away first, mostly.
+    /// Makes a backup. Backups that are in its way are mostly moved away first.
     pub fn back_up(&mut self, ask: &Ask) -> String {
         let asked = self.asked(ask);
         let instance = self.servers[ask.server].instance;
@@ -65,14 +67,19 @@ impl World<'_> {
             told = format!("{told}; the old one is moved away{}", if keeps_marks { ", its marks are not" } else { "" });
         }
         let mut call = self.call(Verb::Backup, ask);
-        call.compress = self.dice.chance(30);
+        call.form = match self.dice.below(10) {
+            0..=2 => Form::Gzip,
+            3..=5 => Form::Columns,
+            _ => Form::Plain,
+        };
         let outcome = self.run(&call);
         self.judge_backup(ask, &call.naming, &outcome);
-        // What it notes of older backups is judged by what a restore makes of it.
+        // The notes about older backups are judged by a later restore.
         let (event, here) = (self.event, self.machine.here);
         self.vaults[ask.vault].look_for_marks(event, here);
         if outcome.is_done() {
-            let is_asmts = self.dice.chance(8);
+            // Without its manifest, a backup in columns is none.
+            let is_asmts = self.dice.chance(8) && call.form != Form::Columns;
             for (at, name) in asked {
                 self.note_backup(ask, at, &call.naming);
                 if is_asmts {
@@ -91,10 +98,10 @@ impl World<'_> {
         let server = &self.servers[ask.server];
         let asked = self.asked(ask);
         let asked = || asked.iter().map(|(at, _)| &server.namespaces[*at]);
-        // Of a namespace that has nothing in memory, nothing is saved.
+        // A namespace without anything in memory is not backed up.
         let complete = asked().filter(|namespace| matches!(namespace.memory, Memory::Complete(_))).count();
         let has_partial = asked().any(|namespace| !matches!(namespace.memory, Memory::Complete(_) | Memory::None));
-        // A server that runs without a namespace leaves that alone.
+        // A server that runs without a namespace leaves its segments alone.
         let is_used = asked().any(|namespace| namespace.is_configured && namespace.memory != Memory::None);
         let is_in_use = server.is_running() && is_used;
         let may_be = complete > 0 && !has_partial && !is_in_use && !self.is_taken(ask);
@@ -106,14 +113,15 @@ impl World<'_> {
         }
     }
 
-    /// Whether nothing at all speaks against a backup.
+    /// Returns true if there is no reason at all to refuse a backup.
     fn is_backup_plain(&self, ask: &Ask, naming: &Naming) -> bool {
         let server = &self.servers[ask.server];
         let heads: Vec<Option<Head>> = known_disks(server, naming).iter().map(|disk| server.disks[*disk].head()).collect();
         let is_trusted = heads.iter().all(|head| head.is_some_and(|head| head.is_trusted));
         let all_complete = server.namespaces.iter().all(|of| of.is_configured && matches!(of.memory, Memory::Complete(_)));
         let is_readable = !server.is_config_bad && *naming != Naming::Mistyped;
-        // Whether a backup of another container of this boot is of this server nobody can tell.
+        // Nobody can know whether a backup from another container of this boot belongs to this
+        // server.
         let here = self.machine.here;
         let mut others = self.vaults[ask.vault].of(server.instance, None).into_iter();
         let is_of_container = |backup: &Backup| !backup.is_asmts && backup.here.boot == here.boot && backup.here != here;
@@ -150,8 +158,8 @@ impl World<'_> {
         self.vaults[ask.vault].backups.push(backup);
     }
 
-    /// Makes a backup like one of ASMT's: without a manifest, so that only its files and their
-    /// times tell of it.
+    /// Makes a backup like one of ASMT's, without a manifest: only its files and their times are
+    /// known.
     fn make_asmts(&mut self, ask: &Ask, at: usize, name: &str) {
         let vault = &mut self.vaults[ask.vault];
         let instance = self.servers[ask.server].instance;
@@ -160,7 +168,7 @@ impl World<'_> {
         };
         (backup.is_asmts, backup.sees_log, backup.sees_metadata) = (true, false, false);
         backup.noted.clear();
-        // ASMT keeps a segment's mode in that of its file; these files are closed to others.
+        // ASMT takes a segment's mode from that of its file; these files are closed to others.
         backup.sums.values_mut().for_each(|sum| *sum = sum.with_mode(0o600));
         std::fs::remove_file(vault.path.join(format!("asmt-manifest-{instance}-{name}.json"))).expect("a manifest");
         let keys: Vec<String> = backup.sums.keys().map(|key| format!("{key:08x}")).collect();
@@ -177,7 +185,7 @@ impl World<'_> {
         all.map(|namespace| (id_of(namespace), (memory::sums(&namespace.place), namespace.memory.clone()))).collect()
     }
 
-    /// A backup or verification changes nothing in memory.
+    /// A backup or verification must change nothing in memory.
     fn check_memory_unchanged(&mut self, outcome: &Outcome) {
         for server in &self.servers {
             for namespace in &server.namespaces {
@@ -195,9 +203,9 @@ impl World<'_> {
         Restore { world: self, server, vault, namespace, call, outcome, before }.judge()
     }
 
-    /// A restore.
+    /// Restores a backup.
     pub fn restore(&mut self, ask: &Ask, kill_at: Option<usize>) -> String {
-        // The tracer waits for every child of this process, and so for a server's.
+        // The tracer waits for every child of this process, which includes a server's.
         let kill_at = kill_at.filter(|_| !self.servers.iter().any(crate::server::Server::is_running));
         let mut call = self.call(Verb::Restore, ask);
         call.kill_at = kill_at;
@@ -253,7 +261,7 @@ impl World<'_> {
         }
     }
 
-    /// What a killed restore has left is nothing that a start would trust.
+    /// A start must not trust the leftovers of a killed restore.
     fn check_untrusted(&mut self, server: usize, at: usize) {
         let place = &self.servers[server].namespaces[at].place;
         let has_trusted = memory::is_index_trusted(place);
@@ -262,7 +270,7 @@ impl World<'_> {
         }
     }
 
-    /// A verification, which must say what the analysis of a restore says, but for memory.
+    /// Verifies a backup. The result must be that of the analysis of a restore, apart from memory.
     pub fn verify(&mut self, ask: &Ask) -> String {
         let mut call = self.call(Verb::Verify, ask);
         call.is_restorable = true;
@@ -276,7 +284,7 @@ impl World<'_> {
         let others: Vec<&String> =
             analysed.problems.iter().map(|told| &told.code).filter(|code| !OF_MEMORY.contains(&code.as_str())).collect();
         let nothing = self.vaults[ask.vault].of(self.servers[ask.server].instance, ask.namespace).is_empty();
-        // Where there is nothing to restore, which of several reasons is named does not matter.
+        // If there is nothing to restore, any of several reasons may be named.
         let is_in_memory = analysed.problems.iter().any(|told| told.code == "already-in-memory");
         let is_agreed = is_in_memory
             || nothing && !verified.is_done() && !analysed.is_done()
@@ -293,7 +301,7 @@ impl World<'_> {
         format!("verify --restorable of {}: {}; restore -a: {}", self.shown(ask), verified.words(), analysed.words())
     }
 
-    /// A retirement.
+    /// Retires a backup.
     pub fn retire(&mut self, ask: &Ask) -> String {
         let outcome = self.run(&self.call(Verb::Retire, ask));
         let instance = self.servers[ask.server].instance;
@@ -308,13 +316,13 @@ impl World<'_> {
         format!("retire {}: {}", self.shown(ask), outcome.words())
     }
 
-    /// Where segments are in the way of the last restore, something takes them away.
+    /// Returns true if segments are in the way of the last restore, and must be removed first.
     pub fn has_segments_of(&self, server: usize) -> bool {
         self.servers[server].namespaces.iter().any(|namespace: &Namespace| namespace.memory != Memory::None)
     }
 }
 
-/// Ids of a hint's `ipcrm`.
+/// Ids in the `ipcrm` command of a hint.
 fn ids_in(hint: &str) -> Vec<i32> {
     let mut words = hint.split_whitespace();
     let mut ids = Vec::new();

@@ -1,40 +1,40 @@
-//! A server of one instance, as it starts, fails to start, runs, stops and is killed.
+//! A server of one instance, which starts, fails to start, runs, stops and is killed.
 //!
-//! Promise: it does what docs/STALENESS.md says that a server was seen to do, in that order, and
-//! knows for each of its namespaces how often that was opened: this is what the oracle goes by.
-//! Must never: write to a device that it does not open.
+//! Promise: it does what a server was seen to do, according to docs/STALENESS.md, in that order.
+//! For each of its namespaces it knows how often it was opened, by which the oracle decides. Must
+//! never: write to a device that it does not open.
 
 use crate::asd::Asd;
-use crate::dice::Dice;
 use crate::disk::{Disk, Head, Medium, head_block, link};
 use crate::log::{LAST_WORDS, ServerLog};
 use crate::memory::{self, Place, Sums};
+use asmt_kit::dice::Dice;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A device as it is configured: a path that leads to a disk.
+/// A configured device: a path that leads to a disk.
 pub struct Slot {
-    /// Path in the configuration.
+    /// The path in the configuration.
     pub path: PathBuf,
     /// Index in [`Server::disks`].
     pub disk: usize,
-    /// Whether the path is a link to the disk.
+    /// The path is a link to the disk.
     pub is_link: bool,
-    /// Whether nothing is at the path for now.
+    /// Nothing is at the path for now.
     pub is_away: bool,
 }
 
-/// What is in memory of a namespace.
+/// The segments of a namespace in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Nothing.
+    /// None.
     None,
-    /// All of it, and a start would trust it.
+    /// All of them, and a start would trust them.
     Complete(Sums),
-    /// Some of it, or all of it while the server runs.
+    /// Some of them, or all of them while the server runs.
     Partial,
-    /// What a restore that was killed has left: the next one removes it.
+    /// The leftovers of a killed restore, which the next one removes.
     Leftover,
 }
 
@@ -44,30 +44,31 @@ pub struct Namespace {
     pub place: Place,
     /// Stripes in memory; 0 if the data is on devices.
     pub stripe_count: u32,
-    /// Devices that are on a line of their own, and those beside them.
+    /// The main devices, each on a line of its own.
     pub mains: Vec<Slot>,
-    /// As `mains`.
+    /// The shadows beside them.
     pub shadows: Vec<Slot>,
-    /// Whether the configuration has it.
+    /// The configuration has it.
     pub is_configured: bool,
-    /// How often it was opened: what was saved before differs from what is on its devices now.
+    /// Number of times that it was opened: an earlier backup differs from the current headers of
+    /// its devices.
     pub epoch: usize,
-    /// What is in memory.
+    /// Its segments in memory.
     pub memory: Memory,
 }
 
 impl Namespace {
-    /// Every device of it.
+    /// All its devices.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.mains.iter().chain(&self.shadows)
     }
 
-    /// Main devices as a header counts them: stripes, where the data is in memory.
+    /// The number of main devices in a header. Where the data is in memory, these are the stripes.
     fn device_count(&self) -> u32 {
         if self.stripe_count > 0 { self.stripe_count } else { self.mains.len() as u32 }
     }
 
-    /// Looks at memory again, for somebody has removed or made something.
+    /// Looks at memory again, because another process has removed or made segments.
     pub fn look(&mut self) {
         let found = memory::sums(&self.place);
         let is_same = matches!(&self.memory, Memory::Complete(sums) if *sums == found);
@@ -79,16 +80,16 @@ impl Namespace {
     }
 }
 
-/// Where a server logs to.
+/// The place to which a server logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logging {
     /// A file.
     File,
-    /// The console: to nothing that asmt reads.
+    /// The console, which asmt does not read.
     Console,
 }
 
-/// How the operator usually tells asmt of the configuration.
+/// The way in which the operator usually names the configuration to asmt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// `--config`.
@@ -101,7 +102,7 @@ pub enum Way {
     Devices,
 }
 
-/// How a start ended.
+/// The end of a start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Started {
     /// It runs.
@@ -116,11 +117,11 @@ pub struct Server {
     pub instance: u8,
     /// Its configuration.
     pub config: PathBuf,
-    /// Where its `smd` directory is.
+    /// The directory in which its `smd` directory is.
     pub work: PathBuf,
-    /// How its operator tells asmt of its configuration.
+    /// The way in which its operator names its configuration to asmt.
     pub way: Way,
-    /// Where it logs to.
+    /// The place to which it logs.
     pub logging: Logging,
     /// Its log.
     pub log: ServerLog,
@@ -134,13 +135,13 @@ pub struct Server {
     pub owes_last_words: bool,
     /// The configuration has a line that the server refuses.
     pub is_config_bad: bool,
-    /// How often its metadata was changed.
+    /// Number of times that its metadata was changed.
     pub metadata_version: usize,
     /// Event of the last opening of any namespace.
     pub opened: usize,
 }
 
-/// When something happens.
+/// The moment of an event.
 #[derive(Clone, Copy)]
 pub struct Moment {
     /// Number of the event.
@@ -171,7 +172,7 @@ impl Server {
         }
     }
 
-    /// Whether it runs.
+    /// Returns true if it runs.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
@@ -180,17 +181,17 @@ impl Server {
         self.process.as_mut().expect("a server that runs")
     }
 
-    /// Configured namespaces.
+    /// The configured namespaces.
     pub fn configured(&self) -> impl Iterator<Item = &Namespace> {
         self.namespaces.iter().filter(|namespace| namespace.is_configured)
     }
 
-    /// The disk that a configured path leads to.
+    /// The disk to which a configured path leads.
     pub fn disk(&self, slot: &Slot) -> &Disk {
         &self.disks[slot.disk]
     }
 
-    /// Makes configured paths lead to their disks.
+    /// Makes the configured paths lead to their disks.
     pub fn write_links(&self) {
         for slot in self.namespaces.iter().flat_map(Namespace::slots) {
             if slot.is_link && slot.is_away {
@@ -201,7 +202,7 @@ impl Server {
         }
     }
 
-    /// Writes the configuration as it is now.
+    /// Writes the current configuration.
     pub fn write_config(&self) {
         let mut text = format!("# made for a test\nservice {{\n\twork-directory {}\n}}\n", self.work.display());
         if self.is_config_bad {
@@ -236,8 +237,8 @@ impl Server {
         }
     }
 
-    /// Removes base and treex of all namespaces, as a start does first of all. Returns which ones
-    /// were to be trusted.
+    /// Removes base and treex of all namespaces, as a start does first. Returns the ones that could
+    /// be trusted.
     fn discard_bases(&mut self) -> Vec<bool> {
         let mut trusted = Vec::new();
         for namespace in &mut self.namespaces {
@@ -287,20 +288,20 @@ impl Server {
         true
     }
 
-    /// Whether a device of any namespace is not at its path.
+    /// Returns true if a device of any namespace is not at its path.
     pub fn has_away(&self) -> bool {
         self.namespaces.iter().flat_map(Namespace::slots).any(|slot| slot.is_away)
     }
 
-    /// A start that fails at a bad line: it has discarded base and treex by then, and opens no
-    /// device.
+    /// Starts and fails at a bad line: base and treex have been discarded by then, and no device is
+    /// opened.
     pub fn fail_early(&mut self, moment: Moment) {
         self.log(moment, "<><><><><><><><><><>  Aerospike Enterprise Edition build 8.1.2.0  <><><><><><><><><><>");
         self.log(moment, "CRITICAL (config): line 7 :: unknown config parameter name");
         self.discard_bases();
     }
 
-    /// A start.
+    /// Starts.
     pub fn start(&mut self, moment: Moment, dice: &mut Dice) -> Started {
         self.log(moment, "<><><><><><><><><><>  Aerospike Enterprise Edition build 8.1.2.0  <><><><><><><><><><>");
         let trusted = self.discard_bases();
@@ -323,7 +324,8 @@ impl Server {
         Started::Runs
     }
 
-    /// Opens a namespace: warm if it may, else cold. Returns false where a server would not start.
+    /// Opens a namespace: warm if that is possible, otherwise cold. Returns false if a server would
+    /// not start.
     fn open(&mut self, at: usize, may_be_warm: bool, moment: Moment, dice: &mut Dice) -> bool {
         let namespace = &self.namespaces[at];
         if namespace.slots().any(|slot| !slot.path.exists()) {
@@ -365,7 +367,7 @@ impl Server {
         }
     }
 
-    /// A clean stop. Its last line may come later, when the segments are long complete.
+    /// Stops cleanly. The last line may come later, long after the segments are complete.
     pub fn stop(&mut self, moment: Moment, is_late: bool, dice: &mut Dice) {
         self.log(moment, "shutting down");
         for at in 0..self.namespaces.len() {
@@ -394,25 +396,25 @@ impl Server {
         }
     }
 
-    /// Writes the last line of a stop, if it was not yet. It belongs to the event of the stop.
+    /// Writes the last line of a stop, if it is still missing. It belongs to the event of the stop.
     pub fn finish_stop(&mut self, moment: Moment, stopped: usize) {
         if std::mem::take(&mut self.owes_last_words) {
             self.log(Moment { event: stopped, ..moment }, LAST_WORDS);
         }
     }
 
-    /// It is killed.
+    /// The server is killed.
     pub fn crash(&mut self) {
         self.process = None;
     }
 
-    /// All that it has written has come to its disks.
+    /// Everything that it has written reaches its disks.
     pub fn settle(&mut self) {
         self.log.settle();
         self.disks.iter_mut().for_each(Disk::settle);
     }
 
-    /// Power goes. Returns true if a file has an old header afterwards.
+    /// The power is cut. Returns true if a file has an old header afterwards.
     pub fn lose_power(&mut self, event: usize, dice: &mut Dice) -> bool {
         self.crash();
         let brings_back = dice.chance(60);
@@ -427,7 +429,7 @@ impl Server {
         is_back
     }
 
-    /// Memory is gone, or in another IPC namespace.
+    /// Memory is gone, or is in another IPC namespace.
     pub fn forget_memory(&mut self) {
         self.crash();
         self.namespaces.iter_mut().for_each(|namespace| namespace.memory = Memory::None);

@@ -1,6 +1,6 @@
-//! What has been tried, over all sequences, and what came of it.
+//! Counts of events and outcomes over all sequences.
 //!
-//! Must never: call a run right in which nothing was tried.
+//! Must never: call a run right that tried nothing.
 
 use asmt_engine::operations::report::Verb;
 use std::collections::BTreeMap;
@@ -14,14 +14,14 @@ pub struct Counts {
     pub events: u64,
     /// Sequences with something wrong.
     pub wrong: u64,
-    /// Sequences in which it could not be told that the server had run.
+    /// Sequences in which asmt could not know that the server had run.
     pub not_told: u64,
     /// Further counts, by name.
     pub others: BTreeMap<String, u64>,
 }
 
 impl Counts {
-    /// Counts something by its name.
+    /// Counts something under a name.
     pub fn add(&mut self, name: impl Into<String>) {
         *self.others.entry(name.into()).or_default() += 1;
     }
@@ -32,7 +32,7 @@ impl Counts {
         self.add(format!("run: {verb:?}{} {exit}", if is_analysis { " -a" } else { "" }));
     }
 
-    /// Counts a restore by what was to be known of it.
+    /// Counts a restore by its case.
     pub fn case(&mut self, case: &str, exit: Option<i32>) {
         let exit = exit.map_or("killed".to_owned(), |exit| exit.to_string());
         self.add(format!("restore: {case}, exit {exit}"));

@@ -1,25 +1,25 @@
-//! One sequence's world: a machine, its servers, directories with backups, and what an all-seeing
-//! observer knows of them.
+//! The world of one sequence: a machine, its servers, directories with backups, and the knowledge
+//! of an observer who sees everything.
 //!
-//! Must never: know anything from what asmt says; only that marks of use have appeared is read,
-//! from its directory.
+//! Must never: learn anything from what asmt reports. Only the usage marks that have appeared are
+//! read, from the directory.
 
 use crate::asmt::Naming;
-use crate::dice::Dice;
 use crate::disk::{Disk, Head, Medium};
 use crate::machine::{Host, Machine, Where};
 use crate::memory::{Place, Sums};
 use crate::server::{Logging, Memory, Moment, Namespace, Server, Slot, Way};
 use crate::tally::Counts;
+use asmt_kit::dice::{Dice, Rng};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Where the packages' configuration logs to, if to a file.
+/// The log file of the packages' configuration.
 pub const DEFAULT_LOG: &str = "/var/log/aerospike/aerospike.log";
 
-/// A backup of a namespace, and the truth of when it was made.
+/// A backup of a namespace, and the facts about its making.
 #[derive(Clone)]
 pub struct Backup {
     /// Instance.
@@ -28,40 +28,40 @@ pub struct Backup {
     pub namespace: usize,
     /// Number of the event.
     pub event: usize,
-    /// How often the namespace had been opened.
+    /// Number of times that the namespace had been opened.
     pub epoch: usize,
-    /// What was in memory.
+    /// The segments in memory.
     pub sums: Sums,
-    /// Where it was made.
+    /// The place where it was made.
     pub here: Where,
     /// Host name.
     pub host: String,
-    /// Disks that asmt was told of, with their headers; of all namespaces.
+    /// Disks that asmt knew, with their headers; of all namespaces.
     pub noted: Vec<(usize, Head)>,
-    /// Whether asmt could see the log and the metadata directory.
+    /// asmt could see the log.
     pub sees_log: bool,
-    /// As `sees_log`.
+    /// asmt could see the metadata directory.
     pub sees_metadata: bool,
     /// Version of the metadata.
     pub metadata_version: usize,
     /// Random of its stripes.
     pub stripes: Option<u64>,
-    /// When it was made, seconds since 1970.
+    /// Time of its making, seconds since 1970.
     pub made_s: i64,
-    /// It has no manifest, as those that ASMT makes.
+    /// It has no manifest, like the backups that ASMT makes.
     pub is_asmts: bool,
     /// It was retired.
     pub is_retired: bool,
 }
 
-/// A restore that was begun, and by which a mark appeared.
+/// A restore that was begun, after which a mark appeared.
 #[derive(Clone, Copy)]
 pub struct Used {
     /// Number of the event.
     pub event: usize,
     /// Instance.
     pub instance: u8,
-    /// Where.
+    /// The place.
     pub here: Where,
 }
 
@@ -72,11 +72,11 @@ pub struct Attempt {
     pub event: usize,
     /// Instance.
     pub instance: u8,
-    /// Where.
+    /// The place.
     pub here: Where,
-    /// Segments were in memory.
+    /// There were segments in memory.
     pub saw_memory: bool,
-    /// Segments were in memory that a server had made since the backup.
+    /// There were segments in memory that a server had made since the backup.
     pub saw_run: bool,
     /// A mark appeared.
     pub is_marked: bool,
@@ -90,7 +90,7 @@ pub struct Vault {
     pub path: PathBuf,
     /// Backups in it.
     pub backups: Vec<Backup>,
-    /// Uses that its marks told of at some time.
+    /// Uses that its marks have ever recorded.
     pub uses: Vec<Used>,
     /// Attempts to restore from it.
     pub attempts: Vec<Attempt>,
@@ -117,7 +117,7 @@ impl Vault {
         self.backups.iter().filter(is_of).collect()
     }
 
-    /// Looks for marks that have appeared. Returns true if there are some.
+    /// Looks for new marks. Returns true if there are some.
     pub fn look_for_marks(&mut self, event: usize, here: Where) -> bool {
         let mut has_new = false;
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
@@ -137,7 +137,7 @@ impl Vault {
         has_new
     }
 
-    /// Its backups of these namespaces are moved away; marks may stay.
+    /// Moves away its backups of these namespaces; marks may stay.
     pub fn clear(&mut self, instance: u8, namespaces: &[(usize, String)], keeps_marks: bool) {
         let is_gone = |backup: &Backup| backup.instance == instance && namespaces.iter().any(|(at, _)| *at == backup.namespace);
         let keys: BTreeSet<String> = self
@@ -159,15 +159,15 @@ impl Vault {
     }
 }
 
-/// Everything that a sequence is about.
+/// Everything that belongs to a sequence.
 pub struct World<'h> {
-    /// What is set up once.
+    /// The set-up for all sequences.
     pub host: &'h Host,
     /// The machine.
     pub machine: Machine,
     /// Decisions.
     pub dice: Dice,
-    /// Servers, an instance each.
+    /// Servers, one per instance.
     pub servers: Vec<Server>,
     /// Directories.
     pub vaults: Vec<Vault>,
@@ -177,17 +177,18 @@ pub struct World<'h> {
     pub stopped: Vec<usize>,
     /// Segments that asmt's last hint names.
     pub hinted: Vec<i32>,
-    /// What has happened, in words.
+    /// The story of the sequence, in words.
     pub story: Vec<String>,
-    /// What was wrong.
+    /// Every way in which an outcome was wrong.
     pub wrong: Vec<String>,
-    /// Why a restore was accepted though the server has run, and nothing tells it.
+    /// The reason why a restore was accepted though the server has run, if no witness shows that it
+    /// has.
     pub not_told: Option<String>,
-    /// What has come out so far, over all sequences.
+    /// Counts over all sequences so far.
     pub counts: &'h mut Counts,
 }
 
-/// What kind of storage a namespace has.
+/// The kinds of storage that a namespace can have.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Devices,
@@ -198,9 +199,9 @@ enum Kind {
 }
 
 impl<'h> World<'h> {
-    /// A world as the seed has it.
+    /// The world that belongs to a seed.
     pub fn new(host: &'h Host, nodes: &[PathBuf], seed: u64, counts: &'h mut Counts) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice::new(Rng::new(seed, 0x5e9));
         let machine = Machine::new(host, seed, &mut dice);
         let directory = host.root.join("world");
         for place in [directory.as_path(), Path::new("/var/log/aerospike")] {
@@ -263,12 +264,12 @@ impl<'h> World<'h> {
         self.stopped.push(0);
     }
 
-    /// This moment.
+    /// The current moment.
     pub fn moment(&self) -> Moment {
         Moment { event: self.event, now_s: self.machine.now_s() }
     }
 
-    /// How asmt is told of a server's configuration in this way.
+    /// The way in which asmt gets to know a server's configuration.
     pub fn naming(&self, server: usize, way: Way) -> Naming {
         let server = &self.servers[server];
         match way {
@@ -306,7 +307,7 @@ fn add_namespace(server: &mut Server, directory: &Path, place: Place, kind: Kind
     let mut slot = |role: &str, number: usize| {
         let path = directory.join(format!("{}-{role}-{number}", place.name));
         let (path, node) = match medium {
-            // A link, so that names can be exchanged; now and then the node itself.
+            // A link, so that names can be exchanged; sometimes the node itself.
             Medium::Block => {
                 let node = nodes.pop().expect("enough");
                 (if dice.chance(85) { path } else { node.clone() }, node)

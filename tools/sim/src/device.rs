@@ -2,9 +2,11 @@
 //!
 //! Must never: change a device beyond the first 64 bytes of its header.
 
-use crate::args::{Args, bytes_of};
+use crate::Outcome;
 use crate::layout::{DeviceHeader, HEADER_BYTES, HEADER_VERSION, NAME_BYTES};
-use crate::{Outcome, rng, text_of};
+use asmt_kit::args::{Args, bytes_of};
+use asmt_kit::dice::Rng;
+use asmt_kit::text_of;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -13,18 +15,18 @@ fn named_path(args: &mut Args) -> Result<PathBuf, String> {
     args.text("path").map(PathBuf::from).ok_or_else(|| "--path is needed".to_owned())
 }
 
-/// What a device starts with.
+/// The first bytes of a device.
 pub enum Start {
     /// A header.
     Header(DeviceHeader),
     /// Zeros: no server has opened it.
     Blank,
-    /// Something else.
+    /// Neither.
     Unknown,
 }
 
-/// Reads the start of a device; one that is shorter than a header is read as if zeros came after
-/// it.
+/// Reads the start of a device. A device that is shorter than a header is read as if zeros
+/// followed.
 pub fn read(path: &Path) -> Result<Start, String> {
     let mut bytes = [0; 4096];
     let file = File::open(path).map_err(text_of("cannot open", path.display()))?;
@@ -78,15 +80,15 @@ fn change(mut args: Args, change: impl Fn(&mut DeviceHeader)) -> Outcome {
     write(&path, &header)
 }
 
-/// As a server that opens this device, and this one alone.
+/// Does what a server does that opens this device, and this one alone.
 pub fn open(args: Args) -> Outcome {
     change(args, |header| {
-        header.random = rng::Rng::new(header.random, 0x0be).next();
+        header.random = Rng::new(header.random, 0x0be).next();
         header.set_trusted(false);
     })
 }
 
-/// As a server that is shut down cleanly.
+/// Does what a server does that is shut down cleanly.
 pub fn close(args: Args) -> Outcome {
     change(args, |header| header.set_trusted(true))
 }
@@ -94,9 +96,10 @@ pub fn close(args: Args) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use asmt_kit::files::Scratch;
 
     fn sim(line: &str) -> Outcome {
-        crate::run(&line.split(' ').map(str::to_owned).collect::<Vec<_>>(), &mut std::io::sink())
+        crate::output_of(line).map(drop)
     }
 
     fn header(path: &Path) -> DeviceHeader {
@@ -106,10 +109,11 @@ mod tests {
         }
     }
 
-    /// A device that the simulator makes is, to its 4096th byte, one that a server has made.
+    /// The first 4096 bytes of a device that the simulator makes are those that a server wrote.
     #[test]
     fn a_device_is_that_of_a_server() {
-        let path = std::env::temp_dir().join(format!("asmt-sim-device-{}", std::process::id()));
+        let scratch = Scratch::new("sim-device");
+        let path = scratch.path().join("device");
         let shown = path.display();
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures/server");
         let random = 0x396d_4308_dcc6_16a6u64;
@@ -121,7 +125,7 @@ mod tests {
         compare("file-1-first-start-running");
         sim(&format!("close --path {shown}")).expect("closed");
         compare("file-2-clean-stop");
-        // Whatever else is in it stays.
+        // All other bytes stay as they are.
         sim(&format!("device --path {shown} --version 5 --devices 3 --raw-name 61ff")).expect("made");
         sim(&format!("open --path {shown}")).expect("opened");
         let opened = header(&path);

@@ -1,18 +1,18 @@
-//! Keys and headers as Aerospike leaves them, as numbers and bytes to store.
+//! Keys and headers as a server writes them, as numbers and bytes to store.
 //!
 //! Promise: every fact is written down here a second time, from the notes on Aerospike's segments
-//! and from what a server was seen to write, so that a wrong one in the engine's reader is found by
-//! every test. What a server wrote is among the tests, so that both cannot be wrong alike. Must
+//! and from bytes that a server wrote, so that every test finds a wrong fact in the engine's
+//! reader. Such bytes are among the tests, so that both cannot be wrong in the same way. Must
 //! never: use the engine's layout.
 
-/// Elements of a primary index stage, bytes each.
+/// Bytes of an element of a primary index stage.
 pub const ELEMENT_BYTES: u64 = 64;
-/// Nodes of a secondary index stage, bytes each.
+/// Bytes of a node of a secondary index stage.
 pub const NODE_BYTES: u64 = 4096;
 /// Versions of a base that servers have written.
 pub const BASE_VERSIONS: std::ops::RangeInclusive<u32> = 10..=12;
 
-/// What a segment of Aerospike's holds; stages and stripes with their number.
+/// The contents of one of Aerospike's segments; stages and stripes with their number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holds {
     /// Primary index: name, versions, shutdown status, arena.
@@ -29,20 +29,20 @@ pub enum Holds {
     Stripe(u32),
 }
 
-/// Where in shared memory a segment of Aerospike's is.
+/// The place of one of Aerospike's segments in shared memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Instance, 0 to 15.
     pub instance: u32,
     /// Namespace id, 1 to 32.
     pub nsid: u32,
-    /// What it holds.
+    /// Its contents.
     pub holds: Holds,
 }
 
 impl Place {
-    /// The key: 8 bits of type, 4 of instance, 8 of nsid, 12 that say which. `None` if a number is
-    /// out of range.
+    /// The key: 8 bits for the type, 4 for the instance, 8 for the nsid, 12 for the number. `None`
+    /// if a number is out of range.
     pub fn key(self) -> Option<u32> {
         let (kind, which) = match self.holds {
             Holds::Base => (0xae, 0),
@@ -72,7 +72,7 @@ impl Place {
         (place.key() == Some(key)).then_some(place)
     }
 
-    /// Whether it belongs to an index, and not to the data.
+    /// Returns true if it belongs to an index, and false if it belongs to the data.
     pub fn is_index(self) -> bool {
         !matches!(self.holds, Holds::Stripe(_))
     }
@@ -96,10 +96,10 @@ fn name_at(bytes: &[u8], offset: usize) -> String {
 
 /// Bytes of the field of a namespace's name.
 pub const NAME_BYTES: usize = 32;
-/// Bytes of a base that are read here, and written.
+/// Bytes of a base that are read and written here.
 pub const BASE_BYTES: usize = 2156;
 
-/// What the header of a base says.
+/// The header of a base.
 pub struct Base<'a> {
     /// Layout version.
     pub version: u32,
@@ -117,14 +117,14 @@ pub struct Base<'a> {
     pub stage_count: u32,
 }
 
-/// The first bytes of a base; the rest of the segment is sets and zeros.
+/// Returns the first bytes of a base; the rest of the segment is sets and zeros.
 pub fn base(header: &Base<'_>) -> Vec<u8> {
     let capacity = header.stage_bytes / ELEMENT_BYTES;
     let mut bytes = vec![0; BASE_BYTES];
     put(&mut bytes, 0, &header.version.to_le_bytes());
     put(&mut bytes, 4, &header.shutdown.to_le_bytes());
     put(&mut bytes, 1024, header.name.as_bytes());
-    // From 2048 on: the arena.
+    // The arena begins at 2048.
     put(&mut bytes, 2064, &header.stage_key.to_le_bytes());
     put(&mut bytes, 2068, &(ELEMENT_BYTES as u32).to_le_bytes());
     put(&mut bytes, 2072, &(capacity as u32).to_le_bytes());
@@ -136,12 +136,12 @@ pub fn base(header: &Base<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Version, shutdown status and name of a base, from its first [`BASE_BYTES`].
+/// Returns the version, shutdown status and name of a base, from its first [`BASE_BYTES`].
 pub fn parse_base(bytes: &[u8]) -> (u32, u32, String) {
     (u32_at(bytes, 0), u32_at(bytes, 4), name_at(bytes, 1024))
 }
 
-/// The first bytes of a secondary index' meta: one index, so many stages.
+/// Returns the first bytes of a secondary index's meta: one index, with this number of stages.
 pub fn si_meta(stage_count: u32) -> Vec<u8> {
     let mut bytes = vec![0; 24];
     put(&mut bytes, 0, &1u32.to_le_bytes());
@@ -158,16 +158,16 @@ const HEADER_MAGIC: [u8; 8] = [0x22, 0x03, 0x73, 0x75, 0x72, 0x74, 0x49, 0x43];
 /// Flag: shut down cleanly.
 const TRUSTED: u32 = 1;
 
-/// The header of a data stripe, or of a storage device or file, which has the same form.
+/// The header of a data stripe; a storage device or file has the same one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceHeader {
     /// Version; [`HEADER_VERSION`].
     pub version: u32,
-    /// The field of the namespace's name, as it stands there.
+    /// The field of the namespace's name, with all its bytes.
     pub name: [u8; NAME_BYTES],
     /// Stripes of the set, or its main devices.
     pub device_count: u32,
-    /// Random, the same in all of a set.
+    /// Random id, the same in every member of the set.
     pub random: u64,
     /// Flags; bit 0 is "trusted".
     pub flags: u32,
@@ -176,7 +176,8 @@ pub struct DeviceHeader {
 }
 
 impl DeviceHeader {
-    /// The header of a set that was shut down cleanly, or not. A name that is too long is cut off.
+    /// Makes the header of a set that was shut down cleanly, or not. A name that is too long is cut
+    /// off.
     pub fn new(name: &[u8], device_count: u32, random: u64, is_trusted: bool) -> Self {
         let mut field = [0; NAME_BYTES];
         field.iter_mut().zip(name).for_each(|(to, from)| *to = *from);
@@ -184,7 +185,7 @@ impl DeviceHeader {
         Self { version: HEADER_VERSION, name: field, device_count, random, flags, write_block_bytes: 8 << 20 }
     }
 
-    /// The first bytes of a device. `None` if it has no header.
+    /// Reads the first bytes of a device. `None` if it has no header.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Option<Self> {
         let mut name = [0; NAME_BYTES];
         name.copy_from_slice(&bytes[12..44]);
@@ -199,7 +200,7 @@ impl DeviceHeader {
         })
     }
 
-    /// The header as it stands on its device.
+    /// Returns the header as it stands on its device.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         put(&mut bytes, 0, &HEADER_MAGIC);
@@ -217,7 +218,7 @@ impl DeviceHeader {
         name_at(&self.name, 0)
     }
 
-    /// Whether it was shut down cleanly.
+    /// Returns true if it was shut down cleanly.
     pub fn is_trusted(&self) -> bool {
         self.flags & TRUSTED != 0
     }
@@ -228,7 +229,7 @@ impl DeviceHeader {
     }
 }
 
-/// A handle of an element: stage and number in it, in 40 bits.
+/// Returns the handle of an element: its stage, and its number in it, in 40 bits.
 pub fn handle(element: u64, capacity: u64) -> u64 {
     ((element / capacity) << 28) | (element % capacity)
 }
@@ -260,8 +261,8 @@ mod tests {
         assert_eq!(fixture("server/blank/fresh.head").first_chunk().and_then(DeviceHeader::parse), None);
     }
 
-    /// The arena of a server with one stage, of which 64 stashes were handed out. (It is of an
-    /// index in ordinary memory: its stages have no key.)
+    /// The arena of a server with one stage, of which 64 stashes were handed out. (The index is in
+    /// ordinary memory, so its stages have no key.)
     #[test]
     fn the_arena_of_a_base_is_that_of_a_server() {
         let header = Base {

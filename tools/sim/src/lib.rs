@@ -1,20 +1,23 @@
-//! Makes, sums and removes segments like Aerospike's: what stands in for a server in tests, demo
+//! Makes, sums and removes segments like Aerospike's: the substitute for a server in tests, demo
 //! and benchmark.
 //!
-//! Promise: a command that fails leaves nothing of what it made, but where a server that fails
-//! leaves something, too. Must never: be shipped to users, or remove a segment that is not
-//! Aerospike's unless its key was named.
+//! Promise: a command that fails removes what it made, except where a server that fails leaves
+//! something, too. Must never: be shipped to users, or remove a segment that is not Aerospike's
+//! unless its key was named.
 
-pub mod args;
+#![forbid(unsafe_code)]
+
 mod device;
 mod fill;
 mod layout;
 mod make;
 mod memory;
 mod node;
-pub mod rng;
+mod tiles;
+#[cfg(test)]
+mod witness;
 
-use args::Args;
+use asmt_kit::args::Args;
 use std::io::Write;
 
 const USAGE: &str = "\
@@ -22,10 +25,11 @@ asmt-sim: makes, sums and removes segments like Aerospike's
 
   make     [--instance 0] [--nsid 1] [--name test] [--version 12] [--shutdown 1] [--no-index]
            [--stages 2] [--stage-size 1MiB] [--fill 0.6] [--treex-size 192KiB] [--base-size 64KiB]
+           [--elements FILE]   (a piece of a server's full stage, which is repeated with other digests, times and places)
            [--si-stages 0] [--si-stage-size 1MiB] [--si-fill 0.4]
            [--stripes 0] [--stripe-size 1MiB] [--stripe-fill 0.2] [--data-nsid NSID] [--untrusted]
            [--uid U] [--gid G] [--mode 666] [--seed 1] [--threads N]
-  foreign  --key K [--size 1MiB] [--mode 600] [--seed 1]
+  foreign  --key K [--count 1] [--size 1MiB] [--mode 600] [--seed 1]   (count: with the keys that follow, too)
   sum      [--instance N] [--all] [--sparse] [--resident]   key, size, crc32, uid, gid, mode, attach count
            (sparse: does not touch holes; resident: nor does it, and says how many bytes are data)
   remove   [--instance N] [--nsid N] [--key K]      as by a reboot; without options every one of Aerospike's
@@ -50,14 +54,14 @@ One namespace of a node, in memory and on its devices:
   crash    the same as for start: as a server that is killed, which leaves everything as it is
 ";
 
-/// What a command comes to.
+/// The outcome of a command.
 pub type Outcome = Result<(), String>;
 
 /// Options that take no value.
 const FLAGS: [&str; 6] = ["no-index", "untrusted", "resident", "sparse", "all", "read-only"];
 
-/// Runs one command line (without the program's name); what it says goes to `out`. Errors are texts
-/// for people.
+/// Runs one command line (without the program's name), and prints to `out`. Errors are texts for
+/// people.
 pub fn run(words: &[String], out: &mut dyn Write) -> Outcome {
     let Some((command, rest)) = words.split_first() else {
         return Err(format!("a command is needed\n\n{USAGE}"));
@@ -84,11 +88,14 @@ pub fn run(words: &[String], out: &mut dyn Write) -> Outcome {
     }
 }
 
-fn say(out: &mut dyn Write, text: impl std::fmt::Display) -> Outcome {
-    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("cannot write: {error}"))
+/// Runs one command line, whose words stand between blanks, and returns its output.
+pub fn output_of(line: &str) -> Result<String, String> {
+    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    let mut out = Vec::new();
+    run(&words, &mut out)?;
+    String::from_utf8(out).map_err(|error| error.to_string())
 }
 
-fn text_of(what: &str, key: impl std::fmt::Display) -> impl FnOnce(std::io::Error) -> String {
-    let what = format!("{what} {key}");
-    move |error| format!("{what}: {error}")
+fn say(out: &mut dyn Write, text: impl std::fmt::Display) -> Outcome {
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|error| format!("cannot write: {error}"))
 }

@@ -1,18 +1,22 @@
 //! Makes segments: those of a namespace, and foreign ones.
 //!
-//! Promise: what was made is removed again if the command fails.
+//! Promise: if the command fails, the segments that it made are removed again.
 
-use crate::args::{Args, mode_of};
 use crate::fill::{self, BLOCK_ELEMENTS, Index};
 use crate::layout::{self, DeviceHeader, ELEMENT_BYTES, Holds, NODE_BYTES, Place};
 use crate::memory::named_key;
-use crate::{Outcome, rng, say, text_of};
+use crate::tiles::Piece;
+use crate::{Outcome, say};
+use asmt_kit::args::{Args, mode_of};
+use asmt_kit::dice::Rng;
+use asmt_kit::text_of;
+use asmt_kit::threads::{cpu_count, in_parallel};
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, Access, Attachment};
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
-/// Whose a segment is to be.
+/// The future owner of a segment.
 #[derive(Clone, Copy)]
 pub struct Owner {
     /// Owner; `None` for this process's user.
@@ -23,7 +27,7 @@ pub struct Owner {
     pub mode: u32,
 }
 
-/// Segments that this call has made; removed when dropped, unless they are to stay.
+/// Segments that this call has made; removed when dropped, unless they were kept.
 #[derive(Default)]
 pub struct Made(Vec<(i32, u64)>);
 
@@ -40,7 +44,7 @@ impl Made {
         Attachment::new(shmid, Access::ReadWrite, 0).map_err(text_of("cannot attach", key))
     }
 
-    /// Gives them away, and lets them stay; returns how many they are and their bytes.
+    /// Sets their owner, and keeps them; returns their number and their bytes.
     pub fn keep(mut self, owner: Owner) -> Result<(usize, u64), String> {
         for (shmid, _) in &self.0 {
             let stat = sysv::stat(*shmid).map_err(text_of("cannot look at", shmid))?;
@@ -60,7 +64,7 @@ impl Drop for Made {
     }
 }
 
-/// Where a namespace's segments go.
+/// The place of a namespace's segments.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     /// Instance.
@@ -90,7 +94,7 @@ impl Target<'_> {
     }
 }
 
-/// What base says beside its names.
+/// The fields of base beside its names.
 pub struct BaseShape {
     /// Layout version.
     pub version: u32,
@@ -120,7 +124,7 @@ pub fn make_base(made: &mut Made, target: &Target<'_>, shape: &BaseShape, alloca
         stage_count: shape.stage_count,
     };
     store(&base, 0, &layout::base(&header));
-    let mut rng = rng::Rng::new(shape.seed, 0x5e75);
+    let mut rng = Rng::new(shape.seed, 0x5e75);
     for offset in (8192..32 << 10).step_by(80) {
         store(&base, offset, &rng.next().to_le_bytes()[..4]);
     }
@@ -149,25 +153,25 @@ pub fn make_stages(
         let segment = made.create_at(target.place(Holds::Stage(stage)), stage_bytes)?;
         let first = u64::from(stage) * index.capacity();
         let elements = index.allocated().saturating_sub(first).min(index.capacity());
-        in_parallel(threads, elements.div_ceil(BLOCK_ELEMENTS), (BLOCK_ELEMENTS * ELEMENT_BYTES) as usize, |block, bytes| {
+        make_blocks(threads, elements.div_ceil(BLOCK_ELEMENTS), (BLOCK_ELEMENTS * ELEMENT_BYTES) as usize, |block, bytes| {
             let from = block * BLOCK_ELEMENTS;
             let count = (elements - from).min(BLOCK_ELEMENTS) * ELEMENT_BYTES;
             let bytes = &mut bytes[..count as usize];
             index.fill(first + from, bytes);
             store(&segment, from * ELEMENT_BYTES, bytes);
-        });
+        })?;
     }
     Ok(())
 }
 
-/// How large a number of like segments is, and how full.
+/// The size of a number of like segments, and how full they are.
 #[derive(Clone, Copy)]
 pub struct Row {
     /// How many.
     pub count: u32,
     /// Bytes each.
     pub size_bytes: u64,
-    /// Part of them that is used.
+    /// Part of the bytes that is used.
     pub fill: f64,
 }
 
@@ -181,10 +185,10 @@ pub fn make_secondary(made: &mut Made, target: &Target<'_>, row: Row, seed: u64,
     for stage in 0..row.count {
         let segment = made.create_at(target.place(Holds::SiStage(stage)), row.size_bytes)?;
         let count = nodes.saturating_sub(u64::from(stage) * a_stage).min(a_stage);
-        in_parallel(threads, count, NODE_BYTES as usize, |number, node| {
+        make_blocks(threads, count, NODE_BYTES as usize, |number, node| {
             fill::node(seed, u64::from(stage), number, node);
             store(&segment, number * NODE_BYTES, node);
-        });
+        })?;
     }
     Ok(())
 }
@@ -195,42 +199,32 @@ pub fn make_stripes(made: &mut Made, target: &Target<'_>, row: Row, header: &Dev
         let segment = made.create_at(target.place(Holds::Stripe(stripe)), row.size_bytes)?;
         store(&segment, 0, &header.to_bytes());
         let block_bytes = 64 << 10;
-        // The first 64 KiB are the header's; the rest is used from the front.
+        // The first 64 KiB belong to the header; the rest is used from the front.
         let blocks = part_of(row.size_bytes.saturating_sub(block_bytes) / block_bytes, row.fill);
-        in_parallel(threads, blocks, block_bytes as usize, |block, records| {
+        make_blocks(threads, blocks, block_bytes as usize, |block, records| {
             fill::records(seed, u64::from(stripe), block, records);
             store(&segment, (block + 1) * block_bytes, records);
-        });
+        })?;
     }
     Ok(())
 }
 
-/// Does blocks `0..count` on several threads; a thread keeps one buffer.
-fn in_parallel(threads: usize, count: u64, buffer_bytes: usize, work: impl Fn(u64, &mut [u8]) + Sync) {
-    let next = AtomicU64::new(0);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.max(1) {
-            scope.spawn(|| {
-                let mut buffer = vec![0; buffer_bytes];
-                loop {
-                    let block = next.fetch_add(1, Ordering::Relaxed);
-                    if block >= count {
-                        break;
-                    }
-                    buffer.fill(0);
-                    work(block, &mut buffer);
-                }
-            });
-        }
-    });
+/// Makes blocks `0..count` on several threads, each in a buffer of zeros.
+fn make_blocks(threads: usize, count: u64, block_bytes: usize, make: impl Fn(u64, &mut [u8]) + Sync) -> Outcome {
+    let count = usize::try_from(count).map_err(|error| error.to_string())?;
+    in_parallel(
+        threads,
+        count,
+        || vec![0; block_bytes],
+        |buffer, block| {
+            buffer.fill(0);
+            make(block as u64, buffer);
+            Ok(())
+        },
+    )
 }
 
-/// As many threads as there are CPUs.
-pub fn thread_count() -> usize {
-    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
-}
-
-/// Makes what a namespace has in memory.
+/// Makes the segments of a namespace.
 pub fn make(mut args: Args, out: &mut dyn Write) -> Outcome {
     let (instance, nsid) = (args.number("instance", 0)?, args.number("nsid", 1)?);
     let name = args.text("name").unwrap_or_else(|| "test".to_owned());
@@ -247,6 +241,7 @@ pub fn make(mut args: Args, out: &mut dyn Write) -> Outcome {
         seed,
     };
     let fill = args.get("fill", 0.6, fraction)?;
+    let piece = args.text("elements").map(|path| Piece::read(Path::new(&path))).transpose()?;
     let treex_bytes = args.size("treex-size", 192 << 10)?;
     let mut row = |what: &str, fill: f64| -> Result<Row, String> {
         let count = args.number(&format!("{what}s"), 0)?;
@@ -258,13 +253,13 @@ pub fn make(mut args: Args, out: &mut dyn Write) -> Outcome {
     let id = |text: &str| text.parse().ok().map(Some);
     let owner =
         Owner { uid: args.get("uid", None, id)?, gid: args.get("gid", None, id)?, mode: args.get("mode", 0o666, mode_of)? };
-    let threads = args.number("threads", thread_count())?;
+    let threads = args.number("threads", cpu_count())?;
     args.end()?;
 
     let mut made = Made::default();
     if has_index {
         let (capacity, stages) = (shape.stage_bytes / ELEMENT_BYTES, u64::from(shape.stage_count));
-        let index = Index::new(seed, capacity, stages, part_of(capacity * stages, fill));
+        let index = Index::new(seed, capacity, stages, part_of(capacity * stages, fill)).of_piece(piece);
         make_base(&mut made, &target, &shape, index.allocated())?;
         make_treex(&mut made, &target, treex_bytes, &index)?;
         make_stages(&mut made, &target, shape.stage_count, shape.stage_bytes, &index, threads)?;
@@ -272,7 +267,7 @@ pub fn make(mut args: Args, out: &mut dyn Write) -> Outcome {
     if secondary.count > 0 {
         make_secondary(&mut made, &target, secondary, seed, threads)?;
     }
-    let header = DeviceHeader::new(name.as_bytes(), stripes.count, rng::Rng::new(seed, 0xfeed).next(), is_trusted);
+    let header = DeviceHeader::new(name.as_bytes(), stripes.count, Rng::new(seed, 0xfeed).next(), is_trusted);
     make_stripes(&mut made, &target, stripes, &header, seed, threads)?;
     let (count, bytes) = made.keep(owner)?;
     say(out, format_args!("made {count} segments, {bytes} bytes"))
@@ -287,24 +282,27 @@ fn part_of(whole: u64, fraction: f64) -> u64 {
     (whole as f64 * fraction) as u64
 }
 
-/// Stores bytes as far as the segment goes.
+/// Stores bytes up to the end of the segment.
 pub fn store(segment: &Attachment, offset: u64, bytes: &[u8]) {
     let room = segment.size_bytes().saturating_sub(offset);
     let (offset, length) = (offset.min(segment.size_bytes()), bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX)));
     segment.exclusive(offset..offset + length as u64).copy_from_slice(&bytes[..length]);
 }
 
-/// Makes a segment that is not Aerospike's.
+/// Makes segments that are not Aerospike's, with keys that follow on each other.
 pub fn foreign(mut args: Args, out: &mut dyn Write) -> Outcome {
-    let (key, size_bytes) = (named_key(&mut args)?, args.size("size", 1 << 20)?);
+    let (first, count, size_bytes) = (named_key(&mut args)?, args.number("count", 1)?, args.size("size", 1 << 20)?);
     let (mode, seed) = (args.get("mode", 0o600, mode_of)?, args.number("seed", 1)?);
     args.end()?;
     let mut made = Made::default();
-    let segment = made.create(key, size_bytes)?;
-    let mut rng = rng::Rng::new(seed, u64::from(key.0));
-    let block: Vec<u8> = (0..8192).flat_map(|_| rng.next().to_le_bytes()).collect();
-    for offset in (0..size_bytes).step_by(block.len()) {
-        store(&segment, offset, &block);
+    for number in 0..count {
+        let key = Key(first.0.checked_add(number).ok_or("--count: there are not so many keys")?);
+        let segment = made.create(key, size_bytes)?;
+        let mut rng = Rng::new(seed, u64::from(key.0));
+        let block: Vec<u8> = (0..8192).flat_map(|_| rng.next().to_le_bytes()).collect();
+        for offset in (0..size_bytes).step_by(block.len()) {
+            store(&segment, offset, &block);
+        }
     }
     let (count, bytes) = made.keep(Owner { uid: None, gid: None, mode })?;
     say(out, format_args!("made {count} segments, {bytes} bytes"))

@@ -1,31 +1,32 @@
-//! One namespace of a node, as a server starts it, stops it, or is killed: in memory and on its
-//! devices alike.
+//! One namespace of a node, in memory and on its devices, while a server starts it, stops it, or is
+//! killed.
 //!
-//! Promise: does what a server was seen to do, in its order, and stops where it was seen to stop:
-//! with what was done until then, which for base and treex is their end. Where nobody has seen what
-//! a server does (a set with a stripe missing, untrusted stripes beside a trusted base) it does
-//! what costs most. Must never: touch another namespace's segments.
+//! Promise: it does what a server was seen to do, in the same order. Where a server was seen to
+//! fail, it fails at the same step, with everything before that step done, which for base and treex
+//! means that they are gone. Where nobody has seen what a server does (a set with a stripe missing,
+//! untrusted stripes beside a trusted base), it does what costs most. Must never: touch another
+//! namespace's segments.
 
-use crate::args::Args;
 use crate::device::{self, Start};
 use crate::fill::{Index, STASH_ELEMENTS};
 use crate::layout::{self, BASE_BYTES, BASE_VERSIONS, DeviceHeader, ELEMENT_BYTES, HEADER_BYTES, HEADER_VERSION, Holds, Place};
-use crate::make::{
-    BaseShape, Made, Owner, Row, Target, make_base, make_secondary, make_stages, make_stripes, make_treex, store, thread_count,
-};
+use crate::make::{BaseShape, Made, Owner, Row, Target, make_base, make_secondary, make_stages, make_stripes, make_treex, store};
 use crate::memory::segments;
-use crate::{Outcome, say, text_of};
+use crate::{Outcome, say};
+use asmt_kit::args::Args;
+use asmt_kit::text_of;
+use asmt_kit::threads::cpu_count;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 
-/// What all three commands are told.
+/// The options that all three commands have.
 struct Node {
     instance: u32,
     name: String,
     nsid: u32,
-    /// nsid of the stripes, where there are none to see it by.
+    /// nsid of the stripes, for the case that there are none yet.
     data_nsid: u32,
     /// Main devices.
     devices: Vec<PathBuf>,
@@ -56,7 +57,7 @@ impl Node {
         })
     }
 
-    /// Its segments, by key: the index under its nsid, and the stripes that bear its name.
+    /// Its segments, sorted by key: the index under its nsid, and the stripes with its name.
     fn segments(&self) -> Result<Vec<Found>, String> {
         let mut found = Vec::new();
         for stat in segments(Some(self.instance), false)? {
@@ -100,7 +101,7 @@ fn attach(stat: &SegmentStat, access: Access) -> Result<Attachment, String> {
     Attachment::new(stat.shmid, access, 0).map_err(text_of("cannot attach", stat.key))
 }
 
-/// The header of a stripe; `None` if it has none.
+/// Returns the header of a stripe; `None` if it has none.
 fn stripe_of(stat: &SegmentStat) -> Result<Option<DeviceHeader>, String> {
     let mut bytes = [0; HEADER_BYTES];
     let segment = attach(stat, Access::ReadOnly)?;
@@ -109,7 +110,7 @@ fn stripe_of(stat: &SegmentStat) -> Result<Option<DeviceHeader>, String> {
     Ok(DeviceHeader::parse(&bytes))
 }
 
-/// Version, shutdown status and name of a base.
+/// Returns the version, shutdown status and name of a base.
 fn base_of(stat: &SegmentStat) -> Result<(u32, u32, String), String> {
     let segment = attach(stat, Access::ReadOnly)?;
     let mut bytes = [0; BASE_BYTES];
@@ -122,7 +123,7 @@ fn remove(found: &Found) -> Outcome {
     sysv::remove(found.stat.shmid).map_err(text_of("cannot remove", found.stat.key))
 }
 
-/// Fails if somebody has a segment attached: what a server would remove stays then, and it does not
+/// Fails if another process has a segment attached: a server could not remove it then, and does not
 /// start.
 fn check_free(found: &[Found]) -> Outcome {
     match found.iter().find(|found| found.stat.attached_count > 0) {
@@ -131,14 +132,14 @@ fn check_free(found: &[Found]) -> Outcome {
     }
 }
 
-/// Sizes of what a cold start makes anew where there was nothing.
+/// Sizes of the segments that a cold start makes where there were none.
 struct Sizes {
     has_index: bool,
     stage_bytes: u64,
     stripes: Row,
 }
 
-/// As a starting server.
+/// Does what a starting server does.
 pub fn start(mut args: Args, out: &mut dyn Write) -> Outcome {
     let node = Node::parse(&mut args)?;
     let sizes = Sizes {
@@ -158,7 +159,7 @@ pub fn start(mut args: Args, out: &mut dyn Write) -> Outcome {
     let headers = device_headers(&node).map_err(&does_not_start)?;
     let stripes = stripe_headers(&found)?;
     let is_trusted = headers.iter().flatten().chain(stripes.iter().flatten()).all(DeviceHeader::is_trusted);
-    // Where all devices are blank, an index leads to records that are not there.
+    // If all devices are blank, an index leads to records that do not exist.
     let has_records = headers.is_empty() || headers.iter().any(Option::is_some);
     let is_warm = is_warm && is_trusted && has_records;
     if is_warm {
@@ -179,7 +180,7 @@ fn new_random() -> Result<u64, String> {
     Ok(u64::from_le_bytes(bytes).max(1))
 }
 
-/// Removes base and treex, whatever is in them. Returns true if base may be trusted and both are
+/// Removes base and treex, whatever they contain. Returns true if base may be trusted and both are
 /// there.
 fn discard_base(found: &[Found]) -> Result<bool, String> {
     let of = |holds: Holds| found.iter().find(|found| found.place.holds == holds);
@@ -194,8 +195,8 @@ fn discard_base(found: &[Found]) -> Result<bool, String> {
     Ok(is_trusted)
 }
 
-/// Headers of main devices and shadows; `None` where a device is blank. Fails where a server would
-/// not start.
+/// Reads the headers of main devices and shadows; `None` for a blank device. Fails where a server
+/// would not start.
 fn device_headers(node: &Node) -> Result<Vec<Option<DeviceHeader>>, String> {
     let mut headers: Vec<Option<DeviceHeader>> = Vec::new();
     for path in node.paths() {
@@ -226,7 +227,7 @@ fn stripe_headers(found: &[Found]) -> Result<Vec<Option<DeviceHeader>>, String> 
     stripes.map(|stripe| stripe_of(&stripe.stat)).collect()
 }
 
-/// Fails where the stripes that a warm start finds are no set, or are not of the set of the
+/// Fails if the stripes that a warm start finds are no set, or do not belong to the set of the
 /// devices.
 fn check_stripes(node: &Node, stripes: &[Option<DeviceHeader>], device: Option<&DeviceHeader>) -> Outcome {
     for header in stripes.iter().flatten() {
@@ -261,8 +262,8 @@ fn for_each_stripe(found: &[Found], change: impl Fn(&mut DeviceHeader)) -> Outco
     Ok(())
 }
 
-/// A cold start: removes all that is there of the namespace, and makes as little as a server has in
-/// the beginning.
+/// A cold start: removes all segments of the namespace, and makes as few as a server has in the
+/// beginning.
 fn make_anew(node: &Node, found: &[Found], sizes: &Sizes, random: u64) -> Outcome {
     let target = node.target(found);
     found.iter().try_for_each(remove)?;
@@ -284,11 +285,11 @@ fn make_anew(node: &Node, found: &[Found], sizes: &Sizes, random: u64) -> Outcom
         make_secondary(&mut made, &target, row, random, 1)?;
     }
     let header = DeviceHeader::new(node.name.as_bytes(), stripes.count, random, false);
-    make_stripes(&mut made, &target, stripes, &header, random, thread_count())?;
+    make_stripes(&mut made, &target, stripes, &header, random, cpu_count())?;
     made.keep(owner_of(found)).map(drop)
 }
 
-/// Whose the namespace's segments are.
+/// Returns the owner of the namespace's segments.
 fn owner_of(found: &[Found]) -> Owner {
     match found.first() {
         Some(Found { stat, .. }) => Owner { uid: Some(stat.uid), gid: Some(stat.gid), mode: stat.mode },
@@ -298,7 +299,7 @@ fn owner_of(found: &[Found]) -> Owner {
 
 /// Writes a header with the new random to each main device and shadow.
 fn open_devices(node: &Node, headers: &[Option<DeviceHeader>], found: &[Found], random: u64) -> Outcome {
-    // Shadows are not counted; where stripes are what they shadow, those are the main devices.
+    // Shadows are not counted. If stripes have shadows, the stripes are the main devices.
     let stripe_count = found.iter().filter(|found| !found.place.is_index()).count();
     let mains = [node.devices.len(), stripe_count, node.shadows.len()].into_iter().find(|count| *count > 0).unwrap_or(0);
     for (path, header) in node.paths().zip(headers) {
@@ -311,7 +312,7 @@ fn open_devices(node: &Node, headers: &[Option<DeviceHeader>], found: &[Found], 
     Ok(())
 }
 
-/// As a server that is shut down cleanly: treex, then the trusted bits, and base last.
+/// Does what a server does that is shut down cleanly: treex, then the trusted bits, and base last.
 pub fn stop(mut args: Args, out: &mut dyn Write) -> Outcome {
     let node = Node::parse(&mut args)?;
     let (version, size_bytes) = (args.number("version", 12)?, args.size("base-size", 64 << 10)?);
@@ -349,7 +350,7 @@ pub fn stop(mut args: Args, out: &mut dyn Write) -> Outcome {
     say(out, format_args!("{} stopped", node.title()))
 }
 
-/// Where the data of a segment ends, bytes.
+/// Returns the end of the data of a segment, in bytes.
 fn end_of_data(stat: &SegmentStat) -> Result<u64, String> {
     let segment = attach(stat, Access::ReadOnly)?;
     let mut end = 0;
@@ -359,7 +360,7 @@ fn end_of_data(stat: &SegmentStat) -> Result<u64, String> {
     Ok(end)
 }
 
-/// Fails if the namespace does not run: a server that does has discarded base.
+/// Fails if the namespace does not run: a running server has discarded base.
 fn check_runs(node: &Node, found: &[Found]) -> Outcome {
     if let Some(base) = found.iter().find(|found| found.place.holds == Holds::Base) {
         return Err(format!("{} does not run: its base {} is there", node.title(), base.stat.key));
@@ -370,7 +371,7 @@ fn check_runs(node: &Node, found: &[Found]) -> Outcome {
     Ok(())
 }
 
-/// As a server that is killed: it detaches, and nothing else changes.
+/// Does what a server does that is killed: it detaches, and nothing else changes.
 pub fn crash(mut args: Args, out: &mut dyn Write) -> Outcome {
     let node = Node::parse(&mut args)?;
     args.end()?;

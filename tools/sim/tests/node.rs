@@ -1,45 +1,28 @@
-//! A node's life in the simulator, step by step, against what a server was seen to do.
+//! A node's life in the simulator, step by step, compared with what a server was seen to do.
 //!
 //! Needs root, or to be root of a user namespace: each test has an IPC namespace of its own.
 
 use asmt_engine::facts::memory::{Inventory, State};
 use asmt_engine::look::segments;
+use asmt_kit::files::Scratch;
+use asmt_kit::namespaces::on_own_ipc;
 use asmt_shm::{Key, StripeHeader};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use asmt_sim::output_of;
+use std::path::Path;
 
 const BASE: Key = Key(0xae00_1000);
 const TREEX: Key = Key(0xae00_1001);
 
-/// A machine of a test's own: an IPC namespace and a directory.
-struct Machine(PathBuf);
+/// A machine that belongs to the test: an IPC namespace and a directory.
+struct Machine(Scratch);
 
-impl Drop for Machine {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn on_own_machine(test: impl FnOnce(&Machine) + Send + 'static) {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let thread = std::thread::spawn(|| {
-        // SAFETY: moves this thread, and those it starts, to another IPC namespace; no segment is
-        // attached yet.
-        let outcome = unsafe { libc::unshare(libc::CLONE_NEWIPC) };
-        assert_eq!(outcome, 0, "a new IPC namespace needs root: {}", std::io::Error::last_os_error());
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let directory = std::env::temp_dir().join(format!("asmt-sim-node-{}-{number}", std::process::id()));
-        std::fs::create_dir(&directory).expect("a directory");
-        test(&Machine(directory));
-    });
-    if let Err(panic) = thread.join() {
-        std::panic::resume_unwind(panic);
-    }
+fn on_own_machine(test: impl FnOnce(&Machine) + Send) {
+    on_own_ipc(|| test(&Machine(Scratch::new("sim-node")))).expect("a new IPC namespace needs root");
 }
 
 impl Machine {
     fn path(&self, name: &str) -> String {
-        self.0.join(name).display().to_string()
+        self.0.path().join(name).display().to_string()
     }
 
     /// Two main devices and a shadow of a namespace that was shut down cleanly, and the options
@@ -63,22 +46,15 @@ fn header(path: &Path) -> (u64, u32, u32) {
     (header.random, header.flags, header.device_count)
 }
 
-fn run(line: &str) -> Result<String, String> {
-    let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    let mut out = Vec::new();
-    asmt_sim::run(&words, &mut out)?;
-    Ok(String::from_utf8(out).expect("text"))
-}
-
 fn sim(line: &str) -> String {
-    run(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    output_of(line).unwrap_or_else(|error| panic!("{line}: {error}"))
 }
 
 fn memory() -> Inventory {
     segments::take().expect("a look")
 }
 
-/// Id of each segment that is there.
+/// The id of each segment.
 fn ids() -> Vec<(Key, i32)> {
     memory().segments.values().map(|segment| (segment.key(), segment.stat.shmid)).collect()
 }
@@ -121,9 +97,9 @@ fn a_warm_start_discards_base_and_treex_and_a_clean_stop_makes_them_anew() {
         assert_eq!((stripes(), state()), (vec![(9, 1); 2], State::Clean));
         assert_eq!(ids().iter().filter(is_kept).copied().collect::<Vec<_>>(), running.0);
         for command in ["stop", "crash"] {
-            assert!(run(&format!("{command} {devices}")).is_err_and(|error| error.contains("does not run")), "{command}");
+            assert!(output_of(&format!("{command} {devices}")).is_err_and(|error| error.contains("does not run")), "{command}");
         }
-        // And again, with a random of its own.
+        // A second start stores another random.
         assert!(sim(&format!("start {devices}")).contains("warm"));
         assert!(machine.headers().iter().all(|header| *header == machine.headers()[0] && ![7, 9].contains(&header.0)));
     });
@@ -153,8 +129,8 @@ fn without_a_trusted_base_all_is_made_anew() {
     });
 }
 
-/// A server that is killed leaves neither base nor treex; one that finds stripes that were not shut
-/// down cleanly starts empty.
+/// A server that is killed leaves neither base nor treex. A server that finds stripes that were not
+/// shut down cleanly starts empty.
 #[test]
 fn what_was_killed_starts_cold_and_a_namespace_in_memory_alone_starts_empty() {
     on_own_machine(|machine| {
@@ -169,7 +145,7 @@ fn what_was_killed_starts_cold_and_a_namespace_in_memory_alone_starts_empty() {
         assert!(sim("start").contains("warm"));
         sim("crash");
         assert!(sim("start").contains("cold"));
-        // All devices blank: there is nothing that an index could lead to.
+        // All devices are blank: an index would lead to nothing.
         sim("stop");
         std::fs::write(machine.path("blank"), [0; 8192]).expect("written");
         assert!(sim(&format!("start --devices {}", machine.path("blank"))).contains("cold"));
@@ -194,16 +170,16 @@ fn a_server_that_does_not_start_has_burnt_base_and_treex_and_nothing_else() {
             sim("make --stripes 2");
             sim(&spoil);
             let (before, headers) = (ids(), machine.headers());
-            let error = run(&format!("start {devices}")).expect_err(&spoil);
+            let error = output_of(&format!("start {devices}")).expect_err(&spoil);
             assert!(error.contains("does not start") && error.contains(why), "{spoil}: {error}");
             let expected: Vec<_> = before.into_iter().filter(|(key, _)| ![BASE, TREEX].contains(key)).collect();
             assert_eq!((ids(), machine.headers()), (expected, headers), "{spoil}");
             sim("remove");
         }
-        // A device that is not blank and has no header.
+        // A device that is not blank, but has no header.
         std::fs::write(&path, [7; 4096]).expect("written");
         sim("make");
-        assert!(run(&format!("start {devices}")).is_err_and(|error| error.contains("is not blank")));
+        assert!(output_of(&format!("start {devices}")).is_err_and(|error| error.contains("is not blank")));
     });
 }
 
@@ -214,16 +190,16 @@ fn where_another_process_has_a_segment_attached_nothing_is_changed() {
         sim("make");
         let (before, headers) = (ids(), machine.headers());
         let held = asmt_shm::sysv::Attachment::new(before[0].1, asmt_shm::sysv::Access::ReadOnly, 0).expect("attached");
-        let error = run(&format!("start {devices}")).expect_err("attached");
+        let error = output_of(&format!("start {devices}")).expect_err("attached");
         assert!(error.contains("is attached by another process"), "{error}");
         assert_eq!((ids(), machine.headers()), (before, headers));
         drop(held);
         sim(&format!("start {devices}"));
-        // An nsid is one namespace's.
+        // An nsid belongs to one namespace.
         sim(&format!("stop {devices}"));
         for (options, why) in [("--name other", "nsid 1 is that of namespace 'test'"), ("--nsid 2", "has nsid 1")] {
-            assert!(run(&format!("start {options}")).is_err_and(|error| error.contains(why)), "{options}");
+            assert!(output_of(&format!("start {options}")).is_err_and(|error| error.contains(why)), "{options}");
         }
-        assert!(run("start --random 0").is_err(), "no server has that");
+        assert!(output_of("start --random 0").is_err(), "no server has that");
     });
 }

@@ -1,24 +1,24 @@
-//! Who runs asmt, and what that user may do.
+//! The user who runs asmt, and the rights of that user.
 
-/// Who runs it, and what he may do.
+/// The user who runs asmt, and the rights of that user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// Effective user id.
     pub uid: u32,
     /// Effective group id, and the supplementary ones.
     pub groups: Vec<u32>,
-    /// Effective capabilities, a bit each.
+    /// Effective capabilities, one bit each.
     pub capabilities: u64,
-    /// The user id that stands for all who are not in this user namespace, root of the machine
-    /// among them; `None` where it may be that of somebody who is.
+    /// The user id that stands for every user outside of this user namespace, root of the machine
+    /// among them; `None` if a user inside may have that id.
     pub unmapped_uid: Option<u32>,
 }
 
-/// What lets a process give files away.
+/// The capability to give files away.
 pub const CAP_CHOWN: u32 = 0;
 
 impl Caller {
-    /// Whether a file of his can get this owner and group.
+    /// Returns true if a file of this user can get this owner and group.
     pub fn can_give_to(&self, uid: u32, gid: u32) -> bool {
         self.capabilities & 1 << CAP_CHOWN != 0 || uid == self.uid && self.groups.contains(&gid)
     }

@@ -1,4 +1,4 @@
-//! What was found of the path of a backup directory, as plain values.
+//! The state of a backup directory and of its path, as plain values.
 //!
 //! Invariant: nothing here calls the system; `store/above.rs` looks, `plan.rs` judges.
 
@@ -9,9 +9,9 @@ use crate::format::{Encoding, Manifest, ManifestError};
 use asmt_shm::{Address, Header, Key};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-/// A directory above the backup directory, or one that holds a symbolic link on its path; or such a
-/// link itself. Whoever may change it can put another directory at the path. What is root's and no
-/// one else may write is not among the steps.
+/// A directory above the backup directory, a directory that holds a symbolic link on its path, or
+/// such a link itself. Whoever may change it can put another directory at the path. A step that
+/// belongs to root, and that only root may write to, is left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathStep {
     /// Its path, for messages.
@@ -20,76 +20,77 @@ pub struct PathStep {
     pub uid: u32,
     /// Permission bits, with the sticky bit.
     pub mode: u32,
-    /// What it is.
+    /// Its kind.
     pub kind: StepKind,
 }
 
-/// What stands at a step of a path.
+/// The kind of a step of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StepKind {
     /// A directory.
     Directory,
-    /// A symbolic link: its owner may exchange it where others may write in its directory.
+    /// A symbolic link: its owner can exchange it if others may write to its directory.
     Link {
-        /// Others than root and the link's owner may write in its directory, which is sticky.
+        /// Other users than root and the link's owner may write to its directory, which is sticky.
         is_in_shared: bool,
     },
 }
 
-/// The directory itself: who may write in it, and whether it outlives a reboot.
+/// The directory itself: who may write to it, and whether it survives a reboot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirectoryRecord {
     /// Its path, for messages.
     pub path: String,
-    /// Owner and permission bits; `None` where a backup would make it, 0700 and the caller's own.
+    /// Owner and permission bits; `None` if a backup would make the directory, with mode 0700 and
+    /// owned by the caller.
     pub owner: Option<Owner>,
-    /// Whether it has the sticky bit: many users write there.
+    /// It has the sticky bit: many users write to it.
     pub is_sticky: bool,
-    /// Why it is empty after a reboot, if it is.
+    /// The reason why it is empty after a reboot, if it is.
     pub volatile: Option<Volatile>,
-    /// Whether it is one of the system's, with other things in it and no backup.
+    /// It is one of the system's directories, with other things in it and no backup.
     pub is_systems: bool,
-    /// The directories by which its path is reached, as far as others than root may change them.
+    /// The directories that lead to it and that others than root may change.
     pub above: Vec<PathStep>,
 }
 
-/// Why a directory is empty after a reboot.
+/// The reason why a directory is empty after a reboot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Volatile {
-    /// Its file system is in memory: the name of that.
+    /// Its file system is in memory. The name of the file system.
     InMemory(&'static str),
-    /// This configuration of systemd-tmpfiles has it emptied at boot.
+    /// systemd-tmpfiles empties it at boot, by this configuration file.
     EmptiedAtBoot(PathBuf),
 }
 
-/// Who may do what with a directory or file.
+/// The owner and the permissions of a directory or file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Owner.
     pub uid: u32,
-    /// Permission bits. Where there is an access control list, the group's are what it allows at
-    /// most.
+    /// Permission bits. With an access control list, the group's bits are the most that the list
+    /// allows.
     pub mode: u32,
 }
 
 /// A file of a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileRecord {
-    /// Its name as it stands in the directory (ASMT's may be of another case).
+    /// Its name in the directory. (A name of ASMT's may be in another case.)
     pub name: String,
     /// Key of the segment.
     pub key: Key,
-    /// What the key says.
+    /// The address that the key stands for.
     pub address: Address,
-    /// How the segment stands in it.
+    /// The encoding of the segment in the file.
     pub encoding: Encoding,
     /// Size of the file, bytes.
     pub file_bytes: u64,
     /// Bytes of the file that have blocks; the rest is holes.
     pub allocated_bytes: u64,
-    /// Size of the segment, bytes, as file size or header claim it.
+    /// Size of the segment in bytes, as the file size or the header claims.
     pub size_bytes: u64,
-    /// CRC-32 of the segment as the header of a compressed file claims it.
+    /// CRC-32 of the segment, as the header of a compressed file claims.
     pub crc32: Option<u32>,
     /// Owner.
     pub uid: u32,
@@ -97,89 +98,88 @@ pub struct FileRecord {
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
-    /// How many names it has, here and elsewhere.
+    /// Number of its names, here and elsewhere.
     pub link_count: u64,
-    /// When it was last written, milliseconds since 1970.
+    /// Time of its last change, milliseconds since 1970.
     pub modified_ms: u64,
-    /// What the segment's first bytes say.
+    /// The header in the first bytes of the segment.
     pub header: Header,
 }
 
-/// A manifest found, or why it was not taken.
+/// A manifest, or the reason why it was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestRecord {
     /// Its name in the directory.
     pub name: String,
-    /// Whose it is.
+    /// Its owner and permissions.
     pub owner: Owner,
-    /// How many names it has, here and elsewhere.
+    /// Number of its names, here and elsewhere.
     pub link_count: u64,
-    /// What it says.
+    /// Its contents.
     pub manifest: std::result::Result<Manifest, ManifestError>,
 }
 
-/// What is in a directory.
+/// The contents of a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The directory itself; `None` where it was not looked at.
+    /// The directory itself; `None` if it was not looked at.
     pub directory: Option<DirectoryRecord>,
-    /// Files of segments, by name. Those of an interrupted backup that never was committed are not
-    /// among them.
+    /// Files of segments, sorted by name. Files of an interrupted backup that was never committed
+    /// are left out.
     pub files: Vec<FileRecord>,
-    /// Manifests, by name.
+    /// Manifests, sorted by name.
     pub manifests: Vec<ManifestRecord>,
-    /// Marks of use, by name, or why one cannot be read.
+    /// Usage marks, sorted by name. If one cannot be read, the reason.
     pub marks: Vec<MarkRecord>,
-    /// Files that bear a name of asmt's or ASMT's and cannot or must not be read: the name, and
-    /// why.
+    /// Files that have a name of asmt's or ASMT's and cannot or must not be read: the name and the
+    /// reason.
     pub problems: Vec<(String, Problem)>,
-    /// What interrupted backups left.
+    /// The leftovers of interrupted backups.
     pub leftovers: Leftovers,
-    /// Whether something is in the directory that bears no name of asmt's or ASMT's.
+    /// The directory has a name that is neither asmt's nor ASMT's.
     pub has_other_names: bool,
-    /// What a backup could write here; `None` where nobody asked.
+    /// The target of a backup; `None` if nobody asked for it.
     pub target: Option<Target>,
 }
 
 impl Listing {
-    /// The manifests of an instance, readable ones alone.
+    /// The readable manifests of an instance.
     pub fn manifests_of(&self, instance: u8) -> Vec<&Manifest> {
         let readable = self.manifests.iter().filter_map(|record| record.manifest.as_ref().ok());
         readable.filter(|manifest| manifest.instance == instance).collect()
     }
 }
 
-/// What a backup could write to a directory, or would have to make it in.
+/// A directory as the target of a backup, or the directory in which the target would be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Its path, for messages.
     pub path: String,
-    /// Whether files can be made in it.
+    /// Files can be made in it, or not.
     pub writable: Writable,
-    /// Bytes that this user can still have of its file system; `None` where that does not say.
+    /// Bytes that this user can still use on its file system; `None` if the file system does not
+    /// say.
     pub free_bytes: Option<u64>,
 }
 
-/// Whether files can be made in a directory.
+/// The answer whether files can be made in a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writable {
-    /// As far as permissions and the mount say.
+    /// They can, by permissions and mount.
     Yes,
-    /// This user may not.
+    /// This user has no permission.
     Denied,
     /// Its file system is mounted read-only.
     ReadOnlyFileSystem,
 }
 
-/// What dead runs of asmt left in a directory.
+/// The leftovers of dead runs of asmt in a directory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Leftovers {
-    /// Files to remove, in this order: nothing that a reader would take for a backup without what
-    /// was removed before.
+    /// Files to remove, in this order: at no point would a reader take the rest for a backup.
     pub sweep: Vec<String>,
-    /// Names under which files of a run stand that had committed some of its namespaces, but not
-    /// all: the run never reported success, so the next backup of these namespaces takes their
-    /// place.
+    /// Names of files of a run that had committed some of its namespaces, but not all. The run
+    /// never reported success, so the next backup of these namespaces replaces them.
     pub superseded: BTreeSet<String>,
     /// Namespaces whose backup was interrupted before its commit.
     pub interrupted: Vec<Interrupted>,
@@ -190,11 +190,11 @@ pub struct Leftovers {
 /// A namespace whose backup was interrupted before its commit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Interrupted {
-    /// Instance, as the names of its files say.
+    /// Instance, from the names of its files.
     pub instance: u8,
-    /// Name, as in the journal.
+    /// Name, from the journal.
     pub namespace: String,
 }
 
-/// A mark of use: its name, and what it says or why it cannot be read.
+/// A usage mark: its name, and its contents or the reason why it cannot be read.
 pub type MarkRecord = (String, std::result::Result<UsageMark, String>);

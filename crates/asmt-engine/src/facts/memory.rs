@@ -1,5 +1,5 @@
-//! What is in shared memory, and how much memory can be had, as plain values: `look/segments.rs`
-//! and `look/memory.rs` make them.
+//! The segments in shared memory, and the memory that is available, as plain values.
+//! `look/segments.rs` and `look/memory.rs` make them.
 
 use crate::layout::namespace::{Group, group};
 use asmt_shm::sysv::{Limits, SegmentStat};
@@ -8,15 +8,14 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 
-/// What is there, at one moment. Sizes in bytes.
+/// The memory that is available at one moment, in bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// What the kernel believes can be had without swapping.
+    /// The kernel's estimate of what is available without swapping.
     pub available_bytes: Option<u64>,
-    /// Largest segment that can be made, where `vm.overcommit_memory` is 0: memory and swap
-    /// together.
+    /// Largest segment that can be made with `vm.overcommit_memory` 0: memory and swap together.
     pub largest_bytes: Option<u64>,
-    /// What may still be promised, where `vm.overcommit_memory` is 2. A segment counts with its
+    /// Bytes that can still be committed with `vm.overcommit_memory` 2. A segment counts with its
     /// full size.
     pub promisable_bytes: Option<u64>,
     /// The tightest limit of this process's cgroup and of those above it.
@@ -26,44 +25,44 @@ pub struct Memory {
 /// The limit of a cgroup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CgroupLimit {
-    /// The file that says so.
+    /// The file that has the limit.
     pub file: PathBuf,
     /// The limit.
     pub limit_bytes: u64,
-    /// What of it is left, with all that can be reclaimed (the page cache).
+    /// The part of it that is left, including all that can be reclaimed (the page cache).
     pub available_bytes: u64,
 }
 
-/// One segment of Aerospike's, as it stands in memory.
+/// One of Aerospike's segments in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// What the kernel says.
+    /// The kernel's description of it.
     pub stat: SegmentStat,
-    /// What the key says.
+    /// The address that its key stands for.
     pub address: Address,
-    /// Bytes resident; `None` where `/proc/sysvipc/shm` does not say.
+    /// Resident bytes; `None` if `/proc/sysvipc/shm` does not show them.
     pub resident_bytes: Option<u64>,
     /// Bytes swapped out.
     pub swapped_bytes: u64,
-    /// What its first bytes say.
+    /// The header in its first bytes.
     pub header: Header,
-    /// Whether its first bytes could not be had for want of permission.
+    /// Its first bytes could not be read for lack of permission.
     pub is_denied: bool,
-    /// Whether it was found to be in huge pages, which no server uses.
+    /// It is in huge pages, which no server uses.
     pub is_huge: bool,
-    /// What has become of the process that made it.
+    /// The process that made it.
     pub creator: Creator,
 }
 
-/// What has become of the process that made a segment (`shm_cpid`): as long as it runs, another
-/// asmt may be at work on it.
+/// The process that made a segment (`shm_cpid`). As long as it runs, it may be an asmt that is at
+/// work on the segment.
 ///
-/// Whether a process began before the segment was made is not asked: only the wall clock says when
-/// that was, and a clock that is set forward makes a process that is at work look younger than its
-/// segments.
+/// The start of the process is not compared with the creation of the segment. Only the wall clock
+/// tells when a segment was made; if that is set forward, a process that is at work would look
+/// younger than its segments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Creator {
-    /// It has ended, or it is this process, which makes nothing while it looks.
+    /// It has ended, or it is this process, which makes no segment while it looks.
     Gone,
     /// A process with its id runs in this IPC namespace.
     Alive {
@@ -72,8 +71,8 @@ pub enum Creator {
         /// Its name, as the kernel has it.
         command: String,
     },
-    /// It may run where it cannot be seen from here: in another PID namespace, or hidden from this
-    /// user.
+    /// It may run, but cannot be seen from here: it is in another PID namespace, or hidden from
+    /// this user.
     Unseen,
 }
 
@@ -83,20 +82,21 @@ impl Segment {
         self.stat.key
     }
 
-    /// Who has made it and whose it is. Both count: who makes a segment may give it to anybody.
+    /// The users who made it and own it. Both count, because a creator can give a segment to
+    /// anyone.
     pub fn makers(&self) -> Makers {
         Makers::of([self.stat.creator_uid, self.stat.uid])
     }
 }
 
-/// The users who have made a segment or own it, apart from root: none for root's own.
+/// The users who made or own a segment, apart from root: none for root's own.
 ///
-/// What a restore by root has made and given away, and what its owner makes later, is the same.
+/// A restore by root that gives segments away, and a later server of their owner, are the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Makers(BTreeSet<u32>);
 
 impl Makers {
-    /// Of these users; root is none of them.
+    /// The makers with these user ids; root is left out.
     pub fn of(uids: impl IntoIterator<Item = u32>) -> Self {
         Self(uids.into_iter().filter(|uid| *uid != 0).collect())
     }
@@ -117,19 +117,20 @@ impl fmt::Display for Makers {
     }
 }
 
-/// Who keeps this IPC namespace when asmt has ended.
+/// The holder of this IPC namespace after asmt has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keeper {
-    /// The machine, a mount, or a process that asmt does not depend on; or one that may be that.
+    /// The machine, a mount, or a process that does not depend on asmt; or one that may be such a
+    /// process.
     Lasting,
-    /// No more than a process that runs asmt, such as a shell.
+    /// Only a process that runs asmt, such as a shell.
     Ancestor {
         /// Its id.
         pid: u32,
         /// Its name.
         command: String,
     },
-    /// Nobody: the namespace ends with asmt.
+    /// None: the namespace ends with asmt.
     Nobody,
 }
 
@@ -142,41 +143,45 @@ pub struct Attacher {
     pub command: String,
 }
 
-/// What there is, at one moment.
+/// The segments at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Inventory {
     /// Aerospike's segments, by key.
     pub segments: BTreeMap<Key, Segment>,
-    /// Segments of others.
+    /// Number of segments that are not Aerospike's.
     pub foreign_count: u64,
-    /// Who is attached, by segment id; only of attached segments, and only as far as `/proc` shows.
+    /// The processes that are attached, by segment id: only for attached segments, and only as far
+    /// as `/proc` shows them.
     pub attachers: HashMap<i32, Vec<Attacher>>,
-    /// Of those who have made or attached segments of an instance, the ones that are asmt at work
-    /// on it: instance and process id.
+    /// The asmts at work on an instance, among those that made or attached its segments: instance
+    /// and process id.
     pub asmts: HashSet<(u8, u32)>,
     /// Limits of the IPC namespace.
     pub limits: Option<Limits>,
-    /// Memory that can be had.
+    /// Memory that is available.
     pub memory: Memory,
-    /// `kernel.shm_rmid_forced` is set: a segment is destroyed as soon as nobody has it attached.
+    /// `kernel.shm_rmid_forced` is set: a segment is destroyed as soon as no process has it
+    /// attached.
     pub is_rmid_forced: bool,
-    /// Whether holes are found whatever is swapped out; `None` where no segment was looked into.
+    /// Holes are found even with pages swapped out; `None` if no segment was attached.
     pub finds_all_holes: Option<bool>,
-    /// Whether the IPC namespace outlives this process; `None` where that was not looked at.
+    /// The holder of the IPC namespace; `None` if that was not checked.
     pub keeper: Option<Keeper>,
 }
 
 impl Inventory {
-    /// Groups segments by instance, namespace name and who has made them. Stripes are matched by
-    /// the name in them, whatever their nsid; index segments by their base. What has no readable
-    /// name stands in a group of its own.
+    /// Groups segments by instance, namespace name and makers. A stripe is matched by the name in
+    /// it, whatever its nsid, and an index segment by its base. Segments without a readable name
+    /// form a group of their own.
     pub fn groups(&self) -> Vec<Group> {
-        let makers: BTreeSet<Makers> = self.segments.values().map(Segment::makers).collect();
-        let of = |makers: &Makers| {
-            let own = self.segments.values().filter(|segment| segment.makers() == *makers);
-            group(own.map(|segment| (segment.key(), segment.address, segment.header.name())))
-        };
-        let mut groups: Vec<Group> = makers.iter().flat_map(of).collect();
+        // One pass, whoever has made them: thousands of segments may have thousands of makers.
+        let mut of_makers: BTreeMap<Makers, Vec<&Segment>> = BTreeMap::new();
+        for segment in self.segments.values() {
+            of_makers.entry(segment.makers()).or_default().push(segment);
+        }
+        let grouped =
+            |own: &Vec<&Segment>| group(own.iter().map(|segment| (segment.key(), segment.address, segment.header.name())));
+        let mut groups: Vec<Group> = of_makers.values().flat_map(grouped).collect();
         groups.sort_by_key(|group| (group.instance, group.keys[0]));
         groups
     }
@@ -189,7 +194,7 @@ impl Inventory {
 pub enum State {
     /// Cleanly shut down, and whole.
     Clean,
-    /// Somebody who may be the server has it attached.
+    /// A process that may be the server has it attached.
     Running,
     /// Another asmt is at work on it.
     AsmtAtWork,
@@ -197,11 +202,11 @@ pub enum State {
     Unclean,
     /// Segments are missing, or there are too many.
     Incomplete,
-    /// The data stripes are no set that a server would start with.
+    /// The data stripes are not a set with which a server would start.
     Torn,
     /// This user may not read it.
     Unreadable,
-    /// Of a layout version that is not known.
+    /// It has an unknown layout version.
     UnknownVersion,
     /// Data stripes without an index.
     DataOnly,

@@ -1,4 +1,4 @@
-//! What tells whether the server has run since a backup: the evidence, as values.
+//! The evidence on whether the server has run since a backup, as plain values.
 //!
 //! Pure. Each witness of docs/STALENESS.md is one type here. Must never: call the system, or judge
 //! (`plan::staleness` does).
@@ -11,21 +11,22 @@ use std::collections::BTreeMap;
 /// The unit that the server's packages install.
 pub const SERVER_UNIT: &str = "aerospike.service";
 
-/// A boot id as the journal writes it: without hyphens.
+/// Returns a boot id in the form that the journal writes: without hyphens.
 pub fn hex_of(boot_id: &str) -> String {
     boot_id.chars().filter(char::is_ascii_hexdigit).collect()
 }
 
-/// Which machine, boot and IPC namespace this is.
+/// The identity of this machine, boot and IPC namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Host {
     /// Host name.
     pub name: String,
-    /// `/etc/machine-id`; `None` where there is none yet.
+    /// `/etc/machine-id`; `None` if there is none yet.
     pub machine_id: Option<String>,
     /// Boot id of the kernel.
     pub boot_id: String,
-    /// Identity of the IPC namespace, as far as the kernel tells; another one for each container.
+    /// Identity of the IPC namespace, as far as the kernel shows it. Each container has another
+    /// one.
     pub ipc_namespace: String,
     /// Time of day, milliseconds since 1970.
     pub now_ms: u64,
@@ -33,30 +34,31 @@ pub struct Host {
     pub monotonic_ms: u64,
 }
 
-/// What holds a storage header: they differ in what a power cut can do to it.
+/// The medium of a storage header, which decides what a power cut can do to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Medium {
-    /// A block device: the server opens it O_DIRECT | O_DSYNC, so what it has written stays.
+    /// A block device: the server opens it O_DIRECT | O_DSYNC, so a header that it has written
+    /// stays.
     Device,
     /// A regular file: the server does not fsync it, so a power cut can bring back an old header.
     File,
 }
 
-/// What a storage device or file says.
+/// The state of a storage device or file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DeviceState {
-    /// It starts with a header of the server's.
+    /// It starts with a header of a server.
     Header(StripeHeader),
     /// Its first bytes are zeros: no server has used it.
     Blank,
     /// It starts with something else.
     Unknown,
-    /// It cannot be read, and why.
+    /// It cannot be read. The reason.
     Unreadable(String),
 }
 
 impl DeviceState {
-    /// What these first bytes say.
+    /// The state that these first bytes show.
     pub fn of(bytes: &[u8]) -> Self {
         match StripeHeader::parse(bytes) {
             Some(header) if header.magic == STRIPE_MAGIC => Self::Header(header),
@@ -66,19 +68,20 @@ impl DeviceState {
     }
 }
 
-/// A storage device or file as it was found.
+/// A storage device or file, as it was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// Path under which it was asked.
+    /// The path under which it was opened.
     pub path: String,
-    /// What kind of file it is; `None` where it could not be opened.
+    /// Its medium; `None` if it could not be opened.
     pub medium: Option<Medium>,
-    /// Device number, or file system and inode: two paths with the same one lead to the same thing.
+    /// Device number, or file system and inode: two paths with the same value lead to the same
+    /// thing.
     pub unique: Option<(u64, u64)>,
-    /// Names that stay with the disk when its path changes: by-id links, partition UUID, serial
+    /// Names that stay with the disk if its path changes: by-id links, partition UUID, serial
     /// number.
     pub ids: Vec<String>,
-    /// What its first bytes say.
+    /// The state that its first bytes show.
     pub state: DeviceState,
 }
 
@@ -91,7 +94,7 @@ impl Device {
         }
     }
 
-    /// Whether it is marked as trusted: the server was stopped cleanly.
+    /// Returns true if it is marked as trusted: the server was stopped cleanly.
     pub fn is_trusted(&self) -> bool {
         self.header().is_some_and(StripeHeader::is_trusted)
     }
@@ -104,16 +107,16 @@ pub enum Configuration {
     Read {
         /// Its path.
         path: String,
-        /// What it says.
+        /// Its contents.
         config: ServerConfig,
     },
-    /// None was named, and none is where the packages put it; the text says where it was looked
-    /// for.
+    /// None was named, and there is none where the packages put it. The text says where asmt
+    /// looked.
     NotThere(String),
 }
 
 impl Configuration {
-    /// What it says, if it was read.
+    /// Its contents, if it was read.
     pub fn config(&self) -> Option<&ServerConfig> {
         match self {
             Self::Read { config, .. } => Some(config),
@@ -122,75 +125,77 @@ impl Configuration {
     }
 }
 
-/// A log as it is now, seen from how it was noted.
+/// The change of a log or metadata directory since it was noted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TraceChange {
-    /// Same contents, or renamed and compressed by a rotation with nothing added.
+    /// The contents are the same, or a rotation has renamed and compressed them and nothing was
+    /// added.
     None,
-    /// Only the rest of the stop that the backup was made after was added.
+    /// Only the rest of the stop that preceded the backup was added.
     EndOfStop,
-    /// Something was written, or it cannot be told what became of it.
+    /// Something was written, or the change is unknown.
     Changed,
-    /// Nothing is there any more, nor beside it: no server does that.
+    /// It is gone, and there is nothing beside it either: no server does that.
     Gone,
 }
 
-/// A trace that a backup noted, compared with what is there now.
+/// A trace that a backup noted, compared with its current state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ComparedTrace {
     /// Path, as noted.
     pub path: String,
-    /// What has become of it.
+    /// The change.
     pub change: TraceChange,
 }
 
-/// A boot, or a start of the service, that something has kept a record of.
+/// A recorded start of the server's unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceStart {
     /// Boot id, 32 hex digits.
     pub boot_id: String,
     /// Time since that boot (`CLOCK_MONOTONIC`), milliseconds.
     pub monotonic_ms: u64,
-    /// Who says so, for messages: `systemd`, `the journal`.
+    /// The source, for messages: `systemd`, `the journal`.
     pub source: &'static str,
-    /// Whether the unit failed within seconds of this start.
+    /// The unit failed within seconds of this start.
     pub has_failed_early: bool,
 }
 
-/// What systemd, its journal and the login records know.
+/// The records of systemd, its journal and the login records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceHistory {
     /// Starts of the server's unit, in no particular order.
     pub starts: Vec<ServiceStart>,
-    /// Boot ids that the journal has, oldest first; empty where there is no journal.
+    /// Boot ids in the journal, oldest first; empty if there is no journal.
     pub journal_boots: Vec<String>,
     /// Times of boots in the login records, milliseconds since 1970, oldest first.
     pub login_boots_ms: Vec<u64>,
-    /// What could not be asked, and why.
+    /// Sources that could not be read, each with the reason.
     pub unseen: Vec<String>,
 }
 
-/// Everything that was found on this machine, at one moment.
+/// All evidence on this machine, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evidence {
     /// This machine.
     pub host: Host,
-    /// Which server it is about.
+    /// The instance of the server.
     pub instance: u8,
     /// Its configuration.
     pub configuration: Configuration,
     /// Paths of `--device`, in order.
     pub named: Vec<String>,
-    /// Every device that was asked, by the path under which it was asked.
+    /// Every device that was opened, by its path.
     pub devices: BTreeMap<String, Device>,
-    /// What the server writes to, as it is now.
+    /// The files that the server writes, in their current state.
     pub traces: Vec<Trace>,
-    /// What a backup noted of that, compared with now; by the namespace of the backup.
+    /// The traces that a backup noted, compared with their current state; by the namespace of the
+    /// backup.
     pub compared: BTreeMap<NamespaceName, Vec<ComparedTrace>>,
     /// Places that this user may not look at.
     pub unseen: Vec<String>,
-    /// What systemd and its journal know; empty where they were not asked.
+    /// The records of systemd and its journal; empty if they were not read.
     pub service: ServiceHistory,
-    /// Whether a mark can be written into the backup's directory.
+    /// A mark can be written to the backup's directory.
     pub is_markable: bool,
 }

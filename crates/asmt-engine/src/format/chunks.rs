@@ -118,6 +118,11 @@ pub fn chunk_range(segment_bytes: u64, chunk_bytes: u32, index: u64) -> Range<u6
     start..segment_bytes.min(start + u64::from(chunk_bytes))
 }
 
+/// Bytes of a range that is no longer than a chunk.
+pub fn length_of(range: &Range<u64>) -> u32 {
+    u32::try_from(range.end - range.start).expect("a chunk is at most 16 MiB")
+}
+
 /// Most bytes the compressed file of a segment can have if every chunk is data.
 pub fn max_file_bytes(segment_bytes: u64, chunk_bytes: u32) -> u64 {
     let chunks = (0..chunk_count(segment_bytes, chunk_bytes)).map(|index| {

@@ -5,73 +5,20 @@
 //! believed: sizes are claims, and names are derived from keys. Must never: allocate by a number
 //! that a file holds.
 
-use crate::format::chunks::{CHUNK_SIZES, Chunk, chunk_count, chunk_range, zero_bytes};
-use crate::format::frame::{AFTER_CHUNKS_BYTES, FIRST_CHUNK_OFFSET, SECTOR_BYTES};
-use crate::format::names::{Encoding, file_name};
+use crate::format::manifest_line::{ManifestError, damaged, json_line, line_of};
+use crate::format::manifest_segment::{ManifestSegment, parse_segment};
 use crate::format::rfc3339;
 use crate::layout::server_config::Setting;
-use asmt_codec::crc;
-use asmt_shm::{Address, Key, MAX_SEGMENT_BYTES, NamespaceName, SegmentType};
+use asmt_shm::{Key, NamespaceName, SegmentType};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Version of the manifest's format that this program writes, and the newest that it reads.
-pub const MANIFEST_VERSION: u32 = 1;
+/// The newest version of the manifest's format that this program reads. It writes the oldest that
+/// says all there is: 1, and 2 for files in columns, which a reader of 1 does not know.
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// What the first line of every manifest says it is.
 pub const MANIFEST_FORMAT: &str = "asmt-manifest";
-
-/// One segment in the manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ManifestSegment {
-    /// Key; type, stage and file name follow from it.
-    pub key: Key,
-    /// What the key says.
-    pub address: Address,
-    /// Size of the segment, bytes.
-    pub size_bytes: u64,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Permission bits.
-    pub mode: u32,
-    /// How it stands in its file.
-    pub encoding: Encoding,
-    /// Size of the file, bytes.
-    pub file_bytes: u64,
-    /// CRC-32 of the whole segment.
-    pub crc32: u32,
-    /// Bytes of a chunk; the last one may be shorter.
-    pub chunk_bytes: u32,
-    /// One entry a chunk, in order.
-    pub chunks: Vec<Chunk>,
-    /// Runs of chunks that hold nothing but zeros: first, count; ascending, apart. In a plain file
-    /// they are holes.
-    pub zero_chunks: Vec<(u64, u64)>,
-    /// Bytes that were data when the segment was copied: its size without its holes. `None` in
-    /// backups made before this was noted.
-    pub data_bytes: Option<u64>,
-}
-
-impl ManifestSegment {
-    /// Name of the file, from the key.
-    pub fn file_name(&self) -> String {
-        file_name(self.key, self.encoding)
-    }
-
-    /// Bytes of the segment in chunks that hold nothing but zeros.
-    pub fn zero_bytes(&self) -> u64 {
-        zero_bytes(self.size_bytes, self.chunk_bytes, &self.zero_chunks)
-    }
-
-    /// Most data that a file with the data noted here may hold: a file system keeps holes by the
-    /// block, and may write out the zeros between two pieces of data that are close to each other.
-    /// `None` where the data was not noted.
-    pub fn most_data_bytes(&self) -> Option<u64> {
-        self.data_bytes.map(|data| data + data / 16 + (64 << 10))
-    }
-}
 
 /// What a storage device or a stripe said when its backup was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -290,28 +237,6 @@ pub struct FormatLine {
     version: u32,
 }
 
-/// A line a segment.
-#[derive(Serialize, Deserialize)]
-pub struct SegmentLine {
-    key: String,
-    r#type: String,
-    stage: Option<u16>,
-    size: u64,
-    uid: u32,
-    gid: u32,
-    mode: String,
-    file: String,
-    encoding: String,
-    file_size: u64,
-    crc32: String,
-    chunk_size: u32,
-    chunks: Vec<Chunk>,
-    #[serde(default)]
-    zero_chunks: Vec<(u64, u64)>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    data_size: Option<u64>,
-}
-
 /// Last line: the checksum of all bytes before it.
 #[derive(Serialize, Deserialize)]
 pub struct EndLine {
@@ -319,29 +244,12 @@ pub struct EndLine {
     crc32: String,
 }
 
-/// Why a manifest was not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ManifestError {
-    /// Its format has this version, and this program reads up to [`MANIFEST_VERSION`].
-    TooNew(u32),
-    /// Anything else; the text says what was found and expected.
-    Damaged(String),
-}
-
-pub fn damaged(text: impl Into<String>) -> ManifestError {
-    ManifestError::Damaged(text.into())
-}
-
-pub fn line_of<'a, T: Deserialize<'a>>(line: &'a str, what: &str) -> Result<T, ManifestError> {
-    serde_json::from_str(line).map_err(|error| damaged(format!("{what}: {error}")))
-}
-
 impl Manifest {
     /// The manifest as it stands in its file.
     pub fn to_text(&self) -> String {
         let head = HeadLine {
             format: MANIFEST_FORMAT.to_owned(),
-            version: MANIFEST_VERSION,
+            version: self.version(),
             tool: self.tool.clone(),
             created: rfc3339(self.created_ms),
             created_ms: self.created_ms,
@@ -366,26 +274,15 @@ impl Manifest {
         };
         let mut text = json_line(&head);
         for segment in &self.segments {
-            text.push_str(&json_line(&SegmentLine {
-                key: segment.key.to_string(),
-                r#type: segment.address.segment_type.name().to_owned(),
-                stage: segment.address.stage(),
-                size: segment.size_bytes,
-                uid: segment.uid,
-                gid: segment.gid,
-                mode: format!("{:04o}", segment.mode),
-                file: segment.file_name(),
-                encoding: segment.encoding.name().to_owned(),
-                file_size: segment.file_bytes,
-                crc32: format!("{:08x}", segment.crc32),
-                chunk_size: segment.chunk_bytes,
-                chunks: segment.chunks.clone(),
-                zero_chunks: segment.zero_chunks.clone(),
-                data_size: segment.data_bytes,
-            }));
+            text.push_str(&segment.to_line());
         }
         let crc32 = format!("{:08x}", crc32fast::hash(text.as_bytes()));
         text + &json_line(&EndLine { end: true, crc32 })
+    }
+
+    /// The oldest version of the format that says all there is.
+    fn version(&self) -> u32 {
+        if self.segments.iter().all(|segment| segment.encoding.is_asmts()) { 1 } else { 2 }
     }
 
     /// Reads a manifest and checks it as far as it can be checked by itself: its own checksum,
@@ -411,7 +308,7 @@ impl Manifest {
         let head: HeadLine = line_of(lines.next().unwrap_or_default(), "its first line")?;
         let namespace = NamespaceName::new(&head.namespace)
             .ok_or_else(|| damaged(format!("{:?} is not a valid namespace name", head.namespace)))?;
-        let segments = lines.map(|line| parse_segment(line, &head)).collect::<Result<Vec<_>, _>>()?;
+        let segments = lines.map(|line| parse_segment(line, head.instance, head.nsid)).collect::<Result<Vec<_>, _>>()?;
         if segments.len() as u64 != head.segment_count {
             return Err(damaged(format!("it lists {} segments, expected {}", segments.len(), head.segment_count)));
         }
@@ -461,147 +358,11 @@ impl Manifest {
     }
 }
 
-pub fn parse_segment(line: &str, head: &HeadLine) -> Result<ManifestSegment, ManifestError> {
-    let claim: SegmentLine = line_of(line, "a segment's line")?;
-    let key = Key::from_hex(&claim.key).ok_or_else(|| damaged(format!("{:?} is not a key", claim.key)))?;
-    let wrong = |what: &str| damaged(format!("{key}: {what}"));
-    let address = key.address().ok_or_else(|| wrong("not an Aerospike key"))?;
-    if address.instance != head.instance {
-        return Err(wrong(&format!("belongs to instance {}, expected {}", address.instance, head.instance)));
-    }
-    if address.segment_type.is_index() && Some(address.nsid) != head.nsid {
-        return Err(wrong(&format!("has nsid {}, expected {:?}", address.nsid, head.nsid)));
-    }
-    let encoding = match claim.encoding.as_str() {
-        "raw" => Encoding::Raw,
-        "gzip" if address.segment_type.may_be_compressed() => Encoding::Gzip,
-        other => return Err(wrong(&format!("encoding {other:?} is not valid for a {}", address.segment_type.name()))),
-    };
-    if claim.file != file_name(key, encoding) || claim.r#type != address.segment_type.name() || claim.stage != address.stage() {
-        return Err(wrong("its file name, type or stage does not follow from its key"));
-    }
-    let mode = u32::from_str_radix(&claim.mode, 8).ok().filter(|mode| *mode <= 0o777);
-    let mode = mode.ok_or_else(|| wrong(&format!("{:?} is not a mode", claim.mode)))?;
-    let crc32 = u32::from_str_radix(&claim.crc32, 16).map_err(|_| wrong(&format!("{:?} is not a CRC-32", claim.crc32)))?;
-    if claim.uid == u32::MAX || claim.gid == u32::MAX {
-        return Err(wrong("its owner or group is 4294967295, which is not a valid id"));
-    }
-    let segment = ManifestSegment {
-        key,
-        address,
-        size_bytes: claim.size,
-        uid: claim.uid,
-        gid: claim.gid,
-        mode,
-        encoding,
-        file_bytes: claim.file_size,
-        crc32,
-        chunk_bytes: claim.chunk_size,
-        chunks: claim.chunks,
-        zero_chunks: claim.zero_chunks,
-        data_bytes: claim.data_size,
-    };
-    check_chunks(&segment).map_err(|text| wrong(&text))?;
-    Ok(segment)
-}
-
-/// Checks a chunk table against the sizes: every byte of the segment in one chunk, every chunk in
-/// the file, in order.
-pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
-    if !segment.chunk_bytes.is_power_of_two() || !CHUNK_SIZES.contains(&segment.chunk_bytes) {
-        return Err(format!(
-            "chunk size {} is not a power of two from {} to {}",
-            segment.chunk_bytes,
-            CHUNK_SIZES.start(),
-            CHUNK_SIZES.end()
-        ));
-    }
-    let sizes = segment.address.segment_type.min_bytes()..=MAX_SEGMENT_BYTES;
-    if !sizes.contains(&segment.size_bytes) {
-        return Err(format!(
-            "size {} is not from {} to {}, as required for a {}",
-            segment.size_bytes,
-            sizes.start(),
-            sizes.end(),
-            segment.address.segment_type.name()
-        ));
-    }
-    let expected = chunk_count(segment.size_bytes, segment.chunk_bytes);
-    if segment.chunks.len() as u64 != expected {
-        return Err(format!("it has {} chunks, expected {expected}", segment.chunks.len()));
-    }
-    let mut offset = match segment.encoding {
-        Encoding::Raw => 0,
-        Encoding::Gzip => FIRST_CHUNK_OFFSET,
-    };
-    let mut crc32 = crc32fast::Hasher::new();
-    for (index, chunk) in segment.chunks.iter().enumerate() {
-        let bytes = chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).end
-            - chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).start;
-        let length_fits = match segment.encoding {
-            Encoding::Raw => u64::from(chunk.length) == bytes,
-            // Stored blocks cost 5 bytes a 64 KiB, and there is padding; half as much again is
-            // generous and still bounded.
-            Encoding::Gzip => chunk.length > 0 && u64::from(chunk.length) <= bytes + bytes / 2 + 4 * SECTOR_BYTES,
-        };
-        if chunk.offset != offset || !length_fits {
-            return Err(format!(
-                "chunk {index} is at {}+{}, expected at {offset} and of a length that fits {bytes} bytes",
-                chunk.offset, chunk.length
-            ));
-        }
-        offset += u64::from(chunk.length);
-        crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, bytes));
-    }
-    let file_bytes = match segment.encoding {
-        Encoding::Raw => offset,
-        Encoding::Gzip => offset + AFTER_CHUNKS_BYTES,
-    };
-    if segment.file_bytes != file_bytes {
-        return Err(format!("its file has {} bytes, expected {file_bytes}", segment.file_bytes));
-    }
-    let crc32 = crc32.finalize();
-    if crc32 != segment.crc32 {
-        return Err(format!("its chunks add up to CRC-32 {crc32:08x}, expected {:08x}", segment.crc32));
-    }
-    let mut after = 0;
-    for &(first, count) in &segment.zero_chunks {
-        let end = first.checked_add(count).filter(|end| first >= after && count > 0 && *end <= expected);
-        after = end.ok_or_else(|| format!("its run of zero chunks {first}+{count} does not fit"))?;
-    }
-    check_zeros(segment)
-}
-
-/// Checks what a segment's line says of zeros: they need not be read, and what is data decides how
-/// much memory is needed.
-pub fn check_zeros(segment: &ManifestSegment) -> Result<(), String> {
-    let of_whole = crc::of_zeros(u64::from(segment.chunk_bytes));
-    for index in segment.zero_chunks.iter().flat_map(|&(first, count)| first..first + count) {
-        let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
-        let bytes = range.end - range.start;
-        let zeros = if bytes == u64::from(segment.chunk_bytes) { of_whole } else { crc::of_zeros(bytes) };
-        let found = usize::try_from(index).ok().and_then(|index| segment.chunks.get(index)).map(|chunk| chunk.crc32);
-        if found != Some(zeros) {
-            return Err(format!(
-                "chunk {index} is listed as zeros but has CRC-32 {:08x}, expected {zeros:08x}",
-                found.unwrap_or_default()
-            ));
-        }
-    }
-    let most = segment.size_bytes - segment.zero_bytes();
-    match segment.data_bytes {
-        Some(data) if data > most => Err(format!("it lists {data} bytes of data, expected at most {most}")),
-        _ => Ok(()),
-    }
-}
-
-pub fn json_line(value: &impl Serialize) -> String {
-    serde_json::to_string(value).expect("plain structures always serialise") + "\n"
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::{AFTER_CHUNKS_BYTES, Chunk, Content, Encoding, FIRST_CHUNK_OFFSET, chunk_count, chunk_range};
+    use asmt_codec::crc;
 
     fn segment(key: u32, size_bytes: u64, encoding: Encoding) -> ManifestSegment {
         segment_in_chunks(key, size_bytes, encoding, 4096)
@@ -609,19 +370,19 @@ mod tests {
 
     fn segment_in_chunks(key: u32, size_bytes: u64, encoding: Encoding, chunk_bytes: u32) -> ManifestSegment {
         let key = Key(key);
-        let mut offset = if encoding == Encoding::Gzip { FIRST_CHUNK_OFFSET } else { 0 };
+        let mut offset = if encoding.is_plain() { 0 } else { FIRST_CHUNK_OFFSET };
         let mut crc32 = crc32fast::Hasher::new();
         let mut chunks = Vec::new();
         for index in 0..chunk_count(size_bytes, chunk_bytes) {
             let range = chunk_range(size_bytes, chunk_bytes, index);
-            let length = if encoding == Encoding::Gzip { 100 } else { (range.end - range.start) as u32 };
+            let length = if encoding.is_plain() { (range.end - range.start) as u32 } else { 100 };
             let crc32_of = |index: u64| if index == 0 { crc::of_zeros(range.end - range.start) } else { 7 + index as u32 };
             let chunk = Chunk { offset, length, crc32: crc32_of(index) };
             crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, range.end - range.start));
             offset += u64::from(length);
             chunks.push(chunk);
         }
-        let file_bytes = if encoding == Encoding::Gzip { offset + AFTER_CHUNKS_BYTES } else { offset };
+        let file_bytes = if encoding.is_plain() { offset } else { offset + AFTER_CHUNKS_BYTES };
         ManifestSegment {
             key,
             address: key.address().expect("an address"),
@@ -633,6 +394,8 @@ mod tests {
             file_bytes,
             crc32: crc32.finalize(),
             chunk_bytes,
+            encoded_sums: if encoding.is_plain() { Vec::new() } else { vec![9; chunks.len()] },
+            columns_content: (encoding == Encoding::Columns).then_some(Content { bytes: size_bytes + 12, crc32: 11 }),
             chunks,
             zero_chunks: vec![(0, 1)],
             data_bytes: Some(0),
@@ -759,7 +522,7 @@ mod tests {
             let outcome = Manifest::parse(&forged(from, to));
             assert!(matches!(outcome, Err(ManifestError::Damaged(_))), "{to}: {outcome:?}");
         }
-        assert_eq!(Manifest::parse(&forged("\"version\":1", "\"version\":2")), Err(ManifestError::TooNew(2)));
+        assert_eq!(Manifest::parse(&forged("\"version\":1", "\"version\":3")), Err(ManifestError::TooNew(3)));
     }
 
     /// A compressed segment of one chunk with this length in its file.
@@ -784,6 +547,17 @@ mod tests {
             ("a segment too small for its type", |lie| lie.segments[1] = segment(0xae00_1000, 100, Encoding::Raw)),
             ("a chunk of nothing", |lie| lie.segments[2] = compressed_to(0)),
             ("a chunk that grew too much", |lie| lie.segments[2] = compressed_to(4096 + 2048 + 4 * 4096 + 1)),
+            ("sums of encoded chunks of a plain file", |lie| lie.segments[1].encoded_sums = vec![0; 16]),
+            ("a sum of an encoded chunk too few", |lie| {
+                lie.segments[2] = ManifestSegment { encoded_sums: vec![0; 2], ..segment(0xae00_1100, 10_000, Encoding::Gzip) };
+            }),
+            ("columns without the size of the content", |lie| {
+                lie.segments[2] = ManifestSegment { columns_content: None, ..segment(0xae00_1100, 10_000, Encoding::Columns) };
+            }),
+            ("the size of the content of a plain file", |lie| {
+                lie.segments[2].columns_content = Some(Content { bytes: 10_000, crc32: 0 });
+            }),
+            ("a base in columns", |lie| lie.segments[1] = segment(0xae00_1000, 65_536, Encoding::Columns)),
             ("a chunk of nothing before others", |lie| {
                 lie.segments[2].chunks[0].length = 0;
                 lie.segments[2].chunks.iter_mut().skip(1).for_each(|chunk| chunk.offset -= 100);
@@ -807,12 +581,30 @@ mod tests {
             ("as much data as there may be", {
                 ManifestSegment { data_bytes: Some(10_000 - 4096), ..segment(0xae00_1100, 10_000, Encoding::Gzip) }
             }),
+            ("a file in columns", segment(0xae00_1100, 10_000, Encoding::Columns)),
+            ("a plain file beside files in columns", segment(0xae00_1100, 10_000, Encoding::OwnRaw)),
+            ("no sums of encoded chunks", {
+                ManifestSegment { encoded_sums: Vec::new(), ..segment(0xae00_1100, 10_000, Encoding::Gzip) }
+            }),
             ("the smallest chunks", segment(0xae00_1100, 10_000, Encoding::Raw)),
             ("the largest chunks", segment_in_chunks(0xae00_1100, 10_000, Encoding::Raw, 16 << 20)),
         ] {
             let mut truth = manifest();
             truth.segments[2] = segment;
             assert_eq!(Manifest::parse(&truth.to_text()), Ok(truth), "{what}");
+        }
+    }
+
+    #[test]
+    fn only_files_in_columns_need_a_newer_reader() {
+        let with = |encoding| {
+            let mut manifest = manifest();
+            manifest.segments[2] = segment(0xae00_1100, 10_000, encoding);
+            manifest.to_text()
+        };
+        for encoding in Encoding::ALL {
+            let version = if encoding.is_asmts() { 1 } else { 2 };
+            assert!(with(encoding).contains(&format!("\"version\":{version},")), "{encoding:?}");
         }
     }
 

@@ -9,23 +9,27 @@ mod chunks;
 mod frame;
 pub mod journal;
 mod manifest;
+mod manifest_line;
+mod manifest_segment;
 pub mod mark;
 mod names;
 pub mod run_id;
 mod time;
 
 pub use chunks::{
-    Chunk, Span, Spans, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, max_file_bytes, zero_bytes,
+    Chunk, Span, Spans, chunk_bytes_for, chunk_count, chunk_kind, chunk_range, combined_crc32, length_of, max_file_bytes,
+    zero_bytes,
 };
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub use frame::{AFTER_CHUNKS_BYTES, BEFORE_STREAM_BYTES};
 pub use frame::{
-    ASMT_HEADER_BYTES, AsmtHeader, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES, MAX_DEFLATE_RATIO, SECTOR_BYTES, gzip_front, gzip_tail,
+    ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Content, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES,
+    MAX_DEFLATE_RATIO, SECTOR_BYTES, columns_front, gzip_front, gzip_tail,
 };
-pub use manifest::{
-    HeaderStamp, MANIFEST_VERSION, Manifest, ManifestError, ManifestSegment, ServerFingerprint, Trace, TraceState,
-};
-pub use names::{Encoding, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
+pub use manifest::{HeaderStamp, MANIFEST_VERSION, Manifest, ServerFingerprint, Trace, TraceState};
+pub use manifest_line::ManifestError;
+pub use manifest_segment::ManifestSegment;
+pub use names::{Encoding, Form, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
 #[cfg(feature = "testing")]
 pub use names::{is_namespace_file, namespace_file_name};
 pub use time::rfc3339;

@@ -13,34 +13,88 @@ pub enum Encoding {
     Raw,
     /// `<key>.dat.gz`: ASMT's 24-byte header, then one gzip member.
     Gzip,
+    /// `<key>.dat.raw`: byte for byte, in a backup whose other segments are in columns. ASMT takes
+    /// no file of this name: it would restore what it knows of such a backup, and report success.
+    OwnRaw,
+    /// `<key>.dat.col`: one gzip member of chunks whose bytes are in columns.
+    Columns,
 }
 
 impl Encoding {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Raw, Self::Gzip, Self::OwnRaw, Self::Columns];
+
     /// The word the manifest and listings use.
     pub fn name(self) -> &'static str {
         match self {
             Self::Raw => "raw",
             Self::Gzip => "gzip",
+            Self::OwnRaw => "own-raw",
+            Self::Columns => "columns",
+        }
+    }
+
+    /// The encoding with this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|encoding| encoding.name() == name)
+    }
+
+    /// The end of the names of its files.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Raw => ".dat",
+            Self::Gzip => ".dat.gz",
+            Self::OwnRaw => ".dat.raw",
+            Self::Columns => ".dat.col",
+        }
+    }
+
+    /// Whether the file has the bytes of the segment as they are.
+    pub fn is_plain(self) -> bool {
+        matches!(self, Self::Raw | Self::OwnRaw)
+    }
+
+    /// Whether ASMT takes the file for a segment's.
+    pub fn is_asmts(self) -> bool {
+        matches!(self, Self::Raw | Self::Gzip)
+    }
+}
+
+/// The form of a backup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// Every segment byte for byte, as ASMT does it.
+    #[default]
+    Plain,
+    /// Compressed as ASMT does it.
+    Gzip,
+    /// Compressed by columns, under names that ASMT does not take.
+    Columns,
+}
+
+impl Form {
+    /// How a segment stands in its file: compressed, if the form is and this segment can be.
+    pub fn encoding(self, is_compressible: bool) -> Encoding {
+        match (self, is_compressible) {
+            (Self::Plain, _) | (Self::Gzip, false) => Encoding::Raw,
+            (Self::Gzip, true) => Encoding::Gzip,
+            (Self::Columns, false) => Encoding::OwnRaw,
+            (Self::Columns, true) => Encoding::Columns,
         }
     }
 }
 
-/// The name of the file that keeps a segment: the key in eight lower-case hex digits, `.dat`, and
-/// `.gz` if compressed.
+/// The name of the file that keeps a segment: the key in eight lower-case hex digits, and what
+/// stands for the encoding.
 pub fn file_name(key: Key, encoding: Encoding) -> String {
-    match encoding {
-        Encoding::Raw => format!("{key}.dat"),
-        Encoding::Gzip => format!("{key}.dat.gz"),
-    }
+    format!("{key}{}", encoding.suffix())
 }
 
 /// Reads a file name of a backup. `None` if it does not name a segment of Aerospike's: such a file
 /// is left alone. Hex digits of either case are taken.
 pub fn parse_file_name(name: &str) -> Option<(Key, Address, Encoding)> {
-    let (digits, encoding) = match name.strip_suffix(".dat.gz") {
-        Some(digits) => (digits, Encoding::Gzip),
-        None => (name.strip_suffix(".dat")?, Encoding::Raw),
-    };
+    let with_digits = |encoding: Encoding| Some((name.strip_suffix(encoding.suffix())?, encoding));
+    let (digits, encoding) = Encoding::ALL.into_iter().find_map(with_digits)?;
     let key = Key::from_hex(digits)?;
     Some((key, key.address()?, encoding))
 }
@@ -95,6 +149,13 @@ mod tests {
         assert_eq!((key, encoding), (Key(0xae30_210a), Encoding::Gzip));
         assert_eq!((address.instance, address.nsid, address.index), (3, 2, 10));
         assert_eq!(file_name(key, encoding), "ae30210a.dat.gz");
+        for encoding in Encoding::ALL {
+            assert_eq!(parse_file_name(&file_name(key, encoding)), Some((key, address, encoding)));
+            assert_eq!(Encoding::named(encoding.name()), Some(encoding));
+        }
+        // ASMT 2.2.1 takes `<8 hex>.dat` and `<8 hex>.dat.gz` (observed).
+        let of_asmt = |name: &str| name.get(8..).is_some_and(|end| matches!(end, ".dat" | ".dat.gz"));
+        assert!(Encoding::ALL.into_iter().all(|encoding| of_asmt(&file_name(key, encoding)) == encoding.is_asmts()));
         for name in [
             "ae001000",
             "ae001000.dat.gz.tmp",

@@ -20,14 +20,14 @@ pub fn environment_file(text: &str) -> BTreeMap<String, String> {
     for char in text.chars() {
         place = reader.read(place, char);
     }
-    // The end of the file ends a line, a quoted value and a continued line alike.
+    // The end of the file also ends a line, a quoted value and a continued line.
     if !matches!(place, Place::BeforeName | Place::Name | Place::Comment | Place::CommentEscape) {
         reader.assign();
     }
     reader.found
 }
 
-/// Where in an assignment a character stands.
+/// The place of a character in an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     BeforeName,
@@ -73,7 +73,7 @@ impl EnvironmentReader {
             (Place::BeforeValue, '"') => Place::DoubleQuoted,
             (Place::BeforeValue, _) if is_white => Place::BeforeValue,
             (Place::BeforeValue | Place::Unquoted, '\\') => {
-                // What stands before it is not at the end.
+                // White space before it is not at the end.
                 self.kept = self.value.len();
                 Place::UnquotedEscape
             }
@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn an_environment_file_is_read_as_systemd_reads_it() {
-        // Each as systemd 252 was seen to read it, but for the comment that ends in a backslash.
+        // systemd 252 was seen to read each of these in this way, except for the comment that ends
+        // in a backslash.
         for (text, expected) in [
             ("", &[][..]),
             ("A=b", &[("A", "b")]),

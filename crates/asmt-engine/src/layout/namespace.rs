@@ -1,16 +1,16 @@
-//! What belongs to a namespace, and whether it is whole: segments in memory and files of a backup
-//! alike.
+//! The members of a namespace, and whether they are complete: for segments in memory and for files
+//! of a backup.
 
 use crate::layout::sets::{self, Member};
 use asmt_shm::{Address, FIRST_STAGE, Header, Key, MAX_STAGES, NamespaceName, SegmentType, StripeHeader};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-/// A namespace as found in memory: its index by nsid, its stripes by name.
+/// A namespace in memory: its index, found by nsid, and its stripes, found by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// Instance.
     pub instance: u8,
-    /// Name; `None` for index segments with no readable base.
+    /// Name; `None` for index segments without a readable base.
     pub name: Option<NamespaceName>,
     /// nsid of the index, if there is one.
     pub nsid: Option<u8>,
@@ -18,26 +18,25 @@ pub struct Group {
     pub keys: Vec<Key>,
 }
 
-/// Groups keys by instance and namespace name, for segments and for files alike.
+/// Groups keys by instance and namespace name, for segments and for files.
 ///
-/// Index segments whose base is missing belong to the namespace whose stripes have their nsid,
-/// unless that has a base of its own: without that, what is left of a namespace would pass for a
-/// whole one that has only data.
+/// Index segments without a base belong to the namespace whose stripes have their nsid, unless that
+/// namespace has a base of its own. Otherwise the rest of a namespace would pass for a whole one
+/// that has only data.
 pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a NamespaceName>)> + Clone) -> Vec<Group> {
     let base_names: HashMap<(u8, u8), &NamespaceName> = segments
         .clone()
         .filter(|(_, address, _)| address.segment_type == SegmentType::PiBase)
         .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
         .collect();
-    let has_base =
-        |instance: u8, name: &NamespaceName| base_names.iter().any(|(place, base)| place.0 == instance && *base == name);
+    let based: HashSet<(u8, &NamespaceName)> = base_names.iter().map(|(place, name)| (place.0, *name)).collect();
     let stripe_names: HashMap<(u8, u8), &NamespaceName> = segments
         .clone()
         .filter(|(_, address, _)| !address.segment_type.is_index())
         .filter_map(|(_, address, name)| Some(((address.instance, address.nsid), name?)))
-        .filter(|((instance, _), name)| !has_base(*instance, name))
+        .filter(|((instance, _), name)| !based.contains(&(*instance, *name)))
         .collect();
-    // Instance and name; nameless ones by nsid, index and data apart.
+    // Instance and name; groups without a name by nsid, index and data apart.
     type Identity = (u8, Option<NamespaceName>, Option<(u8, bool)>);
     let mut groups: BTreeMap<Identity, Group> = BTreeMap::new();
     for (key, address, own_name) in segments {
@@ -64,8 +63,8 @@ pub fn group<'a>(segments: impl Iterator<Item = (Key, Address, Option<&'a Namesp
     groups
 }
 
-/// What a namespace lacks, or has too many of; empty if it is whole. Stripes are a set of their
-/// own: see [`torn_stripes`].
+/// Returns what a namespace lacks or has too many of; empty if it is whole. Stripes are checked as
+/// a set: see [`torn_stripes`].
 pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
     let mut found = Vec::new();
     let of = |wanted: SegmentType| headers.iter().filter(move |(address, _)| address.segment_type == wanted);
@@ -98,7 +97,7 @@ pub fn missing_or_extra(headers: &[(Address, &Header)]) -> Vec<String> {
     found
 }
 
-/// Stages must be 0 to count − 1, each once.
+/// Checks that the stages are 0 to count − 1, each once.
 pub fn check_stages(
     which: &str,
     counted_by: &str,
@@ -131,12 +130,12 @@ pub fn check_stages(
     }
 }
 
-/// Ascending numbers, where they are more than one: `; all are 0, 2 to 5`.
+/// Lists ascending numbers, if they are more than one: `; all are 0, 2 to 5`.
 pub fn all_of(numbers: &[u32]) -> String {
     if numbers.len() > 1 { format!("; all are {}", sets::runs(numbers)) } else { String::new() }
 }
 
-/// The stripes among these headers.
+/// Returns the stripes among these headers.
 pub fn stripes_of<'h>(headers: &[(Address, &'h Header)]) -> Vec<(Address, &'h StripeHeader)> {
     let stripe = |(address, header): &(Address, &'h Header)| match header {
         Header::Stripe(stripe) => Some((*address, stripe)),
@@ -145,9 +144,9 @@ pub fn stripes_of<'h>(headers: &[(Address, &'h Header)]) -> Vec<(Address, &'h St
     headers.iter().filter_map(stripe).collect()
 }
 
-/// Why the stripes of a namespace are no set that a server would start with; empty if they are
-/// whole, or there are none. `is_all` says that every stripe there is stands among them, so that
-/// their number counts.
+/// Returns the reasons why the stripes of a namespace are not a set with which a server would
+/// start; empty if they are whole, or if there are none. `is_all` says that `headers` has every
+/// stripe there is, so that their number is checked.
 pub fn torn_stripes(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bool) -> Vec<String> {
     let stripes = stripes_of(headers);
     let shown = |address: Address| address.key().map_or_else(|| format!("{address:?}"), |key| key.to_string());

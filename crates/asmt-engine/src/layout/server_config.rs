@@ -11,7 +11,8 @@
 //! - The first word is a name, and names open sections. Braces are ignored, except for a first word
 //!   `}`, which closes a section. `namespace test` opens a section without `{`; `namespace test{`
 //!   opens one for a namespace that is called `test{`.
-//! - `storage-engine device{`, a `{` on a line of its own, and a `}` behind a value stop the start.
+//! - `storage-engine device{`, a `{` on a line of its own, and a `}` behind a value make the
+//!   start fail.
 //! - A `device` or `file` line has at most two values, the main device and its shadow. In
 //!   `storage-engine memory` it has one: there, the memory is the main device, and the line names
 //!   its shadow. Paths may contain braces.
@@ -21,26 +22,24 @@
 //! its last word is `{`. Where the two ways differ, the closing braces do not add up, or a line
 //! that decides is in the wrong section; both are refused.
 
+use super::server_words::{check_name, check_value, is_template, number_of, one_value, set_once, shown, too_many, words_of};
 use asmt_shm::NamespaceName;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 pub use super::environment::environment_file;
+pub use super::server_words::template;
 
-/// Most sections within one another; those of a server are at most four deep.
+/// Most nested sections; those of a server are at most four deep.
 const MAX_DEPTH: usize = 64;
 /// Most namespaces that a server has (public facts: namespace ids are 1 to 32).
 const MAX_NAMESPACES: usize = 32;
 /// Most devices of a namespace (public headers: `AS_STORAGE_MAX_DEVICES`; an index element has
-/// seven bits for them).
+/// seven bits for the device).
 const MAX_DEVICES: usize = 128;
-/// Most remarks that are kept; further ones say nothing new.
+/// Most remarks that are kept; further ones would add nothing new.
 const MAX_REMARKS: usize = 8;
-/// Most characters of a word that a message repeats.
-const MAX_SHOWN_CHARS: usize = 64;
-/// Character strings of common template languages; none is part of a name in a configuration.
-const TEMPLATE_MARKS: [&str; 7] = ["{{", "}}", "{%", "%}", "${", "<%", "%>"];
 
 /// The parts of a server's configuration that decide what a backup must contain, and whether it is
 /// stale.
@@ -52,12 +51,12 @@ pub struct ServerConfig {
     pub work_directory: Option<String>,
     /// Files that the server logs to, in the file's order.
     pub logs: Vec<String>,
-    /// Whether the server keeps an index checkpoint, configured outside of a namespace.
+    /// The server keeps an index checkpoint that is configured outside of a namespace.
     pub has_index_checkpoint: bool,
     /// Lines that are accepted and look like a mistake, each with its number.
     pub remarks: Vec<String>,
     /// Paths that look like part of a template, with the numbers of their lines. The server takes
-    /// them as they stand, so such a path may exist; whoever can look must.
+    /// them literally, so such a path may exist: whoever can look must check.
     pub templates: Vec<(usize, String)>,
 }
 
@@ -66,14 +65,14 @@ pub struct ServerConfig {
 pub struct Setting {
     /// As it is written.
     pub text: String,
-    /// The number that it stands for; `None` where that is not known for certain.
+    /// The number that it stands for; `None` if that is not certain.
     pub value: Option<u64>,
 }
 
 /// The size of all data stripes of a namespace in memory; the server crashes on stripes of another
 /// size.
 pub const DATA_SIZE: &str = "data-size";
-/// How many sprigs each partition of the index has; a start does not take over an index with
+/// Number of sprigs in each partition of the index; a start does not take over an index with
 /// another number.
 pub const TREE_SPRIGS: &str = "partition-tree-sprigs";
 
@@ -88,9 +87,9 @@ pub struct NamespaceConfig {
     pub index_type: Option<String>,
     /// `sindex-type`.
     pub sindex_type: Option<String>,
-    /// Whether the server keeps a checkpoint of this index (a preview of 8.2).
+    /// The server keeps a checkpoint of this index (a preview of 8.2).
     pub has_index_checkpoint: bool,
-    /// [`DATA_SIZE`] (of `storage-engine memory`) and [`TREE_SPRIGS`], as far as they are there.
+    /// [`DATA_SIZE`] (of `storage-engine memory`) and [`TREE_SPRIGS`], if they are there.
     pub settings: BTreeMap<String, Setting>,
 }
 
@@ -104,7 +103,7 @@ pub enum Storage {
     Device,
     /// `storage-engine memory`: the data is in memory, with or without devices or files behind it.
     Memory,
-    /// An engine that is not known, by its name.
+    /// An unknown engine, by its name.
     Other(String),
 }
 
@@ -135,12 +134,12 @@ impl DeviceLine {
     }
 }
 
-/// The server would refuse the file, or it cannot be understood.
+/// A file that the server would refuse, or that cannot be understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
     /// Number of the line, from 1; `None` for the whole file.
     pub line: Option<usize>,
-    /// What was found, and what was expected.
+    /// The state that was found, and the one that was expected.
     pub text: String,
 }
 
@@ -163,9 +162,9 @@ pub fn parse(bytes: &[u8]) -> Result<ServerConfig, Refused> {
         return Err(Refused { line: Some(1), text: text.to_owned() });
     }
     // To the server, `storage-engine memory` opens a section even without `{`. People also write it
-    // as a line without a section. No file can be read in both ways: the closing braces add up in
-    // one of them alone, for within a namespace, where it would open none, no name is accepted that
-    // opens a section without `{` at the top level.
+    // as a line without a section. No file can be read in both ways, because the closing braces add
+    // up in only one of them. (Within a namespace, where the line would open no section, no name is
+    // accepted that opens a section without `{` at the top level.)
     let as_section = match Reader::read(bytes, BareMemory::OpensSection) {
         Ok(found) => return Ok(found),
         Err(stop) => stop,
@@ -181,14 +180,21 @@ pub fn parse(bytes: &[u8]) -> Result<ServerConfig, Refused> {
     }
 }
 
-/// How `storage-engine memory` without `{` is read.
+/// The two ways to read `storage-engine memory` without `{`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BareMemory {
     OpensSection,
     IsOneLine,
 }
 
-/// A section, as far as it decides what its lines mean.
+/// The effect of a line on the sections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opens {
+    Section,
+    Nothing,
+}
+
+/// The kind of a section, which decides what its lines mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Section {
     Service,
@@ -197,7 +203,7 @@ enum Section {
     Storage,
     /// Another section within a namespace.
     WithinNamespace,
-    /// `xdr`, or a section that is not known: `namespace` may stand in it, and means another thing.
+    /// `xdr`, or an unknown section: `namespace` may stand in it, and means something else.
     Foreign,
     /// Any other.
     Plain,
@@ -211,7 +217,7 @@ struct Open<'t> {
     line: usize,
 }
 
-/// Why and where a reading ended.
+/// The reason and the place where a reading ended.
 struct Stop {
     refused: Refused,
     last_line: usize,
@@ -283,8 +289,8 @@ impl<'t> Reader<'t> {
         }
         check_name(name)?;
         let (values, opens) = match values {
-            [values @ .., "{"] => (values, true),
-            _ => (values, false),
+            [values @ .., "{"] => (values, Opens::Section),
+            _ => (values, Opens::Nothing),
         };
         for value in values {
             check_value(value)?;
@@ -295,18 +301,19 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn read_top_level(&mut self, name: &'t str, values: &[&'t str], opens: bool) -> Result<(), String> {
+    fn read_top_level(&mut self, name: &'t str, values: &[&'t str], opens: Opens) -> Result<(), String> {
         let section = match name {
             "namespace" => return self.open_namespace(values),
             "service" => Section::Service,
             "logging" => Section::Logging,
             "network" | "security" | "mod-lua" => Section::Plain,
             "xdr" => Section::Foreign,
-            // A section before it ended too early, or its line does not show that it opens one.
+            // Either the section before it ended too early, or its line does not show that it opens
+            // one.
             "storage-engine" | "index-type" | "sindex-type" | "device" | "file" | "work-directory" => {
                 return Err(self.misplaced(name));
             }
-            _ if opens => {
+            _ if opens == Opens::Section => {
                 self.remark(format!("{} is not a known section; it was skipped", shown(name)));
                 return self.open_section(Section::Foreign, name);
             }
@@ -348,14 +355,14 @@ impl<'t> Reader<'t> {
         self.open_section(Section::Namespace, "namespace")
     }
 
-    fn read_in_section(&mut self, section: Section, name: &'t str, values: &[&'t str], opens: bool) -> Result<(), String> {
+    fn read_in_section(&mut self, section: Section, name: &'t str, values: &[&'t str], opens: Opens) -> Result<(), String> {
         let mut inner = match section {
             Section::Foreign => Section::Foreign,
             Section::Namespace | Section::Storage | Section::WithinNamespace => Section::WithinNamespace,
             Section::Service | Section::Logging | Section::Plain => Section::Plain,
         };
         let mut opens = opens;
-        // Where these may be is not known. They only lead to a remark.
+        // It is not known where these may stand. They only lead to a remark.
         if matches!(name, "index-checkpoint-path" | "checkpoint-save") && values.first() != Some(&"false") {
             match inner {
                 Section::WithinNamespace => self.namespace.has_index_checkpoint = true,
@@ -369,7 +376,7 @@ impl<'t> Reader<'t> {
                 set_once(&mut self.found.work_directory, name, path)?;
             }
             (Section::Logging, "file") => {
-                let path = self.path(name, values, false)?;
+                let path = self.path(name, values, Opens::Nothing)?;
                 self.found.logs.push(path.to_owned());
             }
             (Section::Namespace, "storage-engine") => {
@@ -381,7 +388,7 @@ impl<'t> Reader<'t> {
             (Section::Storage, "file") => self.read_device(LineKind::File, name, values, opens)?,
             (Section::Storage, DATA_SIZE) if self.namespace.storage == Storage::Memory => self.read_setting(name, values)?,
             (Section::Namespace, TREE_SPRIGS) => self.read_setting(name, values)?,
-            // Sections begin or end elsewhere than it seems.
+            // Sections begin or end in other places than it seems.
             (_, "namespace" | "storage-engine" | "device") => return Err(self.misplaced(name)),
             (
                 Section::Namespace | Section::Storage | Section::WithinNamespace,
@@ -393,44 +400,51 @@ impl<'t> Reader<'t> {
             ) => return Err(self.misplaced(name)),
             _ => {}
         }
-        if opens { self.open_section(inner, name) } else { Ok(()) }
+        match opens {
+            Opens::Section => self.open_section(inner, name),
+            Opens::Nothing => Ok(()),
+        }
     }
 
-    /// Returns whether the line opens a section.
-    fn read_storage_engine(&mut self, values: &[&'t str], opens: bool) -> Result<bool, String> {
+    /// Reads a storage engine. `opens` is a section if the line ends in `{`. Returns what the line
+    /// opens for the server.
+    fn read_storage_engine(&mut self, values: &[&'t str], opens: Opens) -> Result<Opens, String> {
         let expected = "'storage-engine device {' or 'storage-engine memory {'";
         let engine = one_value("storage-engine", values, expected)?;
         if self.namespace.storage != Storage::Unspecified {
             return Err("a second 'storage-engine' in a namespace; expected one".to_owned());
         }
         let (storage, opens) = match engine {
-            // With nothing in it, the server could not start: it is a section in any case.
-            "device" => (Storage::Device, true),
+            // The server could not start with an empty engine, so the line opens a section in any
+            // case.
+            "device" => (Storage::Device, Opens::Section),
             "memory" => {
-                self.has_bare_memory |= !opens;
-                (Storage::Memory, opens || self.bare_memory == BareMemory::OpensSection)
+                let is_bare = opens == Opens::Nothing;
+                self.has_bare_memory |= is_bare;
+                let is_line = is_bare && self.bare_memory == BareMemory::IsOneLine;
+                (Storage::Memory, if is_line { Opens::Nothing } else { Opens::Section })
             }
             _ if is_template(engine) => return Err(template(engine)),
-            _ if !opens || engine.contains(['{', '}']) => {
+            _ if opens == Opens::Nothing || engine.contains(['{', '}']) => {
                 return Err(format!("{} is not a known storage engine; expected {expected}", shown(engine)));
             }
             _ => {
-                // Its devices may have the known header, too.
+                // Its devices may have the known header.
                 self.remark(format!("{} is not a known storage engine; it was treated like 'device'", shown(engine)));
-                (Storage::Other(engine.to_owned()), true)
+                (Storage::Other(engine.to_owned()), Opens::Section)
             }
         };
         self.namespace.storage = storage;
         Ok(opens)
     }
 
-    fn read_index_type(&mut self, name: &str, values: &[&'t str], opens: bool) -> Result<(), String> {
+    fn read_index_type(&mut self, name: &str, values: &[&'t str], opens: Opens) -> Result<(), String> {
         let value = one_value(name, values, "shmem, pmem or flash")?;
         if is_template(value) {
             return Err(template(value));
         }
-        // The other types have mounts. Whether they open a section without `{` is not known.
-        if value != "shmem" && !opens {
+        // The other types have mounts. It is not known whether they open a section without `{`.
+        if value != "shmem" && opens == Opens::Nothing {
             return Err(format!("'{name}' is {}; expected shmem, or a '{{' after another type", shown(value)));
         }
         if !matches!(value, "shmem" | "pmem" | "flash") {
@@ -440,12 +454,12 @@ impl<'t> Reader<'t> {
         set_once(slot, name, value)
     }
 
-    fn read_device(&mut self, kind: LineKind, name: &str, values: &[&'t str], opens: bool) -> Result<(), String> {
+    fn read_device(&mut self, kind: LineKind, name: &str, values: &[&'t str], opens: Opens) -> Result<(), String> {
         let (most, expected) = match self.namespace.storage {
             Storage::Memory => (1, "one path, the shadow of the memory"),
             _ => (2, "one or two paths, the device and its shadow"),
         };
-        if opens {
+        if opens == Opens::Section {
             return Err(format!("a '{{' after '{name}'; expected {expected}"));
         }
         if values.len() > most {
@@ -454,8 +468,8 @@ impl<'t> Reader<'t> {
         let [main, shadow @ ..] = values else {
             return Err(format!("'{name}' has no value; expected {expected}"));
         };
-        // To the server, an engine with `file` lines is another one than an engine with `device`
-        // lines. What it makes of both in one engine is not known.
+        // To the server, an engine with `file` lines is not an engine with `device` lines. It is
+        // not known what it does with both in one engine.
         if self.namespace.devices.first().is_some_and(|first| first.kind != kind) {
             return Err("'device' and 'file' lines in one storage engine; expected lines of one kind".to_owned());
         }
@@ -476,23 +490,23 @@ impl<'t> Reader<'t> {
         Ok(())
     }
 
-    /// Notes a value that only decides whether a restore would fit. What is odd about it is for the
-    /// server to say.
+    /// Notes a value that only decides whether a restore would fit. The server itself reports what
+    /// is wrong with it.
     fn read_setting(&mut self, name: &str, values: &[&'t str]) -> Result<(), String> {
         if let Some(value) = values.iter().find(|value| is_template(value)) {
             return Err(template(value));
         }
         let text = values.join(" ");
         let value = if let [value] = values { number_of(value) } else { None };
-        // Which of two lines counts is not known.
+        // It is not known which of two lines counts.
         let second = self.namespace.settings.get(name).map(|first| format!("{}, {text}", first.text));
         let setting = second.map_or(Setting { text, value }, |text| Setting { text, value: None });
         self.namespace.settings.insert(name.to_owned(), setting);
         Ok(())
     }
 
-    fn path(&mut self, name: &str, values: &[&'t str], opens: bool) -> Result<&'t str, String> {
-        if opens {
+    fn path(&mut self, name: &str, values: &[&'t str], opens: Opens) -> Result<&'t str, String> {
+        if opens == Opens::Section {
             return Err(format!("a '{{' after '{name}'; expected one path"));
         }
         let path = one_value(name, values, "one path")?;
@@ -552,117 +566,13 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// The words of a line without its line end.
-///
-/// Errors: the line is not text. A comment may be in any character set: the server does not read
-/// it.
-fn words_of(line: &[u8]) -> Result<Vec<&str>, String> {
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    match line.iter().find(|&&byte| byte.is_ascii_control() && byte != b'\t') {
-        Some(b'\r') => return Err("a carriage return within a line; expected it only at the end of a line".to_owned()),
-        Some(byte) => return Err(format!("a control byte 0x{byte:02x}; expected a text file")),
-        None => {}
-    }
-    let end = line.iter().position(|&byte| byte == b'#').unwrap_or(line.len());
-    let text = std::str::from_utf8(&line[..end]).map_err(|_| "bytes that are not UTF-8; expected a text file".to_owned())?;
-    // Whether the server takes them as part of a word or as white space is not known.
-    let is_odd = |char: &char| char.is_control() && *char != '\t' || char.is_whitespace() && !char.is_ascii();
-    if let Some(char) = text.chars().find(is_odd) {
-        return Err(format!("a character U+{:04X}; expected only spaces and tabs between words", u32::from(char)));
-    }
-    Ok(text.split_ascii_whitespace().collect())
-}
-
-/// Checks the first word of a line: all names of the server are in lower case.
-fn check_name(name: &str) -> Result<(), String> {
-    let is_name_byte = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_');
-    if name.starts_with(|first: char| first.is_ascii_lowercase()) && name.bytes().all(is_name_byte) {
-        return Ok(());
-    }
-    let found = shown(name);
-    Err(if name == "{" {
-        "a '{' on a line of its own; expected it at the end of the line that opens the section".to_owned()
-    } else if is_template(name) {
-        template(name)
-    } else if matches!(name, "---" | "-" | "%YAML") || name.ends_with(':') {
-        format!("{found} is YAML; expected the classic configuration format, such as 'namespace NAME {{'")
-    } else if name.contains(['{', '}']) {
-        format!("{found} has a brace in it; expected a name, and a space before '{{'")
-    } else {
-        format!("{found} is not a setting name; expected lower-case letters, digits and '-'")
-    })
-}
-
-/// Checks a word behind the first, of which none is a brace, but for a `{` at the end.
-fn check_value(value: &str) -> Result<(), String> {
-    match value {
-        "{" => Err("a '{' within a line; expected it at the end, and the section's lines below".to_owned()),
-        "}" => Err("a '}' after other words; expected it on a line of its own".to_owned()),
-        _ if TEMPLATE_MARKS.contains(&value) => Err(template(value)),
-        _ => Ok(()),
-    }
-}
-
-fn is_template(word: &str) -> bool {
-    TEMPLATE_MARKS.iter().any(|mark| word.contains(mark))
-}
-
-/// Why a word that is part of a template is refused.
-pub fn template(word: &str) -> String {
-    format!("{} is part of a template; expected the file that the server reads", shown(word))
-}
-
-/// The number that a value stands for: digits, and `K`, `M`, `G` or `T` for powers of 1024.
-fn number_of(text: &str) -> Option<u64> {
-    let shift = match text.bytes().last()?.to_ascii_uppercase() {
-        b'K' => 10,
-        b'M' => 20,
-        b'G' => 30,
-        b'T' => 40,
-        _ => 0,
-    };
-    let digits = if shift == 0 { text } else { &text[..text.len() - 1] };
-    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse::<u64>().ok().filter(|_| is_number)?.checked_mul(1 << shift)
-}
-
-fn one_value<'t>(name: &str, values: &[&'t str], expected: &str) -> Result<&'t str, String> {
-    match values {
-        [value] => Ok(value),
-        [] => Err(format!("'{name}' has no value; expected {expected}")),
-        _ => Err(too_many(name, values, expected)),
-    }
-}
-
-fn too_many(name: &str, values: &[&str], expected: &str) -> String {
-    match values.iter().find(|value| is_template(value)) {
-        Some(value) => template(value),
-        None => format!("'{name}' has {} values; expected {expected}", values.len()),
-    }
-}
-
-fn set_once(slot: &mut Option<String>, name: &str, value: &str) -> Result<(), String> {
-    if slot.is_some() {
-        return Err(format!("a second '{name}'; expected one: which of them the server uses is unknown"));
-    }
-    *slot = Some(value.to_owned());
-    Ok(())
-}
-
-/// A word in quotes, cut if it is long.
-fn shown(word: &str) -> String {
-    match word.char_indices().nth(MAX_SHOWN_CHARS) {
-        Some((end, _)) => format!("'{}...'", &word[..end]),
-        None => format!("'{word}'"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::server_words::MAX_SHOWN_CHARS;
     use proptest::prelude::*;
 
-    /// The packaged configuration's usual shape, with devices.
+    /// The usual form of the packaged configuration, with devices.
     const PACKAGED: &str = "\
 # Aerospike database configuration file for use with systemd.
 
@@ -719,7 +629,7 @@ namespace bar {
 }
 ";
 
-    /// One of everything that decides.
+    /// One line of each kind that matters.
     const WHOLE: &str = "\
 # aerospike.conf
 service {
@@ -795,7 +705,7 @@ namespace only {
         text.replace('\n', "\r\n")
     }
 
-    /// Every field of a configuration, without those that have their default.
+    /// Returns every field of a configuration, without those that have their default.
     fn summary(found: &ServerConfig) -> String {
         let ServerConfig { namespaces, work_directory, logs, has_index_checkpoint, remarks, templates } = found;
         let mut parts = Vec::new();
@@ -896,7 +806,7 @@ namespace only {
             ("\n\n \tnamespace \t a  \t{\t\n\t } \n\n", "a [Unspecified]"),
             ("namespace a {# x\n}# y } z {\n#", "a [Unspecified]"),
             ("# {{ é }}\u{a0}\nnamespace a#b {\n}\n", "a [Unspecified]"),
-            // Braces are not looked at where a name opens a section.
+            // Braces are ignored where a name opens a section.
             ("namespace a\n}\n", "a [Unspecified]"),
             ("namespace a{\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', including its brace)"),
             ("namespace a{ {\n}\n", "a{ [Unspecified] (line 1: the name of this namespace is 'a{', including its brace)"),
@@ -927,7 +837,7 @@ namespace only {
                 "namespace a {\nindex-type new {\n}\n}\n",
                 "a [Unspecified, index new] (line 2: 'index-type' is 'new', which is not a known type)",
             ),
-            // Names count only where they stand.
+            // A name counts only in its own section.
             ("service {\nfile /x\nx {\nwork-directory /x\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
             ("network {\nservice {\nwork-directory /x\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
             ("xdr {\ndc d {\nnamespace b {\nindex-type pmem {\n}\n}\nnamespace c\n}\n}\nnamespace a {\n}\n", "a [Unspecified]"),
@@ -958,7 +868,7 @@ namespace only {
         ] {
             check_accepted(text, expected);
         }
-        // A comment may be of another character set.
+        // A comment may be in another character set.
         let found = parse(b"# caf\xe9\nnamespace a { #\xff\n}\n");
         assert_eq!(found.map(|found| summary(&found)), Ok("a [Unspecified]".to_owned()));
     }
@@ -975,7 +885,7 @@ namespace only {
             ("device", "device /${x}", "a [Device, Device /${x}] (template in line 3: /${x})"),
             ("memory", "data-size 1G", "a [Memory, data-size 1G = 1073741824]"),
             ("device", "data-size 1G", "a [Device]"),
-            // What a value means that is not understood is for the server to say.
+            // A value that asmt does not understand is left to the server.
             ("memory", "data-size 0x10", "a [Memory, data-size 0x10]"),
             ("memory", "data-size 1 G", "a [Memory, data-size 1 G]"),
             ("memory", "data-size", "a [Memory, data-size ]"),
@@ -1098,7 +1008,7 @@ namespace only {
             ("namespace a {\n", 1, "'namespace' opens a section that is not closed; expected 1 more '}' in the file"),
             ("namespace a {\n}\nservice {\nx {\n", 4, "'x' opens a section that is not closed; expected 2 more '}'"),
             ("namespace a {\nstorage-engine memory\n", 2, "'storage-engine' opens a section that is not closed"),
-            // They do, and a line that decides is in the wrong section.
+            // They add up, but a line that matters is in the wrong section.
             (
                 "namespace a {\nset x {\n}\nnamespace b {\n}\n}\n",
                 4,
@@ -1139,7 +1049,7 @@ namespace only {
             ("namespace a {\n}\nnamespace a {\n}\n", 3, "a second namespace 'a'; expected one of each name"),
             ("namespace abcdefghijklmnopqrstuvwxyzabcdef {\n}\n", 1, "has 32 bytes; expected 1 to 31"),
             ("namespace ääääääääääääääää {\n}\n", 1, "has 32 bytes; expected 1 to 31"),
-            // Values that decide.
+            // Values that matter.
             ("service {\nwork-directory\n}\n", 2, "'work-directory' has no value; expected one path"),
             ("service {\nwork-directory /a /b\n}\n", 2, "'work-directory' has 2 values; expected one path"),
             ("service {\nwork-directory /a {\n}\n}\n", 2, "a '{' after 'work-directory'; expected one path"),
@@ -1309,7 +1219,7 @@ namespace only {
         proptest::collection::vec(any_line(), 0..4).prop_map(|lines| lines.join("\n"))
     }
 
-    /// A namespace with storage lines, and now and then with other lines, or with a brace missing.
+    /// A namespace with storage lines, and sometimes with other lines, or with a brace missing.
     fn any_namespace() -> impl Strategy<Value = String> {
         let engine = proptest::sample::select(vec!["device {", "device", "memory {", "memory"]);
         let device = prop_oneof![4 => "device /[a-z]{4}", 1 => "device /[a-z]{4} /[a-z]{4}", 1 => "file /[a-z]{4}"];
@@ -1330,7 +1240,7 @@ namespace only {
         found.namespaces.values().flat_map(|namespace| &namespace.devices)
     }
 
-    /// A result without the numbers of lines.
+    /// Returns a result without the numbers of lines.
     fn unnumbered(result: Result<ServerConfig, Refused>) -> Result<ServerConfig, String> {
         let without = |text: &str| text.split_once(": ").map_or_else(String::new, |(_, rest)| rest.to_owned());
         let found = result.map_err(|refused| refused.text.split(" of line ").next().unwrap_or_default().to_owned())?;

@@ -1,9 +1,9 @@
-//! Sets of stripes and of storage devices: whether one is a set that a server would start with.
+//! Sets of stripes and of storage devices: checks that a server would start with a set.
 //!
-//! A server gives one random to all members of a set at each start, counts the main devices (or
-//! stripes) in each of them, and marks each as trusted at a clean stop. It does not start with two
-//! randoms in a set, with a device of another namespace, or with a header that it does not know;
-//! what is not marked as trusted it does not use.
+//! At each start, a server gives one random to all members of a set, and counts the main devices
+//! (or stripes) in each of them. At a clean stop it marks each as trusted. It does not start with
+//! two randoms in a set, with a device of another namespace, or with an unknown header. It does not
+//! use a member that is not marked as trusted.
 //!
 //! Promise: every fault of a set is found, each with the first member that shows it. Must never:
 //! read a device or a segment.
@@ -11,7 +11,7 @@
 use asmt_shm::{NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, StripeHeader};
 use std::collections::BTreeSet;
 
-/// One member of a set of stripes or of devices, by the name it is shown under.
+/// One member of a set of stripes or of devices, with the name that messages show.
 #[derive(Clone, Debug)]
 pub struct Member<'a> {
     /// Path of a device or file, key of a stripe.
@@ -20,15 +20,15 @@ pub struct Member<'a> {
     pub header: &'a StripeHeader,
 }
 
-/// Why a set is not one that a server would start with; empty if it is whole.
+/// Returns the reasons why a server would not start with a set; empty if the set is whole.
 ///
-/// `kind` is what a member is called, such as "data stripe" or "storage device". `expected_count`
-/// is the number of stripes or main devices that there are; `None` if that cannot be told, and is
-/// not to be checked.
+/// `kind` is the word for a member, such as "data stripe" or "storage device". `expected_count` is
+/// the number of stripes or main devices that there are; `None` if that is unknown, and must not be
+/// checked.
 pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected_count: Option<u32>) -> Vec<String> {
     let count = members.len();
     let mut found = Vec::new();
-    // What is wrong with some of the members, shown by the first of them.
+    // Reports a fault of some of the members, with the first of them.
     let mut some = |wrong: &[&Member<'_>], what: &dyn Fn(&StripeHeader) -> String| {
         if let Some(first) = wrong.first() {
             let more = if wrong.len() > 1 { format!(" ({} of {count} {kind}s)", wrong.len()) } else { String::new() };
@@ -41,7 +41,7 @@ pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected
     let (known, unknown): (Vec<&Member<'_>>, Vec<_>) =
         with_magic.into_iter().partition(|member| member.header.version == STRIPE_VERSION);
     some(&unknown, &|header| format!("has header version {}, expected {STRIPE_VERSION}", header.version));
-    // Of a header that is not known no other field means anything.
+    // In an unknown header no other field means anything.
     let of = |is_wrong: &dyn Fn(&StripeHeader) -> bool| -> Vec<&Member<'_>> {
         known.iter().copied().filter(|member| is_wrong(member.header)).collect()
     };
@@ -67,7 +67,8 @@ pub fn faults(kind: &str, members: &[Member<'_>], name: &NamespaceName, expected
     found
 }
 
-/// Which of the numbers from 0 to the highest are missing: `1`, or `1 to 3, 5`; empty if none is.
+/// Returns the missing numbers from 0 to the highest: `1`, or `1 to 3, 5`; empty if none is
+/// missing.
 pub fn missing_numbers(there: &BTreeSet<u16>) -> String {
     let missing: Vec<u32> = match there.last() {
         Some(last) => (0..*last).filter(|number| !there.contains(number)).map(u32::from).collect(),
@@ -76,7 +77,7 @@ pub fn missing_numbers(there: &BTreeSet<u16>) -> String {
     runs(&missing)
 }
 
-/// Ascending numbers as text: `0, 2 to 5`.
+/// Writes ascending numbers as text: `0, 2 to 5`.
 pub fn runs(numbers: &[u32]) -> String {
     let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
         [first, .., last] => format!("{first} to {last}"),
@@ -111,10 +112,10 @@ mod tests {
         type Change = fn(&mut [StripeHeader]);
         let cases: &[(Change, &[&str])] = &[
             (|_| {}, &[]),
-            // The first flag alone says it.
+            // The first flag alone decides.
             (|set| set[1].flags = 0xff, &[]),
             (|set| set[1].magic = 7, &["storage device /dev/2 starts with 0000000000000007, expected 4349747275730322"]),
-            // Nothing else is said of what is not known.
+            // Nothing else is reported of an unknown header.
             (
                 |set| set[0] = StripeHeader { magic: 0, version: 0, name: None, device_count: 0, random: 0, flags: 0 },
                 &["storage device /dev/1 starts with 0000000000000000, expected 4349747275730322"],
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(faults_of(&[], Some(1)), [""; 0]);
     }
 
-    /// The sets that a server wrote: main devices, and shadows that are not counted.
+    /// Sets that a server wrote: main devices, and shadows that are not counted.
     #[test]
     fn a_set_that_a_server_wrote_is_whole_once_it_has_stopped() {
         let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../__test__/fixtures/server");

@@ -1,8 +1,8 @@
-//! Whether this IPC namespace, and with it every segment, outlives asmt.
+//! Finds out whether this IPC namespace, and with it every segment, outlives asmt.
 //!
-//! Promise: `false` only where nobody else was seen that keeps it: no other process in it but an
-//! init that only waits for asmt, and no mount of it. Must never: take what cannot be looked into
-//! for proof that nobody keeps it.
+//! Promise: the answer is "no" only if no other holder was seen: no other process in the namespace,
+//! except for an init that only waits for asmt, and no mount of it. Must never: take something that
+//! cannot be looked into for proof that there is no holder.
 
 use crate::error::{Error, Result};
 use crate::facts::memory::Keeper;
@@ -13,16 +13,17 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// The first IPC namespace's inode: the machine's own (`PROC_IPC_INIT_INO` of linux/proc_ns.h).
+/// Inode of the first IPC namespace, which is the machine's own (`PROC_IPC_INIT_INO` of
+/// linux/proc_ns.h).
 const FIRST_NAMESPACE: u64 = 0xefff_ffff;
-/// The first PID namespace's inode (`PROC_PID_INIT_INO` of linux/proc_ns.h).
+/// Inode of the first PID namespace (`PROC_PID_INIT_INO` of linux/proc_ns.h).
 const FIRST_PID_NAMESPACE: u64 = 0xefff_fffc;
 
-/// Programs that a container is started with and that end as soon as the one they wait for does.
+/// Programs that start a container and end as soon as the program that they wait for does.
 const MERE_INITS: [&str; 5] = ["tini", "docker-init", "dumb-init", "catatonit", "podman-init"];
 
-/// Whether something other than this process keeps its IPC namespace. A process of another PID
-/// namespace cannot be seen: the holder of a pod, for instance.
+/// The holder of the IPC namespace after this process has ended. A process in another PID namespace
+/// cannot be seen: the holder of a pod, for instance.
 ///
 /// Errors: failed calls.
 pub fn keeper() -> Result<Keeper> {
@@ -38,8 +39,8 @@ pub fn keeper() -> Result<Keeper> {
             continue;
         }
         match procfs::process(pid)? {
-            // A shell or a timer that runs asmt ends with it. The first process of a container may
-            // become the server.
+            // A shell or a timer that runs asmt ends with it. But the first process of a container
+            // may become the server.
             Process::Seen(stat) if pid != 1 && is_ancestor(pid)? => {
                 kept_by = Keeper::Ancestor { pid, command: stat.command };
             }
@@ -49,7 +50,7 @@ pub fn keeper() -> Result<Keeper> {
     Ok(kept_by)
 }
 
-/// Whether a process is the parent of this one, or a parent of that.
+/// Returns true if a process is the parent of this one, or an ancestor of that.
 fn is_ancestor(pid: u32) -> Result<bool> {
     let mut child = std::process::id();
     while child > 1 {
@@ -62,7 +63,7 @@ fn is_ancestor(pid: u32) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether a process is in the namespace, or may be, and is more than an init.
+/// Returns true if a process is in the namespace, or may be, and is more than an init.
 fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
     let path = format!("/proc/{pid}/ns/ipc");
     match fs::metadata(&path) {
@@ -72,16 +73,16 @@ fn may_keep(pid: u32, namespace: u64) -> Result<bool> {
             Process::Hidden => Ok(true),
             Process::Seen(stat) => Ok(!MERE_INITS.contains(&stat.command.as_str())),
         },
-        // It ended meanwhile, or is a thread of the kernel, which has none.
+        // It has ended in the meantime, or is a thread of the kernel, which has no such file.
         Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => Ok(false),
-        // Another user's: it may be in it.
+        // It belongs to another user, and may be in the namespace.
         Err(error) if procfs::is_unseen(&error) => Ok(true),
         Err(error) => Err(Error::io("stat", path, error)),
     }
 }
 
-/// Whether the text of `/proc/self/mountinfo` has a mount of this namespace: `... nsfs nsfs`, with
-/// the root `ipc:[4711]`.
+/// Returns true if the text of `/proc/self/mountinfo` has a mount of this namespace: `... nsfs
+/// nsfs`, with the root `ipc:[4711]`.
 fn is_mounted(mounts: &str, namespace: u64) -> bool {
     let root = format!("ipc:[{namespace}]");
     mounts.lines().any(|line| line.split(' ').nth(3) == Some(root.as_str()))

@@ -1,8 +1,8 @@
-//! How much memory segments can be made of here: the kernel's, that of this process's cgroup, and
-//! what may be promised.
+//! The memory that is available for segments: the kernel's, that of this process's cgroup, and the
+//! part that can still be committed.
 //!
-//! Promise: a number that is given is an upper bound, so that what exceeds it certainly does not
-//! fit; what is not there, or not shown to this user, is no bound. Swap does not count: an index
+//! Promise: each number is an upper bound, so that anything larger certainly does not fit; a number
+//! that is missing, or not shown to this user, is no bound. Swap does not count, because an index
 //! that is swapped out helps no server. Must never: decide (see [`crate::plan`]).
 
 use crate::error::Result;
@@ -10,15 +10,15 @@ use crate::facts::memory::{CgroupLimit, Memory};
 use crate::sys::procfs;
 use std::path::{Component, Path, PathBuf};
 
-/// From 2^62 on a limit of cgroup v1 stands for none.
+/// A limit of cgroup v1 from 2^62 on means that there is none.
 const NO_LIMIT_BYTES: u64 = 1 << 62;
 
-/// Looks at this machine and at this process's cgroup.
+/// Reads the memory of this machine and of this process's cgroup.
 ///
 /// Errors: failed calls.
 pub fn take() -> Result<Memory> {
     let (info, mode) = (procfs::text("/proc/meminfo")?, procfs::text("/proc/sys/vm/overcommit_memory")?);
-    // None where the kernel was built without control groups.
+    // The kernel may have been built without control groups.
     let own = procfs::text_if_there("/proc/self/cgroup")?.unwrap_or_default();
     let mut limits = Vec::new();
     for hierarchy in hierarchies(&own, &procfs::text("/proc/self/mountinfo")?) {
@@ -39,13 +39,13 @@ fn of_kernel(info: &str, overcommit_mode: &str) -> Memory {
     Memory { available_bytes: field("MemAvailable"), largest_bytes, promisable_bytes, cgroup: None }
 }
 
-/// A line of `/proc/meminfo`: `MemAvailable:   123 kB`.
+/// Reads a line of `/proc/meminfo`: `MemAvailable:   123 kB`.
 fn field_bytes(info: &str, name: &str) -> Option<u64> {
     let value = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// A mounted hierarchy of cgroups that counts memory, and this process's place in it.
+/// A mounted hierarchy of cgroups that counts memory, and the place of this process in it.
 #[derive(Debug, PartialEq, Eq)]
 struct Hierarchy {
     is_v2: bool,
@@ -53,7 +53,7 @@ struct Hierarchy {
     own: PathBuf,
 }
 
-/// Of `/proc/self/cgroup` (`4:memory:/path`, or `0::/path` for v2) and `/proc/self/mountinfo`.
+/// Reads `/proc/self/cgroup` (`4:memory:/path`, or `0::/path` for v2) and `/proc/self/mountinfo`.
 fn hierarchies(own: &str, mounts: &str) -> Vec<Hierarchy> {
     let mut found = Vec::new();
     for line in own.lines() {
@@ -67,8 +67,8 @@ fn hierarchies(own: &str, mounts: &str) -> Vec<Hierarchy> {
     found
 }
 
-/// Where the cgroup `path` is under a mount, if the mount is of its hierarchy:
-/// `36 25 0:31 <root> <mount point> rw - cgroup <source> rw,memory`.
+/// Returns the place of the cgroup `path` below a mount, if the mount is of its hierarchy: `36 25
+/// 0:31 <root> <mount point> rw - cgroup <source> rw,memory`.
 fn place(mount_line: &str, is_v2: bool, path: &Path) -> Option<Hierarchy> {
     let (before, after) = mount_line.split_once(" - ")?;
     let mut before = before.split(' ').skip(3);
@@ -77,14 +77,15 @@ fn place(mount_line: &str, is_v2: bool, path: &Path) -> Option<Hierarchy> {
     let (kind, options) = (after.next()?, after.nth(1)?);
     let is_its = if is_v2 { kind == "cgroup2" } else { kind == "cgroup" && options.split(',').any(|option| option == "memory") };
     is_its.then_some(())?;
-    // One that is above what is mounted here (of a container) is seen as the topmost that is.
+    // A cgroup above the part that is mounted here (in a container) counts as the topmost one of
+    // that part.
     let below = path.strip_prefix(root).ok().filter(|below| !below.components().any(|part| part == Component::ParentDir));
     let own = below.map_or_else(|| mount.clone(), |below| mount.join(below));
     Some(Hierarchy { is_v2, mount, own })
 }
 
 impl Hierarchy {
-    /// Limits of the own cgroup and of all above it, as far as they are visible.
+    /// Limits of this process's cgroup and of all above it, as far as they are visible.
     fn limits(&self) -> Result<Vec<CgroupLimit>> {
         let names: &[&str] = if self.is_v2 { &["memory.max", "memory.high"] } else { &["memory.limit_in_bytes"] };
         let mut found = Vec::new();
@@ -96,11 +97,11 @@ impl Hierarchy {
         Ok(found)
     }
 
-    /// `None` where there is no limit: the topmost cgroup has no file for one.
+    /// A limit; `None` if there is none: the topmost cgroup has no file for it.
     fn limit(&self, level: &Path, name: &str) -> Result<Option<CgroupLimit>> {
         let text = |name: &str| procfs::text_if_visible(level.join(name));
         let number = |name: &str| text(name).map(|text| text.and_then(|text| text.trim().parse::<u64>().ok()));
-        // "max" is no number, and no limit.
+        // The text "max" is no number, and means that there is no limit.
         let Some(limit_bytes) = number(name)?.filter(|limit| *limit < NO_LIMIT_BYTES) else { return Ok(None) };
         let (usage, reclaimable): (_, &[&str]) = if self.is_v2 {
             ("memory.current", &["inactive_file", "active_file", "slab_reclaimable"])
@@ -113,7 +114,7 @@ impl Hierarchy {
     }
 }
 
-/// Sum of some lines of a `memory.stat`: `inactive_file 4096`.
+/// Adds up some lines of a `memory.stat`: `inactive_file 4096`.
 fn sum_of(stat: &str, names: &[&str]) -> u64 {
     let values = stat.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| names.contains(name));
     values.filter_map(|(_, value)| value.parse().ok()).fold(0, u64::saturating_add)
@@ -150,7 +151,7 @@ mod tests {
         assert_eq!(of("9:cpu:/x\n4:memory:/a/b\n", v1), [(false, PathBuf::from("/sys/fs/cgroup/memory/a/b"))]);
         assert_eq!(of("0::/a b\n", v2), [(true, PathBuf::from("/sys/fs/cgroup/a b"))]);
         assert_eq!(of("4:memory:/a\n0::/u\n", &(v1.to_owned() + v2)).len(), 2, "both kinds together");
-        // A container that sees a part of the hierarchy, with and without a cgroup namespace.
+        // A container that sees a part of the hierarchy, with a cgroup namespace and without one.
         let part = "34 25 0:28 /docker/c /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n";
         assert_eq!(of("4:memory:/docker/c/d\n", part), [(false, PathBuf::from("/sys/fs/cgroup/memory/d"))]);
         assert_eq!(of("4:memory:/elsewhere\n", part), [(false, PathBuf::from("/sys/fs/cgroup/memory"))]);
@@ -161,7 +162,8 @@ mod tests {
 
     #[test]
     fn limits_are_read_up_to_the_topmost_that_is_visible() {
-        let mount = std::env::temp_dir().join(format!("asmt-memory-{}", std::process::id()));
+        let scratch = asmt_kit::files::Scratch::new("memory");
+        let mount = scratch.path().to_owned();
         let own = mount.join("a/b");
         fs::create_dir_all(&own).expect("directories");
         let write = |name: &str, text: &str| fs::write(mount.join(name), text).expect("a file");
@@ -186,7 +188,6 @@ mod tests {
             hierarchy(&mount).limits().expect("limits").iter().map(|limit| limit.available_bytes).collect::<Vec<_>>(),
             [45]
         );
-        fs::remove_dir_all(&mount).expect("removed");
     }
 
     #[test]

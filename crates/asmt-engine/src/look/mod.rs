@@ -1,6 +1,6 @@
 //! Look: from the machine to facts. It reads, and it decides nothing.
 //!
-//! Invariant: nothing here writes, waits for a FIFO, or takes a failed look for an answer.
+//! Invariant: nothing here writes, waits for a FIFO, or takes a failed read for an answer.
 
 pub mod devices;
 pub mod keeper;

@@ -1,11 +1,10 @@
-//! What is in shared memory: every segment of Aerospike's in this IPC namespace, with header and
+//! The segments in shared memory: every one of Aerospike's in this IPC namespace, with header and
 //! residency.
 //!
-//! Promise: foreign segments are counted and never attached, read or touched; of Aerospike's own
-//! only base, si-meta and stripes are looked into, for microseconds, read-only, and only where a
-//! page of memory is there to be read. Must never: write, attach a segment whose key is not
-//! Aerospike's, or attach one that the kernel would destroy when it is detached
-//! (`kernel.shm_rmid_forced`).
+//! Promise: foreign segments are counted, and never attached, read or touched. Of Aerospike's
+//! segments only base, si-meta and stripes are read, for microseconds, read-only, and only if there
+//! is a page of memory to read. Must never: write, attach a segment whose key is not Aerospike's,
+//! or attach one that the kernel would destroy when it is detached (`kernel.shm_rmid_forced`).
 
 use crate::error::{Error, Result};
 use crate::facts::memory::{Attacher, Creator, Inventory, Segment, State};
@@ -15,17 +14,17 @@ use crate::sys::process;
 use crate::sys::procfs::{self, Process};
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_shm::{Address, BASE_MIN_BYTES, HEADER_BYTES, Header, SegmentType};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// A segment ends in a page that may have so many bytes.
+/// Most bytes of the page in which a segment ends.
 const MOST_PAGE_BYTES: u64 = 64 << 10;
 
-/// Looks at this IPC namespace.
+/// Reads the state of this IPC namespace.
 ///
-/// Errors: failed calls. Segments that vanish meanwhile are left out.
+/// Errors: failed calls. Segments that vanish during the call are left out.
 pub fn take() -> Result<Inventory> {
     let stats = sysv::all_segments().map_err(|error| Error::io("shmctl", "(listing segments)", error))?;
     let pages = resident_and_swapped()?;
@@ -37,17 +36,18 @@ pub fn take() -> Result<Inventory> {
     };
     let mut creators: HashMap<i32, Creator> = HashMap::new();
     for stat in stats {
-        // A segment that was removed while attached has lost its key: nobody can find it any more.
+        // A segment that was removed while attached has lost its key: no process can find it any
+        // more.
         let Some(address) = stat.key.address().filter(|_| !stat.is_removed) else {
             inventory.foreign_count += 1;
             continue;
         };
-        // Of huge pages the kernel shows more than there is.
+        // For huge pages the kernel shows more bytes than there are.
         let most = stat.size_bytes.saturating_add(MOST_PAGE_BYTES);
         let (resident_bytes, swapped_bytes) =
             pages.get(&stat.shmid).map_or((None, 0), |&(rss, swap)| (Some(rss.min(most)), swap));
         let found = if inventory.is_rmid_forced && stat.attached_count == 0 {
-            // Ours would be the last attachment: the segment would go with it.
+            // Ours would be the last attachment, and the segment would go with it.
             Start::Header(Header::Unreadable)
         } else {
             read_header(&stat, address, resident_bytes, swapped_bytes, &mut inventory.finds_all_holes)?
@@ -61,7 +61,8 @@ pub fn take() -> Result<Inventory> {
         let segment = Segment { address, resident_bytes, swapped_bytes, header, is_denied, is_huge, creator, stat };
         inventory.segments.insert(segment.key(), segment);
     }
-    let attached: Vec<i32> = inventory.segments.values().filter(|s| s.stat.attached_count > 0).map(|s| s.stat.shmid).collect();
+    let attached: HashSet<i32> =
+        inventory.segments.values().filter(|s| s.stat.attached_count > 0).map(|s| s.stat.shmid).collect();
     if !attached.is_empty() {
         inventory.attachers = attachers(&attached);
     }
@@ -69,7 +70,7 @@ pub fn take() -> Result<Inventory> {
     Ok(inventory)
 }
 
-/// Looks which of the processes that are seen with segments are asmt.
+/// Finds out which of the processes that make or attach segments are asmt.
 pub(crate) fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
     let mut found = HashSet::new();
     let mut seen = HashSet::new();
@@ -84,16 +85,17 @@ pub(crate) fn asmts(inventory: &Inventory) -> Result<HashSet<(u8, u32)>> {
     Ok(found)
 }
 
-/// Processes that are seen to have a segment attached, or to have made it and not ended yet.
+/// Processes that have a segment attached, or that made it and have not ended yet, as far as they
+/// are seen.
 fn pids_with(inventory: &Inventory, segment: &Segment) -> impl Iterator<Item = u32> {
     let attachers = inventory.attachers.get(&segment.stat.shmid).into_iter().flatten().map(|attacher| attacher.pid);
     let creator = if let Creator::Alive { pid, .. } = segment.creator { Some(pid) } else { None };
     attachers.chain(creator)
 }
 
-/// Looks for the process that made a segment.
+/// Finds the process that made a segment.
 pub(crate) fn creator(pid: i32) -> Result<Creator> {
-    // 0 stands for a process of a PID namespace that cannot be seen from here.
+    // The id 0 stands for a process of a PID namespace that cannot be seen from here.
     let Some(pid) = u32::try_from(pid).ok().filter(|pid| *pid > 0) else { return Ok(Creator::Unseen) };
     if pid == std::process::id() {
         return Ok(Creator::Gone);
@@ -106,16 +108,16 @@ pub(crate) fn creator(pid: i32) -> Result<Creator> {
     let (own, theirs) = ("/proc/thread-self/ns/ipc", format!("/proc/{pid}/ns/ipc"));
     let own = fs::read_link(own).map_err(|error| Error::io("readlink", own, error))?;
     match fs::read_link(&theirs) {
-        // Another process has that id by now: whoever makes segments here is in this IPC namespace.
+        // Another process has that id by now: the creator of a segment is in this IPC namespace.
         Ok(namespace) if namespace != own => Ok(Creator::Gone),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(Creator::Gone),
-        // It is not shown of another user's process.
+        // The kernel does not show it for another user's process.
         Err(error) if !procfs::is_unseen(&error) => Err(Error::io("readlink", theirs, error)),
         _ => Ok(Creator::Alive { pid, command }),
     }
 }
 
-/// Reads the header of a segment that was looked at before once more.
+/// Reads the header of a known segment once more.
 pub fn header_again(segment: &Segment) -> Result<Header> {
     let found = read_header(&segment.stat, segment.address, segment.resident_bytes, segment.swapped_bytes, &mut None)?;
     match found {
@@ -124,7 +126,7 @@ pub fn header_again(segment: &Segment) -> Result<Header> {
     }
 }
 
-/// What came of a look at the first bytes of a segment.
+/// The first bytes of a segment.
 #[derive(PartialEq, Eq)]
 enum Start {
     Header(Header),
@@ -147,7 +149,7 @@ fn read_header(
     }
     let zeros = [0; HEADER_BYTES];
     let length = HEADER_BYTES.min(usize::try_from(stat.size_bytes).unwrap_or(HEADER_BYTES));
-    // Nothing was ever stored: reading would only make the kernel allocate a page of zeros.
+    // Nothing was ever stored: reading would make the kernel allocate a page of zeros.
     if resident_bytes == Some(0) && swapped_bytes == 0 {
         return Ok(Start::Header(Header::parse(address.segment_type, &zeros[..length])));
     }
@@ -159,7 +161,7 @@ fn read_header(
             let bytes = if has_data.is_some() { attachment.bytes(0..length as u64) } else { &zeros[..length] };
             Ok(Start::Header(Header::parse(address.segment_type, bytes)))
         }
-        // It went away between the listing and here.
+        // It was removed after the listing.
         Err(error) if sysv::is_gone(&error) => Ok(Start::Header(Header::Unreadable)),
         Err(error) if error.kind() == ErrorKind::Unsupported => Ok(Start::Huge),
         Err(error) => match error.raw_os_error() {
@@ -169,15 +171,15 @@ fn read_header(
     }
 }
 
-/// Segments that have pages swapped out now, by id.
+/// Ids of the segments that have pages swapped out now.
 ///
 /// Errors: failed calls.
 pub fn swapped() -> Result<HashSet<i32>> {
     Ok(resident_and_swapped()?.into_iter().filter(|(_, (_, swapped_bytes))| *swapped_bytes > 0).map(|(shmid, _)| shmid).collect())
 }
 
-/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty where the kernel does
-/// not say.
+/// Resident and swapped bytes by segment id, from `/proc/sysvipc/shm`; empty if the kernel does not
+/// show them.
 fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
     let text = procfs::text("/proc/sysvipc/shm")?;
     let mut lines = text.lines();
@@ -195,7 +197,7 @@ fn resident_and_swapped() -> Result<HashMap<i32, (u64, u64)>> {
 
 /// Who has these segments attached, as far as `/proc` shows: processes of this IPC namespace that
 /// may be looked into.
-pub(crate) fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
+pub(crate) fn attachers(shmids: &HashSet<i32>) -> HashMap<i32, Vec<Attacher>> {
     let mut found: HashMap<i32, Vec<Attacher>> = HashMap::new();
     let own_namespace = fs::read_link("/proc/thread-self/ns/ipc").ok();
     let Ok(processes) = crate::sys::dir::names_of(Path::new("/proc")) else { return found };
@@ -204,30 +206,31 @@ pub(crate) fn attachers(shmids: &[i32]) -> HashMap<i32, Vec<Attacher>> {
             continue;
         }
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-        let mut held: Vec<i32> = maps.lines().filter_map(shmid_of_mapping).filter(|id| shmids.contains(id)).collect();
-        held.sort_unstable();
-        held.dedup();
+        let held: BTreeSet<i32> = maps.lines().filter_map(shmid_of_mapping).filter(|id| shmids.contains(id)).collect();
+        if held.is_empty() {
+            continue;
+        }
+        let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
         for shmid in held {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned();
-            found.entry(shmid).or_default().push(Attacher { pid, command });
+            found.entry(shmid).or_default().push(Attacher { pid, command: command.clone() });
         }
     }
     found
 }
 
-/// The segment id of a line of `/proc/PID/maps`, where the line is of a System V segment: its inode
-/// is the id.
+/// Returns the segment id of a line of `/proc/PID/maps`, if the line is of a System V segment: the
+/// inode is the id.
 fn shmid_of_mapping(line: &str) -> Option<i32> {
     let mut fields = line.split_whitespace();
     let inode = fields.nth(4)?;
     fields.next()?.starts_with("/SYSV").then(|| inode.parse().ok())?
 }
 
-/// How base says the namespace was left, as listings show it.
+/// The state in which the server left a namespace, by base, as listings show it.
 pub fn state(inventory: &Inventory, group: &Group) -> State {
     let segments: Vec<&Segment> = group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect();
     let is_asmt = |pid: u32| inventory.asmts.contains(&(group.instance, pid));
-    // Whoever is attached and not seen to be asmt may be the server.
+    // A process that is attached, and is not known to be asmt, may be the server.
     let is_held = |segment: &&Segment| {
         let attachers = inventory.attachers.get(&segment.stat.shmid).map_or(&[][..], Vec::as_slice);
         let asmt_count = attachers.iter().filter(|attacher| is_asmt(attacher.pid)).count();

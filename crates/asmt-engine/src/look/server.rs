@@ -1,9 +1,9 @@
 //! Gathers the evidence of one instance: its configuration, devices, traces and history, and this
 //! machine.
 //!
-//! Promise: every device that a backup noted is asked, whether or not a configuration names it; a
-//! configuration that was named is read or is an error. Must never: write, or decide what it means
-//! (`plan::staleness` does).
+//! Promise: every device that a backup noted is read, whether a configuration names it or not; a
+//! configuration that was named is read, or is an error. Must never: write, or decide what the
+//! evidence means (`plan::staleness` does).
 
 use crate::error::{Code, Error, Result, without_number};
 use crate::facts::server::{Configuration, Device, Evidence, Host, ServiceHistory};
@@ -21,24 +21,23 @@ use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Where the server's packages put the configuration.
+/// The path of the packages' configuration.
 const DEFAULT_CONFIGURATION: &str = "/etc/aerospike/aerospike.conf";
-/// The unit's environment, which may name another one.
+/// The environment file of the unit, which may name another configuration.
 const UNIT_ENVIRONMENT: &str = "/etc/sysconfig/aerospike";
-/// The variable of the unit that names it.
+/// The variable of the unit that names the configuration.
 const SERVER_VARIABLE: &str = "ASD_CONFIG_FILE";
-/// Our own: for units that cannot give an option. If the file that it names is missing, there is no
-/// configuration.
+/// asmt's own variable, for units that cannot pass an option. If the file that it names is missing,
+/// there is no configuration.
 const OWN_VARIABLE: &str = "ASMT_CONFIG";
-/// The host name, as uname(2) gives it: a file, for a call that failed there would give an empty
-/// name.
+/// The host name of uname(2), in a file: a call that failed there would return an empty name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 /// Largest configuration that is read.
 const MAX_CONFIGURATION_BYTES: u64 = 4 << 20;
-/// Where to look, as it was asked for.
+/// The places to look at, as requested.
 #[derive(Clone, Debug, Default)]
 pub struct Places {
-    /// Of which server: only that of instance 0 has its configuration where the packages put it.
+    /// The server's instance. Only instance 0 has its configuration where the packages put it.
     pub instance: u8,
     /// `--config`.
     pub configuration: Option<PathBuf>,
@@ -65,10 +64,10 @@ pub fn host() -> Result<Host> {
     })
 }
 
-/// What tells this IPC namespace from every other one of this boot. Its inode number is given again
-/// as soon as it is free, so a container that replaces another one may have the same; where the
-/// kernel has nothing better (before 6.18), the start of the first process of the PID namespace,
-/// which goes with most containers, is added.
+/// An identity of this IPC namespace that no other one of this boot has. The inode number alone is
+/// reused as soon as it is free, so a container that replaces another one may get the same. If the
+/// kernel has nothing better (before 6.18), the start of the first process of the PID namespace is
+/// added, which differs for most containers.
 pub fn ipc_namespace() -> Result<String> {
     const OWN: &str = "/proc/thread-self/ns/ipc";
     if let Some(handle) = sysv::namespace_handle(OWN).map_err(|error| Error::io("name_to_handle_at", OWN, error))? {
@@ -82,13 +81,13 @@ pub fn ipc_namespace() -> Result<String> {
     Ok(format!("inode:{inode}-first:{first}"))
 }
 
-/// Whether a text of [`ipc_namespace`] stands for one namespace alone in a boot.
+/// Returns true if a text of [`ipc_namespace`] stands for only one namespace in a boot.
 pub fn is_unique(ipc_namespace: &str) -> bool {
     ipc_namespace.starts_with("id:")
 }
 
-/// Gathers the evidence. `manifests` are those of the instance in the directory, `store` is what a
-/// restore would mark.
+/// Gathers the evidence. `manifests` are those of the instance in the directory; `store` is the
+/// directory that a restore would mark.
 ///
 /// Errors: `config-unreadable` if a configuration was named, or is there, and cannot be read or
 /// understood; failed calls.
@@ -103,8 +102,8 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
         asked.entry(path.clone()).or_insert_with(|| devices::ask(&absolute(Path::new(&path))));
     }
     find_moved(&noted, &mut asked);
-    // Where another server of this host writes to says nothing of one whose configuration is not
-    // known.
+    // The usual places of another server on this host show nothing about a server whose
+    // configuration is unknown.
     let has_known_places = configuration.config().is_some() || places.instance == 0;
     let (found, mut unseen) =
         if has_known_places { traces::find(configuration.config(), places.skips_volatile)? } else { Default::default() };
@@ -120,8 +119,8 @@ pub fn gather(places: &Places, manifests: &[&Manifest], store: Option<&Store>) -
     Ok(Evidence { host, instance, configuration, named, devices: asked, traces: found, compared, unseen, service, is_markable })
 }
 
-/// Adds what systemd and its journal know: asked only where devices do not decide. The unit is that
-/// of instance 0.
+/// Adds the records of systemd and its journal. They are only needed if devices do not decide. The
+/// unit is that of instance 0.
 pub fn add_history(evidence: &mut Evidence) {
     if evidence.instance == 0 {
         evidence.service = service::history(&evidence.host.boot_id, evidence.host.machine_id.as_deref());
@@ -134,9 +133,9 @@ fn device_paths(config: &ServerConfig) -> impl Iterator<Item = String> {
     lines.flat_map(|line| line.paths().map(str::to_owned))
 }
 
-/// Looks for disks that have another path than when they were noted, by what stays with them.
+/// Finds disks that have another path than when they were noted, by their ids.
 fn find_moved(noted: &[&HeaderStamp], asked: &mut BTreeMap<String, Device>) {
-    // A copy says the same as its disk did: where a disk has an id, that tells.
+    // A copy of a disk has the same header. So if a disk has an id, the id decides.
     let is_there = |noted: &HeaderStamp, device: &Device| {
         let says_same = device.header().is_some_and(|header| header.random == noted.random);
         device.ids.iter().any(|id| noted.ids.contains(id)) || device.ids.is_empty() && says_same
@@ -161,17 +160,16 @@ fn find_moved(noted: &[&HeaderStamp], asked: &mut BTreeMap<String, Device>) {
     }
 }
 
-/// A path that leads to the same place from any working directory. Links are kept: devices are
-/// named by them.
+/// Makes a path absolute. Links are kept, because devices are named by links.
 fn absolute(path: &Path) -> String {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
 }
 
-/// Whether the tool was told of a configuration, or looks where one usually is.
+/// The configuration that was named to the tool, or the usual place of one.
 enum Told {
-    /// By `by`: it must be there.
+    /// It must be there, because `by` names it.
     Must { by: String, path: PathBuf },
-    /// It may be missing; the text says how it came to be looked for.
+    /// It may be missing; `by` tells why asmt looks there.
     May { by: String, path: PathBuf },
     /// There is no usual place.
     Nothing,
@@ -221,7 +219,7 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
         Err(error) if error.kind() == ErrorKind::NotFound && !must => {
             return Ok(Configuration::NotThere(format!("{shown} (named by {by}) does not exist")));
         }
-        // Not the file's fault, and it may be there the next time.
+        // The file is not at fault, and may be there the next time.
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(Error::io("stat", shown, error));
         }
@@ -234,12 +232,12 @@ fn read_configuration(places: &Places) -> Result<Configuration> {
     Ok(Configuration::Read { path: shown.to_string(), config })
 }
 
-/// Refuses a path that looks like part of a template, unless it is there: the server takes it as it
-/// stands.
+/// Refuses a path that looks like part of a template, unless it exists: the server takes it
+/// literally.
 fn check_templates(config: &mut ServerConfig) -> std::result::Result<(), Refused> {
     for (line, path) in &config.templates {
-        // One that cannot be looked at is not known to be missing, and is refused below where that
-        // matters.
+        // A path that cannot be looked at is not known to be missing; where that matters, it is
+        // refused below.
         if std::fs::metadata(absolute(Path::new(path))).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
             return Err(Refused { line: Some(*line), text: server_config::template(path) });
         }
@@ -250,7 +248,7 @@ fn check_templates(config: &mut ServerConfig) -> std::result::Result<(), Refused
     Ok(())
 }
 
-/// Bytes of a configuration, or why they cannot be had.
+/// Returns the bytes of a configuration, or the reason why it cannot be read.
 fn bytes_of(path: &Path) -> std::result::Result<Vec<u8>, String> {
     let (file, _) = devices::open(path, &[FileType::RegularFile])?;
     let mut bytes = Vec::new();
@@ -262,7 +260,8 @@ fn bytes_of(path: &Path) -> std::result::Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// Whether the devices and the configuration say now what they said before.
+/// Returns the first difference between the earlier and the current state of devices and
+/// configuration.
 pub fn first_difference(before: &Evidence, now: &Evidence) -> Option<String> {
     if before.configuration != now.configuration {
         return Some("the configuration".to_owned());

@@ -1,9 +1,9 @@
 //! Asks systemd, its journal and the login records whether the server was started, and how often
-//! the machine was.
+//! the machine was booted.
 //!
-//! Promise: what cannot be asked, or does not answer in time, is noted as unseen, never as silence;
-//! nothing is asked where it is not there (a container, a machine without systemd). Must never:
-//! start or stop anything.
+//! Promise: a source that cannot be read, or does not answer in time, is noted as unseen, and not
+//! taken for silence; a source that does not exist (in a container, on a machine without systemd)
+//! is not asked. Must never: start or stop anything.
 
 use crate::facts::server::{SERVER_UNIT, ServiceHistory, ServiceStart, hex_of};
 use crate::sys::procfs;
@@ -13,27 +13,26 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// `SD_MESSAGE_UNIT_STARTED`. Source: `sd-messages.h` of systemd, and its catalog. (That a unit is
-/// *starting* also stands in the journal while its own `ExecStartPre=` restores.)
+/// `SD_MESSAGE_UNIT_STARTED`. Source: `sd-messages.h` of systemd, and its catalog. (The message
+/// that a unit is *starting* is in the journal already while its own `ExecStartPre=` restores.)
 const STARTED_MESSAGE: &str = "39f53479d3a045ac8e11786248231fbf";
 /// `SD_MESSAGE_UNIT_FAILURE_RESULT`. Source: as above.
 const FAILED_MESSAGE: &str = "d9b373ed55a64feb8242e02dbe79a49c";
-/// How long a program may take to answer.
+/// Time in which a program must answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Most bytes of an answer that are read.
 const MAX_ANSWER_BYTES: u64 = 4 << 20;
-/// A unit that was active for less than this and has failed did not serve: a warm restart alone
-/// takes longer.
+/// A unit that failed after less than this time did not serve: a warm restart alone takes longer.
 const EARLY_FAILURE_US: u64 = 5_000_000;
-/// A record of `wtmp`, and where its type and time are. Source: `utmp.h` of glibc on x86-64, tested
-/// against records that `utmpdump` writes. On other machines its form is not known here.
+/// A record of `wtmp`, and the offsets of its type and time. Source: `utmp.h` of glibc on x86-64,
+/// tested against records that `utmpdump` writes. On other machines the form is unknown here.
 const LOGIN_RECORD_BYTES: usize = 384;
 const LOGIN_SECONDS_OFFSET: usize = 340;
 const LOGIN_BOOT: u16 = 2;
 const LOGIN_RECORDS: &str = "/var/log/wtmp";
 const MAX_LOGIN_BYTES: u64 = 64 << 20;
 
-/// What is known of the unit of the first instance, and of the machine's boots.
+/// The records about the unit of the first instance, and about the machine's boots.
 pub fn history(boot_id: &str, machine_id: Option<&str>) -> ServiceHistory {
     let mut history = ServiceHistory::default();
     if Path::new("/run/systemd/system").is_dir() {
@@ -59,7 +58,7 @@ pub fn history(boot_id: &str, machine_id: Option<&str>) -> ServiceHistory {
     history
 }
 
-/// When the unit was last active in this boot.
+/// The time at which the unit was last active in this boot.
 fn of_systemd(boot_id: &str) -> Result<Option<ServiceStart>, String> {
     let properties = "ActiveState,Result,ActiveEnterTimestampMonotonic,ActiveExitTimestampMonotonic";
     let text = answer("systemctl", &["show", SERVER_UNIT, "--property", properties])?;
@@ -81,17 +80,18 @@ fn start_of_properties(text: &str, boot_id: &str) -> Option<ServiceStart> {
     })
 }
 
-/// Boots and starts of the unit that the journal has kept.
+/// The boots and the starts of the unit in the journal.
 fn of_journal() -> Result<(Vec<String>, Vec<ServiceStart>), String> {
     let boots = boots_of(&answer("journalctl", &["--list-boots", "--no-pager", "--quiet"])?);
     let unit = format!("UNIT={SERVER_UNIT}");
-    // Two matches of one field: either of them.
+    // Two matches of one field mean either of them.
     let messages = [STARTED_MESSAGE, FAILED_MESSAGE].map(|id| format!("MESSAGE_ID={id}"));
     let words = ["--no-pager", "--quiet", "--output=json", "--lines=400", &unit, &messages[0], &messages[1]];
     Ok((boots, starts_of_entries(&answer("journalctl", &words)?)))
 }
 
-/// Starts among entries of the journal, oldest first, and which of them failed within seconds.
+/// The starts among entries of the journal, oldest first, with those marked that failed within
+/// seconds.
 fn starts_of_entries(text: &str) -> Vec<ServiceStart> {
     let mut starts: Vec<ServiceStart> = Vec::new();
     for (id, start) in text.lines().filter_map(start_of_entry) {
@@ -104,14 +104,14 @@ fn starts_of_entries(text: &str) -> Vec<ServiceStart> {
     starts
 }
 
-/// Boot ids of `--list-boots`, in its order: the form of a line differs between versions, an id
-/// does not.
+/// The boot ids of `--list-boots`, in its order: the form of a line differs between versions, that
+/// of an id does not.
 fn boots_of(text: &str) -> Vec<String> {
     let is_id = |word: &&str| word.len() == 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     text.lines().filter_map(|line| line.split_whitespace().find(is_id)).map(str::to_owned).collect()
 }
 
-/// Message and time of an entry.
+/// The message and the time of an entry.
 fn start_of_entry(line: &str) -> Option<(String, ServiceStart)> {
     let entry: Value = serde_json::from_str(line).ok()?;
     let text = |name: &str| entry.get(name)?.as_str().map(str::to_owned);
@@ -121,7 +121,7 @@ fn start_of_entry(line: &str) -> Option<(String, ServiceStart)> {
     Some((id, ServiceStart { boot_id, monotonic_ms, source: "the journal", has_failed_early: false }))
 }
 
-/// Times of boots, oldest first. Empty where no such records are kept, or their form is not known
+/// The times of boots, oldest first. Empty if no such records are kept, or if their form is unknown
 /// here.
 fn login_boots(path: &Path) -> Result<Vec<u64>, String> {
     if !cfg!(target_arch = "x86_64") {
@@ -142,7 +142,7 @@ fn login_boots(path: &Path) -> Result<Vec<u64>, String> {
     Ok(bytes.chunks_exact(LOGIN_RECORD_BYTES).filter_map(seconds).collect())
 }
 
-/// Runs a program and gives what it prints, or why it did not answer.
+/// Runs a program, and returns its output, or the reason why it did not answer.
 fn answer(program: &str, words: &[&str]) -> Result<String, String> {
     let path = ["/usr/bin", "/bin"].map(|place| format!("{place}/{program}")).into_iter().find(|path| Path::new(path).exists());
     let Some(path) = path else { return Err(format!("{program} was not found")) };
@@ -176,8 +176,8 @@ fn answer(program: &str, words: &[&str]) -> Result<String, String> {
     }
 }
 
-/// Identity of the machine's `machine-id`, if it is one: an image that was not yet started has
-/// another text there.
+/// The machine's `machine-id`, if it is an id: an image that was never started has another text
+/// there.
 ///
 /// Errors: failed calls.
 pub fn machine_id() -> crate::error::Result<Option<String>> {
@@ -225,7 +225,7 @@ mod tests {
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn login_records_that_another_program_wrote_are_read() {
-        let scratch = crate::scratch::Scratch::new("wtmp");
+        let scratch = asmt_kit::files::Scratch::new("wtmp");
         let path = scratch.path().join("wtmp");
         assert_eq!(login_boots(&path), Ok(Vec::new()));
         let line = |kind: u8, time: &str| {

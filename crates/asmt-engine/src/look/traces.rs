@@ -1,8 +1,8 @@
-//! Looks at what a running server writes to: its log files and its metadata directory.
+//! Looks at the files that a running server writes: its log files and its metadata directory.
 //!
-//! Silence proves nothing (packaged servers log to the journal), but a change is a sign. So a
-//! backup notes the state of these files, and a restore compares it for *another*, not for *later*:
-//! clocks jump.
+//! Silence proves nothing, because packaged servers log to the journal; but a change is a sign. So
+//! a backup notes the state of these files, and a restore checks that it is the *same*, not that it
+//! is *older*: clocks jump.
 
 use crate::error::{Error, Result};
 use crate::facts::server::{ComparedTrace, TraceChange};
@@ -16,16 +16,16 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The server's, if its configuration does not say.
+/// The server's default, if its configuration does not name one.
 const DEFAULT_WORK_DIRECTORY: &str = "/opt/aerospike";
-/// The log of a server that was configured to write one in the usual place; looked at where no
-/// configuration is.
+/// The log of a server that was configured to write one in the usual place. It is looked at if
+/// there is no configuration.
 const DEFAULT_LOG: &str = "/var/log/aerospike/aerospike.log";
-/// What the last line of a clean stop says. Source: observed on a server, see docs/STALENESS.md.
+/// Part of the last line of a clean stop. Source: observed on a server, see docs/STALENESS.md.
 const LAST_WORDS: &[u8] = b"finished clean shutdown";
-/// Most bytes at the end of a log that are looked at.
+/// Most bytes that are read at the end of a log.
 const TAIL_BYTES: u64 = 64 << 10;
-/// Most files of the metadata directory that are looked at; a server has a handful.
+/// Most files of the metadata directory that are looked at. A server has a handful.
 const MAX_SMD_FILES: usize = 10_000;
 
 /// Traces, and the places that this user may not look at.
@@ -34,17 +34,17 @@ pub type Found = (Vec<Trace>, Vec<String>);
 /// Looks at the log files and the metadata directory that a configuration names, or at the usual
 /// places.
 ///
-/// Errors: failed calls. What is not there, or may not be seen, is a finding.
+/// Errors: failed calls. A place that does not exist, or that this user may not see, is a finding.
 pub fn find(config: Option<&ServerConfig>, skips_volatile: bool) -> Result<Found> {
     let (mut traces, mut unseen) = (Vec::new(), Vec::new());
     let logs = config.map_or_else(|| vec![DEFAULT_LOG.to_owned()], |config| config.logs.clone());
     for path in logs {
         match log(&path) {
-            // A reboot takes it away: it would be missed then.
+            // A reboot removes it, and it would be reported as missing then.
             Ok(Log::Witness(state)) if skips_volatile && is_volatile(&path) => unseen.extend(state.map(|_| path)),
             Ok(Log::Witness(state)) => traces.push(Trace { path, state }),
             Ok(Log::NoWitness) => {}
-            // Where the server resolves such a path is not known.
+            // It is not known how the server resolves such a path.
             Ok(Log::Relative) => unseen.push(path),
             Err(error) => hidden(&path, error, &mut unseen)?,
         }
@@ -58,12 +58,12 @@ pub fn find(config: Option<&ServerConfig>, skips_volatile: bool) -> Result<Found
     Ok((traces, unseen))
 }
 
-/// Whether a log is on a file system that is in memory.
+/// Returns true if a log is on a file system in memory.
 fn is_volatile(path: &str) -> bool {
     fs::statfs(path).is_ok_and(|stat| is_in_memory(stat.f_type as u64).is_some())
 }
 
-/// Compares what a backup noted with what is there now.
+/// Compares noted traces with their current state.
 ///
 /// Errors: failed calls.
 pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<ComparedTrace>> {
@@ -72,7 +72,7 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
         match change(trace) {
             Ok(None) => unseen.push(trace.path.clone()),
             Ok(Some(change)) => compared.push(ComparedTrace { path: trace.path.clone(), change }),
-            // A manifest may claim anything: what no path can be cannot be compared.
+            // A manifest may claim anything. A text that cannot be a path cannot be compared.
             Err(error) if is_no_path(&error) => {
                 compared.push(ComparedTrace { path: trace.path.clone(), change: TraceChange::Changed });
             }
@@ -82,7 +82,7 @@ pub fn compare(noted: &[Trace], unseen: &mut Vec<String>) -> Result<Vec<Compared
     Ok(compared)
 }
 
-/// What has become of a trace; `None` where what is there now cannot be compared.
+/// Returns the change of a trace; `None` if its current state cannot be compared.
 fn change(noted: &Trace) -> Result<Option<TraceChange>> {
     let path = Path::new(&noted.path);
     if noted.path.ends_with("/smd") {
@@ -102,11 +102,11 @@ fn change(noted: &Trace) -> Result<Option<TraceChange>> {
 
 fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<TraceChange> {
     let Some(before) = noted.state.as_ref().filter(|before| before.size > 0) else {
-        // There was no log, or nothing in it: what is in it now was written since, or has been and
-        // was rotated away.
+        // There was no log, or an empty one. If there is something in it now, or was before it was
+        // rotated away, it was written since.
         let rotated = |state: Option<&TraceState>| state.map_or(0, |state| state.digest);
         return match now {
-            Some(now) if now.size > 0 => appended(path, 0, false),
+            Some(now) if now.size > 0 => appended(path, None),
             now if rotated(now.as_ref()) == rotated(noted.state.as_ref()) => Ok(TraceChange::None),
             _ => Ok(TraceChange::Changed),
         };
@@ -115,19 +115,20 @@ fn change_of_log(path: &Path, noted: &Trace, now: Option<TraceState>) -> Result<
         Some(now) if now.inode == before.inode && now.size == before.size => {
             Ok(if now.modified_ns == before.modified_ns { TraceChange::None } else { TraceChange::Changed })
         }
-        Some(now) if now.inode == before.inode && now.size > before.size => appended(path, before.size, before.is_finished),
-        // Truncated in place, renamed or removed: a rotation does that without the server, if
-        // nothing was added.
+        Some(now) if now.inode == before.inode && now.size > before.size => appended(path, Some(before)),
+        // It was truncated in place, renamed or removed. A rotation does that without the server,
+        // if nothing was added.
         Some(now) if now.size > 0 => Ok(TraceChange::Changed),
-        // With a log there that is empty, nothing is missing.
+        // If there is an empty log, nothing is missing.
         Some(_) => rotated(path, before).map(|change| if change == TraceChange::Gone { TraceChange::Changed } else { change }),
         None => rotated(path, before),
     }
 }
 
-/// A log that has grown: by the last line of the stop that the backup came after, or by another
-/// start, which writes more lines than one?
-fn appended(path: &Path, from: u64, was_finished: bool) -> Result<TraceChange> {
+/// Finds out what was added to a log since `before`, or since it was empty: the last line of the
+/// stop that preceded the backup, or those of another start, which writes more than one line.
+fn appended(path: &Path, before: Option<&TraceState>) -> Result<TraceChange> {
+    let (from, was_finished) = before.map_or((0, false), |before| (before.size, before.is_finished));
     let file = open_log(path)?;
     let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
     if was_finished || size - from.min(size) > TAIL_BYTES {
@@ -138,7 +139,8 @@ fn appended(path: &Path, from: u64, was_finished: bool) -> Result<TraceChange> {
     Ok(if is_rest { TraceChange::EndOfStop } else { TraceChange::Changed })
 }
 
-/// A log that is not at its path any more: is it in a file beside it, with nothing added?
+/// Looks for a log that is no longer at its path: it may be in a file beside it, with nothing
+/// added.
 fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(TraceChange::Changed);
@@ -148,8 +150,8 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
         Err(error) if is_missing(&error) => return Ok(TraceChange::Gone),
         Err(error) => return Err(error),
     };
-    // The noted file itself, or its compressed form; and copies of it, and what was written after
-    // it.
+    // The noted file itself, or its compressed form; copies of it; and files that were written
+    // later.
     let (mut has_itself, mut copy_count, mut newer_count, mut is_rest) = (false, 0, 0, false);
     for sibling in names.iter().filter(|sibling| is_rotation_of(name, sibling)) {
         let sibling = directory.join(sibling);
@@ -158,10 +160,9 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
             continue;
         }
         let size = stat.st_size.cast_unsigned();
-        // The last line of the stop came after the backup, and then the log was put away.
+        // The last line of the stop was written after the backup, and then the log was rotated.
         let is_plain = !matches!(sibling.extension().and_then(|extension| extension.to_str()), Some("gz" | "xz" | "zst" | "bz2"));
-        let has_rest =
-            is_plain && size > before.size && appended(&sibling, before.size, before.is_finished)? == TraceChange::EndOfStop;
+        let has_rest = is_plain && size > before.size && appended(&sibling, Some(before))? == TraceChange::EndOfStop;
         let is_itself = match sibling.extension().and_then(|extension| extension.to_str()) {
             // gzip keeps the time of the file, and its size modulo 2^32 in the last four bytes.
             Some("gz") => seconds(&stat) == before.modified_ns / NS && original_size(&sibling)? == before.size as u32,
@@ -178,8 +179,7 @@ fn rotated(path: &Path, before: &TraceState) -> Result<TraceChange> {
     }
     // Another log may have been begun after it, written to, and rotated away, too.
     let is_same = if has_itself { newer_count == 0 } else { newer_count == 1 && copy_count == 1 };
-    // Nothing beside it at all: it is not there to be asked, as where its file system is not
-    // mounted.
+    // With nothing beside it at all, the log cannot be checked: its file system may not be mounted.
     let is_gone = !has_itself && newer_count == 0;
     Ok(match (is_same, is_rest, is_gone) {
         (true, false, _) => TraceChange::None,
@@ -199,7 +199,7 @@ fn modified_ns(stat: &fs::Stat) -> u64 {
     seconds(stat).saturating_mul(NS).saturating_add(stat.st_mtime_nsec)
 }
 
-/// The last four bytes of a gzip file: the size of what was compressed.
+/// The last four bytes of a gzip file: the size of the uncompressed data.
 fn original_size(path: &Path) -> Result<u32> {
     let file = open_log(path)?;
     let size = file.metadata().map_err(|error| Error::io("stat", path.display(), error))?.len();
@@ -207,21 +207,21 @@ fn original_size(path: &Path) -> Result<u32> {
     Ok(bytes.try_into().map_or(0, u32::from_le_bytes))
 }
 
-/// What is at the path of a log.
+/// The kind of a log.
 enum Log {
-    /// A file that the server alone writes to; `None` where nothing is there.
+    /// A file that only the server writes; `None` if there is nothing at the path.
     Witness(Option<TraceState>),
-    /// A terminal, a pipe, `/dev/stdout`, or what this program writes to itself.
+    /// A terminal, a pipe, `/dev/stdout`, or a file that this program itself writes.
     NoWitness,
-    /// A path that leads to another place from another working directory.
+    /// A path that depends on the working directory.
     Relative,
 }
 
 /// Most links from a log's path to the log.
 const MAX_LINKS: usize = 16;
 
-/// Where a log is: a rotation puts it away there, and not beside a link to it. A link to nothing
-/// leads to where the log will be.
+/// The real path of a log: a rotation moves the log in that directory, and not beside a link to it.
+/// A link to nothing leads to the path that the log will have.
 fn real_path(path: &Path) -> PathBuf {
     let mut real = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -233,8 +233,8 @@ fn real_path(path: &Path) -> PathBuf {
     real
 }
 
-/// Whether a file beside a log is what a rotation makes of it: `a.log.1`, `a.log-20261130.gz`, or
-/// with logrotate's `extension .log`, `a-20261130.log`.
+/// Returns true if a file beside a log has a name that a rotation gives: `a.log.1`,
+/// `a.log-20261130.gz`, or with logrotate's `extension .log`, `a-20261130.log`.
 fn is_rotation_of(name: &str, sibling: &str) -> bool {
     if sibling.len() <= name.len() {
         return false;
@@ -256,7 +256,7 @@ fn log(path: &str) -> Result<Log> {
     }
     let stat = match fs::stat(path) {
         Ok(stat) => stat,
-        // Links in a circle: no server writes there.
+        // The links form a circle: no server writes there.
         Err(rustix::io::Errno::LOOP) => return Ok(Log::NoWitness),
         Err(error) => {
             let error = Error::io("stat", path, error);
@@ -273,7 +273,7 @@ fn log(path: &str) -> Result<Log> {
     let size = stat.st_size.cast_unsigned();
     let is_finished = match open_log(Path::new(path)) {
         Ok(file) => ends_with_last_words(&read(&file, size.saturating_sub(TAIL_BYTES), size, Path::new(path))?),
-        // It may be seen and not be read: then any growth counts.
+        // It can be seen, but not read: then any growth counts.
         Err(error) if error.io_kind() == Some(ErrorKind::PermissionDenied) => true,
         Err(error) if is_missing(&error) => return Ok(Log::Witness(missing(path)?)),
         Err(error) => return Err(error),
@@ -283,15 +283,15 @@ fn log(path: &str) -> Result<Log> {
     Ok(Log::Witness(Some(state)))
 }
 
-/// The state of a log that is not there; `None` where none was rotated away either.
+/// The state of a missing log; `None` if none was rotated away either.
 fn missing(path: &str) -> Result<Option<TraceState>> {
     let digest = siblings_digest(&real_path(Path::new(path)))?;
     Ok((digest != 0).then_some(TraceState { inode: 0, size: 0, modified_ns: 0, digest, is_finished: false }))
 }
 
-/// A sum of the logs beside a path that were rotated away and have something in them, whatever
-/// their names; 0 if there are none. Where nothing is in the log itself, it tells whether something
-/// was written and rotated away.
+/// A checksum of the logs beside a path that were rotated away and are not empty, whatever their
+/// names; 0 if there are none. For an empty log it shows whether something was written and rotated
+/// away.
 fn siblings_digest(path: &Path) -> Result<u32> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
         return Ok(0);
@@ -321,7 +321,7 @@ fn open_log(path: &Path) -> Result<File> {
     Ok(File::from(file))
 }
 
-/// Bytes of a file from one offset to another; fewer where it ends before.
+/// Reads the bytes of a file from one offset to another; fewer if it ends earlier.
 fn read(file: &File, from: u64, to: u64, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(to - from).unwrap_or(0)];
     let mut done = 0;
@@ -341,14 +341,14 @@ fn count(text: &[u8]) -> usize {
     text.windows(LAST_WORDS.len()).filter(|words| *words == LAST_WORDS).count()
 }
 
-/// Whether the last line, which is whole, holds the last words.
+/// Returns true if the last line is complete, and holds the last words.
 fn ends_with_last_words(text: &[u8]) -> bool {
     let Some(body) = text.strip_suffix(b"\n") else { return false };
     let last = body.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
     count(last) == 1
 }
 
-/// The state of the metadata directory; `None` where there is none.
+/// The state of the metadata directory; `None` if there is none.
 fn metadata(path: &Path) -> Result<Option<TraceState>> {
     let names = match names_of(path) {
         Ok(names) => names,
@@ -383,7 +383,7 @@ fn is_missing(error: &Error) -> bool {
     matches!(error.io_kind(), Some(ErrorKind::NotFound | ErrorKind::NotADirectory))
 }
 
-/// Notes a place that this user may not look at; any other failure is one.
+/// Notes a place that this user may not look at; any other failure is returned.
 fn hidden(path: &str, error: Error, unseen: &mut Vec<String>) -> Result<()> {
     if error.io_kind() != Some(ErrorKind::PermissionDenied) {
         return Err(error);
@@ -407,9 +407,9 @@ mod tests {
             .expect("appended");
     }
 
-    /// What becomes of a log that was noted with `text` in it, after `what` was done.
+    /// The change of a log that was noted with `text` in it, after `what` was done to it.
     fn after(text: &str, what: impl Fn(&Path)) -> TraceChange {
-        let scratch = crate::scratch::Scratch::new("traces");
+        let scratch = asmt_kit::files::Scratch::new("traces");
         let path = scratch.path().join("aerospike.log");
         if !text.is_empty() {
             write(&path, text).expect("written");
@@ -448,7 +448,7 @@ mod tests {
             assert_eq!(after("a\n", written_first), TraceChange::Changed, "written to, then rotated");
         }
         assert_eq!(after("a\n", |path| std::fs::remove_file(path).expect("removed")), TraceChange::Gone);
-        // The last line of the stop came after the backup, and then it was rotated.
+        // The last line of the stop was written after the backup, and then the log was rotated.
         for rotation in [
             |path: &Path| rename(path, path.with_extension("log.1")).expect("renamed"),
             |path: &Path| {
@@ -482,7 +482,7 @@ mod tests {
     #[test]
     fn a_log_behind_a_link_is_rotated_where_it_is() {
         for text in ["", "a\n"] {
-            let scratch = crate::scratch::Scratch::new("traces-link");
+            let scratch = asmt_kit::files::Scratch::new("traces-link");
             let (link, there) = (scratch.path().join("aerospike.log"), scratch.path().join("there"));
             std::fs::create_dir(&there).expect("a directory");
             std::os::unix::fs::symlink(there.join("real.log"), &link).expect("a link");
@@ -504,7 +504,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_compared_is_not_taken_for_the_same() {
-        let scratch = crate::scratch::Scratch::new("traces-fifo");
+        let scratch = asmt_kit::files::Scratch::new("traces-fifo");
         let path = scratch.path().join("aerospike.log");
         write(&path, "a\n").expect("written");
         let shown = path.display().to_string();
@@ -531,8 +531,8 @@ mod tests {
                 rotate(path);
             };
             assert_eq!(after("", ran), TraceChange::Changed, "create {create}");
-            // Nothing was there at the backup but an older log beside it.
-            let scratch = crate::scratch::Scratch::new("rotated");
+            // When the backup was made, there was only an older log beside it.
+            let scratch = asmt_kit::files::Scratch::new("rotated");
             let path = scratch.path().join("aerospike.log");
             append(&path, "old\n");
             rotate(&path);
@@ -589,7 +589,7 @@ mod tests {
         for path in ["/dev/stdout", "/dev/null", "/proc/self/fd/2"] {
             assert!(matches!(log(path).expect("a look"), Log::NoWitness), "{path}");
         }
-        let scratch = crate::scratch::Scratch::new("fifo");
+        let scratch = asmt_kit::files::Scratch::new("fifo");
         let fifo = scratch.path().join("log");
         fs::mkfifoat(fs::CWD, &fifo, Mode::RUSR).expect("a FIFO");
         assert!(matches!(log(&fifo.display().to_string()).expect("a look"), Log::NoWitness));
@@ -597,7 +597,7 @@ mod tests {
 
     #[test]
     fn the_metadata_directory_is_compared_as_a_whole() {
-        let scratch = crate::scratch::Scratch::new("smd");
+        let scratch = asmt_kit::files::Scratch::new("smd");
         let path = scratch.path().join("smd");
         let noted = |state| Trace { path: path.display().to_string(), state };
         assert_eq!(metadata(&path).expect("a look"), None);

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 mod backup;
+mod export;
 mod judged;
 mod list;
 mod outcome;
@@ -31,7 +32,7 @@ mod retire;
 mod verify;
 
 pub use outcome::{ErrorText, Outcome};
-pub use request::{Asked, BackupRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
+pub use request::{Asked, BackupRequest, ExportRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
 
 /// A failure, with what was planned as far as that was possible.
 #[derive(Debug)]
@@ -63,6 +64,7 @@ pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result:
         Verb::Restore => operation.restore(),
         Verb::Verify => operation.verify(),
         Verb::Retire => operation.retire(),
+        Verb::Export => operation.export(),
     };
     match &mut outcome {
         Ok(report) => with_time(report),
@@ -100,7 +102,7 @@ impl<'r> Operation<'r> {
         plan::Request {
             instance: self.request.instance.unwrap_or(0),
             namespaces: self.names.clone(),
-            compress: self.request.compress,
+            form: self.request.form(),
             require_manifest: self.request.require_manifest,
             allow_volatile: self.request.allow_volatile,
             allow_private_ipc: self.request.allow_private_ipc,

@@ -52,7 +52,9 @@ mod tests {
     use crate::error::{Code, Kind, NoteCode, Remark};
     use crate::facts::memory::State;
     use crate::operations::report::{NamespaceReport, Restorability, SegmentReport, Verb};
-    use crate::operations::request::{BackupRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
+    use crate::operations::request::{
+        BackupRequest, ExportRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest,
+    };
     use crate::progress::{Event, Phase, Snapshot};
     use ts_rs::{Config, TS};
 
@@ -81,6 +83,7 @@ mod tests {
             declaration::<RestoreRequest>(config),
             declaration::<VerifyRequest>(config),
             declaration::<RetireRequest>(config),
+            declaration::<ExportRequest>(config),
             declaration::<Outcome>(config),
             declaration::<Report>(config),
             declaration::<NamespaceReport>(config),

@@ -6,7 +6,7 @@
 
 use crate::error::{Problem, Remark};
 use crate::facts::memory::{Inventory, Segment, State};
-use crate::format::{Encoding, ManifestSegment};
+use crate::format::ManifestSegment;
 use crate::look::segments;
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
@@ -30,6 +30,8 @@ pub enum Verb {
     Verify,
     /// Mark a backup as used.
     Retire,
+    /// Write a backup anew, in a form that ASMT restores.
+    Export,
 }
 
 /// A namespace.
@@ -116,6 +118,8 @@ pub struct Report {
     pub verb: Verb,
     /// Directory; null for a list.
     pub directory: Option<String>,
+    /// Directory that is written to; exports only.
+    pub output: Option<String>,
     /// Nothing was done: it was only looked what would be.
     pub analyze: bool,
     /// Namespaces.
@@ -177,6 +181,7 @@ impl Report {
         Self {
             verb,
             directory,
+            output: None,
             analyze,
             namespaces: Vec::new(),
             segments: Vec::new(),
@@ -343,10 +348,9 @@ fn segment_in_memory(segment: &Segment, namespace: Option<String>) -> SegmentRep
 }
 
 fn segment_in_file(source: &Source, namespace: String) -> SegmentReport {
-    let is_gzip = source.encoding == Encoding::Gzip;
     SegmentReport {
         file: Some(source.file.clone()),
-        encoding: Some(if is_gzip { Encoding::Gzip } else { Encoding::Raw }.name()),
+        encoding: Some(source.encoding.name()),
         file_bytes: Some(source.file_bytes),
         allocated_bytes: Some(source.allocated_bytes),
         ..segment_of(source.key, source.address, (source.uid, source.gid, source.mode), source.size_bytes, Some(namespace))

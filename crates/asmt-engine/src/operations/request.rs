@@ -3,6 +3,7 @@
 //! Promise: a request that names an option of another verb cannot be built, nor read from JSON.
 //! [`Asked`] has the options of all verbs, as the operations share most of them.
 
+use crate::format::Form;
 use crate::operations::report::Verb;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -22,6 +23,41 @@ pub enum Request {
     Verify(VerifyRequest),
     /// Mark a backup as used.
     Retire(RetireRequest),
+    /// Write a backup anew, in a form that ASMT restores.
+    Export(ExportRequest),
+}
+
+/// Request for an export.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct ExportRequest {
+    /// Directory of the backup.
+    pub directory: PathBuf,
+    /// Directory that is written to.
+    pub output: PathBuf,
+    /// Instance; null means 0.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+    /// Compress as ASMT does it.
+    pub compress: bool,
+    /// Read everything back and compare.
+    pub check: bool,
+    /// Worker threads; null means as many as suit the machine.
+    pub threads: Option<u16>,
+    /// Only look what would be done.
+    pub analyze: bool,
+    /// The server's configuration; null means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, instead of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// Export a backup that a restore would refuse as outdated.
+    pub force_stale: bool,
+    /// Export a backup of another host.
+    pub force_host: bool,
+    /// Write to a file system in memory, too.
+    pub allow_volatile: bool,
 }
 
 /// Request for a list.
@@ -46,8 +82,10 @@ pub struct BackupRequest {
     pub instance: Option<u8>,
     /// Namespaces; null means every one.
     pub namespaces: Option<Vec<String>>,
-    /// Compress.
+    /// Compress as ASMT does it.
     pub compress: bool,
+    /// Compress by columns, in a form that only asmt reads; not together with `compress`.
+    pub columns: bool,
     /// Read everything back and compare.
     pub check: bool,
     /// Worker threads; null means as many as suit the machine.
@@ -147,12 +185,16 @@ pub struct Asked {
     pub verb: Verb,
     /// As in the requests.
     pub directory: Option<PathBuf>,
+    /// As in [`ExportRequest`].
+    pub output: Option<PathBuf>,
     /// As in the requests.
     pub instance: Option<u8>,
     /// As in the requests.
     pub namespaces: Option<Vec<String>>,
     /// As in [`BackupRequest`].
     pub compress: bool,
+    /// As in [`BackupRequest`].
+    pub columns: bool,
     /// As in the requests.
     pub check: bool,
     /// As in the requests.
@@ -185,9 +227,11 @@ impl Asked {
         Self {
             verb,
             directory: None,
+            output: None,
             instance: None,
             namespaces: None,
             compress: false,
+            columns: false,
             check: false,
             threads: None,
             analyze: false,
@@ -204,6 +248,17 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// The form of the files of a backup.
+    pub fn form(&self) -> Form {
+        match (self.columns, self.compress) {
+            (true, _) => Form::Columns,
+            (false, true) => Form::Gzip,
+            (false, false) => Form::Plain,
+        }
+    }
+}
+
 impl From<Request> for Asked {
     fn from(request: Request) -> Self {
         match request {
@@ -213,6 +268,7 @@ impl From<Request> for Asked {
                 instance: backup.instance,
                 namespaces: backup.namespaces,
                 compress: backup.compress,
+                columns: backup.columns,
                 check: backup.check,
                 threads: backup.threads,
                 analyze: backup.analyze,
@@ -252,6 +308,22 @@ impl From<Request> for Asked {
                 restorable: verify.restorable,
                 ..Self::new(Verb::Verify)
             },
+            Request::Export(export) => Self {
+                directory: Some(export.directory),
+                output: Some(export.output),
+                instance: export.instance,
+                namespaces: export.namespaces,
+                compress: export.compress,
+                check: export.check,
+                threads: export.threads,
+                analyze: export.analyze,
+                config: export.config,
+                devices: export.devices,
+                force_stale: export.force_stale,
+                force_host: export.force_host,
+                allow_volatile: export.allow_volatile,
+                ..Self::new(Verb::Export)
+            },
             Request::Retire(RetireRequest { directory, instance, namespaces }) => {
                 Self { directory: Some(directory), instance, namespaces, ..Self::new(Verb::Retire) }
             }
@@ -273,6 +345,7 @@ impl From<Asked> for Request {
                 instance,
                 namespaces,
                 compress: asked.compress,
+                columns: asked.columns,
                 check: asked.check,
                 threads: asked.threads,
                 analyze: asked.analyze,
@@ -309,6 +382,21 @@ impl From<Asked> for Request {
                 require_proof: asked.require_proof,
                 restorable: asked.restorable,
             }),
+            Verb::Export => Self::Export(ExportRequest {
+                directory: needed,
+                output: asked.output.unwrap_or_default(),
+                instance,
+                namespaces,
+                compress: asked.compress,
+                check: asked.check,
+                threads: asked.threads,
+                analyze: asked.analyze,
+                config: asked.config,
+                devices: asked.devices,
+                force_stale: asked.force_stale,
+                force_host: asked.force_host,
+                allow_volatile: asked.allow_volatile,
+            }),
             Verb::Retire => Self::Retire(RetireRequest { directory: needed, instance, namespaces }),
         }
     }
@@ -331,9 +419,10 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_a_request_says() {
-        for verb in [Verb::List, Verb::Backup, Verb::Restore, Verb::Verify, Verb::Retire] {
+        for verb in [Verb::List, Verb::Backup, Verb::Restore, Verb::Verify, Verb::Retire, Verb::Export] {
             let directory = (verb != Verb::List).then(|| PathBuf::from("/d"));
-            let asked = Asked { directory, instance: Some(3), ..Asked::new(verb) };
+            let output = (verb == Verb::Export).then(|| PathBuf::from("/o"));
+            let asked = Asked { directory, output, instance: Some(3), ..Asked::new(verb) };
             let request = Request::from(asked.clone());
             assert_eq!(Asked::from(request.clone()), asked);
             let text = serde_json::to_string(&request).expect("plain structures always serialise");

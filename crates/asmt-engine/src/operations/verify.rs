@@ -5,7 +5,7 @@ use crate::facts::directory::Listing;
 use crate::format;
 use crate::operations::report::{Report, Restorability};
 use crate::operations::{Failure, Operation, checked};
-use crate::work::read_all;
+use crate::work::read_all::{self, Purpose};
 use asmt_shm::NamespaceName;
 
 use crate::plan::staleness::Verdict;
@@ -58,7 +58,8 @@ impl<'r> Operation<'r> {
         // Files that the plan refuses are not among these.
         let sources: Vec<Source> = plan.namespaces.iter().flat_map(|namespace| &namespace.sources).cloned().collect();
         self.control.begin(Phase::Verify, sources.iter().map(|source| source.size_bytes).sum());
-        let mut findings = read_all::read_all(&store, &sources, self.options.threads, self.control, self.request.check)?;
+        let purpose = if self.request.check { Purpose::VerifyFromDisk } else { Purpose::Verify };
+        let mut findings = read_all::read_all(&store, &sources, &purpose, self.options.threads, self.control)?;
         for damage in &mut findings.damages {
             damage.name_namespace(|file| plan::owner_among(&plan.namespaces, file));
         }

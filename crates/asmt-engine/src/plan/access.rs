@@ -1,20 +1,20 @@
-//! Who may change a backup: its directory, what leads to it, and its files.
+//! The users who may change a backup: its directory, the path that leads to it, and its files.
 //!
-//! Promise: a backup that anybody but root, the caller and (of a file) the segment's owner could
-//! have written, or could exchange, is refused; no hint changes a directory that may hold anything
-//! but the backup. Must never: call the system.
+//! Promise: a backup is refused if anybody but root, the caller and (for a file) the segment's
+//! owner could have written or exchanged it; no hint changes a directory that may hold anything
+//! besides the backup. Must never: call the system.
 
 use crate::error::{Code, Problem};
 use crate::facts::caller::Caller;
 use crate::facts::directory::{DirectoryRecord, FileRecord, Listing, ManifestRecord, Owner, PathStep, StepKind};
 use crate::hints::shell_word;
 
-/// What a directory is opened for.
+/// The purpose for which a directory is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A backup: another directory would do as well.
+    /// A backup, for which another directory would do as well.
     Write,
-    /// A restore or verification: the backup is in this one.
+    /// A restore or verification, whose backup is in this directory.
     Read,
 }
 
@@ -23,12 +23,12 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 const ENTERABLE_BY_OTHERS: u32 = 0o011;
 const STICKY: u32 = 0o1000;
 
-/// A file of a backup, and who may write it.
+/// A file of a backup, and the users who may write it.
 pub(super) struct FileAccess<'f> {
     name: &'f str,
     owner: Owner,
     link_count: u64,
-    /// Owner of its segment; none of a manifest.
+    /// Owner of its segment; `None` for a manifest.
     segment_uid: Option<u32>,
 }
 
@@ -42,19 +42,19 @@ impl<'f> FileAccess<'f> {
         Self { name: &record.name, owner: record.owner, link_count: record.link_count, segment_uid: None }
     }
 
-    /// Whether somebody may write it who must not, if he can reach it.
+    /// Returns true if a user may write it who must not, provided that the user can reach it.
     fn is_open(&self, caller: &Caller) -> bool {
         let is_segments = self.segment_uid == Some(self.owner.uid);
         self.owner.mode & WRITABLE_BY_OTHERS != 0 || !(is_segments || is_trusted(self.owner.uid, caller))
     }
 }
 
-/// Whether this user may write a backup: root and the caller.
+/// Returns true if this user may write a backup: root and the caller.
 fn is_trusted(uid: u32, caller: &Caller) -> bool {
     uid == 0 || uid == caller.uid
 }
 
-/// Refuses a directory that others may write, or exchange for another one.
+/// Refuses a directory that other users may write to, or exchange for another one.
 pub(super) fn check_directory(listing: &Listing, caller: &Caller, purpose: Purpose, refusals: &mut Vec<Problem>) {
     let Some(directory) = &listing.directory else { return };
     check_owner(directory, listing, caller, purpose, refusals);
@@ -94,13 +94,14 @@ fn check_owner(directory: &DirectoryRecord, listing: &Listing, caller: &Caller, 
     }
 }
 
-/// Whether a directory holds a backup and nothing else, so that its mode may be changed. What many
-/// users write to is sticky.
+/// Returns true if a directory holds a backup and nothing else, so that its mode may be changed. A
+/// directory to which many users write is sticky.
 fn is_of_its_own(directory: &DirectoryRecord, listing: &Listing) -> bool {
     !directory.is_sticky && !listing.has_other_names && !listing.files.is_empty()
 }
 
-/// How a backup gets into a directory that nobody else can write, with owners and times.
+/// A hint how to copy a backup, with owners and times, into a directory that nobody else can write
+/// to.
 fn copy_hint(path: &str) -> String {
     let path = shell_word(path);
     format!(
@@ -123,10 +124,11 @@ fn path_hint(purpose: Purpose) -> &'static str {
     }
 }
 
-/// Why a step of the path cannot be trusted, as sshd judges it: whoever may rename what is in a
-/// directory can put an older backup, or a forged one, in the place of this one.
+/// The reason why a step of the path cannot be trusted, by the rules of sshd: a user who may rename
+/// entries of a directory can replace this backup by an older or a forged one.
 fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
-    // In a user namespace, who is not in it may be root of the machine, as of its root directory.
+    // In a user namespace, a user outside of it may be root of the machine, like the owner of its
+    // root directory.
     let is_trusted = is_trusted(step.uid, caller) || Some(step.uid) == caller.unmapped_uid;
     let (path, uid) = (&step.path, step.uid);
     let expected = format!("expected {}", trusted(caller.uid));
@@ -146,9 +148,8 @@ fn wrong_with(step: &PathStep, caller: &Caller) -> Option<String> {
     }
 }
 
-/// Refuses files that others can get at and may write. In a directory that nobody else may enter
-/// any mode will do for a file that has no other name: ASMT gives its files the mode of the
-/// segments.
+/// Refuses files that other users can reach and write. In a directory that nobody else may enter, a
+/// file without another name may have any mode: ASMT gives its files the mode of the segments.
 pub(super) fn check_files<'f>(
     listing: &Listing,
     title: &str,
@@ -187,7 +188,7 @@ pub(super) fn check_files<'f>(
     refusals.push(Problem::new(Code::WritableByOthers, message, hint).in_file(first.name));
 }
 
-/// The owners that a caller may trust.
+/// The owners that a caller may trust, in words.
 fn trusted(uid: u32) -> String {
     if uid == 0 { "root".to_owned() } else { format!("root or uid {uid}") }
 }

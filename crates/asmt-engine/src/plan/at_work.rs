@@ -1,25 +1,25 @@
-//! Who may be at work on segments: the server, another asmt, or a process that cannot be seen from
-//! here.
+//! The processes that may be at work on segments: the server, another asmt, or a process that
+//! cannot be seen from here.
 
 use crate::error::{Code, Problem};
 use crate::facts::memory::{Creator, Inventory, Makers, Segment};
 
-/// Who may be at work on segments that nobody has attached.
+/// The process that may be at work on segments that are not attached.
 pub enum AtWork<'s> {
-    /// All who made them have ended.
+    /// None: the processes that made them have ended.
     Nobody,
     /// The server made some of them, and runs.
     Server { pid: u32 },
-    /// Another process made some of them, and runs: another asmt, most likely.
+    /// Another process made some of them, and runs: most likely another asmt.
     Process { pid: u32, command: &'s str },
-    /// Who made them cannot be seen from here.
+    /// The processes that made them cannot be seen from here.
     Unseen,
 }
 
 /// The name of the server's processes.
 pub const SERVER_COMMAND: &str = "asd";
 
-/// Judges who may be at work on segments, by who has made them.
+/// Finds the process that may be at work on segments, by their creators.
 pub fn at_work<'s>(segments: &[&'s Segment]) -> AtWork<'s> {
     let mut found = AtWork::Nobody;
     for segment in segments {
@@ -47,13 +47,13 @@ pub fn at_work_problem(title: &str, count: usize, pid: u32, command: &str) -> Pr
     )
 }
 
-/// Why it matters that segments are attached: what is right for a backup would roll a node back
-/// that runs already.
+/// The reason why it matters that segments are attached. A hint that is right for a backup would
+/// roll back a node that runs already.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Attached {
     /// They are to be backed up.
     ToBackUp,
-    /// They are where others are to be restored.
+    /// Other segments are to be restored in their place.
     InTheWay,
 }
 
@@ -116,9 +116,10 @@ pub fn attached_problem(
     )
 }
 
-/// A server that has segments of the instance attached: its process id, and the first of them. One
-/// server makes the segments of all namespaces of an instance, so none of these is at rest, whoever
-/// has it attached. Segments that somebody else has made than `own` say nothing.
+/// A server that has segments of the instance attached: its process id, and the first of these
+/// segments. One server makes the segments of all namespaces of an instance, so none of them is at
+/// rest, whichever process has it attached. Segments that were made by others than `own` do not
+/// count.
 fn serving<'i>(inventory: &'i Inventory, instance: u8, own: &Makers) -> Option<(u32, &'i Segment)> {
     let of_instance = inventory.segments.values().filter(|segment| segment.address.instance == instance);
     of_instance.filter(|segment| segment.makers() == *own).find_map(|segment| {
@@ -127,8 +128,7 @@ fn serving<'i>(inventory: &'i Inventory, instance: u8, own: &Makers) -> Option<(
     })
 }
 
-/// Why nothing is done about a namespace that no process has attached, while its server runs with
-/// others.
+/// The refusal for a namespace that no process has attached, while its server runs with others.
 pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &Makers, attached: Attached) -> Option<Problem> {
     let (pid, segment) = serving(inventory, instance, own)?;
     let hint = match attached {
@@ -149,7 +149,8 @@ pub fn serving_problem(inventory: &Inventory, title: &str, instance: u8, own: &M
     ))
 }
 
-/// The unit is that of instance 0: of another one it would stop the wrong server.
+/// The command that stops the server. The unit is that of instance 0: for another instance it would
+/// stop the wrong server.
 pub fn stop_the_server(instance: u8) -> String {
     if instance == 0 {
         return "the server is running: stop it (systemctl stop aerospike), wait until asd has exited, then try again".to_owned();

@@ -1,10 +1,8 @@
-//! Plans a backup: the directory, the namespaces that are asked for, and whether there is room for
-//! their files.
+//! Plans a backup: the directory, the requested namespaces, and the room for their files.
 
 use crate::error::{Code, Error, NoteCode, Problem, Remark, Result};
-use crate::facts::directory::{Listing, Volatile, Writable};
+use crate::facts::directory::{Listing, Target, Volatile, Writable};
 use crate::facts::memory::{Inventory, Keeper, Segment};
-use crate::format::Encoding;
 use crate::format::mark::is_used_name_of;
 use crate::hints;
 use crate::layout::namespace::Group;
@@ -16,13 +14,13 @@ use crate::plan::{Copy, NamespaceBackup, Plan, Request, in_the_way, not_kept, st
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
-/// Plans a backup of what is in memory into a directory.
+/// Plans a backup of the segments in memory to a directory.
 pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Plan<NamespaceBackup> {
     let mut plan = Plan::new();
     check_directory(listing, &request.caller, Purpose::Write, &mut plan.refusals);
     check_own(listing, &mut plan);
     check_durable(listing, request, &mut plan);
-    // Whatever is planted under a name that only asmt gives is nobody's: it is neither used nor
+    // A file under a name that only asmt uses, but that asmt did not make, is neither used nor
     // removed.
     plan.refusals.extend(listing.problems.iter().filter(|(name, _)| name.starts_with('.')).map(|(_, problem)| problem.clone()));
     check_marks_readable(listing, request, &mut plan);
@@ -30,13 +28,7 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
         plan.refusals.push(not_kept());
         return plan;
     }
-    for run in &listing.leftovers.live {
-        plan.refuse(
-            Code::AnotherAsmt,
-            format!("another asmt (pid {}) is using the directory", run.pid),
-            "wait until it has finished, or use another directory",
-        );
-    }
+    check_live(listing, &mut plan);
     let groups = inventory.groups();
     let is_denied = groups
         .iter()
@@ -53,7 +45,7 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     plan
 }
 
-/// Bytes of data that a backup copies: what is not holes. Compressed files need less.
+/// Bytes of data that a backup copies, without holes. Compressed files need less.
 pub fn data_bytes(namespaces: &[NamespaceBackup]) -> u64 {
     sum_of_data(namespaces, |_| true)
 }
@@ -64,9 +56,34 @@ fn sum_of_data(namespaces: &[NamespaceBackup], counts: impl Fn(&Copy) -> bool) -
     copies.map(|copy| data(&copy.segment)).fold(0, u64::saturating_add)
 }
 
-/// Refuses a directory that cannot be written to, or has no room for what must be in it.
+/// Refuses a directory that cannot be written to, or that has no room for the files that certainly
+/// come.
 pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     let Some(target) = &listing.target else { return };
+    let path = &target.path;
+    check_writable(target, plan);
+    // What something is compressed to shows when it is.
+    let needed = sum_of_data(&plan.namespaces, |copy| copy.encoding.is_plain());
+    let most = data_bytes(&plan.namespaces);
+    let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
+    // What an interrupted backup has left goes first.
+    if most <= free_bytes || !listing.leftovers.sweep.is_empty() {
+        return;
+    }
+    if needed <= free_bytes {
+        let text = room_uncertain(path, free_bytes, most);
+        plan.remarks.push(Remark::new(NoteCode::RoomUncertain, text));
+    } else {
+        plan.refuse(
+            Code::DiskFull,
+            format!("no room in {path}: the files need at least {needed} bytes, and {free_bytes} are free"),
+            hints::NO_ROOM,
+        );
+    }
+}
+
+/// Refuses a directory that cannot be written to.
+pub fn check_writable<T>(target: &Target, plan: &mut Plan<T>) {
     let path = &target.path;
     match target.writable {
         Writable::Yes => {}
@@ -82,33 +99,20 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
              read-only)",
         ),
     }
-    // What something is compressed to shows when it is.
-    let needed = sum_of_data(&plan.namespaces, |copy| copy.encoding == Encoding::Raw);
-    let most = data_bytes(&plan.namespaces);
-    let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
-    // What an interrupted backup has left goes first.
-    if most <= free_bytes || !listing.leftovers.sweep.is_empty() {
-        return;
-    }
-    if needed <= free_bytes {
-        let text = format!(
-            "{path} has {free_bytes} bytes free, and there are {most} bytes of data to compress: whether they fit is known only \
-             once they are written; if they do not, nothing is left behind"
-        );
-        plan.remarks.push(Remark::new(NoteCode::RoomUncertain, text));
-    } else {
-        plan.refuse(
-            Code::DiskFull,
-            format!("no room in {path}: the files need at least {needed} bytes, and {free_bytes} are free"),
-            hints::NO_ROOM,
-        );
-    }
 }
 
-/// Refuses where the directory has a backup of the same instance of another server: what one of
-/// them does would speak for the other one.
+/// A remark: only writing the files shows whether they fit.
+pub fn room_uncertain(path: &str, free_bytes: u64, data_bytes: u64) -> String {
+    format!(
+        "{path} has {free_bytes} bytes free, and there are {data_bytes} bytes of data to compress: whether they fit is known only \
+         once they are written; if they do not, nothing is left behind"
+    )
+}
+
+/// Refuses a directory with another server's backup of the same instance: the uses of one would
+/// count for the other.
 fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &mut Plan<NamespaceBackup>) {
-    // What stands in the way of one that is backed up is refused for that.
+    // A backup that is in the way of this one is refused for that reason.
     let is_chosen = |name: &NamespaceName| chosen.iter().any(|group| group.name.as_ref() == Some(name));
     for manifest in listing.manifests_of(request.instance).into_iter().filter(|manifest| !is_chosen(&manifest.namespace)) {
         let Some(of) = in_the_way::elsewhere(manifest, &request.host) else { continue };
@@ -122,8 +126,7 @@ fn check_others(listing: &Listing, request: &Request, chosen: &[Group], plan: &m
     }
 }
 
-/// Refuses where a mark of use in the directory cannot be read: no restore from it would be
-/// accepted.
+/// Refuses a directory with an unreadable usage mark: no restore from it would be accepted.
 pub fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
     for (name, mark) in listing.marks.iter().filter(|(name, _)| is_used_name_of(request.instance, name)) {
         if let Err(why) = mark {
@@ -135,7 +138,8 @@ pub fn check_marks_readable(listing: &Listing, request: &Request, plan: &mut Pla
     }
 }
 
-/// Where holes cannot be told from what is swapped out, all is read as data, and becomes memory.
+/// If holes cannot be told from pages that are swapped out, everything is read as data, and becomes
+/// resident.
 pub fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]) -> Option<Remark> {
     let segments = namespaces.iter().flat_map(|namespace| &namespace.copies).map(|copy| &copy.segment);
     let swapped: Vec<&Segment> = segments.filter(|segment| segment.swapped_bytes > 0).collect();
@@ -149,8 +153,19 @@ pub fn unseen_holes_remark(inventory: &Inventory, namespaces: &[NamespaceBackup]
     is_unseen.then(|| Remark::new(NoteCode::HolesUnseen, text))
 }
 
+/// Refuses a directory in which another run is at work.
+pub fn check_live<T>(listing: &Listing, plan: &mut Plan<T>) {
+    for run in &listing.leftovers.live {
+        plan.refuse(
+            Code::AnotherAsmt,
+            format!("another asmt (pid {}) is using the directory", run.pid),
+            "wait until it has finished, or use another directory",
+        );
+    }
+}
+
 /// Refuses a directory of the system's, where a backup would stand among other things.
-pub fn check_own(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
+pub fn check_own<T>(listing: &Listing, plan: &mut Plan<T>) {
     let Some(directory) = listing.directory.as_ref().filter(|directory| directory.is_systems) else { return };
     plan.refuse(
         Code::SystemDirectory,
@@ -160,7 +175,7 @@ pub fn check_own(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
 }
 
 /// Refuses a directory that the reboot empties, unless that is what is wanted.
-pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<NamespaceBackup>) {
+pub fn check_durable<T>(listing: &Listing, request: &Request, plan: &mut Plan<T>) {
     let Some((path, reason)) = listing.directory.as_ref().and_then(|found| Some((&found.path, found.volatile.as_ref()?))) else {
         return;
     };
@@ -181,9 +196,9 @@ pub fn check_durable(listing: &Listing, request: &Request, plan: &mut Plan<Names
     }
 }
 
-/// Fails if two looks have not found the same segments. A listing is not made at one moment: where
-/// segments are made anew meanwhile it may show some of them only, and of a namespace that has data
-/// alone nothing says how many there must be.
+/// Fails if two inventories do not have the same segments. The kernel does not list all segments at
+/// one moment: while segments are recreated, the list may have only some of them. For a namespace
+/// that has only data, nothing shows how many there must be.
 pub fn check_same(before: &[NamespaceBackup], now: &[NamespaceBackup]) -> Result<()> {
     let ids = |namespaces: &[NamespaceBackup]| -> BTreeSet<(Key, i32)> {
         let copies = namespaces.iter().flat_map(|namespace| &namespace.copies);

@@ -1,4 +1,4 @@
-//! Checks that hold for segments in memory and for files of a backup alike; only the reasons and
+//! Checks that are the same for segments in memory and for files of a backup; only the reasons and
 //! next steps differ.
 
 use crate::error::{Code, Problem};
@@ -10,15 +10,16 @@ use crate::plan::{Plan, Request};
 use asmt_shm::{Address, Header, KNOWN_BASE_VERSIONS, NamespaceName, SHUTDOWN_CLEAN, SegmentType};
 use std::collections::BTreeMap;
 
-/// Where something was looked for: the same findings have other reasons and next steps.
+/// The place that was searched. The same findings have other reasons and next steps in another
+/// place.
 pub enum Place {
     Memory,
-    /// An IPC namespace that nobody but asmt is in.
+    /// An IPC namespace in which asmt is alone.
     PrivateMemory,
     Backup,
 }
 
-/// The groups that were asked for; refuses where one is not there.
+/// Returns the requested groups; refuses if one is missing.
 pub fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: &Place, plan: &mut Plan<T>) -> Vec<Group> {
     let (place, hint) = match place {
         Place::Memory => ("in shared memory", "check the name (-n) and the instance (-i); asmt list shows what exists"),
@@ -57,7 +58,7 @@ pub fn choose<T>(groups: Vec<Group>, request: &Request, is_denied: bool, place: 
     chosen
 }
 
-/// What there is, in a few words: `test, bar (instance 0), cache (instance 2)`.
+/// The groups in a few words: `test, bar (instance 0), cache (instance 2)`.
 pub fn shown(groups: &[Group]) -> String {
     let mut by_instance: BTreeMap<u8, Vec<String>> = BTreeMap::new();
     for group in groups {
@@ -73,22 +74,21 @@ pub fn segments_of<'a>(inventory: &'a Inventory, group: &Group) -> Vec<&'a Segme
     group.keys.iter().filter_map(|key| inventory.segments.get(key)).collect()
 }
 
-/// Whether it is too short for what its key says it is.
+/// Returns true if it is shorter than the type that its key names.
 pub fn is_too_short(segment: &Segment) -> bool {
     segment.stat.size_bytes < segment.address.segment_type.min_bytes()
 }
 
-/// Whether a segment's header has a field for the namespace's name.
+/// Returns true if a segment's header has a field for the namespace's name.
 pub fn bears_name(address: Address) -> bool {
     matches!(address.segment_type, SegmentType::PiBase | SegmentType::DataStage)
 }
 
-/// What the operator must know before a start: such a server has nothing that it would take for its
-/// data.
+/// A warning before a start: such a server finds nothing that it would take for its data.
 pub const START_LOSES: &str = " (this is a cold start: records that are in memory only are lost; if there are any, leave the \
     segments as they are, and ask Aerospike support first)";
 
-/// Checks version and shutdown status of base; gives the version.
+/// Checks version and shutdown status of base. Returns the version.
 pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, refusals: &mut Vec<Problem>) -> Option<u32> {
     let base = headers.iter().find_map(|(_, header)| if let Header::Base(base) = header { Some(base) } else { None })?;
     if !KNOWN_BASE_VERSIONS.contains(&base.version) {
@@ -124,10 +124,10 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
     Some(base.version)
 }
 
-/// Why a set of stripes is one that a server would not start with.
+/// Returns the reasons why a server would not start with a set of stripes.
 pub fn torn_set(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bool, title: &str, place: &Place) -> Vec<Problem> {
-    // What happens to such a set when a server starts is the reason for both: it is lost, unless it
-    // is on a disk, too.
+    // Both have the same reason: when a server starts, such a set is lost, unless its data is also
+    // on a disk.
     let (code, hint) = match place {
         Place::Memory | Place::PrivateMemory => (
             Code::SetTorn,

@@ -1,11 +1,11 @@
-//! The backup of one namespace: what is wrong with its segments in memory, and how each of them
-//! will stand in its file.
+//! The backup of one namespace: the faults of its segments in memory, and the encoding of each of
+//! them.
 
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Creator, Inventory, Segment};
-use crate::format::Encoding;
+use crate::format::Form;
 use crate::layout::namespace::{Group, missing_or_extra, stripes_of};
 use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem, serving_problem};
 use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, is_too_short, segments_of, torn_set};
@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 
 pub const STAY_STOPPED: &str = "make sure that the server stays stopped during a backup, then try again";
 
-/// Why segments must not be touched, so that nothing more can be said of them.
+/// The reason why segments must not be touched, and so cannot be checked further.
 fn untouchable(inventory: &Inventory, request: &Request, group: &Group, segments: &[&Segment]) -> Option<Problem> {
     let title = title_of(group);
     if let Some(denied) = segments.iter().find(|segment| segment.is_denied) {
@@ -33,8 +33,7 @@ fn untouchable(inventory: &Inventory, request: &Request, group: &Group, segments
         let text = format!("{title}: segment {} (shmid {}) is in huge pages (SHM_HUGETLB)", huge.key(), huge.stat.shmid);
         return Some(Problem::new(Code::SegmentInvalid, text, unknown_maker_hint(huge)));
     }
-    // Long enough for its header, and with none to read: it went between the listing and the look
-    // into it.
+    // It is long enough for a header, but none could be read: it was removed after the listing.
     if let Some(gone) = segments.iter().find(|segment| segment.header == Header::Unreadable && !is_too_short(segment)) {
         let text = format!("{title}: segment {} (shmid {}) was removed while it was being read", gone.key(), gone.stat.shmid);
         return Some(Problem::new(Code::SegmentChanged, text, STAY_STOPPED));
@@ -75,7 +74,7 @@ pub fn plan_group_backup(
     if let Some(name) = &group.name {
         faults.extend(torn_set(&headers, name, true, &title, &Place::Memory));
     }
-    // A stripe whose name may not be read may be the one that the set lacks.
+    // A stripe whose name may not be read may be the one that is missing in the set.
     let is_unread = |segment: &&Segment| {
         segment.is_denied && segment.address.instance == group.instance && !segment.address.segment_type.is_index()
     };
@@ -84,8 +83,8 @@ pub fn plan_group_backup(
         plan.refuse_once(denied_problem(&nameless_stripe(unread.key(), group.instance), unread, &request.caller));
         return;
     }
-    // What a restore is still making looks like this: nothing is done about it as long as one may
-    // be at work.
+    // A namespace that a restore is still making looks like this. So no hint says to remove it
+    // while a process may be at work on it.
     match at_work(&segments) {
         AtWork::Process { pid, command } if !faults.is_empty() => {
             plan.refusals.push(at_work_problem(&title, segments.len(), pid, command));
@@ -103,13 +102,12 @@ pub fn plan_group_backup(
     let copies: Vec<Copy> = segments
         .iter()
         .map(|&segment| {
-            let compress = request.compress
-                && segment.address.segment_type.may_be_compressed()
+            let is_compressible = segment.address.segment_type.may_be_compressed()
                 && (!zeros_outweigh_data(segment) || has_unseen_holes(inventory, segment));
-            Copy { segment: segment.clone(), encoding: if compress { Encoding::Gzip } else { Encoding::Raw } }
+            Copy { segment: segment.clone(), encoding: request.form.encoding(is_compressible) }
         })
         .collect();
-    plan.remarks.extend(request.compress.then(|| plain_remark(&copies, &title)).flatten());
+    plan.remarks.extend(plain_remark(&copies, request.form, &title));
     plan.namespaces.push(NamespaceBackup {
         instance: group.instance,
         name: name.clone(),
@@ -120,29 +118,37 @@ pub fn plan_group_backup(
     });
 }
 
-/// How many zeros deflate to one byte.
+/// Number of zeros that are compressed to one byte.
 pub const ZEROS_A_BYTE: u64 = 1000;
 
-/// Compressed zeros may cost one part in so many of the data.
+/// Compressed zeros may cost one part in this number of the data.
 pub const DATA_A_ZERO_BYTE: u64 = 20;
 
-/// Whether what a segment never held, which costs nothing in a plain file, would cost more than a
-/// twentieth of its data in a compressed one: then that could be larger than the data, and takes
-/// longer to read and write.
+/// Returns true if the bytes that a segment never held, which cost nothing in a plain file, would
+/// cost more than a twentieth of its data in a compressed one. Such a file could be larger than the
+/// data, and would take longer to write and read.
 pub fn zeros_outweigh_data(segment: &Segment) -> bool {
     let Some(resident_bytes) = segment.resident_bytes else { return false };
     let data_bytes = resident_bytes.saturating_add(segment.swapped_bytes);
-    segment.stat.size_bytes.saturating_sub(data_bytes) / ZEROS_A_BYTE > data_bytes / DATA_A_ZERO_BYTE
+    do_zeros_outweigh(segment.stat.size_bytes.saturating_sub(data_bytes), data_bytes)
 }
 
-/// Whether all of a segment will be read as data, holes and all.
+/// Whether so many bytes of zeros, compressed, take more than a twentieth of so many bytes of data.
+pub fn do_zeros_outweigh(zero_bytes: u64, data_bytes: u64) -> bool {
+    zero_bytes / ZEROS_A_BYTE > data_bytes / DATA_A_ZERO_BYTE
+}
+
+/// Returns true if all of a segment will be read as data, including its holes.
 pub fn has_unseen_holes(inventory: &Inventory, segment: &Segment) -> bool {
     inventory.finds_all_holes == Some(false) && segment.swapped_bytes > 0
 }
 
 /// What is written plain although compressed files were asked for.
-pub fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
-    let is_plain = |copy: &&Copy| copy.encoding == Encoding::Raw && copy.segment.address.segment_type.may_be_compressed();
+pub fn plain_remark(copies: &[Copy], form: Form, title: &str) -> Option<Remark> {
+    let is_plain = |copy: &&Copy| copy.encoding.is_plain() && copy.segment.address.segment_type.may_be_compressed();
+    if form == Form::Plain {
+        return None;
+    }
     let plain: Vec<&Copy> = copies.iter().filter(is_plain).collect();
     let first = plain.first()?;
     let text = format!(
@@ -155,7 +161,7 @@ pub fn plain_remark(copies: &[Copy], title: &str) -> Option<Remark> {
     Some(Remark::new(NoteCode::WrittenPlain, text))
 }
 
-/// What is wrong with the segments of a namespace in memory, but for what base says.
+/// The faults of the segments of a namespace in memory, apart from those that base shows.
 pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Address, &Header)], title: &str) -> Vec<Problem> {
     let mut faults = Vec::new();
     let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
@@ -165,7 +171,7 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
         faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
     }
     if group.name.is_none() {
-        // Only with its base there, or as a stripe, can it lack nothing but the name.
+        // If its base is there, or if it is a stripe, it can be complete except for its name.
         if let Some(nameless) = segments.iter().find(|segment| bears_name(segment.address)) {
             faults.push(Problem::new(
                 Code::SegmentInvalid,
@@ -201,8 +207,8 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
     faults
 }
 
-/// What to do about a segment that no server is known to make. Only where its maker has ended is it
-/// named for removal.
+/// The hint for a segment that was probably not made by a server. It is named for removal only if
+/// its creator has ended.
 pub fn unknown_maker_hint(segment: &Segment) -> String {
     let leave = "no known version of the server creates such a segment, but a newer one may: leave it, and name the other \
                  namespaces with -n";
@@ -215,7 +221,7 @@ pub fn unknown_maker_hint(segment: &Segment) -> String {
     }
 }
 
-/// Why a segment cannot be backed up that the caller may not read.
+/// The refusal for a segment that the caller may not read.
 pub fn denied_problem(title: &str, denied: &Segment, caller: &Caller) -> Problem {
     Problem::new(
         Code::PermissionDenied,

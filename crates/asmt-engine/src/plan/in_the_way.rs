@@ -1,8 +1,8 @@
-//! Files of another backup that stand where a backup is to go.
+//! Files of another backup that are in the way of a backup.
 //!
-//! Promise: what is there is named as people know it: namespace, date, whether it was used; a hint
-//! names exactly the files of that backup, and names them for removal only if it was retired. Must
-//! never: call the system.
+//! Promise: a message describes the other backup in terms that people know: namespace, date, used
+//! or not. A hint names exactly the files of that backup, and names them for removal only if it was
+//! retired. Must never: call the system.
 
 use crate::error::Code;
 use crate::facts::directory::{FileRecord, Listing};
@@ -17,21 +17,21 @@ use crate::plan::{Plan, Request};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
-/// A backup that is there.
+/// A backup in the directory.
 struct Found<'l> {
-    /// Namespace, or what there is to say without a name.
+    /// Its namespace, or a description if it has no name.
     title: String,
-    /// Names of its files, the manifest's and the mark's among them.
+    /// Names of its files, including the manifest and the mark.
     files: Vec<&'l str>,
     made_ms: u64,
     has_manifest: bool,
     mark: Option<&'l UsageMark>,
-    /// Where it was made, if that is another server than this one: host, or container.
+    /// The host or container where it was made, if that is another server than this one.
     elsewhere: Option<String>,
 }
 
-/// Refuses if files of the same instance and nsid are in the directory; gives those that an
-/// interrupted run left committed, and that this backup replaces.
+/// Refuses if files of the same instance and nsid are in the directory. Returns the files that an
+/// interrupted run had committed, and that this backup replaces.
 pub(super) fn check<T>(
     listing: &Listing,
     request: &Request,
@@ -59,7 +59,7 @@ pub(super) fn check<T>(
         in_the_way.retain(|name| !found.files.contains(name));
         plan.refuse(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
     }
-    // Whatever cannot be read is of no backup that is known.
+    // A file that cannot be read belongs to no known backup.
     if let Some(first) = in_the_way.first() {
         plan.refuse(
             Code::BackupExists,
@@ -98,8 +98,7 @@ fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<
         let records = of_keys(&group.keys.iter().copied().collect());
         let identity = identity_of_files(records.iter().copied());
         let mut files: Vec<&str> = records.iter().map(|file| file.name.as_str()).collect();
-        // A manifest that cannot be read goes with the files: without it they would pass for
-        // ASMT's.
+        // An unreadable manifest belongs to the files: without it they would pass for ASMT's.
         let is_its = |name: &str| match &group.name {
             Some(own) => name == manifest_name(instance, own),
             None => instance_of_manifest_name(name) == Some(instance),
@@ -120,7 +119,7 @@ fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<
     found
 }
 
-/// Which other server a backup is of; `None` where it may be this one's.
+/// The other server to which a backup belongs; `None` if it may be this one's.
 pub(super) fn elsewhere(manifest: &Manifest, here: &Host) -> Option<String> {
     if !is_of_host(manifest, here) {
         return Some(format!("host '{}'", manifest.host));
@@ -128,7 +127,7 @@ pub(super) fn elsewhere(manifest: &Manifest, here: &Host) -> Option<String> {
     (!may_be_of_server(manifest, here)).then(|| "another IPC namespace (container) of this boot".to_owned())
 }
 
-/// The mark of this very backup, whose name is added to its files.
+/// The mark of this very backup. Its name is added to the backup's files.
 fn mark_of<'l>(
     listing: &'l Listing,
     instance: u8,
@@ -143,7 +142,7 @@ fn mark_of<'l>(
     Some(mark)
 }
 
-/// The day of a time: all that people know of a backup.
+/// The day of a time: people know a backup by its day.
 fn day(ms: u64) -> String {
     rfc3339(ms).split('T').next().unwrap_or_default().to_owned()
 }
@@ -171,7 +170,8 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
     )
 }
 
-/// A backup is moved as a whole: what is left of it behind would be taken for another one.
+/// A hint how to move a backup. It must be moved as a whole: the rest would be taken for another
+/// backup.
 fn hint(found: &Found<'_>, listing: &Listing) -> String {
     let Some(directory) = &listing.directory else { return "use another directory".to_owned() };
     if found.elsewhere.is_some() {
@@ -181,7 +181,8 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
     }
     let path = shell_word(directory.path.trim_end_matches('/'));
     let files = patterns(&found.files).into_iter().map(|pattern| format!("{path}/{pattern}")).collect::<Vec<_>>().join(" ");
-    // To the second: another backup of the same day may have gone there already.
+    // The name has the time to the second, because another backup of the same day may have been
+    // moved there already.
     let place = format!("{path}/old-{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
     let move_it = format!("mkdir -p -m 0700 {place} && mv {files} {place}");
     match found.mark {
@@ -198,10 +199,10 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
     }
 }
 
-/// Patterns for a shell that match exactly these files of a backup: stages and stripes are many.
+/// Shell patterns that match exactly these files of a backup, because stages and stripes are many.
 fn patterns(files: &[&str]) -> Vec<String> {
-    /// Digits of a key that say what it is of: type, instance and nsid. The other three are stages
-    /// and stripes.
+    /// Digits of a key for type, instance and nsid. The other three are the number of a stage or
+    /// stripe.
     const PREFIX: usize = 5;
     let mut patterns: Vec<String> = Vec::new();
     for file in files {

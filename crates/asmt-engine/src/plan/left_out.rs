@@ -1,5 +1,5 @@
-//! What an operation on all namespaces of an instance does not cover, though somebody may expect it
-//! to.
+//! Namespaces that an operation on all namespaces of an instance does not cover, although a user
+//! may expect it.
 //!
 //! Pure.
 
@@ -9,8 +9,8 @@ use crate::layout::server_config::{NamespaceConfig, Storage};
 use asmt_shm::NamespaceName;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Remarks on namespaces of other instances, and on those that are configured and not there.
-/// `there` is every namespace by instance, `place` says where: `in shared memory`.
+/// Remarks on namespaces of other instances, and on those that are configured but missing. `there`
+/// has every namespace by instance, and `place` is the place in words: `in shared memory`.
 pub fn remarks(
     there: &BTreeMap<u8, BTreeSet<NamespaceName>>,
     instance: u8,
@@ -38,8 +38,8 @@ pub fn remarks(
     of_others.chain(of_missing).collect()
 }
 
-/// Where nothing is in shared memory of namespaces that need no backup, says that, and not that a
-/// name may be wrong. `names` are those that were asked for; `None` means all.
+/// If the requested namespaces have nothing in shared memory because they need no backup, says that
+/// instead of suggesting a wrong name. `names` are the requested ones; `None` means all.
 pub fn explain_nothing(refusals: &mut [Problem], names: Option<&[NamespaceName]>, configuration: &Configuration) {
     let Configuration::Read { path, config } = configuration else { return };
     let needs_nothing = |name: &NamespaceName| config.namespaces.get(name).is_some_and(persists);
@@ -63,12 +63,12 @@ pub fn explain_nothing(refusals: &mut [Problem], names: Option<&[NamespaceName]>
     }
 }
 
-/// Whether all of a namespace outlives a reboot by itself.
+/// Returns true if all of a namespace survives a reboot without a backup.
 fn persists(namespace: &NamespaceConfig) -> bool {
     keeps_its_index(namespace) && !matches!(namespace.storage, Storage::Memory | Storage::Unspecified)
 }
 
-/// Whether the index of a namespace outlives a reboot by itself.
+/// Returns true if the index of a namespace survives a reboot without a backup.
 pub fn keeps_its_index(namespace: &NamespaceConfig) -> bool {
     matches!(namespace.index_type.as_deref(), Some("flash" | "pmem"))
 }
@@ -98,7 +98,7 @@ mod tests {
                 "configured but not in shared memory, and therefore left out: gone (instance 0)",
             ]
         );
-        // Where nothing of the instance is there, that is an error, and not left out.
+        // If nothing of the instance is there, that is an error, and not a remark.
         assert_eq!(remarks(&there, 1, &configuration, "in shared memory"), []);
         let nowhere = Configuration::NotThere("/etc/a.conf".to_owned());
         assert_eq!(remarks(&BTreeMap::from([(0, set(&["test"]))]), 0, &nowhere, "in the directory"), []);

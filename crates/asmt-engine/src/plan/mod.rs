@@ -10,7 +10,7 @@ use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::Host;
-use crate::format::{Encoding, ManifestSegment, chunk_bytes_for, file_name};
+use crate::format::{Encoding, Form, ManifestSegment, chunk_bytes_for, file_name};
 use asmt_shm::{Address, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,6 +18,7 @@ mod access;
 mod at_work;
 mod backup;
 mod checks;
+pub mod export;
 mod group;
 mod in_the_way;
 pub mod left_out;
@@ -30,6 +31,7 @@ mod titles;
 mod verify;
 
 pub use backup::{backup, check_same, data_bytes};
+pub use group::do_zeros_outweigh;
 pub use restore::{SERVED_HINT, restore};
 #[cfg(feature = "testing")]
 pub use room::UndecidedRoom;
@@ -45,8 +47,8 @@ pub struct Request {
     pub instance: u8,
     /// Namespaces; `None` for all of the instance.
     pub namespaces: Option<Vec<NamespaceName>>,
-    /// Backup: compress what may be compressed.
-    pub compress: bool,
+    /// Backup: the form of the files.
+    pub form: Form,
     /// Restore and verify: refuse what has no manifest.
     pub require_manifest: bool,
     /// Backup: go to a directory that a reboot empties, too.

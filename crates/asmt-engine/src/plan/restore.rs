@@ -1,4 +1,4 @@
-//! Plans a restore: a backup that can be read, nothing in its way in memory, and room for it.
+//! Plans a restore: a readable backup, nothing in its way in memory, and room for it.
 
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
@@ -29,7 +29,7 @@ pub fn restore(listing: &Listing, inventory: &Inventory, request: &Request) -> P
     plan
 }
 
-/// Refuses where the segments would be gone as soon as this process ends.
+/// Refuses if the segments would be gone as soon as this process ends.
 pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<NamespaceRestore>) {
     match &inventory.keeper {
         Some(Keeper::Nobody) => {}
@@ -58,7 +58,7 @@ pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<
 
 pub const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends when asmt exits";
 
-/// Refuses if segments of the namespace are in memory: by key, by nsid, or by name.
+/// Refuses if segments of the namespace are in memory: found by key, by nsid, or by name.
 pub fn check_nothing_in_memory(
     inventory: &Inventory,
     namespace: &NamespaceRestore,
@@ -97,20 +97,19 @@ pub fn check_nothing_in_memory(
     refusals.push(segments_exist(&title, &namespace.name, &in_the_way, first));
 }
 
-/// What to do about segments in the way that a server has made or used since the backup.
+/// The hint for segments in the way that a server has made or used since the backup.
 pub const SERVED_HINT: &str = "the server has created or used them since this backup was made: nothing needs restoring, start \
     the server without a restore";
 
-/// Why segments in memory keep a restore from being done. They are named for removal only where
-/// nobody is at work on them; and whether the server has served with them is for the operator to
-/// say.
+/// The refusal of a restore because of segments in memory. A hint names them for removal only if no
+/// process is at work on them; the operator must know whether the server has served with them.
 pub fn segments_exist(title: &str, name: &NamespaceName, in_the_way: &[&Segment], first: &Segment) -> Problem {
     let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
     let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
     let is_whole = missing_or_extra(&headers).is_empty() && torn_stripes(&headers, name, true).is_empty();
     let is_warm = is_whole && (headers.iter().any(is_clean) || stripes_of(&headers).is_empty());
     let loses = if stripes_of(&headers).is_empty() { "" } else { START_LOSES };
-    // What is not whole was never shut down cleanly like this: a start discards it.
+    // An incomplete namespace was never shut down cleanly in this state: a start discards it.
     let start_as_it_is = if is_warm {
         "start the server without a restore if it was shut down cleanly, or if it has served since this backup was made or \
          restored"

@@ -1,5 +1,5 @@
-//! Whether there is room in memory for what would be restored: limits of the IPC namespace, the
-//! machine and the cgroup.
+//! Checks that a restore fits into memory: limits of the IPC namespace, of the machine and of the
+//! cgroup.
 
 use crate::error::{Code, Problem};
 use crate::facts::memory::Inventory;
@@ -7,7 +7,7 @@ use crate::plan::{NamespaceRestore, Plan, Source};
 use asmt_shm::Key;
 use std::collections::BTreeMap;
 
-/// Refuses what certainly does not fit: limits of the IPC namespace, and memory.
+/// Refuses a restore that certainly does not fit: limits of the IPC namespace, and memory.
 pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes: u64, refusals: &mut Vec<Problem>) {
     let sources = || namespaces.iter().flat_map(|namespace| &namespace.sources);
     let mut limit = |name: &str, found: u64, needed: u64| {
@@ -52,7 +52,7 @@ pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_b
     }
 }
 
-/// Refuses where memory does not suffice for what files fill at least.
+/// Refuses if there is not enough memory for the least that the files fill.
 pub fn check_memory(inventory: &Inventory, namespaces: &[NamespaceRestore], refusals: &mut Vec<Problem>) {
     let memory = &inventory.memory;
     let needed = memory_needed(namespaces, |source| source.least_memory_bytes);
@@ -81,36 +81,36 @@ pub fn memory_needed(namespaces: &[NamespaceRestore], of_source: impl Fn(&Source
     namespaces.iter().flat_map(|namespace| &namespace.sources).map(of_source).fold(0, u64::saturating_add)
 }
 
-/// Memory that can be had here, as far as anything says.
+/// Memory that is available here, as far as it is known.
 pub fn memory_left(inventory: &Inventory) -> Option<u64> {
     let memory = &inventory.memory;
     memory.available_bytes.into_iter().chain(memory.cgroup.as_ref().map(|limit| limit.available_bytes)).min()
 }
 
-/// Threads of a restore, of so many that were asked for: fewer where memory is so short that their
-/// buffers, beside what the files fill, could exceed it.
+/// Number of threads of a restore, at most as many as requested: fewer if memory is so short that
+/// it could be exceeded by their buffers and the contents of the files.
 pub fn threads_within(inventory: &Inventory, namespaces: &[NamespaceRestore], threads: usize) -> usize {
     let Some(left) = memory_left(inventory) else { return threads };
     let sources = namespaces.iter().flat_map(|namespace| &namespace.sources);
-    // A chunk as it stands in its file, and decoded.
+    // A chunk of the file, and the decoded chunk.
     let buffers = sources.map(|source| 2 * source.size_bytes.min(u64::from(source.chunk_bytes()))).max().unwrap_or(0);
     let left = left.saturating_sub(memory_needed(namespaces, |source| source.least_memory_bytes));
     let most = left.checked_div(buffers).and_then(|most| usize::try_from(most).ok()).unwrap_or(threads);
     threads.min(most.max(1))
 }
 
-/// Files of which only reading them tells whether there is memory for what they fill.
+/// Files that must be read to know whether there is memory for their contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UndecidedRoom {
     /// The files.
     pub sources: Vec<Source>,
-    /// What they may fill, all together.
+    /// The most that they may fill together.
     pub most_bytes: u64,
 }
 
-/// Whether a restore that nothing else speaks against fits into memory only if some of its files
-/// hold little enough data: another tool's may have zeros where the segment had holes, and a stream
-/// does not say what it holds.
+/// Returns the files that must be read because a restore, which is otherwise accepted, fits into
+/// memory only if they have little data. Another tool's plain file may have zeros where the segment
+/// had holes, and the size of a stream's data is unknown.
 pub fn undecided_room(inventory: &Inventory, plan: &Plan<NamespaceRestore>) -> Option<UndecidedRoom> {
     let left = memory_left(inventory)?;
     if !plan.refusals.is_empty() || memory_needed(&plan.namespaces, |source| source.most_memory_bytes) <= left {
@@ -125,7 +125,7 @@ pub fn undecided_room(inventory: &Inventory, plan: &Plan<NamespaceRestore>) -> O
     Some(UndecidedRoom { sources: open.into_iter().cloned().collect(), most_bytes: left.saturating_sub(known) })
 }
 
-/// Decides, now that it is known what files fill.
+/// Decides, once it is known how much memory the files fill.
 pub fn decide_room(inventory: &Inventory, plan: &mut Plan<NamespaceRestore>, counted: &BTreeMap<Key, u64>) {
     for source in plan.namespaces.iter_mut().flat_map(|namespace| &mut namespace.sources) {
         if let Some(bytes) = counted.get(&source.key) {

@@ -1,8 +1,8 @@
-//! Settings of the server that a start compares with the segments that it finds, and where it will
-//! look for its data.
+//! The server's settings that a start compares with the segments, and the places where the server
+//! will look for its data.
 //!
-//! Pure. Promise: a restore is refused where such a setting is known to be another one than at the
-//! backup. Must never: refuse for a setting that is not known on either side.
+//! Pure. Promise: a restore is refused if such a setting is known to have changed since the backup.
+//! Must never: refuse because of a setting that is unknown on either side.
 
 use crate::error::{Code, Problem};
 use crate::facts::directory::Listing;
@@ -24,7 +24,8 @@ pub fn configured(configuration: &Configuration) -> BTreeMap<NamespaceName, Sett
     namespaces.map(|(name, namespace)| (name.clone(), namespace.settings.clone())).collect()
 }
 
-/// Refusals of a restore after which the server would not start, or not with what was restored.
+/// Refusals of a restore after which the server would not start, or would not use the restored
+/// segments.
 pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, evidence: &Evidence) -> Vec<Problem> {
     let Configuration::Read { path, config } = &evidence.configuration else { return Vec::new() };
     let mut problems = Vec::new();
@@ -59,8 +60,8 @@ pub fn changed(namespaces: &[NamespaceRestore], listing: &Listing, evidence: &Ev
     problems
 }
 
-/// Why the server would look for the data of a namespace elsewhere than when it was backed up: an
-/// index of what is on one device says nothing of another one.
+/// The reason why the server would look for the data of a namespace in another place than at the
+/// time of the backup: an index of one device is useless for another one.
 fn moved(
     namespace: &NamespaceRestore,
     manifest: &Manifest,
@@ -75,13 +76,13 @@ fn moved(
     );
     let refused = |what: String| Some(Problem::new(Code::SettingChanged, format!("{title}: {what}"), hint.clone()));
     let noted = || manifest.noted.devices.iter().filter(|noted| noted.namespace.is_none() && noted.is_configured);
-    // What the command line names stands for what is configured; and another file may be another
-    // server's.
+    // Devices of the command line stand for configured ones; and another file may belong to another
+    // server.
     let is_same_file = manifest.noted.configuration.as_deref() == Some(path);
     if !evidence.named.is_empty() || !is_same_file || noted().next().is_none() {
         return None;
     }
-    // A server that has no such namespace leaves its segments and devices alone.
+    // A server without such a namespace leaves its segments and devices alone.
     let configured = configured?;
     let has_index = namespace.sources.iter().any(|source| source.address.segment_type.is_index());
     if has_index && keeps_its_index(configured) {
@@ -97,7 +98,7 @@ fn moved(
             None => lost.push(noted),
         }
     }
-    // The devices of a set say the same: each stands in for one.
+    // The devices of a set have the same header: each stands in for one.
     lost.retain(|noted| {
         let at = paths.iter().position(|path| says_same(noted, path, evidence));
         at.map(|at| paths.remove(at)).is_none()
@@ -106,7 +107,7 @@ fn moved(
     refused(format!("{path} does not name its storage device {}, but did when the backup was made", lost.what))
 }
 
-/// Whether a configured path leads to a noted device: under its name, or by what stays with the
+/// Returns true if a configured path leads to a noted device: by its name, or by the ids of the
 /// disk.
 fn is_same(noted: &HeaderStamp, path: &str, evidence: &Evidence) -> bool {
     let Some(device) = evidence.devices.get(path) else { return noted.what == path };
@@ -116,13 +117,14 @@ fn is_same(noted: &HeaderStamp, path: &str, evidence: &Evidence) -> bool {
         || unique(&noted.what).is_some_and(|there| device.unique == Some(there))
 }
 
-/// Whether what a configured path leads to says what a noted device said.
+/// Returns true if the header behind a configured path is that of a noted device.
 fn says_same(noted: &HeaderStamp, path: &str, evidence: &Evidence) -> bool {
     let header = evidence.devices.get(path).and_then(Device::header);
     header.is_some_and(|header| header.random == noted.random && !noted.is_blank)
 }
 
-/// Whether two settings are known to be different. One that is written in two ways is the same.
+/// Returns true if two settings are known to be different. A value that is written in two ways is
+/// the same.
 fn differ(noted: &Setting, now: &Setting) -> bool {
     noted.value.zip(now.value).is_some_and(|(noted, now)| noted != now)
 }

@@ -1,8 +1,9 @@
-//! Segments of other users: anybody may make a segment under any free key, and give it to anybody.
+//! Segments of other users: any user may make a segment under any free key, and give it to any
+//! user.
 //!
-//! Promise: what one user has made stands in one group with nothing of another's; a stranger's
-//! segments are named, and stop no more than the namespace that they claim to be of. Nothing that
-//! may be a namespace by itself is left out. Must never: call the system.
+//! Promise: segments of different users are never in one group; a stranger's segments are named in
+//! a message, and stop only the namespace to which they claim to belong. Nothing that may be a
+//! namespace by itself is left out. Must never: call the system.
 
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::caller::Caller;
@@ -16,12 +17,12 @@ use crate::plan::titles::title_of;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Plan, Request};
 use std::collections::BTreeMap;
 
-/// How much is believed of who has made a group: root and nobody else, most; one user, the more the
-/// more segments of the instance he has; several, nothing.
+/// The trust in the makers of a group: root alone has most; of single users, the one with more
+/// segments of the instance has more; several users have none.
 type Standing = (u8, usize);
 
-/// Chooses what is planned of the groups that were asked for, and notes what is left out. Gives
-/// with each whether a namespace of somebody else is there who is believed more.
+/// Chooses the groups to plan among the requested ones, and notes those that are left out. Returns
+/// with each group whether there is a namespace of another user who has more trust.
 pub(super) fn set_aside<T>(
     inventory: &Inventory,
     all: &[Group],
@@ -52,7 +53,7 @@ pub(super) fn set_aside<T>(
         match namesake {
             _ if group.name.is_none() && is_outranked(&own) => plan.remarks.push(left_out(inventory, &group, &own)),
             Some((_, makers)) if makers.uids().is_empty() => plan.remarks.push(left_out(inventory, &group, &own)),
-            // Which of them is the server's nobody can tell, unless it is root's.
+            // Nobody can know which of them is the server's, unless it is root's.
             Some((_, makers)) if !own.uids().is_empty() => plan.refusals.push(two_owners(&group, &own, makers)),
             _ => {
                 let is_outranked = is_outranked(&own);
@@ -60,7 +61,7 @@ pub(super) fn set_aside<T>(
             }
         }
     }
-    // Beside what was asked for by name, what stands under the same nsid.
+    // For a namespace that was requested by name, groups under the same nsid are reported.
     if request.namespaces.is_some() {
         let beside = of_instance.iter().filter(|group| {
             group.name.is_none() && is_outranked(&makers_of(group)) && kept.iter().any(|(kept, _)| is_beside(group, kept))
@@ -70,7 +71,7 @@ pub(super) fn set_aside<T>(
     kept
 }
 
-/// Whether two groups have an nsid in common, of the index or of the data.
+/// Returns true if two groups have an nsid in common, of the index or of the data.
 fn is_beside(one: &Group, other: &Group) -> bool {
     let places = |group: &Group| -> Vec<(bool, u8)> {
         let addresses = group.keys.iter().filter_map(|key| key.address());
@@ -80,8 +81,8 @@ fn is_beside(one: &Group, other: &Group) -> bool {
     places(one).iter().any(|place| of_other.contains(place))
 }
 
-/// Plans the backup of a group. Data of a user that others stand above, with no index and no set of
-/// which a server would start, stops nothing: it is left out.
+/// Plans the backup of a group. Data of a user with less trust than another, without an index and
+/// without a set with which a server would start, does not stop the backup: it is left out.
 pub(super) fn plan_group(
     inventory: &Inventory,
     listing: &Listing,
@@ -129,15 +130,15 @@ fn two_owners(group: &Group, own: &Makers, other: &Makers) -> Problem {
     )
 }
 
-/// Whether a segment was made by somebody who is neither root, nor the caller, nor the owner of
-/// what is to be restored. To whom it belongs does not count: its maker can give it away.
+/// Returns true if a segment was made by a user other than root, the caller, and the owner of the
+/// backup. Its owner does not count, because its maker can give it away.
 pub fn is_strangers(segment: &Segment, namespaces: &[NamespaceRestore], caller: &Caller) -> bool {
     let maker = segment.stat.creator_uid;
     let is_owner = || namespaces.iter().flat_map(|namespace| &namespace.sources).any(|source| source.uid == maker);
     maker != 0 && maker != caller.uid && !is_owner()
 }
 
-/// Why strangers' segments keep a restore from being done.
+/// The refusal of a restore because of strangers' segments.
 pub(super) fn in_the_way(
     inventory: &Inventory,
     title: &str,

@@ -1,14 +1,14 @@
-//! What namespaces are called in messages; the instance is named where it is not 0.
+//! The names of namespaces in messages; the instance is shown if it is not 0.
 
 use crate::layout::namespace::Group;
 use asmt_shm::{Key, NamespaceName};
 
-/// What a namespace is called in messages; the instance is named where it is not 0.
+/// The name of a namespace in messages; the instance is shown if it is not 0.
 pub fn title(name: impl std::fmt::Display, instance: u8) -> String {
     format!("namespace '{name}'{}", of_instance(instance))
 }
 
-/// The same of several.
+/// The names of several namespaces in messages.
 pub fn titles(names: &[&NamespaceName], instance: u8) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
     let namespaces = if names.len() == 1 { "namespace" } else { "namespaces" };

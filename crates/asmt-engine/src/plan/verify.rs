@@ -5,7 +5,7 @@ use crate::facts::directory::{FileRecord, Interrupted, Listing};
 use crate::format::journal::published_name;
 use crate::format::mark::is_used_name;
 use crate::format::{
-    Encoding, MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, manifest_name, parse_file_name,
+    MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, manifest_name, parse_file_name,
 };
 use crate::hints;
 use crate::layout::namespace::{Group, group, missing_or_extra};
@@ -270,6 +270,15 @@ impl Directory<'_> {
         // A file's owner is the segment's here, and may write to it.
         let owned = files.iter().map(|file| FileAccess::of_file(file, file.uid));
         check_files(listing, &title, &request.caller, owned, &mut plan.refusals);
+        if let Some(own) = files.iter().find(|file| !file.encoding.is_asmts()) {
+            // What cannot be read is refused for that, and may be the manifest.
+            if is_asmts && listing.problems.is_empty() {
+                let text =
+                    format!("{title}: {} is a file of a form that only asmt has, and there is no manifest for it", own.name);
+                plan.refusals.push(Problem::new(Code::BackupIncomplete, text, hints::INCOMPLETE).in_file(&own.name));
+            }
+            return;
+        }
         if request.require_manifest && is_asmts {
             plan.refuse(
                 Code::ManifestRequired,
@@ -297,7 +306,7 @@ impl Directory<'_> {
         plan.refusals.extend(wrong);
         let base_version = check_base(&headers, &title, &Place::Backup, &mut plan.refusals);
         plan.refusals.extend(torn_set(&headers, name, is_all, &title, &Place::Backup));
-        let plain_count = files.iter().filter(|file| file.encoding == Encoding::Raw).count();
+        let plain_count = files.iter().filter(|file| file.encoding.is_plain()).count();
         plan.remarks.extend(stage_size_remark(&files, &title));
         if is_asmts {
             let text = format!(
@@ -322,20 +331,20 @@ impl Directory<'_> {
 /// Memory that a segment of a manifest needs, at least and at most.
 pub fn memory_of(segment: &ManifestSegment, record: &FileRecord) -> (u64, u64) {
     let without_zeros = segment.size_bytes.saturating_sub(segment.zero_bytes());
-    match (segment.data_bytes, segment.most_data_bytes(), segment.encoding) {
+    match (segment.data_bytes, segment.most_data_bytes(), segment.encoding.is_plain()) {
         // What is read straight into its place is what the file has, if that is not much more than
         // the segment had.
-        (Some(data), Some(most), Encoding::Raw) if record.allocated_bytes <= most => {
+        (Some(data), Some(most), true) if record.allocated_bytes <= most => {
             let needed = data.max(record.allocated_bytes).min(without_zeros);
             (needed, needed)
         }
         (Some(data), ..) => (data.min(without_zeros), data.min(without_zeros)),
         // Not noted. A plain file keeps holes that are smaller than a chunk, too.
-        (None, _, Encoding::Raw) => {
+        (None, _, true) => {
             let needed = without_zeros.min(record.allocated_bytes);
             (needed, needed)
         }
-        (None, _, Encoding::Gzip) => (without_zeros.min(segment.file_bytes), without_zeros),
+        (None, _, false) => (without_zeros.min(segment.file_bytes), without_zeros),
     }
 }
 
@@ -348,7 +357,7 @@ fn unlike_manifest(manifest: &Manifest, segment: &ManifestSegment, record: &File
         let text = format!("{file} has {} bytes, expected {}", record.file_bytes, segment.file_bytes);
         found.push(damage(Code::WrongSize, text).at(record.file_bytes.min(segment.file_bytes)));
     }
-    if record.size_bytes != segment.size_bytes && record.encoding == Encoding::Gzip
+    if record.size_bytes != segment.size_bytes && !record.encoding.is_plain()
         || record.crc32.is_some_and(|crc32| crc32 != segment.crc32)
     {
         let text = format!(
@@ -383,7 +392,7 @@ fn wrong_size(file: &FileRecord, title: &str) -> Option<Problem> {
     let least = file.address.segment_type.min_bytes();
     // A deflate stream cannot grow more: a header that says so lies, and its size must not be
     // believed.
-    let most = if file.encoding == Encoding::Gzip { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
+    let most = if !file.encoding.is_plain() { file.file_bytes.saturating_mul(MAX_DEFLATE_RATIO) } else { u64::MAX };
     let most = most.min(MAX_SEGMENT_BYTES);
     let message = format!(
         "{title}: {} ({} bytes) says its segment has {} bytes, expected {least} to {most}",
@@ -407,7 +416,7 @@ fn source_of_file(file: &FileRecord) -> Source {
         contents: file.crc32.map_or(Contents::Plain, |crc32| Contents::Stream { crc32 }),
         allocated_bytes: file.allocated_bytes,
         // ASMT writes zeros for what a segment never held, which compress to next to nothing.
-        least_memory_bytes: if file.encoding == Encoding::Raw { 0 } else { file.size_bytes.min(file.allocated_bytes) },
+        least_memory_bytes: if file.encoding.is_plain() { 0 } else { file.size_bytes.min(file.allocated_bytes) },
         most_memory_bytes: file.size_bytes,
     }
 }

@@ -1,9 +1,9 @@
-//! What the file system of a backup directory can do: found out by a file of no bytes, before
+//! The abilities of a backup directory's file system: they are tried with an empty file before
 //! anything is copied.
 //!
-//! Promise: where the file system does not keep the mode or owner of a file, so that others could
-//! read it, or has no way to name a file without replacing another, that is refused before a byte
-//! is copied. Must never: leave its file behind, or take a failed call for a lack.
+//! Promise: a file system is refused before a byte is copied if it does not keep the mode or owner
+//! of a file, so that others could read it, or if it cannot name a file without replacing another.
+//! Must never: leave the file behind, or take a failed call for a missing ability.
 
 use super::{Owner, Store, TEMPORARY_PREFIX, owner_of};
 use crate::error::{Code, Error, Result};
@@ -13,16 +13,16 @@ use rustix::io::Errno;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-/// How a file gets its final name, where nothing may be yet.
+/// The way in which a file gets its final name, which must be free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Naming {
-    /// A rename that never replaces.
+    /// A rename that never replaces a file.
     NoReplace = 0,
-    /// A link, which never replaces either, and the removal of the first name.
+    /// A link, which never replaces a file either, and the removal of the first name.
     Link = 1,
-    /// A rename, after a look whether the name is free: only under the lock of the directory, in
-    /// which nobody else may write.
+    /// A rename after a check that the name is free: only under the lock of the directory, and if
+    /// no other user may write to it.
     Checked = 2,
 }
 
@@ -36,19 +36,19 @@ impl Naming {
     }
 }
 
-/// Permission bits that let group or others do anything with a directory.
+/// Permission bits that let group or others access a directory in any way.
 const ANY_OF_OTHERS: u32 = 0o077;
 const PRIVATE: u32 = 0o600;
 
 impl Store {
-    /// Tries what a backup needs of the file system: that files keep their mode and owner (`owners`
-    /// are those of the segments), and that they can be named without replacing any.
+    /// Tries the abilities that a backup needs: that files keep their mode and owner (`owners` are
+    /// those of the segments), and that they can be named without replacing a file.
     ///
     /// Errors: `modes-not-kept`, `names-not-safe`; failed calls. Nothing is left behind.
     pub fn try_abilities(&self, run: &RunId, owners: &[(u32, u32)]) -> Result<()> {
         let (first, second) = (format!("{TEMPORARY_PREFIX}{run}.probe"), format!("{TEMPORARY_PREFIX}{run}.probe2"));
         let tried = self.try_with(&first, &second, owners);
-        // Of what went well, one name is left.
+        // If the rename succeeded, only one of the two names is left.
         let is_renamed = matches!(tried, Ok(Naming::NoReplace | Naming::Link));
         let left = if is_renamed { &[&second][..] } else { &[&first, &second] };
         let removed = left.iter().try_for_each(|name| self.remove_if_there(name));
@@ -71,7 +71,7 @@ impl Store {
         self.naming_of(first, second)
     }
 
-    /// Fails if others could read what is kept for root and the segments' owner alone.
+    /// Fails if others could read a file that only root and the segments' owner may read.
     fn check_kept(&self, file: &OwnedFd, name: &str, owners: &[(u32, u32)]) -> Result<()> {
         let stat_of = |file: &OwnedFd| fs::fstat(file).map_err(|error| Error::io("fstat", self.shown(name), error));
         let own_uid = rustix::process::geteuid().as_raw();
@@ -85,8 +85,8 @@ impl Store {
             let (wanted_uid, wanted_gid) = (rustix::process::Uid::from_raw(owner.0), rustix::process::Gid::from_raw(owner.1));
             match fs::fchown(file, Some(wanted_uid), Some(wanted_gid)) {
                 Ok(()) => {}
-                // Whoever may give files away was asked for before: it is the file system that does
-                // not let him.
+                // The caller was checked for the right to give files away, so it is the file system
+                // that refuses.
                 Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS) => {
                     return Err(
                         self.not_kept(&format!("does not allow a file to be given to uid {} and gid {}", owner.0, owner.1))
@@ -99,7 +99,7 @@ impl Store {
             lacks = lacks.or_else(|| lack(owner_of(&given), owner.0));
         }
         let Some(lack) = lacks else { return Ok(()) };
-        // Where nobody else may enter the directory it does not matter: the manifest has owners and
+        // If no other user may enter the directory, it does not matter: the manifest has owners and
         // modes.
         let directory = stat_of(&self.directory)?;
         if directory.st_mode & ANY_OF_OTHERS == 0 { Ok(()) } else { Err(self.not_kept(&lack)) }
@@ -114,7 +114,7 @@ impl Store {
         )
     }
 
-    /// Finds out how a file can be named without replacing another.
+    /// Finds a way to name a file without replacing another one.
     fn naming_of(&self, first: &str, second: &str) -> Result<Naming> {
         let directory = &self.directory;
         match fs::renameat_with(directory, first, directory, second, RenameFlags::NOREPLACE) {
@@ -128,8 +128,8 @@ impl Store {
                     .map_err(|error| Error::io("unlink", self.shown(first), error))?;
                 let there = fs::statat(directory, second, AtFlags::SYMLINK_NOFOLLOW)
                     .map_err(|error| Error::io("stat", self.shown(second), error))?;
-                // One that goes on counting the name that is gone has it cached: a reader would see
-                // two.
+                // A file system that still counts the removed name has cached it: a reader would
+                // see two names.
                 if there.st_nlink == 1 {
                     return Ok(Naming::Link);
                 }
@@ -157,7 +157,7 @@ impl Store {
         }
     }
 
-    /// Gives a staged file its final name, where nothing may be yet.
+    /// Gives a staged file its final name, which must be free.
     pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
         let directory = &self.directory;
         let exists = || {
@@ -186,7 +186,8 @@ impl Store {
     }
 }
 
-/// How a file that was made differs from what was asked for, where others may then read it.
+/// Describes the difference between the file that was made and the one that was requested, if
+/// others may read it because of that.
 fn lack(found: Owner, uid: u32) -> Option<String> {
     if found.mode & ANY_OF_OTHERS != 0 {
         return Some(format!("gives a file of mode {PRIVATE:04o} the mode {:04o}, so others may read it", found.mode));

@@ -1,9 +1,9 @@
-//! The directories by which a path is reached, as the kernel resolves it: who may exchange what
-//! stands there.
+//! The directories that lead to a path, as the kernel resolves it, and who may exchange their
+//! entries.
 //!
-//! Promise: every directory in which a name of the path is looked up is looked at, those that hold
-//! a symbolic link too, and all that are above the open directory, up to the root. Those that
-//! others than root may change are named. Must never: open any of them for reading.
+//! Promise: every directory in which a name of the path is looked up is checked, also those that
+//! hold a symbolic link, and all that are above the open directory, up to the root. Those that
+//! others than root may change are returned. Must never: open any of them for reading.
 
 use crate::error::{Error, Result};
 use crate::facts::directory::{PathStep, StepKind};
@@ -17,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 
 /// Most symbolic links on one path: the kernel's own limit.
 const MAX_LINKS: usize = 40;
-/// Most directories above one: more than a path of the greatest length can have.
+/// Most directories above one: more than the longest path can have.
 const MAX_DEPTH: usize = 4096;
 /// Permission bits that let others than the owner write, and the bit that restricts them there.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -30,7 +30,7 @@ struct Steps {
 }
 
 /// The directories above an open directory, and those by which `path` leads to it. `directory` is
-/// `None` where there is nothing at the path yet: then the walk ends at the directory above.
+/// `None` if there is nothing at the path yet: then the walk ends at the directory above.
 ///
 /// Errors: failed calls.
 pub(super) fn steps(directory: Option<&OwnedFd>, path: &Path) -> Result<Vec<PathStep>> {
@@ -45,7 +45,7 @@ pub(super) fn steps(directory: Option<&OwnedFd>, path: &Path) -> Result<Vec<Path
 }
 
 impl Steps {
-    /// Resolves a path as the kernel does, a name at a time.
+    /// Resolves a path as the kernel does, one name at a time.
     fn walk(&mut self, mut at: OwnedFd, path: &Path) -> Result<()> {
         let mut left = names_of(path);
         let mut link_count = 0;
@@ -55,7 +55,7 @@ impl Steps {
             let fail = |call: &'static str, error: Errno| Error::io(call, Path::new(&name).display(), error);
             let stat = match fs::statat(&at, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
-                // What is missing, a backup makes, or the opening of it says so.
+                // A backup makes the missing directory, or opening it fails later.
                 Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
                 Err(error) => return Err(fail("stat", error)),
             };
@@ -99,7 +99,7 @@ impl Steps {
 
     fn add(&mut self, directory: &OwnedFd) -> Result<()> {
         let stat = stat_of(directory)?;
-        // What is root's, and what nobody else may write, is not even named.
+        // A directory that belongs to root, and that only root may write to, is left out.
         let is_open = stat.st_uid != 0 || stat.st_mode & WRITABLE_BY_OTHERS != 0;
         if self.seen.insert((stat.st_dev, stat.st_ino)) && is_open {
             let path = shown(directory).display().to_string();
@@ -117,7 +117,7 @@ impl Steps {
     }
 }
 
-/// The names of a path, the last one first.
+/// The names of a path, last one first.
 fn names_of(path: &Path) -> Vec<OsString> {
     let name = |component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -127,7 +127,7 @@ fn names_of(path: &Path) -> Vec<OsString> {
     path.components().rev().filter_map(name).collect()
 }
 
-/// Opens a directory to look names up in it, and for nothing else.
+/// Opens a directory only to look up names in it.
 fn open(at: impl AsFd, path: &Path) -> std::result::Result<OwnedFd, Errno> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(at, path, flags, Mode::empty())
@@ -137,7 +137,7 @@ fn stat_of(directory: &OwnedFd) -> Result<Stat> {
     fs::fstat(directory).map_err(|error| Error::io("fstat", shown(directory).display(), error))
 }
 
-/// Path of an open directory, as the kernel has it.
+/// The path of an open directory, as the kernel shows it.
 fn shown(directory: &OwnedFd) -> PathBuf {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/thread-self/fd/{}", directory.as_raw_fd());

@@ -1,4 +1,4 @@
-//! Direct I/O: reading and writing past the page cache, by whole sectors.
+//! Direct I/O: reading and writing past the page cache, in whole sectors.
 
 use crate::format::SECTOR_BYTES;
 use crate::sys::fsync;
@@ -6,17 +6,17 @@ use rustix::fs::{self, AtFlags, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-/// Alignment of buffers, offsets and lengths for direct I/O. A device that asks for more gets
-/// buffered I/O.
+/// Alignment of buffers, offsets and lengths for direct I/O. A device that needs more gets buffered
+/// I/O.
 pub const ALIGNMENT: usize = SECTOR_BYTES as usize;
 
-/// Asks for I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Gives whether it
-/// will be.
+/// Requests I/O past the page cache, if sectors of [`ALIGNMENT`] suit the file. Returns true if it
+/// will be done.
 pub fn make_direct(file: &OwnedFd) -> bool {
     let asked = fs::StatxFlags::DIOALIGN;
     let suits = match fs::statx(file, "", AtFlags::EMPTY_PATH, asked) {
-        // A kernel before 6.1 or a file system does not say; then the first read or write does.
-        // 0 says not at all, and nothing is a multiple of it.
+        // A kernel before 6.1, or a file system, may not say; then the first read or write shows
+        // it. The value 0 means that there is no direct I/O, and nothing is a multiple of it.
         Ok(stat) if stat.stx_mask & asked.bits() != 0 => [stat.stx_dio_mem_align, stat.stx_dio_offset_align]
             .iter()
             .all(|alignment| ALIGNMENT.is_multiple_of(*alignment as usize)),
@@ -33,7 +33,7 @@ pub fn set_direct(file: &OwnedFd, direct: bool) -> std::result::Result<(), Errno
 /// Reads until the buffer is full or the file ends.
 pub fn read_at_most(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8], is_direct: bool) -> std::result::Result<usize, Errno> {
     let mut done = 0;
-    // Past the page cache a read can only go on at a sector; within one, the file has ended.
+    // Past the page cache, a read can only go on at a sector; within a sector the file has ended.
     while done < buffer.len() && !(is_direct && done % ALIGNMENT != 0) {
         match rustix::io::pread(file, &mut buffer[done..], offset + done as u64) {
             Ok(0) => break,
@@ -45,15 +45,15 @@ pub fn read_at_most(file: BorrowedFd<'_>, offset: u64, buffer: &mut [u8], is_dir
     Ok(done)
 }
 
-/// Memory to read into, aligned for direct I/O. Grows to the largest read and stays so.
+/// Memory to read into, aligned for direct I/O. It grows to the largest read, and keeps that size.
 #[derive(Default)]
 pub struct Buffer(Vec<u8>);
 
 impl Buffer {
-    /// `length` bytes, aligned, with whatever they held before.
+    /// Returns `length` bytes, aligned, with any contents.
     pub fn aligned(&mut self, length: usize) -> &mut [u8] {
         if self.0.len() < length + ALIGNMENT {
-            // Nothing to keep: not resized, so that nothing is copied.
+            // It is replaced and not resized, because there is nothing to copy.
             self.0 = vec![0; length + ALIGNMENT];
         }
         let start = self.0.as_ptr().align_offset(ALIGNMENT);

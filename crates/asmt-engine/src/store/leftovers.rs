@@ -1,4 +1,4 @@
-//! What dead runs have left in the directory, and removing it.
+//! The leftovers of dead runs in the directory, and their removal.
 
 use crate::error::{Error, Problem, Result};
 use crate::facts::directory::{Interrupted, Leftovers};
@@ -8,19 +8,21 @@ use crate::format::run_id::RunId;
 use crate::format::{is_manifest_name, parse_file_name};
 use crate::hints;
 use crate::store::Store;
-
+use crate::sys::process::{Unseen, is_other_and_may_live, own_run};
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+
 /// Largest journal that is read: the names of ten times as many files as a namespace can have.
 pub const MAX_JOURNAL_BYTES: u64 = 4 << 20;
 
 impl Store {
-    /// Finds what dead runs left, and live ones. What is no file under such a name is not asmt's,
-    /// and not swept.
+    /// Finds the leftovers of dead runs, and the live runs. Something other than a file under such
+    /// a name is not asmt's, and is not swept.
     pub(super) fn leftovers(&self, names: &[String], problems: &mut Vec<(String, Problem)>) -> Result<Leftovers> {
-        let (own, is_locked) = (crate::sys::process::own_run()?, self.is_locked.load(Ordering::Relaxed));
+        let own = own_run()?;
+        let unseen = if self.is_locked.load(Ordering::Relaxed) { Unseen::HasEnded } else { Unseen::MayLive };
         let mut leftovers = Leftovers::default();
         let mut temporaries = Vec::new();
         let mut journals = Vec::new();
@@ -33,13 +35,13 @@ impl Store {
             let Some(run) = run else { continue };
             let is_file = match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
-                // Gone since it was listed.
+                // It was removed after the listing.
                 Err(Errno::NOENT) => continue,
                 Err(error) => return Err(Error::io("stat", self.shown(name), error)),
             };
             let is_of_mark = is_used_name(published_name(name));
-            if crate::sys::process::is_other_and_may_live(&run, &own, is_locked)? {
-                // Who writes a mark is not at work on the files.
+            if is_other_and_may_live(&run, &own, unseen)? {
+                // A run that writes a mark is not at work on the files.
                 if !is_of_mark && !leftovers.live.contains(&run) {
                     leftovers.live.push(run);
                 }
@@ -56,28 +58,29 @@ impl Store {
         for name in &journals {
             let found = self.read_text(name, MAX_JOURNAL_BYTES)?.ok().filter(|found| !found.is_open_elsewhere());
             let text = found.and_then(|found| found.text);
-            // A journal is renamed into place when it is whole; one that cannot be read is not
+            // A journal is renamed into place when it is complete; one that cannot be read is not
             // ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
             self.judge_journal(&journal, &mut leftovers)?;
         }
-        // Journals last: while one is there, what it lists can still be swept by the next run.
+        // Journals come last: while one is there, the next run can still sweep the files that it
+        // lists.
         leftovers.sweep.extend(temporaries);
         leftovers.sweep.extend(journals.into_iter().cloned());
         Ok(leftovers)
     }
 
-    /// Decides what becomes of the files that a dead run had begun to publish.
+    /// Decides what happens to the files that a dead run had begun to publish.
     ///
-    /// The last file of a namespace commits it. Where another one stands under that name, somebody
-    /// has put a backup there since, for instance with `cp`: then nothing of that namespace is the
-    /// dead run's, whatever its inode, which may have been used again.
+    /// The last file of a namespace commits it. If another file has that name, somebody has put a
+    /// backup there since, for instance with `cp`. Then nothing of that namespace belongs to the
+    /// dead run, whatever the inode, which may have been reused.
     pub(super) fn judge_journal(&self, journal: &Journal, leftovers: &mut Leftovers) -> Result<()> {
         let mut committed = BTreeSet::new();
         let mut uncommitted = BTreeSet::new();
         let mut published = Vec::new();
         for namespace in &journal.namespaces {
-            // The names are claims: only those that a backup can have are looked at.
+            // The names are only claims: names that a backup cannot have are ignored.
             let is_of_backup = |name: &str| parse_file_name(name).is_some() || is_manifest_name(name);
             let mut there = Vec::new();
             let mut is_committed = false;
@@ -113,9 +116,10 @@ impl Store {
         Ok(())
     }
 
-    /// Removes what dead runs left: journals only when what they account for is gone for good.
-    /// Where this run takes the place of what such a run had committed, they stay until its own
-    /// journal accounts for that; gives their names.
+    /// Removes the leftovers of dead runs. A journal is only removed when the files that it lists
+    /// are gone for good. If `takes_places` says that this run replaces what such a run had
+    /// committed, the journals stay until the own journal accounts for these files. Returns the
+    /// names of the journals that stay.
     pub fn sweep(&self, leftovers: &Leftovers, takes_places: bool) -> Result<Vec<String>> {
         let (journals, files): (Vec<&str>, Vec<&str>) =
             leftovers.sweep.iter().map(String::as_str).partition(|name| name.starts_with(JOURNAL_PREFIX));

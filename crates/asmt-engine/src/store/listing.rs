@@ -5,13 +5,15 @@ use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
 use crate::format::mark::{UsageMark, is_used_name};
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, Encoding, Manifest, ManifestError, is_manifest_name, manifest_name, parse_file_name,
+    ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Encoding, Manifest, ManifestError, is_manifest_name,
+    manifest_name, parse_file_name,
 };
 use crate::hints;
 use crate::store::Store;
 use crate::store::direct::read_at_most;
 use crate::store::entries::{Text, is_own_name, link_count, modified_ms};
 use asmt_codec::GZIP_HEADER;
+use asmt_codec::columns;
 use asmt_codec::decode::MemberDecoder;
 use asmt_shm::{Address, HEADER_BYTES, Header, Key};
 
@@ -34,12 +36,34 @@ pub fn listed<T>(name: &str, outcome: Result<std::result::Result<T, Problem>>) -
     }
 }
 
-/// Inflates the first bytes of a gzip member; gives how many it could.
-pub fn inflate_start(member: &[u8], output: &mut [u8]) -> usize {
-    let Ok(mut decoder) = MemberDecoder::new(member) else { return 0 };
+/// The first bytes of a segment, as far as the first bytes of its compressed file tell.
+fn segment_start(encoding: Encoding, file: &[u8], size_bytes: u64) -> Vec<u8> {
+    let wanted = HEADER_BYTES.min(usize::try_from(size_bytes).unwrap_or(HEADER_BYTES));
+    match encoding {
+        Encoding::Columns => {
+            let stream = &file[COLUMNS_HEADER_BYTES..];
+            let mut start = inflate_start(&GZIP_HEADER, stream, wanted + columns::MAX_HEAD_BYTES);
+            // The first chunk of a segment with a header is in rows: its bytes follow its head.
+            let head_bytes = columns::head_bytes_in(&start).map_or(start.len(), |bytes| bytes.min(start.len()));
+            start.drain(..head_bytes);
+            start.truncate(wanted);
+            start
+        }
+        _ => {
+            let (_, member) = file.split_at(ASMT_HEADER_BYTES);
+            inflate_start(member, member.get(GZIP_HEADER.len()..).unwrap_or_default(), wanted)
+        }
+    }
+}
+
+/// Inflates at most so many bytes of the beginning of a gzip member: nothing without its header.
+pub fn inflate_start(header: &[u8], stream: &[u8], most_bytes: usize) -> Vec<u8> {
+    let mut output = vec![0; most_bytes];
     // One step goes as far as what is there of either: a failure in it makes nothing of what came
     // before trustworthy.
-    decoder.step(&member[GZIP_HEADER.len()..], output).map_or(0, |step| step.made)
+    let made = MemberDecoder::new(header).and_then(|mut decoder| decoder.step(stream, &mut output));
+    output.truncate(made.map_or(0, |step| step.made));
+    output
 }
 
 impl Store {
@@ -135,35 +159,39 @@ impl Store {
             header: Header::None,
         };
         let wanted = match (encoding, needs_header) {
-            (Encoding::Raw, false) => 0,
-            (Encoding::Raw, true) => HEADER_BYTES,
+            (Encoding::Raw | Encoding::OwnRaw, false) => 0,
+            (Encoding::Raw | Encoding::OwnRaw, true) => HEADER_BYTES,
             (Encoding::Gzip, false) => ASMT_HEADER_BYTES,
+            (Encoding::Columns, false) => COLUMNS_HEADER_BYTES,
             // Enough compressed bytes for the first few decoded ones, whoever compressed them.
-            (Encoding::Gzip, true) => 256 << 10,
+            (Encoding::Gzip | Encoding::Columns, true) => 256 << 10,
         };
         let mut bytes = vec![0; wanted.min(usize::try_from(file_bytes).unwrap_or(wanted))];
         let read =
             read_at_most(file.as_fd(), 0, &mut bytes, false).map_err(|error| Error::io("read", self.shown(name), error))?;
         bytes.truncate(read);
-        if encoding == Encoding::Raw {
-            record.header = Header::parse(address.segment_type, &bytes);
-            return Ok(Ok(record));
-        }
-        match AsmtHeader::parse(&bytes) {
-            Ok(header) => {
-                record.size_bytes = header.size_bytes;
-                record.crc32 = Some(header.crc32);
+        let claims = match encoding {
+            Encoding::Raw | Encoding::OwnRaw => {
+                record.header = Header::parse(address.segment_type, &bytes);
+                return Ok(Ok(record));
+            }
+            Encoding::Gzip => AsmtHeader::parse(&bytes).map(|header| (header.size_bytes, header.crc32)),
+            Encoding::Columns => ColumnsHeader::parse(&bytes).map(|header| (header.size_bytes, header.crc32)),
+        };
+        match claims {
+            Ok((size_bytes, crc32)) => {
+                record.size_bytes = size_bytes;
+                record.crc32 = Some(crc32);
             }
             Err(text) => {
                 let message = format!("{} at 0 (segment {key}): {text}", self.shown(name));
-                let hint = if bytes.starts_with(&GZIP_HEADER[..2]) { hints::GZIPPED } else { hints::DAMAGED };
+                let is_gzipped = encoding == Encoding::Gzip && bytes.starts_with(&GZIP_HEADER[..2]);
+                let hint = if is_gzipped { hints::GZIPPED } else { hints::DAMAGED };
                 return Ok(Err(Problem::new(Code::ContentDamaged, message, hint).in_file(name).at(0)));
             }
         }
         if needs_header {
-            let mut start = vec![0; HEADER_BYTES.min(usize::try_from(record.size_bytes).unwrap_or(HEADER_BYTES))];
-            let made = inflate_start(&bytes[ASMT_HEADER_BYTES..], &mut start);
-            record.header = Header::parse(address.segment_type, &start[..made]);
+            record.header = Header::parse(address.segment_type, &segment_start(encoding, &bytes, record.size_bytes));
         }
         Ok(Ok(record))
     }

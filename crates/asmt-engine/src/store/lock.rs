@@ -1,16 +1,17 @@
-//! Locks of a backup directory: who may work on it, and who may write its marks.
+//! Locks of a backup directory: for work on it, and for writing its marks.
 //!
-//! Promise: a backup excludes every other run, and readers share; what keeps a run out is held by
-//! root or the directory's owner, for nobody else can open what is locked. Must never: wait for a
-//! lock that a stranger can hold, or leave a lock behind whose holder has ended well.
+//! Promise: a backup excludes every other run, and readers share the directory. A lock that keeps a
+//! run out is held by root or by the directory's owner, because no other user can open the locked
+//! file. Must never: wait for a lock that a stranger can hold, or leave a lock behind whose holder
+//! has ended normally.
 //!
-//! What is locked: where only its owner may open the directory (mode 0700, as asmt makes it), the
-//! directory itself. Anybody who may open a file can lock it, and hold that lock for ever; so where
-//! others may open the directory, the lock is on a file of asmt's own in it, `.asmt-lock`, 0600,
-//! and a lock on the directory itself keeps nobody out. The last holder removes the file.
-//! Where the file cannot be made because the file system is read-only, nobody is at work on a
-//! backup. Who may not open it, or may not make it, is not the owner, and goes by the lock of the
-//! directory. A file system that has no locks has none of these either.
+//! If only its owner may open the directory (mode 0700, as asmt makes it), the lock is on the
+//! directory itself. Everybody who may open a file can lock it, and hold that lock for ever. So if
+//! others may open the directory, the lock is on asmt's own file in it, `.asmt-lock`, 0600, and a
+//! lock on the directory itself keeps nobody out. The last holder removes the file. If the file
+//! cannot be made because the file system is read-only, no backup is at work. A user who may not
+//! open or make it is not the owner, and uses the lock of the directory. On a file system without
+//! locks there are none.
 
 use super::{Lock, MARKS_PATIENCE, Store, owner_of};
 use crate::error::{Code, Error, Problem, Result};
@@ -28,7 +29,7 @@ const READABLE_BY_OTHERS: u32 = 0o044;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 const ENTERABLE_BY_OTHERS: u32 = 0o011;
 
-/// How often a lock file is opened anew because its last holder has removed it meanwhile.
+/// Number of times that a lock file is opened again because its last holder has just removed it.
 const MOST_ATTEMPTS: usize = 100;
 const PAUSE: Duration = Duration::from_millis(20);
 
@@ -45,7 +46,8 @@ pub struct MarksLock<'s> {
 }
 
 enum Held {
-    /// The file system has no locks, or there is nothing to lock and nobody to make it.
+    /// Nothing is locked: the file system has no locks, or there is no lock file and none can be
+    /// made.
     Nothing,
     /// A file of the backup.
     File { _file: OwnedFd },
@@ -61,21 +63,30 @@ impl Drop for MarksLock<'_> {
     }
 }
 
-/// What comes of one attempt to lock.
+/// What happens if a lock file is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfMissing {
+    /// It is made.
+    Make,
+    /// It is left out.
+    LeaveOut,
+}
+
+/// The outcome of one attempt to lock.
 enum Attempt<T> {
     Locked(T),
-    /// Somebody holds it the other way.
+    /// Another run holds it in a way that excludes this one.
     Busy,
     /// The file system has no locks.
     NoLocks,
 }
 
-/// What comes of the look for a lock file.
+/// The outcome of opening a lock file.
 enum Opened {
     File(OwnedFd),
-    /// It is not there, and is not made here.
+    /// It is missing, and is not made.
     Missing,
-    /// It cannot be opened or made: for want of permission, or because the file system is
+    /// It cannot be opened or made: for lack of permission, or because the file system is
     /// read-only.
     Denied {
         is_read_only: bool,
@@ -85,21 +96,22 @@ enum Opened {
 impl Store {
     /// Locks the directory until the store is dropped.
     ///
-    /// Errors: `another-asmt` if it is locked the other way; `unsafe-file` if what bears the name
-    /// of the lock is none of asmt's.
+    /// Errors: `another-asmt` if another run excludes this one; `unsafe-file` if the file with the
+    /// name of the lock is not asmt's.
     pub fn lock(&self, lock: Lock) -> Result<()> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let mode = stat.st_mode;
         let is_open = mode & READABLE_BY_OTHERS != 0;
-        // In a directory where others may write, a file of that name may be anybody's: such a
-        // directory is refused anyway, but for a verification.
+        // In a directory that others may write to, a file of that name may belong to anybody. Such
+        // a directory is refused anyway, except for a verification.
         let has_file = mode & WRITABLE_BY_OTHERS == 0;
-        let opened = if has_file { self.lock_file(LOCK_NAME, lock, is_open)? } else { None };
+        let if_missing = if is_open { IfMissing::Make } else { IfMissing::LeaveOut };
+        let opened = if has_file { self.lock_file(LOCK_NAME, lock, if_missing)? } else { None };
         let of_directory = try_lock(&self.directory, lock).map_err(|error| Error::io("flock", self.path.display(), error))?;
         let (is_locked, is_free) = match (opened, of_directory) {
             (Some(Attempt::Busy), _) => (false, false),
             (Some(Attempt::Locked(file)), of_directory) => {
-                *self.lock_file.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(file);
+                *self.lock_file.lock() = Some(file);
                 (true, is_open || !matches!(of_directory, Attempt::Busy))
             }
             (Some(Attempt::NoLocks), _) | (None, Attempt::NoLocks) => (false, true),
@@ -118,20 +130,20 @@ impl Store {
         )
     }
 
-    /// Locks a lock file; makes it where `is_made` says so. `None` where there is none, so that the
-    /// directory's own lock decides.
-    fn lock_file(&self, name: &'static str, lock: Lock, is_made: bool) -> Result<Option<Attempt<LockFile>>> {
+    /// Locks a lock file. `None` if there is none: then the directory's own lock decides.
+    fn lock_file(&self, name: &'static str, lock: Lock, if_missing: IfMissing) -> Result<Option<Attempt<LockFile>>> {
         for _ in 0..MOST_ATTEMPTS {
-            let file = match self.open_lock(name, is_made)? {
+            let file = match self.open_lock(name, if_missing)? {
                 Opened::File(file) => file,
                 Opened::Missing => return Ok(None),
-                // Without a lock file nobody is at work on such a directory, and none can be made
+                // Without a lock file no run is at work on such a directory, and none can begin
                 // now.
                 Opened::Denied { is_read_only: true } => return Ok(Some(Attempt::NoLocks)),
                 Opened::Denied { is_read_only: false } => return Ok(None),
             };
             match try_lock(&file, lock).map_err(|error| Error::io("flock", self.shown(name), error))? {
-                // Its last holder removes it: then it keeps nobody out, and another one is made.
+                // Its last holder has removed it: then it keeps nobody out, and another one is
+                // made.
                 Attempt::Locked(()) if !self.is_at(&file, name)? => {}
                 Attempt::Locked(()) => return Ok(Some(Attempt::Locked(LockFile { file, name }))),
                 Attempt::Busy => return Ok(Some(Attempt::Busy)),
@@ -144,15 +156,16 @@ impl Store {
         Ok(Some(Attempt::Busy))
     }
 
-    fn open_lock(&self, name: &str, is_made: bool) -> Result<Opened> {
-        // Not blocking: a FIFO in its place would wait.
+    fn open_lock(&self, name: &str, if_missing: IfMissing) -> Result<Opened> {
+        let is_made = if_missing == IfMissing::Make;
+        // The open must not block: a FIFO in its place would wait.
         let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let open = |flags| fs::openat(&self.directory, name, common | flags, Mode::RUSR | Mode::WUSR);
-        // For writing: network file systems lock nothing exclusively that is open for reading
-        // alone.
+        // It is opened for writing, because network file systems refuse an exclusive lock on a file
+        // that is open for reading only.
         let made = if is_made { OFlags::RDWR | OFlags::CREATE } else { OFlags::RDWR };
         let file = match open(made) {
-            // It may be there: a reader's lock needs no more than to read it.
+            // It may exist already: a reader's lock only needs to read it.
             Err(Errno::ROFS) => match open(OFlags::RDONLY) {
                 Err(Errno::NOENT) => return Ok(if is_made { Opened::Denied { is_read_only: true } } else { Opened::Missing }),
                 other => other,
@@ -178,7 +191,7 @@ impl Store {
     }
 
     /// Gives a lock to the directory's owner, who may work here as root may, and must be able to
-    /// open it. Where that is not possible he goes by the lock of the directory.
+    /// open it. If that is not possible, the owner uses the lock of the directory.
     fn give_to_owner(&self, file: &OwnedFd, stat: &fs::Stat) -> Result<()> {
         let directory = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         if directory.st_uid != stat.st_uid {
@@ -192,7 +205,7 @@ impl Store {
         Problem::new(Code::UnsafeFile, message, hints::NOT_OURS).in_file(name).into()
     }
 
-    /// Whether an open file still has this name.
+    /// Returns true if an open file still has this name.
     fn is_at(&self, file: &OwnedFd, name: &str) -> Result<bool> {
         let own = fs::fstat(file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -202,7 +215,8 @@ impl Store {
         }
     }
 
-    /// Removes a lock file, if nobody else holds it. What stays is no harm: the next run uses it.
+    /// Removes a lock file, if nobody else holds it. A file that stays does no harm: the next run
+    /// uses it.
     pub(super) fn remove_lock(&self, lock: &LockFile) {
         let is_last = matches!(try_lock(&lock.file, Lock::Exclusive), Ok(Attempt::Locked(()) | Attempt::NoLocks));
         if is_last && matches!(self.is_at(&lock.file, lock.name), Ok(true)) {
@@ -210,15 +224,14 @@ impl Store {
         }
     }
 
-    /// Locks the marks of the directory for this run alone, while they are read and written: for
-    /// milliseconds, and beside the shared lock that a restore or verification holds for as long as
-    /// it takes.
+    /// Locks the marks of the directory for this run alone, while they are read and written. That
+    /// takes milliseconds, and is possible while a restore or verification holds its shared lock.
     ///
-    /// The lock is on the first manifest, or without one on the first segment file, that others
-    /// cannot open: it stays while a run holds the directory's own lock, and every run chooses the
-    /// same one. Without such a file it is on one of its own.
+    /// The lock is on the first manifest that others cannot open, or without one on the first such
+    /// segment file. This file stays while a run holds the directory's own lock, and every run
+    /// chooses the same one. Without such a file, the lock is on a file of its own.
     ///
-    /// Errors: `another-asmt` if another run does not let go of it; failed calls.
+    /// Errors: `another-asmt` if another run does not release it; failed calls.
     pub fn lock_marks(&self) -> Result<MarksLock<'_>> {
         let since = Instant::now();
         loop {
@@ -240,16 +253,16 @@ impl Store {
                 Attempt::NoLocks => Attempt::NoLocks,
             });
         }
-        Ok(match self.lock_file(MARKS_LOCK_NAME, Lock::Exclusive, true)? {
+        Ok(match self.lock_file(MARKS_LOCK_NAME, Lock::Exclusive, IfMissing::Make)? {
             Some(Attempt::Locked(lock)) => Attempt::Locked(Held::Own(lock)),
             Some(Attempt::Busy) => Attempt::Busy,
-            // Where no file can be made, no mark can be written either.
+            // If no file can be made, no mark can be written either.
             Some(Attempt::NoLocks) | None => Attempt::NoLocks,
         })
     }
 
-    /// The file of the backup that stands for its marks: the first one that only its owner, who is
-    /// root or the directory's, can open.
+    /// The file of the backup that is locked for its marks: the first one that only its owner, who
+    /// is root or the directory's owner, can open.
     fn file_for_marks(&self) -> Result<Option<(String, OwnedFd)>> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let directory = owner_of(&stat);
@@ -278,8 +291,8 @@ fn try_lock(file: impl AsFd, lock: Lock) -> std::result::Result<Attempt<()>, Err
             Ok(()) => Ok(Attempt::Locked(())),
             Err(Errno::WOULDBLOCK) => Ok(Attempt::Busy),
             Err(Errno::INTR) => continue,
-            // Some network file systems have no locks; a run's names still tell live from dead,
-            // where its process can be seen.
+            // Some network file systems have no locks. Then a run's name still tells whether it is
+            // alive, if its process can be seen.
             Err(Errno::NOLCK | Errno::OPNOTSUPP | Errno::INVAL) => Ok(Attempt::NoLocks),
             Err(error) => Err(error),
         };

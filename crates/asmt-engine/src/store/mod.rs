@@ -1,15 +1,15 @@
-//! A backup directory: what is in it, reading from it, and staging files in it.
+//! A backup directory: its contents, reading from it, and staging files in it.
 //!
-//! Promise: the directory is opened once and everything is done relative to it; only regular files
-//! are read, and no symbolic link is followed; files are 0600 from their creation; nothing is
-//! called part of a backup while it is staged. Must never: remove the directory, or a file that
-//! asmt did not make.
+//! Promise: the directory is opened once, and everything is done relative to it; only regular files
+//! are read, and no symbolic link is followed; files have mode 0600 from their creation; a staged
+//! file is not part of a backup. Must never: remove the directory, or a file that asmt did not
+//! make.
 //!
 //! Names in the directory: `<key>.dat[.gz]` (ASMT's, and ours),
 //! `asmt-manifest-<instance>-<namespace>.json`, `.asmt-tmp.<run>.<name>` (staged by a run),
 //! `.asmt-run.<run>` (its journal while it publishes) and the locks of `store/lock.rs`. Neither
-//! ASMT 2.2.1 nor we take any of the last three for a backup. `<run>` names boot, process and its
-//! start, so that the leftovers of a dead run are told from the work of a live one.
+//! ASMT 2.2.1 nor asmt takes any of the last three for a backup. `<run>` stands for boot, process
+//! and its start, so that a dead run's leftovers can be told from a live run's work.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{Owner, Writable};
@@ -17,14 +17,13 @@ use crate::format::journal::TEMPORARY_PREFIX;
 use crate::hints;
 use crate::store::direct::read_at_most;
 use crate::store::entries::{Text, link_count, owner_of};
-
+use crate::sync::Mutex;
 use crate::sys::dir::names_at;
 use crate::sys::fsync;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU8};
 
 mod abilities;
@@ -46,30 +45,30 @@ pub use entries::modified_ms;
 pub use input::InputFile;
 pub use output::OutputFile;
 
-/// How long a run waits for another one that reads or writes marks.
+/// Time that a run waits for another one that reads or writes marks.
 const MARKS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// An open backup directory.
 pub struct Store {
     directory: OwnedFd,
     path: PathBuf,
-    /// Whether its lock is held, and the file system keeps it.
+    /// Its lock is held, and the file system keeps it.
     is_locked: AtomicBool,
-    /// The file that is locked, where the directory itself will not do.
+    /// The locked file, if the directory itself cannot be locked.
     lock_file: Mutex<Option<lock::LockFile>>,
-    /// How files get their names here: an [`abilities::Naming`].
+    /// The way in which files get their names here: an [`abilities::Naming`].
     naming: AtomicU8,
 }
 
 impl Drop for Store {
     fn drop(&mut self) {
-        let held = std::mem::take(self.lock_file.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner));
+        let held = std::mem::take(self.lock_file.get_mut());
         if let Some(held) = held {
             self.remove_lock(&held);
         }
     }
 }
 
-/// How a directory is locked.
+/// The kind of a lock on a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
     /// Readers: restore, verify.
@@ -79,7 +78,7 @@ pub enum Lock {
 }
 
 impl Store {
-    /// Opens a directory that must be there.
+    /// Opens a directory, which must exist.
     ///
     /// Errors: `directory-missing`, `not-a-directory`, `permission-denied`.
     pub fn open(path: &Path) -> Result<Self> {
@@ -124,9 +123,9 @@ impl Store {
         self.path.join(name).display().to_string()
     }
 
-    /// Names in the directory, as of [`names_of`].
+    /// The names in the directory: see [`names_of`].
     fn names(&self) -> Result<Vec<String>> {
-        // A descriptor of its own, so that listing twice starts at the beginning twice.
+        // Each listing has its own descriptor, so that it starts at the beginning.
         names_at(&self.directory, Path::new("."), &self.path)
     }
 
@@ -135,14 +134,14 @@ impl Store {
         Problem::new(Code::UnsafeFile, message, hints::NOT_REGULAR).in_file(name)
     }
 
-    /// Opens a file for reading if it is a regular file. The inner error says what it is instead.
+    /// Opens a file for reading if it is a regular file. The inner error tells what it is instead.
     ///
-    /// It may have other names, in directories that others may enter, as hard-linked generations of
-    /// a backup have: what can be done by another name is decided by the file's own owner and mode,
-    /// which the plan judges.
+    /// It may have other names, in directories that others may enter, like the files of hard-linked
+    /// backups. What can be done by another name depends on the file's own owner and mode, which
+    /// the plan judges.
     fn open_file(&self, name: &str) -> Result<std::result::Result<OwnedFd, Problem>> {
         let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
-        // Not blocking: opening a FIFO would wait for its writer.
+        // The open must not block: a FIFO would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
             Ok(file) => file,
@@ -158,8 +157,8 @@ impl Store {
         }
     }
 
-    /// Text of a file of JSON, and whose it is; no text if it is longer, not UTF-8, or does not
-    /// begin like JSON.
+    /// The text of a JSON file, and its owner. There is no text if the file is longer, not UTF-8,
+    /// or does not begin like JSON.
     fn read_text(&self, name: &str, most_bytes: u64) -> Result<std::result::Result<Text, Problem>> {
         let file = match self.open_file(name)? {
             Ok(file) => file,
@@ -180,7 +179,7 @@ impl Store {
         Ok(Ok(Text { text: String::from_utf8(bytes).ok(), owner, link_count }))
     }
 
-    /// Inode of a name, itself and not what a link leads to; `None` if it is not there.
+    /// The inode of a name itself, not of the target of a link; `None` if it is not there.
     pub fn inode_of(&self, name: &str) -> Result<Option<u64>> {
         match fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat.st_ino)),
@@ -189,7 +188,7 @@ impl Store {
         }
     }
 
-    /// Removes names, in order; one that is gone already is no error. Durable when it returns.
+    /// Removes names, in order. A name that is already gone is no error. Durable when it returns.
     pub fn remove_all<'a>(&self, names: impl Iterator<Item = &'a str>) -> Result<()> {
         let mut has_removed = false;
         for name in names {
@@ -202,33 +201,33 @@ impl Store {
         if has_removed { self.sync("removals") } else { Ok(()) }
     }
 
-    /// Makes the directory's entries durable; `what` says which ones are meant.
+    /// Makes the directory's entries durable; `what` tells which ones are meant.
     pub fn sync(&self, what: &str) -> Result<()> {
         fsync::directory(&self.directory, what).map_err(|error| Error::io("fsync", self.path.display(), error))
     }
 
-    /// Fails if the file system has died: a file of the directory is asked, for a directory's own
-    /// fsync may not say so.
+    /// Fails if the file system has died. It checks a file of the directory, because the
+    /// directory's own fsync may not report it.
     pub fn check_alive(&self, name: &str) -> Result<()> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
-            // It was given to the segments' owner, and is closed to others. A manifest is the
-            // caller's own: it will answer.
+            // It was given to the segments' owner, and is closed to others. The check of a
+            // manifest, which the caller owns, will show it.
             Err(Errno::ACCESS) => return Ok(()),
             other => other.map_err(|error| Error::io("open", self.shown(name), error))?,
         };
         fsync::ask(file).map_err(|error| Error::io("fsync", self.shown(name), error))
     }
 
-    /// Whether files can be made in it, as far as permissions and the mount say.
+    /// Returns true if files can be made in it, by permissions and mount.
     ///
     /// Errors: failed calls.
     pub fn is_writable(&self) -> Result<bool> {
         Ok(self.target()?.writable == Writable::Yes)
     }
 
-    /// Fails if the path leads elsewhere by now: what was written would not be where it is looked
-    /// for.
+    /// Fails if the path leads to another directory by now: the backup would not be where it is
+    /// looked for.
     pub fn check_place(&self) -> Result<()> {
         let own = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         match fs::stat(&self.path) {
@@ -242,14 +241,16 @@ impl Store {
         }
     }
 
-    /// Bytes this user can still have of the file system; `None` where it does not say, as a ramfs.
+    /// Bytes that this user can still use on the file system; `None` if it does not say, like a
+    /// ramfs.
     pub fn free_bytes(&self) -> Result<Option<u64>> {
         let stat = fs::fstatvfs(&self.directory).map_err(|error| Error::io("statvfs", self.path.display(), error))?;
         let blocks = if rustix::process::geteuid().is_root() { stat.f_bfree } else { stat.f_bavail };
         Ok((stat.f_blocks > 0).then(|| blocks.saturating_mul(stat.f_frsize)))
     }
 
-    /// What a file occupies on the disk, for a report: `None` where the file system does not say.
+    /// Bytes that a file occupies on the disk, for a report; `None` if the file system does not
+    /// say.
     pub fn allocated_bytes(&self, name: &str) -> Option<u64> {
         let stat = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
         Some(stat.st_blocks.cast_unsigned().saturating_mul(512))

@@ -1,19 +1,20 @@
-//! Files that are written: they have no name that a reader takes for a backup until they are
-//! published.
+//! Files that are written: until they are published, they have no name that a reader takes for a
+//! backup.
 
 use crate::error::{Error, Result};
 use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX, published_name};
 use crate::format::run_id::RunId;
 use crate::store::Store;
-use crate::store::direct::{ALIGNMENT, Buffer, make_direct, set_direct};
+use crate::store::direct::{ALIGNMENT, Buffer, make_direct, read_at_most, set_direct};
 
 use crate::sys::fsync;
 use rustix::fs::{self, FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Bytes that buffered writing may leave in the page cache: the node's memory is not for a backup.
+/// Most bytes that buffered writing leaves in the page cache: the node's memory is not for a
+/// backup.
 pub const MAX_CACHED_BYTES: u64 = 64 << 20;
 
 /// A file that is being staged: it has no name that a reader takes for a backup.
@@ -22,9 +23,9 @@ pub struct OutputFile {
     shown: String,
     temporary: String,
     name: String,
-    /// Whether writes go past the page cache.
+    /// Writes go past the page cache.
     is_direct: AtomicBool,
-    /// Bytes written through the page cache since it was last emptied.
+    /// Bytes that were written through the page cache since it was last emptied.
     cached_bytes: AtomicU64,
 }
 
@@ -44,7 +45,7 @@ impl OutputFile {
         &self.name
     }
 
-    /// Reserves blocks for a range. False if the file system cannot reserve.
+    /// Reserves blocks for a range. Returns false if the file system cannot reserve.
     ///
     /// Errors: `disk-full`, and other failures of `fallocate`.
     pub fn reserve(&self, offset: u64, bytes: u64) -> Result<bool> {
@@ -61,8 +62,8 @@ impl OutputFile {
         }
     }
 
-    /// Writes all bytes at an offset, which is one of a sector; the memory is aligned. An odd end
-    /// is filled up with zeros to a whole sector: [`Self::finish`] cuts what is too much.
+    /// Writes all bytes at the offset of a sector; the memory is aligned. An odd end is filled up
+    /// with zeros to a whole sector, and [`Self::finish`] cuts it off.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         if !self.is_direct.load(Ordering::Relaxed) {
             return self.write_cached(offset, bytes);
@@ -79,7 +80,7 @@ impl OutputFile {
             self.write_at(offset + whole.len() as u64, sector)
         });
         match outcome {
-            // It was opened for direct I/O, and still the file system does not do it.
+            // It was opened for direct I/O, but the file system does not support it.
             Err(Errno::INVAL) => {
                 set_direct(&self.file, false).map_err(|error| Error::io("fcntl", &self.shown, error))?;
                 self.is_direct.store(false, Ordering::Relaxed);
@@ -89,7 +90,7 @@ impl OutputFile {
         }
     }
 
-    /// Writes through the page cache, and empties that of what was written now and then.
+    /// Writes through the page cache, and from time to time empties it of the written bytes.
     fn write_cached(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.write_at(offset, bytes).map_err(|error| Error::io("write", &self.shown, error))?;
         let length = bytes.len() as u64;
@@ -101,13 +102,32 @@ impl OutputFile {
         Ok(())
     }
 
+    /// Reads back whole sectors that were written, past the page cache. `None` if the file system
+    /// does no direct I/O: what is read then comes from memory and proves nothing.
+    ///
+    /// Errors: failed reads, also those that end early.
+    pub fn read_back<'b>(&self, offset: u64, bytes: usize, buffer: &'b mut Buffer) -> Result<Option<&'b [u8]>> {
+        if !self.is_direct.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let fail = |error| Error::io("read", format!("{} at {offset}", self.shown), error);
+        let target = buffer.aligned(bytes);
+        match read_at_most(self.file.as_fd(), offset, target, true) {
+            Ok(read) if read == bytes => Ok(Some(target)),
+            Ok(_) => Err(fail(Errno::IO)),
+            // It takes direct writes and no direct reads.
+            Err(Errno::INVAL) => Ok(None),
+            Err(error) => Err(fail(error)),
+        }
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> std::result::Result<(), Errno> {
         let mut done = 0;
         while done < bytes.len() {
             match rustix::io::pwrite(&self.file, &bytes[done..], offset + done as u64) {
-                // A device that takes nothing and says nothing.
+                // The device accepts nothing and reports no error.
                 Ok(0) => return Err(Errno::IO),
-                // Past the page cache the next write must begin at a sector, too.
+                // Past the page cache, the next write must also begin at a sector.
                 Ok(count) if self.is_direct.load(Ordering::Relaxed) => {
                     done += Some(count - count % ALIGNMENT).filter(|whole| *whole > 0).ok_or(Errno::IO)?;
                 }
@@ -119,7 +139,7 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Sets size, owner and group. Gives the inode.
+    /// Sets size, owner and group. Returns the inode.
     pub fn finish(&self, size_bytes: u64, owner: Option<(u32, u32)>) -> Result<u64> {
         fs::ftruncate(&self.file, size_bytes).map_err(|error| Error::io("ftruncate", &self.shown, error))?;
         let stat = fs::fstat(&self.file).map_err(|error| Error::io("fstat", &self.shown, error))?;
@@ -130,17 +150,17 @@ impl OutputFile {
         Ok(stat.st_ino)
     }
 
-    /// Makes all of it durable. On the descriptor that wrote, which is told of every error.
+    /// Makes all of it durable, by the descriptor that wrote it, to which every error is reported.
     pub fn sync(self) -> Result<()> {
         fsync::file(&self.file, &self.name).map_err(|error| Error::io("fsync", &self.shown, error))
     }
 }
 
 impl Store {
-    /// Makes a small file that is no part of a backup, or puts it in the place of what it said
-    /// before; 0600, and durable when it returns. There is the whole old text or the whole new one,
-    /// whatever fails. The caller holds [`Self::lock_marks`]: what is there of others' temporaries
-    /// for this name, dead runs have left.
+    /// Atomically writes or replaces a small file that is not part of a backup, 0600. It is durable
+    /// when this returns; after any failure there is the whole old text or the whole new one. The
+    /// caller holds [`Self::lock_marks`]: temporary files of others for this name are leftovers of
+    /// dead runs.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
         let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", crate::sys::process::own_run()?);
         let names = self.names()?;
@@ -161,14 +181,13 @@ impl Store {
         self.check_alive(name)
     }
 
-    /// Makes a file to stage under a temporary name: empty, 0600, for this run alone.
+    /// Makes a file to stage, under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<OutputFile> {
         let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
         self.make(temporary.clone(), name, &temporary)
     }
 
-    /// Makes a file under a name that nothing may have yet: empty, and 0600. Messages say what is
-    /// `meant`.
+    /// Makes a file under a name that must be free: empty, 0600. Messages show the name `meant`.
     fn make(&self, temporary: String, name: &str, meant: &str) -> Result<OutputFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, &temporary, flags, Mode::RUSR | Mode::WUSR)
@@ -176,16 +195,17 @@ impl Store {
         Ok(OutputFile::new(file, self.shown(&temporary), temporary, name, false))
     }
 
-    /// Opens a staged file again, for writing: past the page cache where the file system does that.
+    /// Opens a staged file again, to write and read back: past the page cache where the file system
+    /// does that.
     pub fn reopen(&self, temporary: &str, name: &str) -> Result<OutputFile> {
-        let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(&self.directory, temporary, flags, Mode::empty())
             .map_err(|error| Error::io("open", self.shown(temporary), error))?;
         let is_direct = make_direct(&file);
         Ok(OutputFile::new(file, self.shown(temporary), temporary.to_owned(), name, is_direct))
     }
 
-    /// Name of the journal of a run.
+    /// The name of the journal of a run.
     pub fn journal_name(run: &RunId) -> String {
         format!("{JOURNAL_PREFIX}{run}")
     }

@@ -1,4 +1,4 @@
-//! The directory itself: what it is, whether a backup may be made in it, and making it.
+//! The directory itself: its kind, whether a backup may be made in it, and its creation.
 
 use crate::error::{Code, Error, Result};
 use crate::facts::directory::{DirectoryRecord, Listing, Target, Volatile, Writable};
@@ -14,7 +14,8 @@ use std::ffi::OsStr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-/// Directories in which a backup would stand among other things. A name in one of them will do.
+/// Directories in which a backup would stand among other things. A subdirectory of one of them is
+/// allowed.
 const SYSTEM_DIRECTORIES: [&str; 24] = [
     "/",
     "/home",
@@ -41,11 +42,11 @@ const SYSTEM_DIRECTORIES: [&str; 24] = [
     "/var/tmp",
     "/opt/aerospike",
 ];
-/// Directories that are the system's with all that is below them.
+/// Directories that belong to the system with everything below them.
 const SYSTEM_TREES: [&str; 11] =
     ["/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/var/lib/dpkg"];
 
-/// Why a backup cannot make its directory.
+/// The error for a backup that cannot make its directory.
 pub fn nothing_above(path: &Path) -> Error {
     Error::new(
         Code::DirectoryMissing,
@@ -61,10 +62,10 @@ pub fn parent_of(path: &Path) -> &Path {
 }
 
 impl Store {
-    /// Looks where a backup to this path would go, and makes nothing: at the directory, or at the
-    /// one above it.
+    /// Looks at the place of a backup without making anything: at the directory, or at the one
+    /// above it.
     ///
-    /// Errors: as of [`Self::open`], but for a directory that is not there.
+    /// Errors: those of [`Self::open`], except for a missing directory.
     pub fn look(path: &Path) -> Result<Listing> {
         let (directory, target) = match Self::open(path) {
             Ok(store) => (store.record()?, store.target()?),
@@ -82,7 +83,7 @@ impl Store {
         Ok(Listing { directory: Some(directory), target: Some(target), ..Listing::default() })
     }
 
-    /// Looks at what a backup could write in the directory.
+    /// Finds out what a backup could write to the directory.
     ///
     /// Errors: failed calls.
     pub fn target(&self) -> Result<Target> {
@@ -95,7 +96,7 @@ impl Store {
         Ok(Target { path: self.path.display().to_string(), writable, free_bytes: self.free_bytes()? })
     }
 
-    /// Opens a directory, making it (mode 0700) if it is missing. Its parent must be there. Its own
+    /// Opens a directory, and makes it (mode 0700) if it is missing. Its parent must exist. Its own
     /// entry is durable.
     pub fn open_or_create(path: &Path, control: &Control) -> Result<Self> {
         let store = match Self::open(path) {
@@ -112,15 +113,15 @@ impl Store {
                 format!("no permission to write to directory {}", path.display()),
                 "run asmt as root, or as the directory's owner",
             )),
-            // Whatever else it is, the first file will say so.
+            // The first file will show what else is wrong.
             _ => Ok(store),
         }
     }
 
-    /// Makes a directory and opens it; opens it, too, if somebody else was faster.
+    /// Makes a directory and opens it; also opens it if another process was faster.
     pub(super) fn make_directory(path: &Path) -> Result<Self> {
-        // What was made here is no link, and must not have become one: whoever can put one there
-        // chooses where this goes.
+        // A directory that was made here is no link, and must not have become one: otherwise
+        // another user would choose where the backup goes.
         let mut more = OFlags::NOFOLLOW;
         match fs::mkdir(path, Mode::RWXU) {
             Ok(()) => {}
@@ -147,24 +148,24 @@ impl Store {
         Self::open_as(path, more)
     }
 
-    /// Makes the directory's own entry durable: also if it was there, for a run that was killed may
-    /// have made it.
+    /// Makes the directory's own entry durable, also if it existed: a killed run may have made it.
     pub(super) fn sync_parent(&self) -> Result<()> {
         match fs::openat(&self.directory, "..", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(parent) => fsync::directory(parent, "the directory itself, in its parent")
                 .map_err(|error| Error::io("fsync", self.path.join("..").display(), error)),
-            // Made by somebody who may do more than this caller.
+            // A user with more rights than this caller made it.
             Err(Errno::ACCESS) => Ok(()),
             Err(error) => Err(Error::io("open", self.path.join("..").display(), error)),
         }
     }
 
-    /// Looks at the directory itself.
+    /// The facts about the directory itself.
     pub fn record(&self) -> Result<DirectoryRecord> {
         self.record_of(None)
     }
 
-    /// Looks at the directory, or at where one of this name would be in it.
+    /// The facts about the directory, or about a directory of this name in it that does not exist
+    /// yet.
     pub(super) fn record_of(&self, name: Option<&OsStr>) -> Result<DirectoryRecord> {
         let stat = fs::fstat(&self.directory).map_err(|error| Error::io("fstat", self.path.display(), error))?;
         let system = fs::fstatfs(&self.directory).map_err(|error| Error::io("statfs", self.path.display(), error))?;
@@ -184,7 +185,8 @@ impl Store {
         })
     }
 
-    /// Whether it is one of the system's directories, with other things in it and no backup.
+    /// Returns true if it is one of the system's directories, with other things in it and no
+    /// backup.
     pub(super) fn is_systems(&self) -> Result<bool> {
         let place = self.real_path()?;
         let is_known = SYSTEM_DIRECTORIES.iter().any(|known| place == Path::new(known));
@@ -193,12 +195,12 @@ impl Store {
         }
         let names = self.names()?;
         let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
-        // A disk of its own, mounted there, has this and nothing else.
+        // A disk of its own that is mounted there has this and nothing else.
         let is_other = |name: &String| !is_own_name(name) && name != "lost+found";
         Ok(!names.iter().any(is_of_backup) && names.iter().any(is_other))
     }
 
-    /// Its path without links, as the kernel knows it.
+    /// Its path without links, as the kernel shows it.
     pub(super) fn real_path(&self) -> Result<PathBuf> {
         let link = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
         std::fs::read_link(&link).map_err(|error| procfs::failed("readlink", Path::new(&link), error))
@@ -206,14 +208,14 @@ impl Store {
 }
 
 impl Store {
-    /// Opens the directory of a backup to read it. Where it is missing, and the one above it is
-    /// there, nobody has made a backup there: that is told apart from a file system that is not
-    /// mounted, or a path that was mistyped.
+    /// Opens the directory of a backup for reading. If it is missing and the one above it is there,
+    /// no backup was made there. That is told apart from a file system that is not mounted, and
+    /// from a mistyped path.
     ///
-    /// Errors: as of [`Self::open`], and `no-backup`.
+    /// Errors: those of [`Self::open`], and `no-backup`.
     pub fn open_backup(path: &Path) -> Result<Self> {
         Self::open(path).map_err(|error| {
-            // A link that leads nowhere is there.
+            // There is a link that leads nowhere.
             let is_gone = || fs::lstat(path).is_err_and(|error| error == Errno::NOENT) && Self::open(parent_of(path)).is_ok();
             if error.first().code != Code::DirectoryMissing || !is_gone() {
                 return error;

@@ -1,5 +1,5 @@
-//! Which run of asmt this is: boot, PID namespace, process and its start, so that a later run can
-//! tell a dead one's leftovers from a live one's work; and who runs it.
+//! The identity of this run of asmt: boot, PID namespace, process and its start, by which a later
+//! run tells a dead run's leftovers from a live run's work. And the user who runs it.
 //!
 //! Promise: two runs never have the same id, not even after a reboot, in two containers, or when a
 //! process id is used again. Must never: call a run dead whose process cannot be seen from here,
@@ -22,33 +22,42 @@ pub fn own_run() -> Result<RunId> {
     Ok(RunId { boot, pid_namespace, pid: std::process::id(), start_ticks: procfs::own_start()? })
 }
 
+/// The meaning of a process that cannot be seen from here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unseen {
+    /// It has ended: this run holds the lock that every live run would hold.
+    HasEnded,
+    /// It may be alive.
+    MayLive,
+}
+
 /// Returns true if `run` is not `own`, which is this process's, and its process is, or may be,
-/// alive. `is_locked` says that this run holds the lock that every live one would hold: then what
-/// cannot be seen has ended.
+/// alive.
 ///
 /// Errors: failed calls.
-pub fn is_other_and_may_live(run: &RunId, own: &RunId, is_locked: bool) -> Result<bool> {
+pub fn is_other_and_may_live(run: &RunId, own: &RunId, unseen: Unseen) -> Result<bool> {
     if run == own || !run.is_of_boot_of(own) {
         return Ok(false);
     }
     if run.pid_namespace != own.pid_namespace {
-        return Ok(!is_locked);
+        return Ok(unseen == Unseen::MayLive);
     }
     match procfs::process(run.pid)? {
         Process::Gone => Ok(false),
         Process::Seen(stat) => Ok(procfs::host_ticks(&stat)?.abs_diff(run.start_ticks) <= TOLERANCE_TICKS),
-        Process::Hidden => Ok(!is_locked),
+        Process::Hidden => Ok(unseen == Unseen::MayLive),
     }
 }
 
-/// How far apart the start of one process may be for two readers: see [`procfs::host_ticks`].
+/// The difference that two readers may find in the start of one process: see
+/// [`procfs::host_ticks`].
 pub(crate) const TOLERANCE_TICKS: u64 = 1;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The kernel's boot id, as it writes it; another one after each boot.
+/// The kernel's boot id, in its own form. Each boot has another one.
 ///
-/// Errors: failed calls. Without it an earlier restore would pass for one of another boot, and a
-/// live run for a dead one.
+/// Errors: failed calls. Without the id, an earlier restore would look like one of another boot,
+/// and a live run like a dead one.
 pub fn boot_id() -> Result<String> {
     let id = procfs::text(BOOT_ID)?.trim().to_owned();
     let is_id = id.chars().filter(char::is_ascii_hexdigit).count() == 32;
@@ -59,13 +68,14 @@ fn unreadable(path: &str) -> Error {
     Error::io("read", path, std::io::Error::from(ErrorKind::InvalidData))
 }
 
-/// The name of an instance's lock, in whatever directory it is.
+/// The name of an instance's lock, in any directory.
 pub fn lock_name(ipc_namespace: u64, instance: u8) -> String {
     format!("ipc-{ipc_namespace}-instance-{instance}.lock")
 }
 
-/// Whether a process of this IPC namespace is an asmt at work on an instance, as far as this user
-/// may see: it has the lock of that instance open, or is about to find that another asmt has it.
+/// Returns true if a process of this IPC namespace is an asmt at work on an instance, as far as
+/// this user can see: it has the lock of that instance open, or is about to find that another asmt
+/// has it.
 ///
 /// Errors: failed calls.
 pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
@@ -73,7 +83,8 @@ pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
     let directory = format!("/proc/{pid}/fd");
     let files = match crate::sys::dir::names_of(Path::new(&directory)) {
         Ok(files) => files,
-        // A process that has ended, or that may not be looked into, holds nothing that can be seen.
+        // A process that has ended, or that this user may not look into, holds nothing that can be
+        // seen.
         Err(error) if error.io_error().is_some_and(procfs::is_unseen) => return Ok(false),
         Err(error) => return Err(error),
     };
@@ -81,14 +92,14 @@ pub fn is_at_work(pid: u32, instance: u8) -> Result<bool> {
     Ok(open.any(|path| path.file_name().is_some_and(|found| found == name.as_str())))
 }
 
-/// Who runs this process, and what that user may do.
+/// The user who runs this process, and the rights of that user.
 pub fn own_caller() -> Caller {
     let uid = rustix::process::geteuid().as_raw();
     let mut groups = vec![rustix::process::getegid().as_raw()];
     groups.extend(rustix::process::getgroups().unwrap_or_default().iter().map(|group| group.as_raw()));
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
     let bits = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-    // Without /proc: what a user commonly has.
+    // Without /proc: the usual rights of a user.
     Caller { uid, groups, capabilities: bits.unwrap_or(if uid == 0 { u64::MAX } else { 0 }), unmapped_uid: unmapped_uid() }
 }
 
@@ -99,8 +110,8 @@ pub(crate) fn unmapped_uid() -> Option<u32> {
     (!is_mapped(overflow, &map)?).then_some(overflow)
 }
 
-/// Whether a user id is in a map of a user namespace: first id inside, first one outside, how many,
-/// on each line.
+/// Returns true if a user id is in a map of a user namespace. Each line has the first id inside,
+/// the first one outside, and their number.
 fn is_mapped(uid: u32, map: &str) -> Option<bool> {
     for line in map.lines() {
         let mut fields = line.split_whitespace().map(str::parse::<u64>);
@@ -121,7 +132,7 @@ mod tests {
         let own = own_run().expect("an id");
         assert_eq!(RunId::parse(&own.to_string()), Some(own.clone()));
         assert!(own.start_ticks > 0 && own.pid_namespace > 0);
-        assert!(!is_other_and_may_live(&own, &own, false).expect("an answer"));
+        assert!(!is_other_and_may_live(&own, &own, Unseen::MayLive).expect("an answer"));
         for text in ["", "x-1-2-3", "00112233445566778899aabbccddeeff-1-2", "00112233445566778899aabbccddeeff-1-2-3-4"] {
             assert_eq!(RunId::parse(text), None, "{text}");
         }
@@ -133,8 +144,8 @@ mod tests {
         let own = own_run().expect("an id");
         let Process::Seen(stat) = procfs::process(parent).expect("an answer") else { panic!("not seen") };
         let alive = RunId { pid: parent, start_ticks: procfs::host_ticks(&stat).expect("its start"), ..own.clone() };
-        for is_locked in [false, true] {
-            let may_live = |run: RunId| is_other_and_may_live(&run, &own, is_locked).expect("an answer");
+        for unseen in [Unseen::MayLive, Unseen::HasEnded] {
+            let may_live = |run: RunId| is_other_and_may_live(&run, &own, unseen).expect("an answer");
             // A reader in another time namespace may see it a tick earlier or later.
             for (start_ticks, is_same) in [
                 (alive.start_ticks, true),
@@ -153,8 +164,8 @@ mod tests {
     fn a_run_of_another_container_lives_unless_a_lock_shows_that_it_has_ended() {
         let own = own_run().expect("an id");
         let elsewhere = RunId { pid_namespace: 1, ..own.clone() };
-        assert!(is_other_and_may_live(&elsewhere, &own, false).expect("an answer"));
-        assert!(!is_other_and_may_live(&elsewhere, &own, true).expect("an answer"));
+        assert!(is_other_and_may_live(&elsewhere, &own, Unseen::MayLive).expect("an answer"));
+        assert!(!is_other_and_may_live(&elsewhere, &own, Unseen::HasEnded).expect("an answer"));
     }
 
     #[test]

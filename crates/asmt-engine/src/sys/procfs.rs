@@ -1,8 +1,8 @@
-//! What the kernel says in files: of itself, of processes, of a control group.
+//! The files by which the kernel describes itself, processes, and control groups.
 //!
 //! Promise: a file that cannot be read is a failed call that names it. Must never: return a default
-//! instead of an answer: a limit that was not seen is not kept, and who is not known to be another
-//! is taken for oneself.
+//! instead of an answer: an unread limit would be ignored, and an unread id would look like our
+//! own.
 
 use crate::error::{Code, Error, Result};
 use std::fs;
@@ -10,25 +10,25 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-/// Text of a file; bytes that are no UTF-8 (of a path in it) are replaced.
+/// The text of a file. Bytes that are not UTF-8, as a path may have, are replaced.
 ///
-/// Errors: failed calls, also where there is no such file.
+/// Errors: failed calls, also if there is no such file.
 pub fn text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(|error| failed("read", path, error))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// As [`text`]; `None` where there is no such file: another kernel, or none of this kind in a
-/// container.
+/// The text of a file; `None` if there is no such file: the kernel is another one, or a container
+/// does not show it.
 ///
 /// Errors: failed calls.
 pub fn text_if_there(path: impl AsRef<Path>) -> Result<Option<String>> {
     text_unless(path.as_ref(), &[ErrorKind::NotFound])
 }
 
-/// As [`text_if_there`]; `None` also where this user may not see it. Only for what is of use, and
-/// not needed.
+/// The text of a file; `None` also if this user may not see it. Only for things that are useful,
+/// but not needed.
 ///
 /// Errors: failed calls.
 pub fn text_if_visible(path: impl AsRef<Path>) -> Result<Option<String>> {
@@ -38,7 +38,7 @@ pub fn text_if_visible(path: impl AsRef<Path>) -> Result<Option<String>> {
 fn text_unless(path: &Path, allowed: &[ErrorKind]) -> Result<Option<String>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        // What a restricted /proc does not show may well be there.
+        // A restricted /proc may hide a file that is there.
         Err(error) if allowed.contains(&error.kind()) && proc_lacks(path).is_none() => Ok(None),
         Err(error) => Err(failed("read", path, error)),
     }
@@ -53,8 +53,8 @@ pub fn failed(call: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(Code::ProcIncomplete, format!("{} does not exist: {found}; expected a complete /proc", path.display()), hint)
 }
 
-/// Why a file of `/proc` may be missing although the kernel has it: nothing is mounted there, or
-/// processes alone are shown (`subset=pid`). `None` where that is not so.
+/// The reason why a file of `/proc` may be missing although the kernel has it: nothing is mounted
+/// there, or only processes are shown (`subset=pid`). `None` if that is not the case.
 fn proc_lacks(path: &Path) -> Option<&'static str> {
     let of_processes = ["/proc/self", "/proc/thread-self"].iter().any(|of| path.starts_with(of));
     let is_there = |path: &str| Path::new(path).symlink_metadata().is_ok();
@@ -65,8 +65,8 @@ fn proc_lacks(path: &Path) -> Option<&'static str> {
     }
 }
 
-/// Which namespace of a kind (`ipc`, `pid`, `user`) this process is in: the inode that stands for
-/// it.
+/// The namespace of a kind (`ipc`, `pid`, `user`) in which this process is: the inode that stands
+/// for it.
 ///
 /// Errors: failed calls.
 pub fn namespace(kind: &str) -> Result<u64> {
@@ -74,29 +74,28 @@ pub fn namespace(kind: &str) -> Result<u64> {
     fs::metadata(&path).map(|metadata| metadata.ino()).map_err(|error| failed("stat", Path::new(&path), error))
 }
 
-/// What can be known of a process.
+/// The knowledge about a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Process {
-    /// There is none with this id, or it has ended and only waits for its parent.
+    /// There is none with this id, or it has ended and waits only for its parent.
     Gone,
     /// `/proc` shows it.
     Seen(ProcessStat),
-    /// There is one, and `/proc` does not show it: it is hidden from this user (`hidepid`), or
-    /// `/proc` is that of another PID namespace.
+    /// There is one, but `/proc` does not show it: it is hidden from this user (`hidepid`), or
+    /// `/proc` belongs to another PID namespace.
     Hidden,
 }
 
-/// What `/proc/PID/stat` says.
+/// The fields of `/proc/PID/stat`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProcessStat {
     /// Its command, at most 15 bytes.
     pub command: String,
-    /// Its start in clock ticks since boot, as it is shown in this time namespace: see
-    /// [`host_ticks`].
+    /// Its start in clock ticks since boot, as this time namespace shows it: see [`host_ticks`].
     start_ticks: u64,
-    /// One letter; `Z` and `X` have ended.
+    /// One letter; `Z` and `X` mean that it has ended.
     state: char,
-    /// Process id of its parent; 0 where that is in another PID namespace.
+    /// Process id of its parent; 0 if that is in another PID namespace.
     parent: u32,
 }
 
@@ -104,14 +103,14 @@ const OWN_STAT: &str = "/proc/self/stat";
 const TIME_OFFSETS: &str = "/proc/self/timens_offsets";
 const NS_PER_S: i128 = 1_000_000_000;
 
-/// Looks at a process of this PID namespace.
+/// Reads the state of a process of this PID namespace.
 ///
 /// Errors: failed calls.
 pub fn process(pid: u32) -> Result<Process> {
     if !exists(pid) {
         return Ok(Process::Gone);
     }
-    // Ids in another namespace's /proc are those of other processes.
+    // The ids in the /proc of another namespace are those of other processes.
     let shown = fs::read_link("/proc/self").map_err(|error| Error::io("readlink", "/proc/self", error))?;
     if shown.as_os_str() != std::process::id().to_string().as_str() {
         return Ok(Process::Hidden);
@@ -129,21 +128,21 @@ pub fn process(pid: u32) -> Result<Process> {
     }
 }
 
-/// Whether a file of a process cannot be read because the process is gone, or hidden from this
-/// user.
+/// Returns true if a file of a process cannot be read because the process is gone, or hidden from
+/// this user.
 pub fn is_unseen(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) || error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether there is a process with this id, also one that `/proc` does not show.
+/// Returns true if there is a process with this id, also if `/proc` does not show it.
 fn exists(pid: u32) -> bool {
     use rustix::process::{Pid, test_kill_process};
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
-/// Fields 2, 3, 4 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may hold
-/// anything.
+/// Reads fields 2, 3, 4 and 22 of `/proc/PID/stat` (proc(5)). The command is in parentheses and may
+/// contain anything.
 fn parse_stat(text: &str) -> Option<ProcessStat> {
     let (before, after) = text.rsplit_once(')')?;
     let mut fields = after.split_whitespace();
@@ -153,7 +152,7 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     Some(ProcessStat { command: before.split_once('(')?.1.to_owned(), start_ticks, state, parent })
 }
 
-/// The parent of a process; `None` where it cannot be seen.
+/// The parent of a process; `None` if it cannot be seen.
 ///
 /// Errors: failed calls.
 pub fn parent_of(pid: u32) -> Result<Option<u32>> {
@@ -171,16 +170,16 @@ pub fn own_start() -> Result<u64> {
 }
 
 /// The start of a process in clock ticks since the machine's boot. `/proc` shows it by the clock of
-/// the reader's time namespace (time_namespaces(7)), which is ahead by the offset that is taken
-/// away here. Two readers of different namespaces may come to numbers that are one tick apart.
+/// the reader's time namespace (time_namespaces(7)), which is ahead by an offset that is subtracted
+/// here. Two readers in different namespaces may get numbers that are one tick apart.
 ///
 /// Errors: failed calls.
 pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
     let Some(text) = text_if_there(TIME_OFFSETS)? else { return Ok(stat.start_ticks) };
     let offset_ns = boottime_offset_ns(&text).ok_or_else(|| unreadable(TIME_OFFSETS))?;
-    // The file has the offsets of the namespace that children will be in. It is this process's own,
-    // unless the program that became asmt had asked for another one: before Linux 6.3 an exec did
-    // not enter it.
+    // The file has the offsets of the namespace in which children will be. That is this process's
+    // own one, unless the program that became asmt had asked for another: before Linux 6.3, an exec
+    // did not enter it.
     if namespace("time")? != namespace("time_for_children")? {
         return Err(Error::new(
             Code::SystemCall,
@@ -191,7 +190,7 @@ pub fn host_ticks(stat: &ProcessStat) -> Result<u64> {
     Ok(without_offset(stat.start_ticks, offset_ns, rustix::param::clock_ticks_per_second()))
 }
 
-/// The offset of the clock that runs since boot, from the text of `/proc/self/timens_offsets`:
+/// The offset of the clock that runs since boot, read from the text of `/proc/self/timens_offsets`:
 /// seconds and nanoseconds.
 fn boottime_offset_ns(text: &str) -> Option<i128> {
     let mut fields = text.lines().find_map(|line| line.trim_start().strip_prefix("boottime"))?.split_whitespace();
@@ -219,7 +218,7 @@ mod tests {
         let error = text("/proc/self/no-such-file").expect_err("no file");
         assert!(error.first().message.contains("/proc/self/no-such-file"), "{error}");
         assert_eq!(text_if_there("/proc/self/no-such-file").expect("no error"), None);
-        // A directory is there, and cannot be read.
+        // A directory exists, but cannot be read.
         assert!(text_if_there("/proc/self/ns").expect_err("a directory").first().message.contains("/proc/self/ns"));
         assert!(namespace("ipc").expect("one") > 0);
         assert!(namespace("none").expect_err("no such kind").first().message.contains("/ns/none"));
@@ -266,7 +265,7 @@ mod tests {
         assert_eq!(without_offset(4711, 0, 100), 4711);
         assert_eq!(without_offset(4711 + 10_000_000, 100_000 * NS_PER_S, 100), 4711);
         assert_eq!(without_offset(4711 - 500, -5 * NS_PER_S, 100), 4711);
-        // Within a tick: shown are 10,004,711.5 ticks as 10,004,711.
+        // Within a tick: 10,004,711.5 ticks are shown as 10,004,711.
         assert_eq!(without_offset(10_004_711, 100_000 * NS_PER_S + 5_000_000, 100), 4710);
         assert_eq!(without_offset(0, 1, 100), 0);
     }

@@ -1,8 +1,8 @@
-//! Which directories a boot empties: lines of type `D` and `R` in `tmpfiles.d(5)`.
+//! The directories that a boot empties: lines of type `D` and `R` in `tmpfiles.d(5)`.
 //!
-//! Promise: a directory that systemd-tmpfiles would empty or remove at boot is named with the file
-//! that says so, as far as these files can be read. Must never: expand specifiers (`%h`): a line
-//! with one is passed over.
+//! Promise: a directory that systemd-tmpfiles would empty or remove at boot is reported with the
+//! configuration file, as far as these files can be read. Must never: expand specifiers (`%h`): a
+//! line with one is skipped.
 
 use crate::error::Result;
 use crate::sys::{dir, procfs};
@@ -10,14 +10,14 @@ use glob::{MatchOptions, Pattern};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Directories of configuration; a file hides one of the same name in a directory further down.
+/// Directories of configuration. A file hides those of the same name in the later directories.
 const DIRECTORIES: [&str; 4] = ["/etc/tmpfiles.d", "/run/tmpfiles.d", "/usr/local/lib/tmpfiles.d", "/usr/lib/tmpfiles.d"];
 
-/// A name that each backup has, or one like it: a line may be about the files in a directory.
+/// A name that each backup has, or a similar one: a line may be about the files in a directory.
 const A_FILE: &str = "ae001000.dat";
 
-/// The configuration that has `directory` (absolute, without links) emptied or removed at boot, if
-/// one does.
+/// The configuration file by which `directory` (absolute, without links) is emptied or removed at
+/// boot, if there is one.
 ///
 /// Errors: failed calls.
 pub fn emptied_by(directory: &Path) -> Result<Option<PathBuf>> {
@@ -37,11 +37,11 @@ pub fn emptied_by(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Whether a line of a configuration has `directory`, one above it, or the files in it removed at
-/// boot.
+/// Returns true if a line of a configuration lets `directory`, one above it, or the files in it be
+/// removed at boot.
 fn empties(text: &str, directory: &Path) -> bool {
     text.lines().filter_map(line_of).any(|(kind, path)| match kind {
-        // What is in it is removed.
+        // Its contents are removed.
         'D' => directory.starts_with(Path::new(path)),
         'R' => directory.ancestors().any(|above| matches(path, above)) || matches(path, &directory.join(A_FILE)),
         'r' => matches(path, &directory.join(A_FILE)),
@@ -49,8 +49,8 @@ fn empties(text: &str, directory: &Path) -> bool {
     })
 }
 
-/// Type and path of a line: `D! /tmp 1777 root root -`. Modifiers say when and how, and not
-/// whether.
+/// Returns type and path of a line: `D! /tmp 1777 root root -`. Modifiers decide when and how, but
+/// not whether.
 fn line_of(line: &str) -> Option<(char, &str)> {
     let line = line.trim();
     let (kind, rest) = line.split_once(char::is_whitespace).filter(|_| !line.starts_with('#'))?;
@@ -62,7 +62,7 @@ fn line_of(line: &str) -> Option<(char, &str)> {
     (path.starts_with('/') && !path.contains('%')).then_some((kind.chars().next()?, path))
 }
 
-/// Whether a pattern as of glob(7) matches a path.
+/// Returns true if a pattern of glob(7) matches a path.
 fn matches(pattern: &str, path: &Path) -> bool {
     let options = MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
     let pattern = pattern.trim_end_matches('/');
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn lines_that_empty_a_directory_at_boot() {
         let empties = |line: &str, directory: &str| empties(line, Path::new(directory));
-        // As Debian has it.
+        // The file in Debian.
         let debian = "# comment\nD /tmp 1777 root root -\n#q /var/tmp 1777 root root 30d\n";
         assert!(empties(debian, "/tmp") && empties(debian, "/tmp/b/c"));
         assert!(!empties(debian, "/tmpfs") && !empties(debian, "/var/tmp/b") && !empties(debian, "/"));

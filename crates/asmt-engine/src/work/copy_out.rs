@@ -8,23 +8,22 @@
 
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::Segment;
-use crate::format::{
-    Chunk, Encoding, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, SECTOR_BYTES, Trace, chunk_kind, chunk_range, combined_crc32,
-    gzip_front, gzip_tail,
-};
+use crate::format::{FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Trace, chunk_range, length_of};
 use crate::plan::{Copy, NamespaceBackup, Source};
 use crate::progress::{Control, Phase};
-use crate::store::{Buffer, OutputFile, Store};
-use crate::work::job::{Job, Open, Options, Temporaries, attach, changed, data_ranges, gone_or_failed, length_of, lock};
+use crate::store::{OutputFile, Store};
+use crate::work::encoding::{ChunkForm, ChunkWriter, Encoder, write_around};
+use crate::work::job::{Job, Open, Options, Temporaries, attach, changed, data_ranges, gone_or_failed, lock};
 use crate::work::note::{Origin, manifest_of};
 use crate::work::pool::{Places, Pool, Turn, Units};
 use crate::work::read_all;
 use crate::work::reserve::reserve;
+use crate::work::written::Written;
 use asmt_codec::crc::{self, RangeSum};
-use asmt_codec::encode::{self, ChunkEncoder, ChunkKind};
 use asmt_shm::Key;
 use asmt_shm::sysv::{self, LastHand};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 
@@ -46,8 +45,8 @@ pub struct UnpublishedFile {
 /// A namespace whose files are complete and durable.
 #[derive(Debug)]
 pub struct UnpublishedNamespace {
-    /// What was planned.
-    pub plan: NamespaceBackup,
+    /// Files of an interrupted run that this backup replaces; removed just before it is published.
+    pub superseded: Vec<String>,
     /// Its manifest, not yet written.
     pub manifest: Manifest,
     /// Its files, by key.
@@ -77,27 +76,23 @@ impl Unpublished<'_> {
 }
 
 /// What a worker keeps to itself.
+#[derive(Default)]
 struct Worker {
-    encoder: Box<dyn ChunkEncoder>,
-    encoded: Buffer,
+    encoder: Encoder,
     gathered: Vec<u8>,
-    /// A chunk of zeros of this kind and length, as it was encoded last.
-    zeros: Option<(ChunkKind, usize, Vec<u8>)>,
-    /// That chunk, many times.
-    repeated: Buffer,
 }
 
 /// Complete files that are not durable yet. One fsync makes all that was written before it durable
 /// in most file systems, so that the next ones cost little: many small segments would take many
 /// times as long with an fsync each at its end.
 #[derive(Default)]
-struct Unsynced(Mutex<Vec<OutputFile>>);
+pub(super) struct Unsynced(Mutex<Vec<OutputFile>>);
 
 /// Most files that are kept open for that.
 const MOST_UNSYNCED: usize = 32;
 
 impl Unsynced {
-    fn add(&self, file: OutputFile) -> Result<()> {
+    pub(super) fn add(&self, file: OutputFile) -> Result<()> {
         let mut files = lock(&self.0);
         files.push(file);
         if files.len() < MOST_UNSYNCED {
@@ -108,7 +103,7 @@ impl Unsynced {
         full.into_iter().try_for_each(OutputFile::sync)
     }
 
-    fn sync(self) -> Result<()> {
+    pub(super) fn sync(self) -> Result<()> {
         let files = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         files.into_iter().try_for_each(OutputFile::sync)
     }
@@ -149,7 +144,9 @@ fn stage_in(
     if options.check {
         let sources: Vec<Source> =
             manifests.iter().flat_map(|manifest| &manifest.segments).map(|segment| staged_source(segment, &jobs)).collect();
-        read_all::compare_with_disk(store, &sources, options.threads, control)?;
+        let is_read_back = |job: &&Job<'_>| job.is_read_back.load(Ordering::Relaxed);
+        let read_back = jobs.iter().filter(is_read_back).map(|job| job.copy.segment.key()).collect();
+        read_all::compare_with_disk(store, &sources, &read_back, options.threads, control)?;
     }
     for copy in &copies {
         look_again(copy)?;
@@ -172,7 +169,7 @@ fn stage_in(
                 allocated_bytes: store.allocated_bytes(&job.temporary),
             }
         });
-        UnpublishedNamespace { plan: namespace.clone(), manifest, files: files.collect() }
+        UnpublishedNamespace { superseded: namespace.superseded.clone(), manifest, files: files.collect() }
     });
     Ok((staged.collect(), data_bytes, reserved_bytes))
 }
@@ -244,19 +241,11 @@ fn copy_all(store: &Store, jobs: &[Job<'_>], options: Options, control: &Control
     let units = Units::new(jobs.iter().map(|job| job.spans.count()));
     control.begin(Phase::Copy, jobs.iter().map(|job| job.copy.segment.stat.size_bytes).sum());
     let unsynced = Unsynced::default();
-    let worker = || Worker {
-        encoder: encode::encoder(),
-        encoded: Buffer::default(),
-        gathered: Vec::new(),
-        zeros: None,
-        repeated: Buffer::default(),
-    };
-    Pool::run(control, options.threads, units.count(), worker, |pool, worker, unit| {
+    Pool::run(control, options.threads, units.count(), Worker::default, |pool, worker, unit| {
         let (job_index, unit) = units.locate(unit);
         let job = &jobs[job_index];
         let open = job.in_work.enter(|| open(store, job))?;
-        let kind = chunk_kind(job.copy.segment.address.segment_type);
-        control.add_done(Writing { job, open: &open, pool, worker, kind, unit }.copy_span()?);
+        control.add_done(Writing { job, open: &open, pool, worker, unit, check: options.check }.copy_span()?);
         match job.in_work.leave(open) {
             Some(open) => unsynced.add(finish(job, open, control)?),
             None => Ok(()),
@@ -273,8 +262,9 @@ struct Writing<'w, 'p> {
     open: &'w Open,
     pool: &'w Pool<'w>,
     worker: &'w mut Worker,
-    kind: ChunkKind,
     unit: u64,
+    /// Read back what was encoded.
+    check: bool,
 }
 
 impl Writing<'_, '_> {
@@ -286,18 +276,20 @@ impl Writing<'_, '_> {
         let whole = range_of(span.chunks.start).start..range_of(span.chunks.end - 1).end;
         let no_data = |error| Error::io("lseek", job.copy.segment.key(), error);
         let is_zero = span.is_zero && open.attachment.next_data(whole.start, whole.end).map_err(no_data)?.is_none();
-        let ranges: Vec<std::ops::Range<u64>> = span.chunks.clone().map(range_of).collect();
+        let ranges: Vec<Range<u64>> = span.chunks.clone().map(range_of).collect();
+        let form_of = |range: &Range<u64>| ChunkForm::of(job.copy.encoding, job.copy.segment.address.segment_type, range.start);
         let mut chunks = Vec::with_capacity(ranges.len());
-        if is_zero && job.copy.encoding == Encoding::Gzip {
-            chunks = self.copy_zeros(&ranges)?;
+        if is_zero && !job.copy.encoding.is_plain() {
+            chunks = self.writer().write_run(&ranges, form_of)?;
         } else {
             for range in &ranges {
                 let data = if is_zero { Vec::new() } else { data_ranges(&open.attachment, range).map_err(no_data)? };
                 job.data_bytes.fetch_add(data.iter().map(|part| part.end - part.start).sum(), Ordering::Relaxed);
                 let turn = if range.end == whole.end { Turn::Passed } else { Turn::Kept };
-                chunks.push(match job.copy.encoding {
-                    Encoding::Raw => copy_plain(open, range, &data)?,
-                    Encoding::Gzip => self.copy_compressed(turn, range, &data)?,
+                chunks.push(match form_of(range) {
+                    ChunkForm::Plain => copy_plain(open, range, &data)?,
+                    form if data.is_empty() => self.writer().write_zeros(form, turn, length_of(range) as usize)?,
+                    form => self.copy_compressed(form, turn, range, &data)?,
                 });
             }
         }
@@ -306,120 +298,59 @@ impl Writing<'_, '_> {
         Ok(whole.end - whole.start)
     }
 
-    fn copy_compressed(&mut self, turn: Turn, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
-        let (length, crc32) = encode_chunk(self.open, self.worker, self.kind, range, data);
-        let offset = self.open.places.place(self.pool, self.unit, length as u64, turn)?;
-        self.open.file.write(offset, self.worker.encoded.aligned(length))?;
-        Ok(Chunk { offset, length: encoded_length(length), crc32 })
+    fn writer(&mut self) -> ChunkWriter<'_> {
+        self.writer_and_gathered().0
     }
 
-    /// Copies chunks that have no data, one behind the other. They are all alike, but for the
-    /// length of a segment's last one: encoded once, and written many at a time.
-    fn copy_zeros(&mut self, ranges: &[std::ops::Range<u64>]) -> Result<Vec<Chunk>> {
-        let mut chunks = Vec::with_capacity(ranges.len());
-        let groups: Vec<_> = ranges.chunk_by(|one, other| length_of(one) == length_of(other)).collect();
-        for (index, alike) in groups.iter().enumerate() {
-            let (length, crc32) = encode_chunk(self.open, self.worker, self.kind, &alike[0], &[]);
-            let turn = if index + 1 == groups.len() { Turn::Passed } else { Turn::Kept };
-            let mut offset = self.open.places.place(self.pool, self.unit, (length * alike.len()) as u64, turn)?;
-            let most = (ZEROS_WRITE_BYTES / length).clamp(1, alike.len());
-            let Worker { encoded, repeated, .. } = &mut *self.worker;
-            let repeated = repeated.aligned(most * length);
-            repeated.chunks_exact_mut(length).for_each(|one| one.copy_from_slice(encoded.aligned(length)));
-            for some in alike.chunks(most) {
-                self.open.file.write(offset, &repeated[..some.len() * length])?;
-                chunks.extend((0..some.len() as u64).map(|number| Chunk {
-                    offset: offset + number * length as u64,
-                    length: encoded_length(length),
-                    crc32,
-                }));
-                offset += (some.len() * length) as u64;
-            }
+    fn writer_and_gathered(&mut self) -> (ChunkWriter<'_>, &mut Vec<u8>) {
+        let Open { file, places, .. } = self.open;
+        let is_read_back = self.check.then_some(&self.job.is_read_back);
+        let Worker { encoder, gathered } = &mut *self.worker;
+        (ChunkWriter { file, places, pool: self.pool, unit: self.unit, encoder, is_read_back }, gathered)
+    }
+
+    fn copy_compressed(&mut self, form: ChunkForm, turn: Turn, range: &Range<u64>, data: &[Range<u64>]) -> Result<Written> {
+        let attachment = &self.open.attachment;
+        let (mut writer, gathered) = self.writer_and_gathered();
+        if data == std::slice::from_ref(range) {
+            let bytes = attachment.bytes(range.clone());
+            return writer.write(form, turn, bytes, crc::of(bytes));
         }
-        Ok(chunks)
+        // The encoder needs the chunk in one piece, and its holes must not be touched where they
+        // are.
+        gathered.clear();
+        gathered.resize(length_of(range) as usize, 0);
+        for part in data {
+            let at = (part.start - range.start) as usize;
+            let bytes = attachment.bytes(part.clone());
+            gathered[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        writer.write(form, turn, gathered, crc::of(gathered))
     }
 }
 
-fn copy_plain(open: &Open, range: &std::ops::Range<u64>, data: &[std::ops::Range<u64>]) -> Result<Chunk> {
+fn copy_plain(open: &Open, range: &Range<u64>, data: &[Range<u64>]) -> Result<Written> {
     let mut sum = RangeSum::new(range);
     for part in data {
         let bytes = open.attachment.bytes(part.clone());
         sum.add(part.start, bytes);
         open.file.write(part.start, bytes)?;
     }
-    Ok(Chunk { offset: range.start, length: length_of(range), crc32: sum.finish() })
-}
-
-fn encoded_length(length: usize) -> u32 {
-    u32::try_from(length).expect("a chunk grows by headers alone")
-}
-
-/// Most bytes that are written at once of chunks of zeros.
-const ZEROS_WRITE_BYTES: usize = 1 << 20;
-
-/// Encodes a chunk to the beginning of the worker's buffer. Gives the bytes there, whole sectors,
-/// and the chunk's CRC-32.
-fn encode_chunk(
-    open: &Open,
-    worker: &mut Worker,
-    kind: ChunkKind,
-    range: &std::ops::Range<u64>,
-    data: &[std::ops::Range<u64>],
-) -> (usize, u32) {
-    let chunk_bytes = length_of(range) as usize;
-    // One chunk of zeros is like the other: encoded once.
-    let is_known = |zeros: &&(ChunkKind, usize, Vec<u8>)| data.is_empty() && (zeros.0, zeros.1) == (kind, chunk_bytes);
-    if let Some((_, _, zeros)) = worker.zeros.as_ref().filter(is_known) {
-        worker.encoded.aligned(zeros.len()).copy_from_slice(zeros);
-        return (zeros.len(), crc::of_zeros(chunk_bytes as u64));
-    }
-    let bytes = if data == std::slice::from_ref(range) {
-        open.attachment.bytes(range.clone())
-    } else {
-        // The encoder needs the chunk in one piece, and its holes must not be touched where they
-        // are.
-        worker.gathered.clear();
-        worker.gathered.resize(chunk_bytes, 0);
-        for part in data {
-            let at = (part.start - range.start) as usize;
-            let bytes = open.attachment.bytes(part.clone());
-            worker.gathered[at..at + bytes.len()].copy_from_slice(bytes);
-        }
-        &worker.gathered
-    };
-    let crc32 = if data.is_empty() { crc::of_zeros(bytes.len() as u64) } else { crc::of(bytes) };
-    let room = encode::max_encoded_bytes(bytes.len() as u64) + 2 * SECTOR_BYTES;
-    let encoded = worker.encoded.aligned(usize::try_from(room).unwrap_or(usize::MAX));
-    let made = worker.encoder.encode(bytes, kind, encoded);
-    let length = encode::pad_to_multiple(encoded, made, SECTOR_BYTES as usize);
-    if data.is_empty() {
-        worker.zeros = Some((kind, chunk_bytes, encoded[..length].to_vec()));
-    }
-    (length, crc32)
+    Ok(Written::plain(range.start, length_of(range), sum.finish()))
 }
 
 /// The last chunk is done: completes the file. Gives it to be made durable.
 pub(crate) fn finish(job: &Job<'_>, open: Open, control: &Control) -> Result<OutputFile> {
     check_untouched(job.copy)?;
     let stat = &job.copy.segment.stat;
-    let crc32 = combined_crc32(stat.size_bytes, job.chunk_bytes, lock(&job.chunks).iter().map(|chunk| chunk.crc32));
-    let file = open.file;
-    let file_bytes = match job.copy.encoding {
-        Encoding::Raw => stat.size_bytes,
-        Encoding::Gzip => {
-            let end = open.places.end();
-            let tail = gzip_tail(stat.size_bytes, crc32);
-            file.write(end, &tail)?;
-            let mut front = Buffer::default();
-            let front = front.aligned(SECTOR_BYTES as usize);
-            front.copy_from_slice(&gzip_front(stat.size_bytes, crc32));
-            file.write(0, front)?;
-            end + tail.len() as u64
-        }
-    };
+    let (sums, file) = (job.sums(), open.file);
+    let file_bytes = write_around(&file, job.copy.encoding, &open.places, &sums)?;
     let inode = file.finish(file_bytes, Some((stat.uid, stat.gid)))?;
     *lock(&job.finished) = Some((inode, file_bytes));
-    control.note(NoteCode::Wrote, format!("wrote {}: {file_bytes} bytes of {}, crc32 {crc32:08x}", file.name(), stat.size_bytes));
+    control.note(
+        NoteCode::Wrote,
+        format!("wrote {}: {file_bytes} bytes of {}, crc32 {:08x}", file.name(), stat.size_bytes, sums.crc32),
+    );
     Ok(file)
 }
 

@@ -1,25 +1,27 @@
-//! What asmt keeps under `/run` while it works: a lock an instance, and the journal of a restore.
+//! The files that asmt keeps under `/run` while it works: a lock per instance, and the journal of a
+//! restore.
 //!
-//! Promise: one asmt at a time works on an instance of an IPC namespace; what a killed restore has
-//! made is found by the next run and removed: by the ids in its journal, attached by nobody, and
-//! only where it had not begun to store what a start would trust and nobody has made others beside
-//! them since. Must never: remove any other segment; a start may have taken what could be trusted,
-//! however briefly.
+//! Promise: one asmt at a time works on an instance of an IPC namespace. The next run finds the
+//! segments that a killed restore has made, by the ids in its journal, and removes them if no
+//! process has them attached, if the restore had not begun to store the words that a start would
+//! trust, and if nobody has made other segments beside them since. Must never: remove any other
+//! segment; a start may have taken segments that could be trusted, however briefly.
 //!
-//! The journal: a line of JSON that says what is about to be made, then the id of each segment in a
-//! line of its own, as soon as it is made. A kill can come between the making and its line: one
-//! segment may be there that has none. The last line is `COMMIT`, written before the first word
-//! that a start would trust is stored.
+//! The journal: a line of JSON with the segments that are about to be made, then the id of each
+//! segment in a line of its own, as soon as it is made. A kill can come between a segment and its
+//! line, so one segment may be there without a line. The last line is `COMMIT`, written before the
+//! first word is stored that a start would trust.
 //!
-//! The directory: `ASMT_RUNTIME_DIR` if set, else the first of `/run/asmt`, `$XDG_RUNTIME_DIR/asmt`
-//! and `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
+//! The directory: `ASMT_RUNTIME_DIR` if it is set; otherwise the first of `/run/asmt`,
+//! `$XDG_RUNTIME_DIR/asmt` and `/tmp/asmt-<uid>-<user namespace>` that belongs to this user alone.
 
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::{Creator, Segment};
 use crate::format::run_id::RunId;
 use crate::plan::NamespaceRestore;
 use crate::progress::Control;
-use crate::sys::{process, procfs};
+use crate::sys::process::{self, Unseen, is_other_and_may_live};
+use crate::sys::procfs;
 use crate::{hints, look};
 use asmt_shm::sysv::{self, SegmentStat};
 use asmt_shm::{Header, Key, SHUTDOWN_CLEAN, SegmentType};
@@ -35,7 +37,7 @@ use std::path::{Path, PathBuf};
 /// have.
 const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 
-/// The line of a journal that says: from here on a start may trust the segments.
+/// The line of a journal after which a start may trust the segments.
 const COMMIT: &str = "commit";
 
 /// The directory, and the lock of one instance in it; released when dropped.
@@ -46,25 +48,26 @@ pub struct InstanceLock {
     _lock: File,
 }
 
-/// What a restore is about to make: the first line of its journal.
+/// The segments that a restore is about to make: the first line of its journal.
 #[derive(Serialize, Deserialize)]
 struct JournalHead {
-    /// When it began, seconds since 1970 by the clock that the kernel stamps segments with.
+    /// Time of its beginning, seconds since 1970, by the clock that the kernel stamps segments
+    /// with.
     began_s: i64,
-    /// The IPC namespace, as of [`look::server::ipc_namespace`]: ids of segments mean nothing in
+    /// The IPC namespace: see [`look::server::ipc_namespace`]. Ids of segments mean nothing in
     /// another one.
     #[serde(default)]
     ipc_namespace: Option<String>,
-    /// A namespace each: the keys of its segments.
+    /// The keys of the segments, one list per namespace.
     namespaces: Vec<Vec<u32>>,
 }
 
-/// What the journal of a restore says.
+/// The journal of a restore.
 struct Journal {
     head: JournalHead,
     /// Ids of the segments that it had made.
     shmids: HashSet<i32>,
-    /// It had begun to store what a start would trust, or was about to.
+    /// It had begun to store the words that a start would trust, or was about to.
     has_committed: bool,
 }
 
@@ -77,12 +80,12 @@ pub struct RestoreJournal {
 impl InstanceLock {
     /// Opens the directory and locks the instance for this process.
     ///
-    /// Errors: `another-asmt`; failed calls if no directory can be had.
+    /// Errors: `another-asmt`; failed calls if there can be no directory.
     pub fn lock(instance: u8) -> Result<Self> {
         let directory = runtime_directory()?;
         let ipc_namespace = procfs::namespace("ipc")?;
         let path = directory.join(process::lock_name(ipc_namespace, instance));
-        // Not blocking: a FIFO in its place would wait for a reader.
+        // The open must not block: a FIFO in its place would wait for a reader.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&path);
         let file = file.map_err(|error| Error::io("open", path.display(), error))?;
@@ -102,7 +105,7 @@ impl InstanceLock {
         prefix_of(AT_WORK, self.ipc_namespace, self.instance)
     }
 
-    /// Writes down what is about to be made, before any of it is.
+    /// Writes down the segments that are about to be made, before any of them is.
     pub fn begin_restore(&self, namespaces: &[NamespaceRestore]) -> Result<RestoreJournal> {
         let path = self.directory.join(self.journal_prefix() + &crate::sys::process::own_run()?.to_string());
         let keys = |namespace: &NamespaceRestore| namespace.sources.iter().map(|source| source.key.0).collect();
@@ -112,7 +115,7 @@ impl InstanceLock {
             serde_json::to_vec(&head).map_err(|error| Error::io("serialise", "the journal", std::io::Error::from(error)))?;
         text.push(b'\n');
         let fail = |error| Error::io("write", path.display(), error);
-        // Not fsynced: a journal need only outlive the process. After a reboot there are no
+        // Not fsynced: a journal must only outlive the process. After a reboot there are no
         // segments.
         let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(&path).map_err(fail)?;
         file.write_all(&text).map_err(|error| {
@@ -122,7 +125,7 @@ impl InstanceLock {
         Ok(RestoreJournal { path, file })
     }
 
-    /// Removes what restores that were killed have left, and their journals.
+    /// Removes the segments that killed restores have left, and their journals.
     pub fn recover(&self, control: &Control) -> Result<()> {
         for (path, found) in self.dead_restores()? {
             for note in found.notes {
@@ -151,20 +154,20 @@ impl InstanceLock {
 
     /// Ids of the segments that [`Self::recover`] would remove.
     ///
-    /// Errors: as of that.
+    /// Errors: those of [`Self::recover`].
     pub fn leftovers(&self) -> Result<HashSet<i32>> {
         let dead = self.dead_restores()?;
         Ok(dead.iter().flat_map(|(_, found)| &found.leftovers).map(|stat| stat.shmid).collect())
     }
 
-    /// Journals of restores that were killed, and what is to become of what they have made.
+    /// Journals of killed restores, and what happens to their segments.
     ///
-    /// Errors: `another-asmt` for one that is at work; failed calls.
+    /// Errors: `another-asmt` for a restore that is at work; failed calls.
     fn dead_restores(&self) -> Result<Vec<(PathBuf, DeadRestore)>> {
         let own = crate::sys::process::own_run()?;
         let mut found = Vec::new();
         for (path, run) in journals_at(&self.directory, &self.journal_prefix())? {
-            if crate::sys::process::is_other_and_may_live(&run, &own, true)? {
+            if is_other_and_may_live(&run, &own, Unseen::HasEnded)? {
                 return Err(Error::new(
                     Code::AnotherAsmt,
                     format!("another asmt (pid {}) is restoring instance {}", run.pid, self.instance),
@@ -172,7 +175,7 @@ impl InstanceLock {
                 ));
             }
             let text = read_journal(&path)?;
-            // A head cut short while it was written: then nothing had been made yet.
+            // The head was cut short while it was written: then nothing had been made yet.
             let judged = match parse_journal(&text).filter(|_| run.is_of_boot_of(&own)) {
                 Some(journal) => judge_dead(&run, &journal)?,
                 None => DeadRestore { pid: run.pid, fate: Fate::Over, leftovers: Vec::new(), notes: Vec::new() },
@@ -182,7 +185,7 @@ impl InstanceLock {
         Ok(found)
     }
 
-    /// Removes records of restores that say nothing any more.
+    /// Removes records of restores that no longer count.
     fn forget_earlier_boots(&self, own: &RunId) -> Result<()> {
         let prefix = prefix_of(DONE, self.ipc_namespace, self.instance);
         for (path, run) in journals_at(&self.directory, &prefix)? {
@@ -198,7 +201,7 @@ impl InstanceLock {
     }
 }
 
-/// First part of the name of a journal: of a restore at work, and of one that has ended.
+/// First part of the name of a journal: for a restore at work, and for one that has ended.
 const AT_WORK: &str = "restore";
 const DONE: &str = "restored";
 
@@ -206,22 +209,23 @@ fn prefix_of(what: &str, ipc_namespace: u64, instance: u8) -> String {
     format!("{what}-ipc-{ipc_namespace}-instance-{instance}-")
 }
 
-/// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], with whose
-/// they are.
+/// The journals in a runtime directory whose names begin with a prefix of [`prefix_of`], each with
+/// its run.
 fn journals_at(directory: &Path, prefix: &str) -> Result<Vec<(PathBuf, RunId)>> {
     let names = crate::sys::dir::names_of(directory)?;
     let of_run = |name: &String| Some((directory.join(name), name.strip_prefix(prefix).and_then(RunId::parse)?));
     Ok(names.iter().filter_map(of_run).collect())
 }
 
-/// Puts the journal of a restore that has ended away: its segments are told from a server's by it.
+/// Puts away the journal of a restore that has ended. It tells the segments of the restore from
+/// those of a server.
 fn keep(path: &Path) -> Result<()> {
     let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix(AT_WORK));
     let kept = path.with_file_name(format!("{DONE}{}", name.unwrap_or_default()));
     fs::rename(path, &kept).map_err(|error| Error::io("rename", path.display(), error))
 }
 
-/// What restores have made in this boot and IPC namespace.
+/// The segments that restores have made in this boot and IPC namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
     /// Ids of the segments.
@@ -230,8 +234,8 @@ pub struct Restored {
     pub runs: HashSet<RunId>,
 }
 
-/// Ids of the segments that restores have made in this boot and IPC namespace, as far as this
-/// runtime directory knows;
+/// Ids of the segments that restores have made in this boot and IPC namespace, according to this
+/// runtime directory.
 ///
 /// Errors: failed calls.
 pub fn restored_segments(instance: u8) -> Result<Restored> {
@@ -251,7 +255,7 @@ pub fn restored_segments(instance: u8) -> Result<Restored> {
     Ok(restored)
 }
 
-/// Text of a journal: of a file and nothing else, which a killed run may have left cut short.
+/// The text of a journal, if it is a regular file. A killed run may have left it cut short.
 fn read_journal(path: &Path) -> Result<String> {
     let fail = |error| Error::io("read", path.display(), error);
     let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -279,17 +283,17 @@ fn parse_journal(text: &str) -> Option<Journal> {
     })
 }
 
-/// What is to become of what a dead restore had made of a namespace.
+/// What happens to the segments that a dead restore had made of a namespace.
 enum Remains {
-    /// It had completed them: they stay.
+    /// The restore had completed them: they stay.
     Complete,
-    /// It had begun to, so a server may have taken them: they stay.
+    /// The restore had begun to complete them, so a server may have taken them: they stay.
     Begun,
-    /// Somebody has one of them attached: they stay until a later run.
+    /// A process has one of them attached: they stay until a later run.
     Attached,
-    /// Somebody else has made one of them anew: a server. They are not the dead restore's any more.
+    /// Another process, a server, has recreated one of them. They are no longer the dead restore's.
     Taken,
-    /// Nobody would trust them, and nobody knows of them.
+    /// No start would trust them, and no process uses them.
     Leftover,
 }
 
@@ -299,17 +303,17 @@ struct DeadRestore {
     fate: Fate,
     /// Its segments that are to be removed.
     leftovers: Vec<SegmentStat>,
-    /// What becomes of the others.
+    /// What happens to the others.
     notes: Vec<String>,
 }
 
-/// Judges the segments of one dead restore, namespace by namespace: they are to be removed, unless
-/// it had completed them or somebody else has them now.
+/// Judges the segments of one dead restore, namespace by namespace: they are removed, unless the
+/// restore had completed them or another process has them now.
 fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
-    let Journal { head, has_committed, .. } = journal;
+    let head = &journal.head;
     let inventory = crate::look::segments::take()?;
     if inventory.is_rmid_forced {
-        // What is there cannot be looked into, and nothing can be restored anyway.
+        // The segments cannot be attached, and nothing can be restored anyway.
         return Err(crate::plan::not_kept().into());
     }
     let place = place_of(head)?;
@@ -320,13 +324,13 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     let planned = |key: &u32| inventory.segments.get(&Key(*key));
     let unlisted = head.namespaces.iter().flatten().filter_map(planned).filter(|segment| is_unlisted(segment, run, journal));
     let unlisted: Vec<i32> = unlisted.map(|segment| segment.stat.shmid).collect();
-    // The one whose line the kill came before; more than that cannot be.
+    // The kill may have come before the line of one segment, but not of more than one.
     let is_own = |segment: &&Segment| is_listed(segment, run, journal, place) || unlisted == [segment.stat.shmid];
     let mut is_needed = false;
     for keys in &head.namespaces {
         let mut there: Vec<&Segment> = keys.iter().filter_map(planned).collect();
         let own: Vec<&Segment> = there.iter().copied().filter(is_own).collect();
-        // Who is neither root, nor this user, nor the segments' owner is no server of theirs.
+        // A user other than root, this user and the segments' owner does not run their server.
         let caller = rustix::process::geteuid().as_raw();
         there.retain(|segment| {
             let maker = segment.stat.creator_uid;
@@ -339,7 +343,7 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
                 own.len()
             ));
         };
-        match remains(&there, &own, keys.len(), *has_committed) {
+        match remains(&there, &own, keys.len(), journal) {
             _ if own.is_empty() => {}
             Remains::Complete => note("it had completed them"),
             Remains::Begun => note("it had begun to complete them, and a server may have used them since"),
@@ -355,23 +359,22 @@ fn judge_dead(run: &RunId, journal: &Journal) -> Result<DeadRestore> {
     Ok(DeadRestore { pid: run.pid, fate, leftovers, notes })
 }
 
-/// What is to become of the journal of a dead restore.
+/// What happens to the journal of a dead restore.
 enum Fate {
-    /// A later run needs it: segments stay that are to be removed.
+    /// A later run needs it: there are segments to remove.
     Needed,
-    /// No run has to do anything about it. It is kept: segments that it lists are no server's.
+    /// No run has to act on it. It is kept, because the segments that it lists are not a server's.
     Kept,
-    /// It says nothing here.
+    /// It has no meaning here.
     Over,
 }
 
-/// Where the segments of a journal would be.
+/// The IPC namespace in which the segments of a journal would be.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// In this IPC namespace.
     Here,
-    /// In an IPC namespace with the same inode, which may have been given to this one after the
-    /// other had ended.
+    /// An IPC namespace with the same inode, which this one may have got after the other had ended.
     Likely,
     /// In another IPC namespace.
     Elsewhere,
@@ -387,17 +390,17 @@ fn place_of(head: &JournalHead) -> Result<Place> {
     })
 }
 
-/// Whether the dead restore had made a segment and written its id down. Where the IPC namespace is
-/// known to be the same, id and key are enough: neither a clock that was set back nor another PID
-/// namespace, where the process that made the segment has another id or none, hides it.
+/// Returns true if the dead restore had made a segment and written its id down. If the IPC
+/// namespace is known to be the same, id and key are enough. Then neither a clock that was set back
+/// nor another PID namespace, in which the creator has another id or none, can hide the segment.
 fn is_listed(segment: &Segment, run: &RunId, journal: &Journal, place: Place) -> bool {
     let is_of_run = segment.stat.creator_pid.cast_unsigned() == run.pid;
     let is_younger = segment.stat.changed_at_s >= journal.head.began_s;
     journal.shmids.contains(&segment.stat.shmid) && (place == Place::Here || is_of_run && is_younger)
 }
 
-/// Whether a segment looks like the last one that the dead restore had made, before it could write
-/// its id down: nobody has used it yet, and nobody who runs has made it.
+/// Returns true if a segment looks like the last one that the dead restore had made, whose id it
+/// could not write down: no process has used it yet, and no running process has made it.
 fn is_unlisted(segment: &Segment, run: &RunId, journal: &Journal) -> bool {
     let stat = &segment.stat;
     let is_of_run = match segment.creator {
@@ -410,13 +413,13 @@ fn is_unlisted(segment: &Segment, run: &RunId, journal: &Journal) -> bool {
     is_of_run && is_unused && stat.mode == 0o600 && !journal.shmids.contains(&stat.shmid)
 }
 
-/// Judges what there is of a namespace (`there`), and what of it the dead restore has made (`own`),
-/// of as many segments as it was to make. A server makes base anew when it stops: where that is
-/// another's, all is the server's.
-fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize, has_committed: bool) -> Remains {
+/// Judges the segments of a namespace. `there` are all, `own` are those that the dead restore has
+/// made, and `planned_count` is the number that it was to make. A server makes base anew when it
+/// stops: if base is another process's, all segments are the server's.
+fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize, journal: &Journal) -> Remains {
     if own.len() == planned_count && is_complete(own) {
         Remains::Complete
-    } else if has_committed {
+    } else if journal.has_committed {
         Remains::Begun
     } else if own.iter().any(|segment| segment.stat.attached_count > 0) {
         Remains::Attached
@@ -427,7 +430,7 @@ fn remains(there: &[&Segment], own: &[&Segment], planned_count: usize, has_commi
     }
 }
 
-/// Removes a segment if it is still the very one that was looked at.
+/// Removes a segment if it is still the same one.
 fn remove_unchanged(before: &SegmentStat) -> Result<()> {
     let outcome = match sysv::stat(before.shmid) {
         Ok(now) if now == *before => sysv::remove(before.shmid).map_err(|error| ("shmctl(IPC_RMID)", error)),
@@ -440,8 +443,8 @@ fn remove_unchanged(before: &SegmentStat) -> Result<()> {
     }
 }
 
-/// Whether the words held back until the commit are stored: base's shutdown status, or without base
-/// the stripes' flags.
+/// Returns true if the words that the commit stores are there: base's shutdown status, or without
+/// base the stripes' flags.
 fn is_complete(segments: &[&Segment]) -> bool {
     let headers = || segments.iter().map(|segment| (&segment.address, &segment.header));
     let base = headers().find(|(address, _)| address.segment_type == SegmentType::PiBase);
@@ -457,8 +460,8 @@ impl RestoreJournal {
         self.file.write_all(format!("{shmid}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
 
-    /// Notes that what a start would trust is about to be stored: no run removes the segments from
-    /// here on.
+    /// Notes that the words that a start would trust are about to be stored. From here on, no run
+    /// removes the segments.
     pub fn commits(&mut self) -> Result<()> {
         self.file.write_all(format!("{COMMIT}\n").as_bytes()).map_err(|error| Error::io("write", self.path.display(), error))
     }
@@ -474,7 +477,7 @@ fn now_s() -> i64 {
     rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec
 }
 
-/// Finds or makes the directory: this user's, and closed to others.
+/// Finds or makes the directory, which must belong to this user and be closed to others.
 fn runtime_directory() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("ASMT_RUNTIME_DIR").filter(|named| !named.is_empty()) {
         let path = PathBuf::from(named);

@@ -1,11 +1,12 @@
 //! The copying of one segment to its file: what workers share of it, and the segment's attachment.
 
 use crate::error::{Code, Error, Result};
+use crate::format::Spans;
 use crate::format::run_id::RunId;
-use crate::format::{Chunk, Spans};
 use crate::plan::Copy;
 use crate::store::{OutputFile, Store};
 use crate::work::pool::{InWork, Places};
+use crate::work::written::{Sums, Written};
 use asmt_shm::sysv::{self, Access, Attachment};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -80,9 +81,18 @@ pub struct Job<'p> {
     /// A range of the segment that was found to be data.
     pub(super) data_found: std::ops::Range<u64>,
     pub(super) in_work: InWork<Open>,
-    pub(super) chunks: Mutex<Vec<Chunk>>,
+    pub(super) chunks: Mutex<Vec<Written>>,
+    /// Every chunk was read back from the disk when it was written, and was as written.
+    pub(super) is_read_back: AtomicBool,
     /// Inode and size of the finished file.
     pub(super) finished: Mutex<Option<(u64, u64)>>,
+}
+
+impl Job<'_> {
+    /// What the file adds up to, once all chunks are written.
+    pub(super) fn sums(&self) -> Sums {
+        Sums::of(self.copy.segment.stat.size_bytes, self.chunk_bytes, &lock(&self.chunks))
+    }
 }
 
 /// A mutex, whoever panicked with it.
@@ -148,9 +158,4 @@ pub struct Open {
     pub(super) attachment: Attachment,
     pub(super) file: OutputFile,
     pub(super) places: Places,
-}
-
-/// Bytes of a range that is no longer than a chunk.
-pub fn length_of(range: &std::ops::Range<u64>) -> u32 {
-    u32::try_from(range.end - range.start).expect("a chunk is at most 16 MiB")
 }

@@ -1,22 +1,22 @@
-//! Marking: notes in a backup's directory that it is used or retired.
+//! Marks in a backup's directory that it is used or retired.
 //!
-//! Promise: a use is durable before a restore makes anything that a server could start with, so
-//! that no later boot and no other container restores that backup without being told. Must never:
-//! replace a mark that cannot be read by less than it said.
+//! Promise: a use is durable before a restore makes anything with which a server could start, so
+//! that a later boot, or another container, cannot restore that backup unknowingly. Must never:
+//! overwrite an unreadable mark.
 
 use crate::error::{Code, Error, Result};
 use crate::format::mark::{Identity, Marks, UsageMark, UseRecord, used_name};
 use crate::store::Store;
 use asmt_shm::NamespaceName;
 
-/// What is to be marked.
+/// The backup to be marked.
 #[derive(Clone, Debug)]
 pub struct MarkTarget {
     /// Instance.
     pub instance: u8,
     /// Namespace.
     pub name: NamespaceName,
-    /// Which backup it is.
+    /// The identity of the backup.
     pub identity: Identity,
 }
 
@@ -25,15 +25,16 @@ impl MarkTarget {
         used_name(self.instance, &self.name)
     }
 
-    /// Whether a mark of this very backup says that the server has served on it.
+    /// Returns true if a mark of this very backup shows that the server has served on it.
     pub fn is_known_to_have_served(&self, marks: &Marks) -> bool {
         let own = marks.iter().find(|(name, _)| *name == self.file_name()).and_then(|(_, mark)| mark.as_ref().ok());
         own.is_some_and(|mark| mark.is_of(&self.identity) && mark.restores.iter().any(|used| used.has_served))
     }
 
-    /// The mark of this very backup; a new one if there is none.
+    /// The mark of this very backup, or a new one.
     ///
-    /// Errors: `backup-used` if there is one that cannot be read: what it said must not be lost.
+    /// Errors: `backup-used` if there is one that cannot be read, because its contents must not be
+    /// lost.
     fn mark(&self, marks: &Marks) -> Result<UsageMark> {
         match marks.iter().find(|(name, _)| *name == self.file_name()) {
             Some((_, Ok(used))) if used.is_of(&self.identity) => Ok(used.clone()),
@@ -46,8 +47,9 @@ impl MarkTarget {
         }
     }
 
-    /// Marks it as retired; if it is already, it stays as it is. Durable when it returns. `marks`
-    /// were read under the lock of [`Store::lock_marks`], which is still held.
+    /// Marks the backup as retired. A backup that is already retired keeps its mark. Durable when
+    /// this returns. `marks` were read under the lock of [`Store::lock_marks`], which is still
+    /// held.
     pub fn retire(&self, store: &Store, marks: &Marks, now: &UseRecord) -> Result<()> {
         let mut used = self.mark(marks)?;
         if used.retired.is_none() {
@@ -57,9 +59,9 @@ impl MarkTarget {
         Ok(())
     }
 
-    /// Marks it as restored from now on: the server may run on it as soon as this program has
-    /// ended, whatever comes of the restore. Durable when it returns; never taken back. As
-    /// [`Self::retire`] for `marks`.
+    /// Marks the backup as restored from now on: the server may run on it as soon as this program
+    /// has ended, whatever the outcome of the restore. Durable when this returns; never taken back.
+    /// For `marks` see [`Self::retire`].
     pub fn begin_restore(&self, store: &Store, marks: &Marks, now: &UseRecord) -> Result<()> {
         let mut used = self.mark(marks)?;
         used.add_restore(now.clone());

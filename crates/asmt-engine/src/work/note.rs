@@ -1,24 +1,26 @@
-//! What a backup notes of itself: the manifest of each namespace.
+//! The notes of a backup about itself: the manifest of each namespace.
 
 use crate::error::{Code, Error, Result};
 use crate::facts::server::Host;
-use crate::format::{Chunk, HeaderStamp, Manifest, ManifestSegment, ServerFingerprint, chunk_range, combined_crc32, zero_bytes};
+use crate::format::{
+    Chunk, Encoding, HeaderStamp, Manifest, ManifestSegment, ServerFingerprint, chunk_range, length_of, zero_bytes,
+};
 use crate::layout::server_config::Setting;
 use crate::plan::{Copy, NamespaceBackup};
-use crate::work::job::{Job, length_of, lock};
+use crate::work::job::{Job, lock};
 use asmt_codec::crc;
 use asmt_shm::{Header, Key, NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
-/// Who makes a backup, and where: what the manifest says of it.
+/// The origin of a backup, for its manifest.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// Tool and version.
     pub tool: String,
     /// Milliseconds since 1970.
     pub created_ms: u64,
-    /// Whose memory it is.
+    /// The host of the memory.
     pub host: Host,
     /// The storage devices and files of the server, for each namespace's manifest.
     pub devices: BTreeMap<NamespaceName, Vec<HeaderStamp>>,
@@ -26,13 +28,13 @@ pub struct Origin {
     pub configuration: Option<String>,
     /// Its settings that a start compares with segments, for each namespace.
     pub settings: BTreeMap<NamespaceName, BTreeMap<String, Setting>>,
-    /// Uses that marks in the directory tell of: of earlier backups.
+    /// Uses of earlier backups, from marks in the directory.
     pub earlier_uses: Vec<String>,
-    /// Ids of all segments of the instance, whatever their namespace.
+    /// Ids of all segments of the instance, of any namespace.
     pub shmids: BTreeSet<i32>,
 }
 
-/// The manifest of a namespace whose segments are copied.
+/// Makes the manifest of a namespace whose segments were copied.
 ///
 /// Errors: failed calls.
 pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origin) -> Result<Manifest> {
@@ -42,7 +44,11 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
         let stat = &copy.segment.stat;
         let (_, file_bytes) =
             lock(&job.finished).ok_or_else(|| Error::new(Code::Bug, format!("{} was not finished", copy.file_name()), ""))?;
-        let chunks = std::mem::take(&mut *lock(&job.chunks));
+        let sums = job.sums();
+        let written = std::mem::take(&mut *lock(&job.chunks));
+        let chunks: Vec<Chunk> = written.iter().map(|one| one.chunk).collect();
+        let encoded_sums =
+            if copy.encoding.is_plain() { Vec::new() } else { written.iter().map(|one| one.encoded_crc32).collect() };
         // Where data came to light only while it was copied, the chunk is none of zeros.
         let zero_chunks = runs_of_zeros(stat.size_bytes, job.chunk_bytes, &job.zero_chunks, &chunks);
         Ok(ManifestSegment {
@@ -54,9 +60,11 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
             mode: stat.mode,
             encoding: copy.encoding,
             file_bytes,
-            crc32: combined_crc32(stat.size_bytes, job.chunk_bytes, chunks.iter().map(|chunk| chunk.crc32)),
+            crc32: sums.crc32,
             chunk_bytes: job.chunk_bytes,
             chunks,
+            encoded_sums,
+            columns_content: (copy.encoding == Encoding::Columns).then_some(sums.content),
             // Of data that is zeros the manifest says that it is zeros.
             data_bytes: Some(
                 job.data_bytes
@@ -81,7 +89,7 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
             machine_id: origin.host.machine_id.clone(),
             devices: origin.devices.get(&namespace.name).cloned().unwrap_or_default(),
             stripes: namespace.copies.iter().filter_map(noted_stripe).collect(),
-            // Noted last of all, by [`Unpublished::note_traces`].
+            // Noted last: see [`Unpublished::note_traces`].
             traces: Vec::new(),
             ipc_namespace: Some(origin.host.ipc_namespace.clone()),
             monotonic_ms: Some(origin.host.monotonic_ms),
@@ -95,14 +103,13 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
     })
 }
 
-/// Ids of the instance's segments that are not the namespace's.
+/// Ids of the instance's segments that do not belong to the namespace.
 pub fn beside(all: &BTreeSet<i32>, namespace: &NamespaceBackup) -> Vec<i32> {
     let own: BTreeSet<i32> = namespace.copies.iter().map(|copy| copy.segment.stat.shmid).collect();
     all.difference(&own).copied().collect()
 }
 
-/// What is left of runs of chunks (first, count), without those that have another CRC-32 than
-/// zeros.
+/// Runs of chunks (first, count) without those whose CRC-32 is not that of zeros.
 pub fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chunks: &[Chunk]) -> Vec<(u64, u64)> {
     let mut found: Vec<(u64, u64)> = Vec::new();
     let of_whole = crc::of_zeros(u64::from(chunk_bytes));
@@ -120,7 +127,7 @@ pub fn runs_of_zeros(size_bytes: u64, chunk_bytes: u32, runs: &[(u64, u64)], chu
     found
 }
 
-/// What a data stripe said when it was copied; `None` of any other segment.
+/// The header of a data stripe when it was copied; `None` for any other segment.
 pub fn noted_stripe(copy: &Copy) -> Option<HeaderStamp> {
     let Header::Stripe(stripe) = &copy.segment.header else { return None };
     Some(HeaderStamp {

@@ -1,22 +1,23 @@
-//! Which pages of a segment's bytes hold something: pages of zeros need not be stored, and are no
-//! data.
+//! Finds the pages of a segment's bytes that are not all zeros: pages of zeros need not be stored,
+//! and are no data.
 //!
-//! Promise: what is left out is zeros, to the last byte. Must never: take memory of its own.
+//! Promise: the bytes that are left out are zeros, without exception. Must never: take memory of
+//! its own.
 
 use std::ops::Range;
 
-/// A page as the kernel gives it: comparing with it finds what need not be stored.
+/// A page as the kernel makes it: a page that is equal to it need not be stored.
 static ZERO_PAGE: [u8; 4096] = [0; 4096];
 
-/// Whether all of these bytes are zeros.
+/// Returns true if all of these bytes are zeros.
 pub fn is_zero(bytes: &[u8]) -> bool {
     bytes.chunks(ZERO_PAGE.len()).all(|part| part == &ZERO_PAGE[..part.len()])
 }
 
-/// Ranges of bytes, which stand at this offset of a segment, that lie in pages with something in
-/// them.
+/// Returns the ranges of `bytes`, which begin at this offset of a segment, that lie in pages with
+/// data.
 pub fn data_in(offset: u64, bytes: &[u8]) -> impl Iterator<Item = Range<usize>> {
-    // The end of the page in the segment: bytes need not begin at one.
+    // The end of the page in the segment: the bytes need not begin with a page.
     let page_end =
         move |at: usize| bytes.len().min(at + ZERO_PAGE.len() - ((offset + at as u64) % ZERO_PAGE.len() as u64) as usize);
     let has_data = move |at: usize| bytes[at..page_end(at)] != ZERO_PAGE[..page_end(at) - at];

@@ -1,30 +1,32 @@
-//! Worker threads on one queue of units, and what they share while a segment is in work.
+//! Worker threads with one queue of units, and the state that they share while a segment is in
+//! work.
 //!
-//! Promise: the first error, panic or stop ends all workers after the unit they are at; a thread
-//! that cannot be had is done without, as long as there is one. Must never: lose an error, or wait
-//! for a worker that has gone.
+//! Promise: the first error, panic or stop ends all workers after their current unit; the work is
+//! done with fewer threads if some cannot be started. Must never: lose an error, or wait for a
+//! worker that has ended.
 
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::progress::Control;
+use crate::sync::{Condvar, Mutex};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Descriptors left for everything that is not a worker's.
+/// Descriptors that are left for everything but the workers.
 const SPARE_DESCRIPTORS: u64 = 64;
-/// Descriptors a worker holds at most: a segment's file in `map_files`, and a file of the backup.
+/// Most descriptors of a worker: a segment's file in `map_files`, and a file of the backup.
 const DESCRIPTORS_A_WORKER: u64 = 2;
 
-/// Threads for each CPU, if nobody says how many: one computes while the other waits for the disk.
+/// Threads for each CPU, unless a number is requested: one computes while the other waits for the
+/// disk.
 const THREADS_A_CPU: usize = 2;
-/// Threads at least: a disk that is asked for one thing at a time is slow, however few CPUs there
-/// are.
+/// Least number of threads: a disk with one request at a time is slow, however few CPUs there are.
 const LEAST_THREADS: usize = 12;
 
-/// Threads to use: what was asked for, or two for each CPU the process may use and enough to keep a
-/// disk busy; fewer where the limit on open files is low.
+/// Number of threads: the requested one, or two for each CPU that the process may use and enough to
+/// keep a disk busy; fewer if the limit on open files is low.
 pub fn thread_count(asked: Option<usize>) -> usize {
     let all = || LEAST_THREADS.max(std::thread::available_parallelism().map_or(1, std::num::NonZero::get) * THREADS_A_CPU);
     let wanted = asked.unwrap_or_else(all);
@@ -36,14 +38,14 @@ fn most_by_descriptors() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // The soft limit is a default for programs that use select(); raising it needs no right.
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // None is no limit. One that could not be read is 0, and must not become the limit.
+    // `None` means no limit. A limit that could not be read is 0, and must not become the limit.
     let may_raise = limit.maximum != Some(0);
     let current = if may_raise && setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let workers = current.map_or(u64::MAX, |current| current.saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_A_WORKER);
     usize::try_from(workers).unwrap_or(usize::MAX).max(1)
 }
 
-/// What the workers of one pool share.
+/// The state that the workers of one pool share.
 pub struct Pool<'c> {
     control: &'c Control,
     next: AtomicU64,
@@ -52,8 +54,8 @@ pub struct Pool<'c> {
 }
 
 impl<'c> Pool<'c> {
-    /// Does units `0..unit_count`, in the order of the queue, on up to `threads` threads; `state`
-    /// makes what a worker keeps to itself. The first error is given back.
+    /// Does the units `0..unit_count`, in the order of the queue, on up to `threads` threads.
+    /// `state` makes the private state of a worker. Returns the first error.
     pub fn run<S>(
         control: &'c Control,
         threads: usize,
@@ -74,7 +76,7 @@ impl<'c> Pool<'c> {
         let others = threads.min(usize::try_from(unit_count).unwrap_or(usize::MAX)).saturating_sub(1);
         std::thread::scope(|scope| {
             for number in 0..others {
-                // This thread works as well, so that one worker there always is.
+                // This thread works as well, so there is always one worker.
                 if std::thread::Builder::new().name(format!("asmt-{number}")).spawn_scoped(scope, worker).is_err() {
                     control.note(NoteCode::FewerThreads, format!("only {} of {threads} threads could be started", number + 1));
                     break;
@@ -82,7 +84,7 @@ impl<'c> Pool<'c> {
             }
             worker();
         });
-        pool.first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        pool.first_error.into_inner().map_or(Ok(()), Err)
     }
 
     fn take(&self, unit_count: u64) -> Option<u64> {
@@ -94,18 +96,18 @@ impl<'c> Pool<'c> {
     }
 
     fn fail(&self, error: Error) {
-        // Noted before others are told: their own errors, made because of this one, must not
-        // come first.
-        self.first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        // It is noted before the other workers see it, because their own errors, which follow from
+        // this one, must not come first.
+        self.first_error.lock().get_or_insert(error);
         self.has_failed.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a worker has failed: whoever waits for another must give up.
+    /// Returns true if a worker has failed: a worker that waits for another one must give up.
     fn is_ending(&self) -> bool {
         self.has_failed.load(Ordering::Relaxed)
     }
 
-    /// Fails if another worker has failed or a stop was asked for.
+    /// Fails if another worker has failed, or if a stop was requested.
     pub fn check(&self) -> Result<()> {
         self.control.check_stop()?;
         if self.is_ending() { Err(Error::new(Code::Bug, "another worker has failed", "")) } else { Ok(()) }
@@ -121,51 +123,51 @@ fn panicked(panic: &(dyn Any + Send)) -> Error {
     )
 }
 
-/// A thing that is opened by the first worker that needs it and closed by the last: a segment in
-/// work.
+/// A value that the first worker opens and the last one closes: a segment in work.
 pub struct InWork<T> {
     slot: Mutex<Option<Arc<T>>>,
     units_left: AtomicU64,
 }
 
 impl<T> InWork<T> {
-    /// For so many units of work.
+    /// For this number of units.
     pub fn new(units: u64) -> Self {
         Self { slot: Mutex::new(None), units_left: AtomicU64::new(units) }
     }
 
-    /// The thing, opened now if nobody has it open.
+    /// Returns the value, and opens it if no worker has.
     pub fn enter(&self, open: impl FnOnce() -> Result<T>) -> Result<Arc<T>> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.slot.lock();
         match &*slot {
             Some(thing) => Ok(Arc::clone(thing)),
             None => Ok(Arc::clone(slot.insert(Arc::new(open()?)))),
         }
     }
 
-    /// One unit is done. The worker of the last one gets the thing, to finish and close it.
+    /// Ends one unit. The worker of the last unit gets the value, to finish and close it.
     pub fn leave(&self, thing: Arc<T>) -> Option<T> {
-        // Given up before it is counted: whoever counts the last unit finds no other holder.
+        // It is dropped before the unit is counted: the worker that counts the last unit finds no
+        // other holder.
         drop(thing);
         if self.units_left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return None;
         }
-        let last = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let last = self.slot.lock().take();
         last.and_then(Arc::into_inner)
     }
 }
 
-/// Whose turn it is when a piece has its place.
+/// The unit to which the next piece belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Another piece of the same unit comes next.
     Kept,
-    /// The next unit's pieces come next.
+    /// A piece of the next unit comes next.
     Passed,
 }
 
-/// Places for pieces whose length is known only when they are made: each begins where the one
-/// before it ends.
+/// Places for pieces whose length is known only when they are made: each begins at the end of the
+/// one before it.
 pub struct Places {
     next: Mutex<(u64, u64)>,
     moved: Condvar,
@@ -174,17 +176,18 @@ pub struct Places {
 impl Places {
     /// The first piece begins at `offset`.
     pub fn new(offset: u64) -> Self {
-        Self { next: Mutex::new((0, offset)), moved: Condvar::new() }
+        Self { next: Mutex::new((0, offset)), moved: Condvar::default() }
     }
 
-    /// Gives a piece of unit `index` its place, waiting for the units before it. Units are taken
-    /// from the queue in order, so the one waited for is always in another worker's hands.
+    /// Returns the place for a piece of unit `index`, after waiting for the units before it. Units
+    /// are taken from the queue in order, so another worker is always at work on the unit that is
+    /// waited for.
     pub fn place(&self, pool: &Pool<'_>, index: u64, length: u64, turn: Turn) -> Result<u64> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         while next.0 != index {
             pool.check()?;
-            // A while, not for ever: a worker that failed notifies nobody.
-            next = self.moved.wait_timeout(next, Duration::from_millis(50)).unwrap_or_else(PoisonError::into_inner).0;
+            // The wait is limited, because a worker that failed notifies nobody.
+            next = self.moved.wait_timeout(next, Duration::from_millis(50));
         }
         let offset = next.1;
         *next = (index + u64::from(turn == Turn::Passed), offset + length);
@@ -192,19 +195,19 @@ impl Places {
         Ok(offset)
     }
 
-    /// Where the last piece ended.
+    /// The end of the last piece.
     pub fn end(&self) -> u64 {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner).1
+        self.next.lock().1
     }
 }
 
-/// Numbers units over several segments: which one a unit belongs to, and which of its own it is.
+/// Numbers units over several segments: finds the segment of a unit, and its number in it.
 pub struct Units {
     ends: Vec<u64>,
 }
 
 impl Units {
-    /// From the number of units of each.
+    /// From the number of units of each segment.
     pub fn new(counts: impl Iterator<Item = u64>) -> Self {
         let ends = counts.scan(0, |sum, count| {
             *sum += count;
@@ -213,7 +216,7 @@ impl Units {
         Self { ends: ends.collect() }
     }
 
-    /// Units in all.
+    /// Number of all units.
     pub fn count(&self) -> u64 {
         self.ends.last().copied().unwrap_or(0)
     }
@@ -283,15 +286,15 @@ mod tests {
             100,
             || (),
             |pool, (), unit| {
-                // Some in two pieces.
+                // Some units have two pieces.
                 let rest = if unit % 3 == 0 { 0 } else { places.place(pool, unit, 1, Turn::Kept)? };
                 let offset = places.place(pool, unit, if rest > 0 { unit } else { unit + 1 }, Turn::Passed)?;
-                found.lock().expect("a lock").push((unit, if rest > 0 { rest } else { offset }));
+                found.lock().push((unit, if rest > 0 { rest } else { offset }));
                 Ok(())
             },
         );
         outcome.expect("no error");
-        let mut found = found.into_inner().expect("a lock");
+        let mut found = found.into_inner();
         found.sort_unstable();
         let expected: Vec<(u64, u64)> = (0..100).map(|unit| (unit, 34 + unit * (unit + 1) / 2)).collect();
         assert_eq!(found, expected);

@@ -8,19 +8,16 @@
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::journal::published_name;
-use crate::format::{
-    ASMT_HEADER_BYTES, Chunk, Encoding, GZIP_TRAILER_BYTES, ManifestSegment, Span, Spans, chunk_count, chunk_range,
-    combined_crc32, gzip_front, gzip_tail,
-};
+use crate::format::{Chunk, Encoding, ManifestSegment, Span, Spans, chunk_count, chunk_range};
 use crate::hints;
 use crate::plan::{Contents, Source};
 use crate::progress::Control;
 use crate::store::{Buffer, InputFile, Store};
 use crate::work::job::lock;
 use crate::work::pages;
+use asmt_codec::columns::ColumnDecoder;
 use asmt_codec::crc::{self, RangeSum};
-use asmt_codec::decode::{ChunkDecoder, MemberDecoder};
-use asmt_codec::{DEFLATE_END, GZIP_HEADER};
+use asmt_codec::decode::ChunkDecoder;
 use asmt_shm::sysv::Attachment;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -28,15 +25,32 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes read at once of a stream that has no chunk table, of a run of zero chunks, and of a file
 /// that has lost its holes.
-const PIECE_BYTES: u64 = 1 << 20;
+pub(super) const PIECE_BYTES: u64 = 1 << 20;
 
 /// What a worker keeps to itself.
 #[derive(Default)]
 pub struct Scratch {
-    file: Buffer,
-    decoded: Vec<u8>,
-    decoder: ChunkDecoder,
+    pub(super) file: Buffer,
+    pub(super) decoded: Vec<u8>,
+    decoders: Decoders,
     zeros: Zeros,
+}
+
+/// One for each encoding.
+#[derive(Default)]
+struct Decoders {
+    gzip: ChunkDecoder,
+    columns: ColumnDecoder,
+}
+
+impl Decoders {
+    /// Decodes a chunk of a compressed file into exactly `output`. The error says what was found.
+    fn decode(&mut self, encoding: Encoding, encoded: &[u8], output: &mut [u8]) -> std::result::Result<(), String> {
+        match encoding {
+            Encoding::Columns => self.columns.decode(encoded, output),
+            _ => self.gzip.decode(encoded, output),
+        }
+    }
 }
 
 /// The chunk that was found last to hold nothing but zeros.
@@ -124,13 +138,13 @@ pub(crate) fn damaged(file: &InputFile, source: &Source, offset: u64, text: &str
 /// Opens a source's file, and checks what is around its chunks.
 pub fn open(store: &Store, source: &Source, from_disk: bool) -> Result<InputFile> {
     let file = store.read(&source.file, source.file_bytes, from_disk)?;
-    if let (Contents::Chunks(segment), Encoding::Gzip) = (&source.contents, source.encoding) {
+    if let (Contents::Chunks(segment), false) = (&source.contents, source.encoding.is_plain()) {
         let mut buffer = Buffer::default();
-        let front = gzip_front(segment.size_bytes, segment.crc32);
+        let front = segment.front();
         if file.read(0, front.len(), &mut buffer)? != front {
             return Err(damaged(&file, source, 0, "its header does not match the manifest"));
         }
-        let tail = gzip_tail(segment.size_bytes, segment.crc32);
+        let tail = segment.tail();
         let offset = segment.file_bytes - tail.len() as u64;
         if file.read(offset, tail.len(), &mut buffer)? != tail {
             return Err(damaged(&file, source, offset, "its end does not match the manifest"));
@@ -162,7 +176,7 @@ pub fn bytes_of(source: &Source, span: &Span) -> Range<u64> {
 /// must not all be stored.
 pub fn keeps_holes(file: &InputFile, source: &Source) -> Result<bool> {
     let Contents::Chunks(segment) = &source.contents else { return Ok(false) };
-    if segment.encoding == Encoding::Gzip {
+    if !segment.encoding.is_plain() {
         return Ok(false);
     }
     let Some(most) = segment.most_data_bytes() else {
@@ -193,14 +207,58 @@ pub struct Reading<'r> {
     pub sink: &'r mut dyn Sink,
 }
 
+/// How much of a file is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every byte, and what it decodes to.
+    Decoded,
+    /// Every byte, as far as it is known what it must be.
+    AsWritten,
+    /// What is around the chunks: opening the file has checked that.
+    Around,
+}
+
 impl Reading<'_> {
+    /// Reads a span as deep as asked. A file is decoded where nothing tells its bytes.
+    pub fn read_span_to(&mut self, depth: Depth, span: &Span) -> Result<Found> {
+        let source = self.source;
+        match (&source.contents, depth) {
+            (Contents::Chunks(segment), Depth::Around) => Ok(known(segment, span)),
+            (Contents::Chunks(segment), Depth::AsWritten) if !segment.encoded_sums.is_empty() => self.read_encoded(segment, span),
+            _ => self.read_span(span),
+        }
+    }
+
+    /// Reads chunks of a compressed file, many at once where they are small, and compares their
+    /// bytes with the CRC-32s of what was written.
+    fn read_encoded(&mut self, segment: &ManifestSegment, span: &Span) -> Result<Found> {
+        let Self { file, source, control, .. } = *self;
+        let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
+        let numbers = index(span.chunks.start)..index(span.chunks.end);
+        let mut left: Vec<(&Chunk, u32)> =
+            segment.chunks[numbers.clone()].iter().zip(segment.encoded_sums[numbers].iter().copied()).collect();
+        while let [(first, _), ..] = left[..] {
+            control.check_stop()?;
+            let later = left.split_off(count_at_once(left.iter().map(|(chunk, _)| *chunk)));
+            let length: usize = left.iter().map(|(chunk, _)| chunk.length as usize).sum();
+            let mut read = &*file.read(first.offset, length, &mut self.scratch.file)?;
+            for (chunk, expected) in left {
+                let own;
+                (own, read) = read.split_at(chunk.length as usize);
+                check_crc(file, source, chunk.offset, Some(expected), crc::of(own))?;
+            }
+            left = later;
+        }
+        Ok(known(segment, span))
+    }
+
     /// Reads a span of the source (all of a stream), checks it, and hands it on.
     pub fn read_span(&mut self, span: &Span) -> Result<Found> {
         let source = self.source;
         match &source.contents {
             Contents::Stream { crc32 } => self.read_stream(*crc32),
-            Contents::Chunks(segment) if segment.encoding == Encoding::Gzip && span.is_zero => self.read_zeros(segment, span),
-            Contents::Chunks(segment) if segment.encoding == Encoding::Gzip => self.read_compressed(segment, span.chunks.start),
+            Contents::Chunks(segment) if !segment.encoding.is_plain() && span.is_zero => self.read_zeros(segment, span),
+            Contents::Chunks(segment) if !segment.encoding.is_plain() => self.read_compressed(segment, span.chunks.start),
             Contents::Chunks(segment) => {
                 let expected = |chunk: u64| segment.chunks.get(usize::try_from(chunk).ok()?).map(|chunk| chunk.crc32);
                 self.read_plain(span, &expected)
@@ -305,7 +363,7 @@ impl Reading<'_> {
         let range = chunk_range(segment.size_bytes, segment.chunk_bytes, index);
         let encoded = file.read(chunk.offset, chunk.length as usize, &mut self.scratch.file)?;
         self.scratch.decoded.resize(usize::try_from(range.end - range.start).unwrap_or(usize::MAX), 0);
-        let outcome = self.scratch.decoder.decode(encoded, &mut self.scratch.decoded);
+        let outcome = self.scratch.decoders.decode(segment.encoding, encoded, &mut self.scratch.decoded);
         outcome.map_err(|text| damaged(file, source, chunk.offset, &format!("from {} of the segment on {text}", range.start)))?;
         let crc32 = crc::of(&self.scratch.decoded);
         check_crc(file, source, chunk.offset, Some(chunk.crc32), crc32)?;
@@ -323,10 +381,7 @@ impl Reading<'_> {
         let mut sums = Vec::with_capacity(left.len());
         while let [first, ..] = left {
             control.check_stop()?;
-            // One behind the other, as the manifest was checked to say: as many as fit, and one at
-            // least.
-            let fits = |chunk: &&Chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES;
-            let (now, later) = left.split_at(left.iter().take_while(fits).count().max(1));
+            let (now, later) = left.split_at(count_at_once(left.iter()));
             let length: u64 = now.iter().map(|chunk| u64::from(chunk.length)).sum();
             let mut encoded = &*file.read(first.offset, index(length), &mut self.scratch.file)?;
             for chunk in now {
@@ -336,7 +391,7 @@ impl Reading<'_> {
                 let bytes = index(range.end - range.start);
                 if (self.scratch.zeros.length, self.scratch.zeros.encoded.as_slice()) != (bytes, own) {
                     self.scratch.decoded.resize(bytes, 0);
-                    let outcome = self.scratch.decoder.decode(own, &mut self.scratch.decoded);
+                    let outcome = self.scratch.decoders.decode(segment.encoding, own, &mut self.scratch.decoded);
                     let damaged = |text: &str| damaged(file, source, chunk.offset, text);
                     outcome.map_err(|text| damaged(&format!("from {} of the segment on {text}", range.start)))?;
                     if !pages::is_zero(&self.scratch.decoded) {
@@ -352,128 +407,20 @@ impl Reading<'_> {
         }
         Ok(Found { sums, data_bytes: 0 })
     }
-
-    /// Reads a whole gzip member that has no chunk table. Its check comes at its end, so here bytes
-    /// are handed on before it: the caller must not trust any before this returns.
-    fn read_stream(&mut self, expected_crc32: u32) -> Result<Found> {
-        let Self { file, source, control, .. } = *self;
-        let damaged = |offset: u64, text: &str| damaged(file, source, offset, text);
-        let start = ASMT_HEADER_BYTES as u64;
-        let least = start + (GZIP_HEADER.len() + GZIP_TRAILER_BYTES) as u64;
-        if file.file_bytes() < least {
-            return Err(damaged(0, &format!("the file has {} bytes, expected at least {least}", file.file_bytes())));
-        }
-        let header = file.read(start, GZIP_HEADER.len(), &mut self.scratch.file)?;
-        let mut decoder = MemberDecoder::new(header).map_err(|text| damaged(start, &text))?;
-        let mut input_offset = start + GZIP_HEADER.len() as u64;
-        let stream_end = file.file_bytes() - GZIP_TRAILER_BYTES as u64;
-        let mut out = Unrolled::new(source, &mut self.scratch.decoded);
-        let mut is_end = false;
-        while !is_end {
-            control.check_stop()?;
-            let length = (stream_end - input_offset).min(PIECE_BYTES) as usize;
-            if length == 0 {
-                return Err(damaged(input_offset, "the stream does not end where the file does"));
-            }
-            let input = file.read(input_offset, length, &mut self.scratch.file)?;
-            let mut used = 0;
-            loop {
-                let step = decoder.step(&input[used..], out.room()).map_err(|text| damaged(input_offset + used as u64, &text))?;
-                used += step.used;
-                if out.is_full() && step.made > 0 {
-                    let text = format!("the stream goes on past the segment's {} bytes", source.size_bytes);
-                    return Err(damaged(input_offset + used as u64, &text));
-                }
-                control.add_done(out.add(step.made, self.sink)?);
-                is_end = step.is_end;
-                if is_end || step.used + step.made == 0 {
-                    break;
-                }
-            }
-            if used == 0 && !is_end {
-                return Err(damaged(input_offset, "the stream does not continue"));
-            }
-            input_offset += used as u64;
-        }
-        if !out.is_full() {
-            let text = format!("the stream ends after {} bytes of the segment, expected {}", out.bytes(), source.size_bytes);
-            return Err(damaged(input_offset, &text));
-        }
-        if input_offset != stream_end {
-            return Err(damaged(input_offset, &format!("the stream ends here, expected at {stream_end}")));
-        }
-        let found = out.found;
-        let crc32 = combined_crc32(source.size_bytes, source.chunk_bytes(), found.sums.iter().copied());
-        if crc32 != expected_crc32 {
-            return Err(damaged(0, &format!("CRC-32 {crc32:08x}, expected {expected_crc32:08x}")));
-        }
-        let trailer = &gzip_tail(source.size_bytes, crc32)[DEFLATE_END.len()..];
-        if file.read(stream_end, GZIP_TRAILER_BYTES, &mut self.scratch.file)? != trailer {
-            return Err(damaged(stream_end, "the gzip trailer does not match the segment"));
-        }
-        Ok(found)
-    }
 }
 
-/// A segment that comes out of a stream, chunk by chunk.
-struct Unrolled<'u> {
-    source: &'u Source,
-    /// The chunk that is being filled, and how much of it is.
-    chunk: &'u mut Vec<u8>,
-    made: usize,
-    index: u64,
-    count: u64,
-    /// Room for one byte more than the segment has: a stream that fills it, too, is too long.
-    beyond: [u8; 1],
-    found: Found,
+/// How many of these chunks are read at once: as many as fit into a piece, and at least one. They
+/// lie one behind the other, as the manifest was checked to say.
+fn count_at_once<'c>(mut chunks: impl Iterator<Item = &'c Chunk>) -> usize {
+    let Some(first) = chunks.next() else { return 0 };
+    1 + chunks.take_while(|chunk| chunk.offset + u64::from(chunk.length) <= first.offset + PIECE_BYTES).count()
 }
 
-impl<'u> Unrolled<'u> {
-    fn new(source: &'u Source, chunk: &'u mut Vec<u8>) -> Self {
-        let count = chunk_count(source.size_bytes, source.chunk_bytes());
-        let mut new = Self { source, chunk, made: 0, index: 0, count, beyond: [0], found: Found::default() };
-        new.resize();
-        new
-    }
-
-    fn range(&self) -> Range<u64> {
-        chunk_range(self.source.size_bytes, self.source.chunk_bytes(), self.index)
-    }
-
-    fn resize(&mut self) {
-        let range = self.range();
-        self.chunk.resize((range.end - range.start) as usize, 0);
-    }
-
-    fn is_full(&self) -> bool {
-        self.index == self.count
-    }
-
-    /// Bytes of the segment that have come.
-    fn bytes(&self) -> u64 {
-        u64::from(self.source.chunk_bytes()) * self.index + self.made as u64
-    }
-
-    fn room(&mut self) -> &mut [u8] {
-        if self.index < self.count { &mut self.chunk[self.made..] } else { &mut self.beyond }
-    }
-
-    /// So many bytes have come into the room. Hands a chunk on that is full by now; returns its
-    /// length, else 0.
-    fn add(&mut self, made: usize, sink: &mut dyn Sink) -> Result<u64> {
-        self.made += made;
-        if self.is_full() || self.made < self.chunk.len() {
-            return Ok(0);
-        }
-        self.found.sums.push(crc::of(self.chunk));
-        self.found.data_bytes += sink.take(self.range().start, self.chunk)?;
-        let length = std::mem::take(&mut self.made) as u64;
-        self.index += 1;
-        if !self.is_full() {
-            self.resize();
-        }
-        Ok(length)
-    }
+/// What a manifest says of a span, for one that is not decoded.
+fn known(segment: &ManifestSegment, span: &Span) -> Found {
+    let index = |chunk: u64| usize::try_from(chunk).unwrap_or(usize::MAX);
+    let chunks = &segment.chunks[index(span.chunks.start)..index(span.chunks.end)];
+    Found { sums: chunks.iter().map(|chunk| chunk.crc32).collect(), data_bytes: 0 }
 }
 
 fn check_crc(file: &InputFile, source: &Source, offset: u64, expected: Option<u32>, found: u32) -> Result<()> {

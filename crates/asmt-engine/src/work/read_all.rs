@@ -9,37 +9,72 @@ use crate::progress::{Control, Phase};
 use crate::store::{InputFile, Store};
 use crate::work::job::lock;
 use crate::work::pool::{InWork, Pool, Units};
-use crate::work::read::{Delivery, Nowhere, Reading, Scratch, Sink, Tally, bytes_of, done_bytes, open, put_sums, spans_of};
+use crate::work::read::{
+    Delivery, Depth, Nowhere, Reading, Scratch, Sink, Tally, bytes_of, done_bytes, open, put_sums, spans_of,
+};
 use asmt_shm::Key;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Reads staged files back from the disk and compares them with what was copied.
-pub fn compare_with_disk(store: &Store, sources: &[Source], threads: usize, control: &Control) -> Result<()> {
+/// Reads staged files back from the disk and compares them with what was copied. Of those whose
+/// chunks were `read_back` as they were written, only what is around the chunks is left to compare.
+pub fn compare_with_disk(
+    store: &Store,
+    sources: &[Source],
+    read_back: &BTreeSet<Key>,
+    threads: usize,
+    control: &Control,
+) -> Result<()> {
     control.begin(Phase::Check, sources.iter().map(|source| source.size_bytes).sum());
-    let found = read_all(store, sources, threads, control, true)?;
+    let found = read_all(store, sources, &Purpose::Compare { read_back }, threads, control)?;
     if !found.is_from_disk {
         control.note(
             NoteCode::PageCache,
             "this file system has no direct I/O: files were read back after asking the kernel to drop them from memory",
         );
     }
-    Error::from_problems(
-        found
-            .damages
-            .into_iter()
-            .map(|problem| Problem {
-                kind: Code::CompareFailed.kind(),
-                code: Code::CompareFailed,
-                message: format!("reading back: {}", problem.message),
-                hint: "do not trust this disk: check the kernel log, and choose another directory".to_owned(),
-                ..problem
-            })
-            .collect(),
-    )
-    .map_or(Ok(()), Err)
+    Error::from_problems(found.damages.into_iter().map(not_as_written).collect()).map_or(Ok(()), Err)
+}
+
+/// What was found in a file that was just written, as a fault of the disk.
+pub fn not_as_written(problem: Problem) -> Problem {
+    Problem {
+        kind: Code::CompareFailed.kind(),
+        code: Code::CompareFailed,
+        message: format!("reading back: {}", problem.message),
+        hint: "do not trust this disk: check the kernel log, and choose another directory".to_owned(),
+        ..problem
+    }
+}
+
+/// What files are read for.
+pub enum Purpose<'p> {
+    /// To verify a backup: everything is decoded.
+    Verify,
+    /// The same, from the disk as far as that can be had.
+    VerifyFromDisk,
+    /// To compare what was just written with what was to be: of compressed files it is known what
+    /// bytes they must have, so they are not decoded.
+    Compare {
+        /// Files whose chunks were compared when they were written.
+        read_back: &'p BTreeSet<Key>,
+    },
+}
+
+impl Purpose<'_> {
+    fn is_from_disk(&self) -> bool {
+        !matches!(self, Self::Verify)
+    }
+
+    fn depth(&self, source: &Source) -> Depth {
+        match self {
+            Self::Verify | Self::VerifyFromDisk => Depth::Decoded,
+            Self::Compare { read_back } if read_back.contains(&source.key) => Depth::Around,
+            Self::Compare { .. } => Depth::AsWritten,
+        }
+    }
 }
 
 /// What reading everything brought.
@@ -93,7 +128,7 @@ impl Damages {
 
 /// Reads every chunk of every source and checks it. What is wrong with one file is collected, and
 /// the rest is still read.
-pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Control, from_disk: bool) -> Result<Findings> {
+pub fn read_all(store: &Store, sources: &[Source], purpose: &Purpose<'_>, threads: usize, control: &Control) -> Result<Findings> {
     let spans: Vec<Spans> = sources.iter().map(spans_of).collect();
     let units = Units::new(spans.iter().map(Spans::count));
     let in_work: Vec<InWork<Option<InputFile>>> = spans.iter().map(|spans| InWork::new(spans.count())).collect();
@@ -107,7 +142,7 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
         let (source, span) = (&sources[index], spans[index].get(unit));
         // A file that cannot be opened is reported once, by the worker that tried; its other chunks
         // are passed over.
-        let file = in_work[index].enter(|| match open(store, source, from_disk) {
+        let file = in_work[index].enter(|| match open(store, source, purpose.is_from_disk()) {
             Err(error) if error.is_of_one_file() => {
                 add(source, error);
                 Ok(None)
@@ -115,7 +150,8 @@ pub fn read_all(store: &Store, sources: &[Source], threads: usize, control: &Con
             other => other.map(Some),
         })?;
         if let Some(file) = file.as_ref() {
-            let read = Reading { file, source, scratch, control, sink: &mut Nowhere }.read_span(&span).and_then(|found| {
+            let mut reading = Reading { file, source, scratch, control, sink: &mut Nowhere };
+            let read = reading.read_span_to(purpose.depth(source), &span).and_then(|found| {
                 put_sums(&sums[index], source, &span, &found.sums);
                 tallies[index].add(file, source, bytes_of(source, &span).start, found.data_bytes)
             });

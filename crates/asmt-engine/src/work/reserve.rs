@@ -1,12 +1,13 @@
 //! Finds the holes of segments, makes their files, and reserves room for what will be in them.
 
 use crate::error::{Code, Error, NoteCode, Result};
-use crate::format::{Chunk, Encoding, Spans, chunk_bytes_for, chunk_count, max_file_bytes, zero_bytes};
+use crate::format::{Spans, chunk_bytes_for, chunk_count, max_file_bytes, zero_bytes};
 use crate::plan::Copy;
 use crate::progress::{Control, Phase};
 use crate::store::Store;
 use crate::work::job::{Job, Options, Temporaries, attach, lock};
 use crate::work::pool::{InWork, Pool};
+use crate::work::written::Written;
 use asmt_shm::Key;
 use asmt_shm::sysv::Attachment;
 use std::sync::Mutex;
@@ -30,9 +31,8 @@ pub fn reserve<'p>(
     let is_too_much = AtomicBool::new(false);
     // What is copied as it is needs its room; what is compressed gets of the rest what it may need
     // at worst, or nothing.
-    for encoding in [Encoding::Raw, Encoding::Gzip] {
-        let indices: Vec<usize> = (0..copies.len()).filter(|index| copies[*index].encoding == encoding).collect();
-        let total = if encoding == Encoding::Raw { &reserved_bytes } else { &reserved_compressed };
+    for (is_plain, total) in [(true, &reserved_bytes), (false, &reserved_compressed)] {
+        let indices: Vec<usize> = (0..copies.len()).filter(|index| copies[*index].encoding.is_plain() == is_plain).collect();
         Pool::run(
             control,
             options.threads,
@@ -52,7 +52,7 @@ pub fn reserve<'p>(
     let (jobs, mut reserved_bytes) = (jobs.collect::<Vec<_>>(), reserved_bytes.into_inner());
     if is_too_much.into_inner() {
         // What some files have too much of, others would lack.
-        for job in jobs.iter().filter(|job| job.copy.encoding == Encoding::Gzip) {
+        for job in jobs.iter().filter(|job| !job.copy.encoding.is_plain()) {
             temporaries.store().reopen(&job.temporary, &job.copy.file_name())?.finish(0, None)?;
         }
         control.note(NoteCode::NotReserved, "there may not be room for all compressed files: no space was reserved");
@@ -84,9 +84,9 @@ pub fn reserve_one<'p>(
         }
         Ok(())
     };
-    let zero_chunks = match copy.encoding {
-        Encoding::Raw => survey(copy.segment.key(), &attachment, chunk_bytes, &mut reserve)?,
-        Encoding::Gzip => {
+    let zero_chunks = match copy.encoding.is_plain() {
+        true => survey(copy.segment.key(), &attachment, chunk_bytes, &mut reserve)?,
+        false => {
             let zero_chunks = survey(copy.segment.key(), &attachment, chunk_bytes, &mut |_| Ok(()))?;
             let worst = worst_compressed_bytes(size_bytes, chunk_bytes, &zero_chunks);
             if !is_too_much.load(Ordering::Relaxed) {
@@ -114,7 +114,8 @@ pub fn reserve_one<'p>(
         data_found: attachment.data_found(),
         in_work: InWork::new(spans.count()),
         spans,
-        chunks: Mutex::new(vec![Chunk { offset: 0, length: 0, crc32: 0 }; usize::try_from(count).unwrap_or(usize::MAX)]),
+        chunks: Mutex::new(vec![Written::NOTHING; usize::try_from(count).unwrap_or(usize::MAX)]),
+        is_read_back: AtomicBool::new(!copy.encoding.is_plain()),
         finished: Mutex::new(None),
     };
     Ok((job, reserved_bytes))

@@ -1,13 +1,12 @@
-//! Hostile input: what a directory may hold when it was damaged, forged, or put there by somebody
-//! who means harm.
+//! Hostile input: the contents of a directory that was damaged, forged, or planted.
 //!
-//! Property, for every input here: no panic; a failure of a kind that says so; no segment is made;
-//! and what is restored without complaint is what was backed up. Time and memory are bounded by the
-//! run as a whole.
+//! The property for every input here: there is no panic; a failure has a fitting kind; no segment
+//! is made; and a restore without an error brings back exactly the backup. Time and memory are
+//! bounded for the run as a whole.
 
 use super::{Machine, on_own_machine, request};
 use asmt_engine::error::{Code, Kind};
-use asmt_engine::format::{AsmtHeader, Manifest, file_name, manifest_name, parse_file_name};
+use asmt_engine::format::{AsmtHeader, Form, Manifest, file_name, manifest_name, parse_file_name};
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_shm::{Header, NamespaceName, STRIPE_MAGIC, STRIPE_VERSION, SegmentType, sysv};
@@ -18,16 +17,19 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Peak of this process's memory that is its own, in bytes.
+/// The peak of this process's own memory, in bytes.
 fn peak_bytes() -> u64 {
     let status = fs::read_to_string("/proc/self/status").expect("a status");
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a peak");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }
 
-/// What the tests of this file may need together, with their own copies of small backups: far from
-/// what files claim.
+/// Most memory of all tests of this file together, with their own copies of small backups: far less
+/// than files claim.
 const MOST_BYTES: u64 = 700 << 20;
+
+/// The forms of a backup.
+const FORMS: [Form; 3] = [Form::Plain, Form::Gzip, Form::Columns];
 
 /// A small backup of a namespace that has everything, whose segments are gone.
 struct Small<'m> {
@@ -38,13 +40,18 @@ struct Small<'m> {
 }
 
 impl<'m> Small<'m> {
-    fn new(machine: &'m Machine, compress: bool) -> Self {
+    fn new(machine: &'m Machine, form: Form) -> Self {
         machine.sim(
             "make --stages 1 --stage-size 4096 --fill 0.5 --treex-size 4096 --base-size 4096 --stripes 1 --stripe-size 4096",
         );
         let before = contents(&machine.sim("sum"));
-        let directory = machine.path(if compress { "z" } else { "plain" });
-        machine.run(&Asked { compress, ..request(Verb::Backup, &directory) }).expect("a backup");
+        let directory = machine.path(match form {
+            Form::Plain => "plain",
+            Form::Gzip => "z",
+            Form::Columns => "columns",
+        });
+        let (compress, columns) = (form == Form::Gzip, form == Form::Columns);
+        machine.run(&Asked { compress, columns, ..request(Verb::Backup, &directory) }).expect("a backup");
         machine.sim("remove");
         Self { machine, directory, before }
     }
@@ -63,12 +70,12 @@ impl<'m> Small<'m> {
         (OpenOptions::new().write(true).open(&path).expect("a file"), fs::read(&path).expect("its bytes"))
     }
 
-    /// Whether it is refused, for what it is and with nothing made.
+    /// Returns true if it is refused with a fitting kind, and nothing is made.
     fn is_refused(&self, what: &str) -> bool {
         is_refused(self.machine, Verb::Verify, &self.directory, what)
     }
 
-    /// Fails unless the backup as it now is comes back as it was, or is refused with nothing made.
+    /// Fails unless the changed backup is restored as it was, or refused with nothing made.
     fn assert_same_or_refused(&self, what: &str) {
         if !is_refused(self.machine, Verb::Restore, &self.directory, what) {
             assert_eq!(contents(&self.machine.sim("sum")), self.before, "{what}");
@@ -77,7 +84,7 @@ impl<'m> Small<'m> {
     }
 }
 
-/// Of what the simulator says: key, size and CRC-32. Owners and modes are not the files'.
+/// Key, size and CRC-32 from the simulator's sums. Owners and modes do not come from the files.
 fn contents(sums: &str) -> String {
     sums.lines().map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ") + "\n").collect()
 }
@@ -99,8 +106,8 @@ fn is_refused(machine: &Machine, verb: Verb, directory: &Path, what: &str) -> bo
 #[test]
 fn every_truncation_of_every_file_is_refused() {
     on_own_machine(|machine| {
-        for compress in [false, true] {
-            let small = Small::new(machine, compress);
+        for form in FORMS {
+            let small = Small::new(machine, form);
             let mut count = 0;
             for name in small.names() {
                 let (file, whole) = small.open(&name);
@@ -122,9 +129,21 @@ fn every_truncation_of_every_file_is_refused() {
 }
 
 #[test]
+fn files_in_columns_are_refused_without_their_manifest() {
+    on_own_machine(|machine| {
+        let small = Small::new(machine, Form::Columns).without_manifest();
+        assert!(small.is_refused("no manifest"));
+        for verb in [Verb::Verify, Verb::Restore] {
+            let failure = machine.run(&request(verb, &small.directory)).expect_err("a refusal");
+            assert_eq!(failure.error.first().code, Code::BackupIncomplete, "{}", failure.error);
+        }
+    });
+}
+
+#[test]
 fn every_truncation_of_a_compressed_file_without_a_manifest_is_refused() {
     on_own_machine(|machine| {
-        let small = Small::new(machine, true).without_manifest();
+        let small = Small::new(machine, Form::Gzip).without_manifest();
         for name in small.names().iter().filter(|name| name.ends_with(".gz")) {
             let (file, whole) = small.open(name);
             for length in (0..whole.len()).rev() {
@@ -137,15 +156,16 @@ fn every_truncation_of_a_compressed_file_without_a_manifest_is_refused() {
     });
 }
 
-/// Bits of a file that are all flipped: of its ends and of the manifest. Elsewhere it is one of
-/// each byte.
+/// In the ends of a file, and in the manifest, every bit is flipped; elsewhere one bit of each
+/// byte.
 const END_BYTES: usize = 96;
 
 #[test]
 fn every_flipped_bit_is_refused_or_means_the_same() {
     on_own_machine(|machine| {
-        for (compress, has_manifest) in [(false, true), (true, true), (true, false)] {
-            let small = Small::new(machine, compress);
+        let cases = [(Form::Plain, true), (Form::Gzip, true), (Form::Gzip, false), (Form::Columns, true)];
+        for (form, has_manifest) in cases {
+            let small = Small::new(machine, form);
             let small = if has_manifest { small } else { small.without_manifest() };
             let (mut count, mut harmless) = (0, 0);
             for name in small.names() {
@@ -155,13 +175,13 @@ fn every_flipped_bit_is_refused_or_means_the_same() {
                 for at in 0..whole.len() {
                     for bit in (0..8).filter(|bit| is_end(at) || *bit == at % 8) {
                         file.write_all_at(&[whole[at] ^ 1 << bit], at as u64).expect("flipped");
-                        let what = format!("bit {bit} of byte {at} of {name} ({compress}, {has_manifest})");
+                        let what = format!("bit {bit} of byte {at} of {name} ({form:?}, {has_manifest})");
                         let is_refused = small.is_refused(&what);
                         count += 1;
                         if !is_refused && is_checked {
                             // Bits that no decoder looks at (of empty blocks, mostly), and matches
                             // at another distance that stand for the same bytes.
-                            assert!(name.ends_with(".gz"), "{what}");
+                            assert!(name.ends_with(".gz") || name.ends_with(".col"), "{what}");
                             harmless += 1;
                             small.assert_same_or_refused(&what);
                         }
@@ -176,13 +196,13 @@ fn every_flipped_bit_is_refused_or_means_the_same() {
     });
 }
 
-/// A manifest with lines changed, and a checksum that fits again: what a forger would write.
+/// A manifest with changed lines and a valid checksum, as a forger would write it.
 fn sealed(lines: &[String]) -> String {
     let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
     format!("{body}{{\"end\":true,\"crc32\":\"{:08x}\"}}\n", crc32fast::hash(body.as_bytes()))
 }
 
-/// Places of JSON values in a line: numbers, and texts that are values.
+/// The places of JSON values in a line: numbers, and texts that are values.
 fn values_of(line: &str) -> Vec<std::ops::Range<usize>> {
     let bytes = line.as_bytes();
     let mut found = Vec::new();
@@ -238,8 +258,8 @@ const HOSTILE_VALUES: [&str; 24] = [
 #[test]
 fn a_forged_manifest_is_refused_or_means_the_same() {
     on_own_machine(|machine| {
-        for compress in [false, true] {
-            let small = Small::new(machine, compress);
+        for form in FORMS {
+            let small = Small::new(machine, form);
             let path = small.directory.join("asmt-manifest-0-test.json");
             let whole = fs::read_to_string(&path).expect("a manifest");
             let mut lines: Vec<String> = whole.lines().map(str::to_owned).collect();
@@ -274,7 +294,8 @@ fn a_forged_manifest_is_refused_or_means_the_same() {
             }
             let deep = "[".repeat(200_000);
             tried("nested deeply", &[deep.clone(), deep]);
-            // Every segment with another's key: wrong types, and two of one key.
+            // Every segment with the key of another one: wrong types, and two segments with one
+            // key.
             for (number, other) in (1..lines.len()).flat_map(|a| (1..lines.len()).map(move |b| (a, b))) {
                 let mut changed = lines.clone();
                 let key = |line: &str| line[8..16].to_owned();
@@ -307,7 +328,7 @@ fn sizes_that_files_claim_decide_neither_time_nor_memory() {
             u64::MAX - 4096,
             u64::MAX,
         ];
-        let small = Small::new(machine, true).without_manifest();
+        let small = Small::new(machine, Form::Gzip).without_manifest();
         for name in small.names().iter().filter(|name| name.ends_with(".gz")) {
             let (file, whole) = small.open(name);
             for size_bytes in sizes {
@@ -316,7 +337,7 @@ fn sizes_that_files_claim_decide_neither_time_nor_memory() {
                     assert!(small.is_refused(&format!("{name} of {size_bytes} bytes")));
                     assert!(is_refused(machine, Verb::Restore, &small.directory, name));
                 }
-                // A file large enough that the claim could be true, all of it holes.
+                // A file that is large enough for the claim to be true, and consists of a hole.
                 file.set_len(1 << 40).expect("grown");
                 assert!(small.is_refused(&format!("{name}, sparse, of {size_bytes} bytes")));
                 file.set_len(whole.len() as u64).expect("cut");
@@ -324,7 +345,7 @@ fn sizes_that_files_claim_decide_neither_time_nor_memory() {
             file.write_all_at(&whole, 0).expect("whole again");
         }
         small.assert_same_or_refused("whole");
-        // A manifest, and a journal of a dead run, that are large and hold nothing.
+        // A manifest, and a journal of a dead run, that are large and empty.
         let dead = format!("{}-1-2-3", "0".repeat(32));
         for name in ["asmt-manifest-0-test.json".to_owned(), format!(".asmt-run.{dead}")] {
             let path = small.directory.join(&name);
@@ -344,10 +365,10 @@ fn sizes_that_files_claim_decide_neither_time_nor_memory() {
 #[test]
 fn a_bomb_stops_at_the_segments_size() {
     on_own_machine(|machine| {
-        let small = Small::new(machine, true).without_manifest();
+        let small = Small::new(machine, Form::Gzip).without_manifest();
         let name = small.names().into_iter().find(|name| name.starts_with("ae001100")).expect("a stage");
         let (file, whole) = small.open(&name);
-        // 64 MiB of zeros in 64 KiB: deflate's best.
+        // 64 MiB of zeros in 64 KiB: the best that deflate can do.
         let bomb = miniz_oxide::deflate::compress_to_vec(&vec![0; 64 << 20], 9);
         for size_bytes in [1, 4096, 1 << 20, (64 << 20) - 1, (64 << 20) + 1] {
             let header = AsmtHeader { size_bytes, crc32: 0 }.to_bytes();
@@ -383,7 +404,7 @@ fn odd_file() -> impl Strategy<Value = Odd> {
     let size = prop::sample::select(vec![0u64, 1, 24, 60, 2156, 4096, 5000, 1 << 30, 1 << 63, u64::MAX]);
     let length = prop::sample::select(vec![0u64, 1, 23, 24, 60, 2156, 4096, 4096, 4096, 1 << 20, 1 << 33]);
     let more = prop::collection::vec(any::<u8>(), 0..64);
-    // Else hardly a stripe would be one that a server starts with.
+    // Otherwise hardly any stripe would be one with which a server starts.
     let is_whole = prop::bool::weighted(0.95);
     (key, prop::collection::vec(number, 6), name, (any::<bool>(), any::<bool>(), is_whole), size, length, more).prop_map(
         |(key, numbers, name, (is_upper, is_gzip, is_whole), size_bytes, length, more)| {

@@ -1,7 +1,7 @@
 //! Plans of backups.
 //!
-//! Promise: what must be in memory and must not be in the directory, before a backup writes
-//! anything. Must never: touch a segment, a file or the clock.
+//! Promise: the conditions on memory and directory that must hold before a backup writes anything.
+//! Must never: touch a segment, a file or the clock.
 
 use super::*;
 use asmt_engine::facts::memory::Attacher;
@@ -24,14 +24,15 @@ fn each_segment_becomes_a_file_and_all_but_base_and_meta_may_be_compressed() {
     assert!(namespace.copies.iter().map(|copy| &copy.segment).eq(found.segments.values()));
     let keys = ["a2001000", "a2001100", "ad005000", "ad005001", "ae001000", "ae001001", "ae001100", "ae001101"];
     assert_eq!(file_names(&plan), keys.map(|key| format!("{key}.dat")));
-    let compressed = file_names(&plan::backup(&found, &empty(), &Request { compress: true, ..request() }));
+    let compressed = file_names(&plan::backup(&found, &empty(), &Request { form: Form::Gzip, ..request() }));
     let plain = |key| ["a2001000", "ae001000"].contains(&key);
     assert_eq!(compressed, keys.map(|key| if plain(key) { format!("{key}.dat") } else { format!("{key}.dat.gz") }));
 }
 
 #[test]
 fn what_was_hardly_used_is_written_plain_although_the_rest_is_compressed() {
-    // Of 1,048,576 bytes; where the zeros would cost a twentieth of the data, and one byte more.
+    // Of 1,048,576 bytes: the number at which the zeros cost a twentieth of the data, and one byte
+    // more.
     type Stage = (Option<u64>, u64, Option<bool>, bool);
     let cases: [Stage; 8] = [
         (None, 0, None, true),
@@ -41,7 +42,7 @@ fn what_was_hardly_used_is_written_plain_although_the_rest_is_compressed() {
         (Some(0), 0, None, false),
         (Some(0), 20_560, Some(true), true),
         (Some(0), 4096, Some(true), false),
-        // All of it will be read, holes and all.
+        // All of it will be read, including its holes.
         (Some(0), 4096, Some(false), true),
     ];
     for (resident_bytes, swapped_bytes, finds_all_holes, is_compressed) in cases {
@@ -49,7 +50,7 @@ fn what_was_hardly_used_is_written_plain_although_the_rest_is_compressed() {
         found.finds_all_holes = finds_all_holes;
         let stage = segment(&mut found, STAGE);
         (stage.resident_bytes, stage.swapped_bytes) = (resident_bytes, swapped_bytes);
-        let plan = plan::backup(&found, &empty(), &Request { compress: true, ..request() });
+        let plan = plan::backup(&found, &empty(), &Request { form: Form::Gzip, ..request() });
         let name = if is_compressed { "ae001100.dat.gz" } else { "ae001100.dat" };
         assert!(file_names(&plan).iter().any(|file| file == name), "{resident_bytes:?} {swapped_bytes}");
         assert!(file_names(&plan).iter().any(|file| file == "ae001101.dat.gz"));
@@ -138,8 +139,8 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
             |found| segment(found, STAGE).stat.size_bytes = MAX_SEGMENT_BYTES + 1,
             &["segment-invalid: namespace 'test': segment ae001100 has 17592186044417 bytes, expected at most 17592186044416"],
         ),
-        // Long enough for a header, and none could be read: it was removed meanwhile, and nothing
-        // else is said.
+        // It is long enough for a header, and none could be read: it was removed in the meantime,
+        // and nothing else is reported.
         (
             |found| segment(found, META).header = Header::Unreadable,
             &["segment-changed: namespace 'test': segment a2001000 (shmid 1) was removed while it was being read"],
@@ -148,7 +149,7 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
             |found| segment(found, BASE).header = Header::Unreadable,
             &["segment-changed: nsid 1 (no name): segment ae001000 (shmid 5) was removed while it was being read"],
         ),
-        // All that is wrong is said, and the namespaces one after the other.
+        // Everything that is wrong is reported, one namespace after the other.
         (
             |found| {
                 found.segments.extend(memory(index("other", 0, 2, 1)).segments);
@@ -176,8 +177,8 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
     const STRAY_5: &str = "no known version of the server creates such a segment, but a newer one may: leave it, and name the \
         other namespaces with -n; only if you created it yourself, and no server needs it, remove it with: ipcrm -m 5";
     let stray_6 = STRAY_5.replace("ipcrm -m 5", "ipcrm -m 6");
-    // Before base is filled, before it is made, and before it is trusted; and what no restore
-    // makes.
+    // Before base is filled, before it is made, and before it is trusted; and a state that no
+    // restore makes.
     let changes: [(Change, &str, &str); 4] = [
         (|found| base(&mut segment(found, BASE).header).name = None, "nsid 1 (no name)", STRAY_5),
         (
@@ -207,12 +208,12 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
             then: ";
         segment(&mut found, STAGE).creator = Creator::Unseen;
         assert_eq!(hints(&found), [format!("{unseen}{hint}")]);
-        // Nor is a segment named whose own maker is not seen.
+        // A segment whose own creator is not seen is not named either.
         for key in [BASE, TREEX].iter().filter(|key| found.segments.contains_key(&Key(**key))).collect::<Vec<_>>() {
             segment(&mut found, *key).creator = Creator::Unseen;
         }
         assert!(hints(&found).iter().all(|hint| !hint.contains("ipcrm")), "{:?}", hints(&found));
-        // The server's own stop is waited for as always.
+        // The server's own stop must be awaited as always.
         segment(&mut found, STAGE).creator = Creator::Alive { pid: 9, command: "asd".to_owned() };
         assert!(!refused(&plan::backup(&found, &empty(), &request()))[0].starts_with("another-asmt"));
         segment(&mut found, STAGE).creator = Creator::Alive { pid: 7, command: "node".to_owned() };
@@ -223,7 +224,7 @@ fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
         );
         assert!(at_work[1..].iter().all(|text| !text.contains(title)), "{at_work:?}");
     }
-    // What is whole is backed up, whoever has made it.
+    // A whole namespace is backed up, whichever process has made it.
     for creator in [Creator::Unseen, Creator::Alive { pid: 7, command: "node".to_owned() }] {
         let mut found = memory(whole());
         found.segments.values_mut().for_each(|segment| segment.creator = creator.clone());
@@ -298,7 +299,7 @@ fn a_file_must_become_its_segments_owners() {
             them: CAP_CHOWN is missing"
         ]
     );
-    // It is planned for all that: what else is wrong is said, too.
+    // It is planned all the same, so that other faults are reported, too.
     assert_eq!(plan_of_user.namespaces.len(), 1);
     assert_eq!(refused(&plan(&found, &request())), [] as [&str; 0]);
 }
@@ -355,7 +356,7 @@ fn what_was_asked_for_is_chosen_and_what_is_not_there_is_refused() {
     }
 }
 
-/// Nor is the set called torn, whose hint would be another one: asked for by name, or with
+/// Nor is the set called torn, with another hint: neither if it is requested by name, nor with
 /// everything.
 #[test]
 fn a_stripe_that_may_not_be_read_is_not_called_missing() {
@@ -369,7 +370,7 @@ fn a_stripe_that_may_not_be_read_is_not_called_missing() {
         let plan = plan::backup(&found, &Listing::default(), &Request { namespaces, ..request() });
         assert_eq!(refused(&plan), [expected]);
     }
-    // Of another instance it is no stripe of this namespace.
+    // A stripe of another instance does not belong to this namespace.
     let mut other = memory(whole());
     other.segments.remove(&Key(STRIPE_1));
     other.segments.extend(memory(data("bar", 1, 5, 1)).segments);
@@ -380,7 +381,7 @@ fn a_stripe_that_may_not_be_read_is_not_called_missing() {
 
 #[test]
 fn a_name_that_may_stand_where_nothing_may_be_read_is_not_called_missing() {
-    // Of the own instance, and of another one, where it would not be chosen.
+    // Of the own instance, and of another one, in which it would not be chosen.
     for (key, expected) in [
         (STRIPE, "permission-denied: namespace 'bar' was not found, but there are segments whose names this user may not read"),
         (
@@ -412,12 +413,12 @@ fn an_index_is_whole_or_what_is_missing_or_too_much_is_said() {
     }
     let cases: &[Case<Vec<NewSegment>>] = &[
         (|_| {}, &[]),
-        // Data is never counted, whatever its header says.
+        // Data is never counted, whatever its header has.
         (|made| *made = data("test", 0, 1, 2).split_off(1), &[]),
         (|made| without(made, &[STRIPE]), &[]),
         (|made| without(made, &[META, SI_STAGE]), &[]),
         (|made| add(made, [0xae00_2001, 0xa200_3100]), &["its index exists under nsids {1, 2, 3}, expected one"]),
-        // Of the stages nothing is known without base.
+        // Without base nothing is known about the stages.
         (|made| without(made, &[BASE, STAGE]), &["base (pi-base, low 000) is missing"]),
         (|made| without(made, &[TREEX]), &["treex (pi-treex, low 001) is missing"]),
         (
@@ -501,7 +502,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
     fn take(found: &mut Inventory, key: u32) -> Segment {
         found.segments.remove(&Key(key)).expect("a segment")
     }
-    /// What is there under one key is there under another in its place.
+    /// Moves a segment to another key, in place of the one there.
     fn move_to(found: &mut Inventory, from: u32, to: u32) {
         let mut moved = take(found, from);
         (moved.stat.key, moved.address) = (Key(to), Key(to).address().expect("an address"));
@@ -511,7 +512,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
         (|_| {}, &[]),
         // A namespace with no data in memory.
         (|found| found.segments.retain(|_, segment| segment.address.segment_type.is_index()), &[]),
-        // The first bit alone says that it is trusted.
+        // Only the first bit means that it is trusted.
         (|found| stripe(&mut segment(found, STRIPE_1).header).flags = 3, &[]),
         (|found| drop(take(found, STRIPE_1)), &["data stripe ad005000 counts 2 data stripes, found 1"]),
         (|found| drop(take(found, STRIPE)), &["data stripe ad005001 counts 2 data stripes, found 1", "missing data stripes: 0"]),
@@ -537,7 +538,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
             |found| stripe(&mut segment(found, STRIPE).header).version = 5,
             &["data stripe ad005000 has header version 5, expected 4"],
         ),
-        // The two bytes that were exchanged here once.
+        // The two bytes that were once swapped here.
         (
             |found| stripe(&mut segment(found, STRIPE).header).magic = 0x4349_7475_7273_0322,
             &["data stripe ad005000 starts with 4349747572730322, expected 4349747275730322"],
@@ -553,7 +554,7 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
             assert_eq!(problem.kind, Kind::Refused);
             assert!(problem.hint.contains("if records are in memory only, leave these segments as they are"), "{}", problem.hint);
         }
-        // Of a backup of ours, and of ASMT's, the same is said.
+        // The same holds for a backup of ours and for one of ASMT's.
         let files: Vec<NewSegment> = found.segments.into_iter().map(|(key, segment)| (key.0, segment.header)).collect();
         for listing in [committed("test", 0, files.clone()), directory(files)] {
             for plan in [plan::verify(&listing, &request()), plan::restore(&listing, &memory(vec![]), &request())] {
@@ -567,7 +568,8 @@ fn stripes_that_a_server_would_not_start_with_are_refused_in_memory_and_in_a_bac
     }
 }
 
-/// A stripe of another namespace is another set's, and each set lacks it or has it alone.
+/// A stripe of another namespace belongs to another set: one set lacks it, and the other has it
+/// alone.
 #[test]
 fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
     let mut made = whole();
@@ -585,16 +587,16 @@ fn a_stripe_of_another_namespace_is_not_one_of_the_set() {
     };
     assert_eq!(sorted(refused(&plan::backup(&memory(made.clone()), &empty(), &request()))), sorted(with("set-torn")));
     assert_eq!(sorted(refused(&plan::verify(&directory(made.clone()), &request()))), sorted(with("backup-set-torn")));
-    // A manifest says whose file it is to be: that it is not is damage, and of the set nothing more
-    // can be said.
+    // A manifest names the namespace of a file: another one is damage, and the set cannot be
+    // checked further.
     assert_eq!(
         refused(&plan::verify(&committed("test", 0, made), &request())),
         ["content-damaged: namespace 'test': ad005001.dat.gz belongs to namespace 'other', expected 'test'"]
     );
 }
 
-/// Where a file of a stripe is missing or cannot be read, that is said, and not that the set lacks
-/// a stripe; two sets are two sets all the same.
+/// If the file of a stripe is missing or unreadable, that is reported, and not that the set lacks a
+/// stripe. Two sets are still two sets.
 #[test]
 fn a_set_is_not_counted_where_files_cannot_be_read() {
     let mut made = [whole(), data("test", 0, 5, 3).split_off(2)].concat();
@@ -619,7 +621,7 @@ fn a_set_is_not_counted_where_files_cannot_be_read() {
     }
 }
 
-/// What a start costs is said where there are stripes.
+/// The cost of a start is mentioned if there are stripes.
 #[test]
 fn a_hint_to_start_the_server_says_what_that_loses() {
     let lost = " (this is a cold start: records that are in memory only are lost; ";
@@ -636,8 +638,8 @@ fn a_hint_to_start_the_server_says_what_that_loses() {
 
 #[test]
 fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
-    /// Whatever has a name of asmt's or ASMT's: a file of a segment, a manifest, or what cannot be
-    /// read.
+    /// Any file with a name of asmt's or ASMT's: a file of a segment, a manifest, or an unreadable
+    /// one.
     fn put(listing: &mut Listing, file: &str) {
         match parse_file_name(file) {
             Some((key, ..)) => {
@@ -681,7 +683,7 @@ fn nothing_of_the_same_instance_and_nsid_or_name_may_stand_in_the_directory() {
         let mut listing = empty();
         files.iter().for_each(|file| put(&mut listing, file));
         assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), of_a_backup, "{files:?}");
-        // What cannot be read is there as well.
+        // An unreadable file is there, too.
         let problems = files.iter().map(|file| unreadable(file)).collect();
         let plan = plan::backup(&memory(whole()), &Listing { problems, ..empty() }, &request());
         assert_eq!(refused(&plan), expected, "{files:?}");
@@ -696,7 +698,7 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
         names.iter().cloned().chain(["asmt-manifest-0-test.json", "ae002000.dat"].map(str::to_owned)).collect();
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(refused(&plan), [] as [&str; 0]);
-    // Sorted, and only what is there.
+    // Sorted, and only files that exist.
     assert_eq!(plan.namespaces[0].superseded, [names.as_slice(), &["asmt-manifest-0-test.json".to_owned()]].concat());
     listing.leftovers.superseded.remove("ad005000.dat.gz");
     let plan = plan::backup(&memory(whole()), &listing, &request());
@@ -705,7 +707,8 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
     assert_eq!(refused(&plan), [expected]);
 }
 
-/// What is in the way next month is named, and removal only where it was retired.
+/// A backup that is in the way a month later is described, and named for removal only if it was
+/// retired.
 #[test]
 fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
     const DAY_MS: u64 = 86_400_000;
@@ -754,12 +757,12 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
             format!("{}; or, because it is retired, remove exactly its files: rm {with_mark}", move_it(&with_mark))
         )
     );
-    // A mark of another backup says nothing of this one.
+    // A mark of another backup does not count for this one.
     let other: Change = |mark| (mark.backup_ms, mark.retired) = (7, Some(UseRecord::default()));
     assert_eq!(of(whole(), "/b", Some(other)).0, exists("not restored yet", 9));
-    // A path is one word for a shell, and the root is no double slash.
+    // A path is one word for a shell, and the root gets no double slash.
     assert!(of(whole(), "/a b", None).1.contains("mkdir -p -m 0700 '/a b'/old-19700101T000001Z && mv '/a b'/a2001???.dat "));
-    // Another namespace under the same nsid is named, and all of it is moved.
+    // Another namespace under the same nsid is named, and moved as a whole.
     let mut listing = committed("other", 0, [index("other", 0, 1, 1), data("other", 0, 9, 1)].concat());
     listing.marks.push(("asmt-used-0-other.json".to_owned(), Err("it is not a usage mark".to_owned())));
     let plan = plan::backup(&memory(index("test", 0, 1, 1)), &listing, &request());
@@ -768,7 +771,7 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
         "namespace 'test': /b already contains a backup of namespace 'other' under the same nsid (1970-01-01, not restored yet): 5 files"
     ));
     assert!(exist.hint.contains(" /b/ad009???.dat.gz ") && !exist.hint.contains("rm "), "{}", exist.hint);
-    // ASMT's is known by its times.
+    // ASMT's backup is known by its times.
     let mut listing = directory(whole());
     listing.files.iter_mut().for_each(|file| file.modified_ms = 40 * DAY_MS);
     let mut mark = UsageMark::new(&Identity { made_ms: 40 * DAY_MS, boot_id: None, files: None });
@@ -786,7 +789,7 @@ fn a_directory_of_the_systems_is_no_place_for_a_backup() {
     listing.directory.as_mut().expect("a directory").is_systems = true;
     let text = "system-directory: /b is a system directory, with other files in it; expected a directory for backups only";
     assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), [text]);
-    // What is there already can be restored.
+    // A backup that is there already can be restored.
     let mut listing = committed("test", 0, whole());
     listing.directory.as_mut().expect("a directory").is_systems = true;
     assert_eq!(refused(&plan::restore(&listing, &memory(vec![]), &request())), [] as [&str; 0]);
@@ -817,8 +820,8 @@ fn a_backup_refuses_the_work_of_another_run_and_planted_names() {
     listing.leftovers.live.push(live_run());
     let plan = plan::backup(&memory(whole()), &listing, &request());
     assert_eq!(refused(&plan), ["another-asmt: another asmt (pid 42) is using the directory"]);
-    // Names that only asmt gives begin with a dot; of other namespaces' files a backup says
-    // nothing.
+    // Names that only asmt uses begin with a dot; a backup does not report files of other
+    // namespaces.
     let listing = Listing { problems: vec![unreadable(".asmt-run.x"), unreadable("ae002000.dat")], ..empty() };
     assert_eq!(refused(&plan::backup(&memory(whole()), &listing, &request())), ["unsafe-file: .asmt-run.x is a directory"]);
 }
@@ -874,7 +877,7 @@ fn a_segment_that_comes_or_goes_between_two_looks_fails_the_backup() {
     let planned = |found: &Inventory| plan::backup(found, &empty(), &request()).namespaces;
     let before = memory(whole());
     let cases: &[Case<Inventory>] = &[
-        // What else changes is looked at after copying.
+        // Other changes are checked after copying.
         (|found| segment(found, STAGE).stat.mode = 0o666, &[]),
         (
             |found| segment(found, STAGE).stat.shmid = 99,
@@ -914,11 +917,11 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
     let nsid_1 = "nsid 1 (no name)";
     let without_index = || [index("test", 0, 1, 2), data("test", 0, 5, 2)].concat();
     // The server is root, or uid 7; the stranger is uid 8.
-    /// What is planted; the namespaces that are planned all the same; remarks and refusals.
+    /// The planted segments; the namespaces that are planned all the same; remarks and refusals.
     type Planted<'a> = (Change, &'a [&'a str], Vec<String>, Vec<String>);
     let cases: [Planted<'_>; _] = [
         (|_| {}, &["test"], vec![], vec![]),
-        // Planted beside the index, and given away to root or to the server.
+        // Planted beside the index, and given to root or to the server.
         (|found| add(found, vec![(SI_STAGE + 7, Header::None)], 8, 8), &["test"], vec![left("uid 8: a2001107 (shmid 90)", nsid_1)], vec![]),
         (|found| add(found, vec![(SI_STAGE + 7, Header::None)], 8, 0), &["test"], vec![left("uid 8: a2001107 (shmid 90)", nsid_1)], vec![]),
         (
@@ -943,7 +946,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
             vec![left("uid 8: ae009100 (shmid 90)", "nsid 9 (no name)")],
             vec![],
         ),
-        // A stripe that bears the server's name, or another one.
+        // A stripe with the server's name, or with another one.
         (|found| add(found, data("test", 0, 9, 1), 8, 8), &["test"], vec![], vec![]),
         (
             |found| add(found, data("cache", 0, 9, 2).split_off(1), 8, 8),
@@ -951,7 +954,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
             vec![left("uid 8: ad009001 (shmid 90)", "namespace 'cache'")],
             vec![],
         ),
-        // What is whole may be a namespace by itself, and so may be what has a base.
+        // A whole group may be a namespace by itself, and so may one that has a base.
         (|found| add(found, index("other", 0, 9, 1), 8, 8), &["test", "other"], vec![], vec![]),
         (
             |found| add(found, index("other", 0, 9, 1).split_off(1), 8, 8),
@@ -984,7 +987,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
         for server in [0, 7] {
             let mut found = memory(without_index());
             let keys: Vec<u32> = found.segments.keys().map(|key| key.0).collect();
-            // Restored by root, given to the server, and base made by the server itself.
+            // Restored by root and given to the server; base was made by the server itself.
             give(&mut found, &keys, 0, server);
             give(&mut found, &[BASE, TREEX], server, server);
             change(&mut found);
@@ -992,7 +995,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
             let names: Vec<&str> = plan.namespaces.iter().map(|namespace| namespace.name.as_str()).collect();
             let has_namesake = found.segments.contains_key(&Key(0xad00_9000));
             if has_namesake && server == 7 {
-                // Nobody can tell which of them is the server's; and the rest goes on by name.
+                // Nobody can know which of them is the server's. The rest can be backed up by name.
                 assert_eq!(refused(&plan), [two_owners("uid 7", "uid 8"), two_owners("uid 8", "uid 7")]);
                 continue;
             }
@@ -1008,7 +1011,7 @@ fn what_somebody_else_has_made_is_named_and_stops_nothing_but_what_it_claims_to_
 
 #[test]
 fn a_base_that_somebody_else_has_made_vouches_for_nothing() {
-    // The server has crashed, so that its base is gone; somebody makes one that fits.
+    // The server has crashed, so its base is gone, and a stranger makes one that fits.
     for (server, maker, uid) in [(0, 8, 8), (0, 8, 0), (7, 8, 8), (7, 8, 7)] {
         let mut found = memory(index("test", 0, 1, 2));
         let keys: Vec<u32> = found.segments.keys().map(|key| key.0).collect();

@@ -1,6 +1,6 @@
-//! Plans of restores and of what is verified.
+//! Plans of restores and of verifications.
 //!
-//! Promise: what a backup must be like to be read, and memory to take it, before a segment is made.
+//! Promise: the conditions on a backup, and on memory, that must hold before a segment is made.
 //! Must never: touch a segment, a file or the clock.
 
 use super::*;
@@ -12,8 +12,8 @@ use asmt_shm::sysv::Limits;
 
 const NONE: [&str; 0] = [];
 
-/// `instance name: files` of each namespace that is planned, files by the first key and their
-/// number.
+/// The planned namespaces, each as `instance name: files`, with the first key and the number of the
+/// files.
 fn planned(plan: &Plan<NamespaceRestore>) -> Vec<String> {
     let shown = |namespace: &NamespaceRestore| {
         let first = namespace.sources.first().map_or("-", |source| &source.file);
@@ -119,7 +119,7 @@ fn without_a_manifest_files_speak_for_themselves() {
     let base = source(&plan, BASE);
     assert_eq!((&base.contents, base.encoding, base.size_bytes), (&Contents::Plain, Encoding::Raw, 65_536));
     assert_eq!((base.least_memory_bytes, base.most_memory_bytes), (0, 65_536), "it may hold nothing but zeros");
-    // Another namespace's manifest is none of this one.
+    // Another namespace's manifest does not belong to this one.
     let beside = plan::verify(&both(listing.clone(), committed("other", 0, index("other", 0, 2, 1))), &request());
     assert_eq!((remarked(&beside), refused(&beside)), (owned(&[text]), vec![]));
     let required = plan::verify(&listing, &Request { require_manifest: true, ..request() });
@@ -138,8 +138,8 @@ fn the_memory_needed_at_least_leaves_out_what_is_known_to_be_holes_or_zeros() {
         change(&mut listing);
         plan::verify(&listing, &request())
     };
-    // Three of four chunks of 256 KiB are zeros: either that or the size of the compressed file is
-    // the tighter bound.
+    // Three of four chunks of 256 KiB are zeros: the tighter bound is either that or the size of
+    // the compressed file.
     let zeros = plan(|listing| claim(listing, STAGE).zero_chunks = vec![(0, 1), (2, 2)]);
     assert_eq!(source(&zeros, STAGE).least_memory_bytes, 10_000);
     let zeros = plan(|listing| {
@@ -153,7 +153,7 @@ fn the_memory_needed_at_least_leaves_out_what_is_known_to_be_holes_or_zeros() {
         claim(listing, BASE).zero_chunks = vec![(1, 15)];
     });
     assert_eq!(source(&zeros, BASE).least_memory_bytes, 4096);
-    // A plain file's holes count, however small.
+    // The holes of a plain file count, however small they are.
     let holes = plan(|listing| file(listing, BASE).allocated_bytes = 512);
     assert_eq!(source(&holes, BASE).least_memory_bytes, 512);
 }
@@ -171,7 +171,7 @@ fn where_data_was_noted_that_is_the_memory_needed_whatever_the_file_has_become()
     };
     assert_eq!(needed(500_000, 12_288, STAGE), 500_000, "compressed");
     // With its holes, with a few blocks more, and with none: 65,536 bytes and a sixteenth more are
-    // let be.
+    // tolerated.
     let base = |data_bytes, allocated_bytes| needed(data_bytes, allocated_bytes, BASE);
     assert_eq!((base(4096, 4096), base(4096, 8192), base(0, 65_536)), (4096, 8192, 65_536));
     let stage = |data_bytes, allocated_bytes| {
@@ -219,7 +219,8 @@ fn where_memory_decides_by_what_files_hold_they_are_to_be_read() {
         assert_eq!(refused(&plan), NONE);
         assert_eq!(keys(plan::undecided_room(&inventory, &plan)), expected);
     }
-    // What is certain is not read: it does not fit, or something else speaks against it.
+    // A file is not read if the result is certain: the restore does not fit, or is refused for
+    // another reason.
     let inventory = left(least - 1, u64::MAX);
     let refusal = plan::restore(&listing, &inventory, &request());
     assert_eq!(
@@ -227,7 +228,7 @@ fn where_memory_decides_by_what_files_hold_they_are_to_be_read() {
         [format!("not-enough-memory: {} bytes of memory are available, expected at least {least}", least - 1)]
     );
     assert_eq!(plan::undecided_room(&inventory, &refusal), None);
-    // What was read decides, to the byte.
+    // The bytes that were read decide, to the byte.
     let inventory = left(1_000_000, u64::MAX);
     for (filled, expected) in [(1_000_000, None), (1_000_001, Some(1_000_001))] {
         let mut plan = plan.clone();
@@ -240,12 +241,12 @@ fn where_memory_decides_by_what_files_hold_they_are_to_be_read() {
 
 #[test]
 fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
-    // Files that are left to be read, and what is refused.
+    // The files that are still to be read, and the refusals.
     type Damage = (fn(&mut Listing), usize, &'static [&'static str]);
     let cases: &[Damage] = &[
         (|_| {}, 8, &[]),
         (|listing| remove(listing, STAGE), 7, &["backup-incomplete: namespace 'test': ae001100.dat.gz is missing"]),
-        // What is there and cannot be read is not missing.
+        // An unreadable file is not missing.
         (
             |listing| {
                 remove(listing, STAGE);
@@ -267,7 +268,7 @@ fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
             7,
             &["wrong-size: namespace 'test': ae001100.dat.gz has 9999 bytes, expected 10000"],
         ),
-        // The size of a plain file is that of its segment: it is said once.
+        // The size of a plain file is that of its segment, so it is reported once.
         (
             |listing| (file(listing, BASE).file_bytes, file(listing, BASE).size_bytes) = (65_537, 65_537),
             7,
@@ -295,7 +296,7 @@ fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
             7,
             &["content-damaged: namespace 'test': ad005000.dat.gz belongs to namespace '?', expected 'test'"],
         ),
-        // All that is wrong with a file is said, and of all files.
+        // Everything that is wrong with a file is reported, for all files.
         (
             |listing| {
                 (file(listing, STAGE).file_bytes, file(listing, STAGE).crc32) = (10_001, Some(0));
@@ -309,7 +310,7 @@ fn files_that_are_not_those_of_their_manifest_are_refused_and_not_read() {
                 "backup-incomplete: namespace 'test': ae001101.dat.gz is missing",
             ],
         ),
-        // The manifest itself may lack a segment, but that is said only where no file of it is
+        // The manifest itself may lack a segment, but that is reported only if no file of it is
         // missing.
         (
             |listing| base(&mut file(listing, BASE).header).stage_count = 3,
@@ -391,7 +392,7 @@ fn without_a_manifest_what_is_incomplete_or_cannot_be_is_refused() {
             &["backup-incomplete: namespace 'test': 1 of 2 primary stages counted by base missing, the first is stage 0 \
                (low 100)"],
         ),
-        // What cannot be read may be what is missing, if it is of this instance.
+        // An unreadable file may be the missing one, if it belongs to this instance.
         (
             |listing| {
                 remove(listing, STAGE);
@@ -460,7 +461,7 @@ fn without_a_manifest_what_is_incomplete_or_cannot_be_is_refused() {
         change(&mut listing);
         let plan = plan::verify(&listing, &request());
         assert_eq!(refused(&plan), *expected);
-        // A file that says what cannot be is not read.
+        // A file with an impossible header is not read.
         let is_refused = |file: &str| plan.refusals.iter().any(|problem| problem.file.as_deref() == Some(file));
         assert!(plan.namespaces.iter().flat_map(|namespace| &namespace.sources).all(|source| !is_refused(&source.file)));
     }
@@ -475,8 +476,7 @@ fn without_a_manifest_a_stage_of_another_size_than_base_says_is_remarked() {
             &["stage-size: namespace 'test': the stage in ae001101.dat.gz has 4096 bytes, but base says 1048576: is it \
                 truncated?"],
         ),
-        // Secondary stages have another size, and where base says nothing there is nothing to
-        // compare.
+        // Secondary stages have another size, and if base has no size there is nothing to compare.
         (|listing| file(listing, SI_STAGE).size_bytes = 4096, &[]),
         (|listing| base(&mut file(listing, BASE).header).stage_bytes = 0, &[]),
     ];
@@ -501,7 +501,7 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
         )]
     }
     type Access = (fn(&mut Listing), Vec<String>);
-    // Whatever there is: with a manifest or without one. Uid 7 asks.
+    // In any case, with a manifest or without one. Uid 7 asks.
     let of_any: &[Access] = &[
         (|listing| mode(listing, 0o711), vec![]),
         (
@@ -527,7 +527,7 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             },
             open("ae001100.dat.gz (uid 0, mode 0620)", 1),
         ),
-        // Nobody else may enter: the mode is that of the segment. To list the names is not to
+        // Nobody else may enter: the mode is that of the segment. To list names does not mean to
         // enter.
         (|listing| file(listing, STAGE).mode = 0o666, vec![]),
         (
@@ -555,8 +555,8 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             assert!(plan.refusals.iter().all(is_hinted));
         }
     }
-    // Root, the caller and the segment's owner may have written it. Without a manifest that is who
-    // owns the file.
+    // Root, the caller and the segment's owner may have written it. Without a manifest, the
+    // segment's owner is that of the file.
     let mut plain = directory(whole());
     mode(&mut plain, 0o711);
     file(&mut plain, STAGE).uid = 8;
@@ -579,7 +579,7 @@ fn files_that_others_may_have_written_are_refused_where_others_may_enter() {
             open("asmt-manifest-0-test.json (uid 8, mode 0600)", 1),
         ),
         (|listing| listing.manifests[0].owner = Owner { uid: 7, mode: 0o600 }, vec![]),
-        // Of another namespace's files nothing is said that was not asked.
+        // Files of another namespace are not reported if it was not requested.
         (|listing| listing.manifests[1].owner = Owner { uid: 8, mode: 0o666 }, vec![]),
     ];
     for (change, expected) in of_manifest {
@@ -637,10 +637,10 @@ fn a_file_of_a_committed_namespace_that_its_manifest_does_not_claim_is_refused()
         (vec![(STAGE + 2, Header::None)], vec![test, bar], vec![extra("ae001102.dat.gz", "test")]),
         (data("test", 0, 9, 2), vec![test, bar], vec![extra("ad009000.dat.gz", "test"), extra("ad009001.dat.gz", "test")]),
         (data("bar", 0, 6, 2).split_off(1), vec![test, bar], vec![extra("ad006001.dat.gz", "bar")]),
-        // Neither: a backup of its own, also where both have data alone and so no nsid.
+        // Neither: a separate backup, also if both have only data and so no nsid.
         (index("other", 0, 2, 1), vec![test, bar, "0 other: 3 from ae002000.dat"], vec![]),
         (data("other", 0, 1, 1), vec![test, bar, "0 other: 1 from ad001000.dat.gz"], vec![]),
-        // Two that have no name are not of one another.
+        // Two groups without a name do not belong together.
         (
             vec![(0xae00_2000, Header::Unreadable), (0xad00_7000, Header::Unreadable)],
             vec![test, bar],
@@ -674,7 +674,7 @@ fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
     let writable = "writable-by-others: /b has mode 0777: users other than its owner may write to it; expected 0700";
     let nothing = "nothing-found: nothing of instance 0 is in the directory; found: nothing";
     let test = "nothing-found: namespace 'test' of instance 0 is not in the directory; found: nothing";
-    // What is refused in a directory with a whole backup of 'test', and in one with nothing else.
+    // The refusals in a directory with a whole backup of 'test', and in one with nothing else.
     type Left<'a> = (&'a [&'a dyn Fn(&mut Listing)], Request, &'a [&'a str], &'a [&'a str]);
     let cases: [Left; _] = [
         (&[], request(), &[], &[nothing]),
@@ -685,7 +685,7 @@ fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
         (&[&sweep], request(), &[], &[swept]),
         (&[&sweep, &run], request(), &[at_work], &[at_work]),
         (&[&sweep, &interrupted], request(), &[cut], &[cut]),
-        // That others may write there is no reason why nothing was found.
+        // That others may write there is not the reason why nothing was found.
         (&[&open], request(), &[writable], &[writable, nothing]),
         (&[&open, &sweep], request(), &[writable], &[writable, swept]),
     ];
@@ -732,14 +732,14 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
     for (listing, expected, hint) in cases {
         for request in [request(), named(&["test"]), Request { require_manifest: true, ..request() }] {
             let plan = plan::verify(&listing, &request);
-            // Not that there is no manifest.
+            // It is not reported that there is no manifest.
             assert_eq!((refused(&plan), remarked(&plan)), (owned(&[expected]), vec![]), "{request:?}");
             assert_eq!(
                 (plan.refusals[0].hint.as_str(), plan.refusals[0].file.as_deref()),
                 (hint, Some("asmt-manifest-0-test.json"))
             );
         }
-        // Who asks for another namespace or instance is told nothing of it.
+        // A request for another namespace or instance does not report it.
         assert_eq!(refused(&plan::verify(&listing, &named(&["other"]))), NONE);
         let listing = both(listing, committed("test", 1, index("test", 1, 1, 1)));
         assert_eq!(refused(&plan::verify(&listing, &instance(1))), NONE);
@@ -754,7 +754,7 @@ fn what_cannot_be_read_is_refused_where_it_may_be_what_was_asked_for() {
     };
     let names = ["ae002000.dat", "ae102000.dat", "asmt-manifest-0-other.json", "asmt-manifest-1-test.json", ".asmt-run.x"];
     for (request, expected) in [
-        // A file may be of any namespace of its instance, a manifest is of one.
+        // A file may belong to any namespace of its instance, a manifest belongs to one.
         (request(), &["ae002000.dat", "asmt-manifest-0-other.json"] as &[&str]),
         (named(&["test"]), &["ae002000.dat"]),
         (instance(1), &["ae102000.dat", "asmt-manifest-1-test.json"]),
@@ -779,8 +779,8 @@ fn nothing_of_the_namespace_may_be_in_memory() {
         (data("other", 0, 5, 1), exist(1, "ad005000 (shmid 1)")),
         (data("test", 0, 9, 2), exist(2, "ad009000 (shmid 1)")),
         (index("test", 0, 9, 2), exist(4, "ae009000 (shmid 1)")),
-        // Another namespace or instance is not in the way, nor is data where the index has that
-        // nsid, nor the other way round.
+        // Another namespace or instance is not in the way. Nor is data if the index has that nsid,
+        // nor the reverse.
         (index("other", 0, 2, 2), vec![]),
         ([index("test", 1, 1, 2), data("test", 1, 5, 2)].concat(), vec![]),
         (data("other", 0, 1, 1), vec![]),
@@ -799,7 +799,7 @@ fn nothing_of_the_namespace_may_be_in_memory() {
     assert_eq!(refused(&plan::restore(&listing, &found, &request())), [text]);
 }
 
-/// A server that runs needs no restore: stopping it for one would roll it back.
+/// A running server needs no restore: stopping it for one would roll it back.
 #[test]
 fn no_hint_stops_a_server_that_runs_in_the_place_of_a_restore() {
     let attacher = |command: &str| Attacher { pid: 9, command: command.to_owned() };
@@ -820,7 +820,7 @@ fn no_hint_stops_a_server_that_runs_in_the_place_of_a_restore() {
         assert!(other.contains("leave it running: nothing needs restoring; otherwise wait until it has exited"), "{other}");
         assert!(!other.contains("stop"), "{other}");
     }
-    // After a crash, a start loses what is in memory alone.
+    // After a crash, a start loses data that is in memory alone.
     let loses = |made: Vec<NewSegment>, shutdown: u32| {
         let mut found = memory(made.clone());
         base(&mut segment(&mut found, BASE).header).shutdown = shutdown;
@@ -867,7 +867,7 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
         (&[(STAGE, Creator::Unseen)], &by_unseen, &unseen),
         (&[(STRIPE, alive(7, "node"))], at_work, wait),
         (&[(STRIPE, alive(9, "asd"))], &by_server, server),
-        // The one that is most in the way of removing them decides.
+        // The segment that is hardest to remove decides.
         (&[(STAGE, Creator::Unseen), (STRIPE, alive(9, "asd"))], &by_server, server),
         (&[(META, alive(9, "asd")), (STAGE, Creator::Unseen)], &by_server, server),
         (&[(META, alive(9, "asd")), (STAGE, Creator::Unseen), (BASE, alive(7, "node"))], at_work, wait),
@@ -880,7 +880,7 @@ fn segments_are_named_for_removal_only_where_nobody_may_be_at_work_on_them() {
 #[test]
 fn what_certainly_does_not_fit_is_refused() {
     // 4 segments of 65,536, 196,608, 1,048,577 and 1,048,576 bytes: 577 pages. At least 36,864
-    // bytes are filled: base may hold nothing but zeros.
+    // bytes are filled, because base may hold nothing but zeros.
     let mut listing = directory(index("test", 0, 1, 2));
     file(&mut listing, STAGE).size_bytes = STAGE_BYTES + 1;
     const PROMISED: u64 = 577 * 4096;
@@ -976,14 +976,14 @@ fn strangers_segments_in_the_way_are_named_with_their_maker() {
     let (found, hints) = plan(|found| segment(found, STAGE).stat.attached_count = 1);
     assert_eq!(found, [text(2, "ad005001 (shmid 1)", ", attached by a process that cannot be seen from here")]);
     assert_eq!(hints, [asked]);
-    // Beside the server's own, each is said, and each with its own.
+    // Beside the server's own segments, each is reported, with its own hint.
     let (found, hints) = plan(|found| give(found, &[STAGE], 0, 0));
     assert!(
         found[0] == text(1, "ad005001 (shmid 1)", "")
             && found[1].starts_with("segments-exist: namespace 'test': 1 of its segments")
     );
     assert!(hints[0].ends_with("ipcrm -m 1") && hints[1].ends_with("ipcrm -m 2"), "{hints:?}");
-    // The caller's own, and those of the backup's owner, are no strangers'.
+    // Segments of the caller, and of the backup's owner, are not strangers'.
     let (found, _) = plan(|found| give(found, &[STAGE, STRIPE_1], 0, 8));
     assert!(found[0].starts_with("segments-exist"), "{found:?}");
 }

@@ -1,4 +1,4 @@
-//! Settings that a start compares with what it finds in memory: changed since the backup, or not.
+//! Settings that a start compares with the segments in memory: changed since the backup, or not.
 
 use super::*;
 use asmt_engine::facts::server::{Configuration, Evidence, ServiceHistory};
@@ -27,8 +27,8 @@ fn evidence(configuration: &Configuration) -> Evidence {
     }
 }
 
-/// What is refused where a backup of these segments was made with one configuration and is restored
-/// with another.
+/// The refusals if a backup of these segments was made with one configuration and is restored with
+/// another.
 fn changed(made: Vec<NewSegment>, before: &Configuration, now: &Configuration) -> Vec<String> {
     let mut listing = committed("test", 0, made);
     let manifest = listing.manifests[0].manifest.as_mut().expect("a manifest");
@@ -70,7 +70,7 @@ fn another_number_of_sprigs_is_refused_where_there_is_an_index() {
     for (before, now, expected) in [
         ("partition-tree-sprigs 256", "partition-tree-sprigs 512", &[refused][..]),
         ("partition-tree-sprigs 1024", "partition-tree-sprigs 1K", &[]),
-        // What the server takes where nothing is configured is not known.
+        // The server's value without a configured one is unknown.
         ("", "partition-tree-sprigs 512", &[]),
         ("partition-tree-sprigs 256", "", &[]),
     ] {

@@ -1,34 +1,37 @@
-//! Kill loop: SIGKILL at each system call of the engine; SIGINT, SIGTERM, SIGHUP and SIGPIPE
-//! likewise, with clean-up.
+//! Kill loop: SIGKILL at each system call of the engine; and SIGINT, SIGTERM, SIGHUP and SIGPIPE at
+//! each, after which it cleans up.
 //!
-//! After a kill there is everything or nothing that anyone would accept or trust, and the next run
-//! succeeds with no hand laid on. The others go through the command line, for Node takes them: a
-//! signal is answered, and the run ends by its exit status with nothing left, or completes because
-//! it had begun to commit. SIGPIPE and a reader that goes away neither stop nor undo.
+//! After a kill, there is everything or nothing that a reader or a start would accept, and the next
+//! run succeeds without manual cleanup. The other signals go through the command line, because Node
+//! handles them: the signal is answered, and the run either ends with its exit status and leaves
+//! nothing, or completes because it had begun to commit. SIGPIPE, and a reader that goes away,
+//! neither stop nor undo a run.
 //!
-//! And twice: a run is killed while it cleans up after a failure, or while it sweeps what an
-//! earlier kill has left; and a call of the run that sweeps fails.
+//! Runs are also killed twice: while they clean up after a failure, or while they sweep the
+//! leftovers of an earlier kill. And a call of a run that sweeps fails.
 
 use crate::calls::Call;
+use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
 use crate::tracer::Action;
-use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "backup-zc", verb: Verb::Backup, compress: true, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "backup-two", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: TWO },
-    Scenario { name: "backup-z-threads", verb: Verb::Backup, compress: true, check: false, threads: 4, shape: CHUNKS },
-    Scenario { name: "restore-c", verb: Verb::Restore, compress: false, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "restore-two", verb: Verb::Restore, compress: true, check: false, threads: 1, shape: TWO },
-    Scenario { name: "restore-threads", verb: Verb::Restore, compress: false, check: true, threads: 4, shape: CHUNKS },
-    Scenario { name: "verify", verb: Verb::Verify, compress: false, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup-columns-c", verb: Verb::Backup, form: Form::Columns, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO },
+    Scenario { name: "backup-z-threads", verb: Verb::Backup, form: Form::Gzip, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "restore-c", verb: Verb::Restore, form: Form::Plain, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, check: false, threads: 1, shape: TWO },
+    Scenario { name: "restore-threads", verb: Verb::Restore, form: Form::Plain, check: true, threads: 4, shape: CHUNKS },
+    Scenario { name: "verify", verb: Verb::Verify, form: Form::Plain, check: false, threads: 1, shape: SMALL },
 ];
 
-/// Signals that Node takes, and the exit status of a run that they stop; `None` for one that stops
-/// nothing.
+/// Signals that Node handles, and the exit status of a run that they stop; `None` for one that
+/// stops nothing.
 const SIGNALS: &[(&str, i32, Option<i32>)] = &[
     ("INT", libc::SIGINT, Some(130)),
     ("TERM", libc::SIGTERM, Some(143)),
@@ -62,7 +65,8 @@ fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'
     let mut count = tally.begin(name);
     for (index, call) in calls.iter().enumerate() {
         let label = format!("{index}-{call}");
-        // In short, where something changes, and now and then where nothing does: all of verify.
+        // With `--short`: calls that change something, and a few of those that change nothing,
+        // which are all that verify has.
         let is_turn = !tally.options.is_short || is_changing(call) || index % 40 == 0;
         if !is_turn || !tally.tries(&mut count, &label) {
             continue;
@@ -75,7 +79,8 @@ fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'
     tally.finish(count);
 }
 
-/// Runs until the call with this index, and kills it there; gives whether it came to that.
+/// Runs until the call with this index, and kills the run there. Returns true with the outcome if
+/// it reached that call.
 fn kill_at(world: &World, index: usize) -> (Outcome, bool) {
     let mut at = 0;
     let outcome = world.run(Program::Driver, Vec::new(), &mut |_| {
@@ -85,7 +90,8 @@ fn kill_at(world: &World, index: usize) -> (Outcome, bool) {
     (outcome, at > index)
 }
 
-/// Runs with EIO at the call with this index; gives whether it came to that.
+/// Runs with EIO at the call with this index. Returns true with the outcome if the run reached that
+/// call.
 fn fail_at(world: &World, index: usize) -> (Outcome, bool) {
     let mut at = 0;
     let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
@@ -95,9 +101,9 @@ fn fail_at(world: &World, index: usize) -> (Outcome, bool) {
     (outcome, at > index)
 }
 
-/// A run that fails with EIO at one call, and is killed at each one after it; a run that is killed,
-/// and the next one, which has to sweep, killed at each call; and the same with EIO at each call of
-/// the next one.
+/// Tries three kinds of runs: one that fails with EIO at one call, and is killed at each call after
+/// it; one that is killed, where the next run, which has to sweep, is killed at each call; and the
+/// same with EIO at each call of the next run.
 fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
@@ -138,8 +144,8 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
     tally.finish(count);
 }
 
-/// Calls that begin another state on disk or in the IPC namespace. A kill at any other is one at
-/// the next of these.
+/// Returns true for calls that begin another state on disk or in the IPC namespace. A kill at any
+/// other call is the same as one at the next of these.
 fn is_changing(name: &str) -> bool {
     const CHANGING: &[&str] = &[
         "mkdir",
@@ -160,7 +166,8 @@ fn is_changing(name: &str) -> bool {
     CHANGING.contains(&name)
 }
 
-/// The call with this index fails; so many calls later it is killed. Gives whether it came to that.
+/// The call with this index fails, and `later` calls after it the run is killed. Returns true with
+/// the outcome if it came to that.
 fn fail_and_kill(world: &World, index: usize, later: usize) -> (Outcome, bool) {
     let mut at = 0_usize;
     let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
@@ -202,7 +209,8 @@ fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
     tally.finish(count);
 }
 
-/// Sends a signal at the call with this index; where it is answered, goes on when it has been.
+/// Sends a signal at the call with this index. If the signal is answered, the run goes on after the
+/// answer.
 fn signal_at(world: &World, index: usize, signal: i32, is_answered: bool) -> Outcome {
     let (mut at, stderr) = (0, world.stderr_path());
     world.run(Program::Cli, Vec::new(), &mut |_| {
@@ -221,12 +229,12 @@ fn signal_at(world: &World, index: usize, signal: i32, is_answered: bool) -> Out
     })
 }
 
-/// What is wrong with the answer to a signal. At the engine's last call, which its thread makes
-/// when all is done, there may be nothing left to stop.
+/// Checks the answer to a signal. At the engine's last call, which its thread makes when all is
+/// done, there may be nothing left to stop.
 fn misanswered(outcome: &Outcome, signal: &str, stopped: Option<i32>, is_last_call: bool) -> Vec<String> {
     let mut wrong = Vec::new();
     let expected = if outcome.is_done { Some(0) } else { stopped };
-    // Node, when it goes, gives signals back to the kernel.
+    // When Node ends, it resets its signal handlers.
     let may_be_over = is_last_call && outcome.is_done;
     let is_ended_by_it = may_be_over && outcome.is_killed();
     if (outcome.ended.status != expected || expected.is_none()) && !is_ended_by_it {
@@ -241,7 +249,7 @@ fn misanswered(outcome: &Outcome, signal: &str, stopped: Option<i32>, is_last_ca
     wrong
 }
 
-/// Nobody reads what it says: both streams are pipes whose other end is closed.
+/// Runs with no reader: both streams are pipes whose other end is closed.
 fn reader_goes_away(world: &World, tally: &Tally<'_>, count: &mut Count) {
     if !tally.tries(count, "reader") {
         return;

@@ -1,8 +1,9 @@
-//! The loops, one file each, and what they share: file systems of their own, and acts at a given
-//! call.
+//! The loops, one file each, and the parts that they share: file systems of their own, and acts at
+//! a given call.
 
 mod kills;
 pub mod races;
+mod server;
 mod space;
 mod starts;
 mod syscalls;
@@ -10,32 +11,35 @@ mod syscalls;
 use crate::tally::Tally;
 use crate::tracer::Action;
 use crate::world::{Outcome, Program, World};
+use asmt_kit::{files, mounts};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A loop: runs with a scratch directory, and counts.
+/// A loop: it runs with a scratch directory, and counts states.
 type Loop = fn(&Path, &mut Tally<'_>);
 
 /// Name and loop.
 pub const ALL: &[(&str, Loop)] =
     &[("syscalls", syscalls::run), ("kills", kills::run), ("space", space::run), ("races", all_races)];
 
-/// Races beside a run, and those in which a server starts.
+/// Runs the races beside a run, and those in which a server starts.
 fn all_races(scratch: &Path, tally: &mut Tally<'_>) {
     let place = disk(scratch, "races", 64);
     races::run(scratch, &place, tally);
     starts::run(scratch, &place, tally);
 }
 
-/// A file system of this many MiB for backups; a plain directory where none can be mounted.
+/// Makes a file system of this many MiB for backups, or a plain directory where none can be
+/// mounted.
 fn disk(scratch: &Path, name: &str, mib: u64) -> PathBuf {
     disk_of(scratch, name, "any", mib).unwrap_or_else(|why| panic!("{why}"))
 }
 
-/// A file system of a kind. It lies in memory, so that a state takes milliseconds, and behaves as a
-/// disk does. The kind `any` is ext4 or, where none can be mounted, a plain directory.
+/// Makes a file system of a kind. It lies in memory, so that a state takes milliseconds, and
+/// behaves like one on a disk. The kind `any` is ext4 or, where none can be mounted, a plain
+/// directory.
 ///
-/// Errors: why it cannot be had.
+/// Errors: the reason why there can be none.
 fn disk_of(scratch: &Path, name: &str, kind: &str, mib: u64) -> Result<PathBuf, String> {
     let path = scratch.join(name);
     std::fs::create_dir_all(&path).expect("a directory");
@@ -51,18 +55,18 @@ fn disk_of(scratch: &Path, name: &str, kind: &str, mib: u64) -> Result<PathBuf, 
     Ok(path)
 }
 
-/// Where the bytes of a file system are: in memory, and gone with this process.
+/// The image of a file system: it lies in memory, and is gone with this process.
 fn image_of(mount: &Path, kind: &str, mib: u64) -> PathBuf {
     let memory = mount.with_file_name("memory");
     if !memory.exists() {
         std::fs::create_dir_all(&memory).expect("a directory");
-        must(Command::new("mount").args(["-t", "tmpfs", "tmpfs"]).arg(&memory));
+        mounts::tmpfs(&memory, c"").expect("a file system in memory");
     }
     let name = mount.file_name().unwrap_or_default().display();
     memory.join(format!("{name}-{kind}-{mib}.img"))
 }
 
-/// Makes the file system anew; it is not mounted.
+/// Makes the file system anew. It must not be mounted.
 fn format_again(mount: &Path, kind: &str, mib: u64) {
     let image = image_of(mount, kind, mib);
     let _ = std::fs::remove_file(&image);
@@ -80,18 +84,12 @@ fn mount_again(mount: &Path, kind: &str, mib: u64) {
     must(Command::new("mount").args(["-o", "loop"]).arg(image_of(mount, kind, mib)).arg(mount));
 }
 
-fn is_mounted(path: &Path) -> bool {
-    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
-}
-
 /// Runs a command that must succeed.
 fn must(command: &mut Command) {
-    let done = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
+    files::run(command).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Names of the engine's calls in a run in which nothing fails.
+/// Names of the engine's calls in a run without faults.
 fn clean_calls(world: &World, program: Program) -> Vec<String> {
     world.reset();
     let mut calls = Vec::new();

@@ -1,15 +1,19 @@
-//! Races: a server that attaches, writes, runs, removes or makes segments anew at each system call
+//! Races: a server that attaches, writes, runs, removes or recreates segments at each system call
 //! of the engine, or at random moments; ids that are used again; two asmt at once.
 //!
-//! A backup that is reported as done restores to exactly one state that was in memory, never to a
-//! mixture; a restore that is done is whole; one that is not leaves nothing that a start would
-//! trust, and what others have made. At each call the race is decided: the engine waits while the
-//! other acts. At random moments both run.
+//! A backup that was reported as done restores to exactly one state that was in memory, never to a
+//! mixture. A restore that was reported as done is whole. Otherwise the restore leaves nothing that
+//! a start would trust, and leaves the segments of others alone. At each call the race is decided,
+//! because the engine waits while the other process acts. At random moments both run.
 
 use super::{act_at, clean_calls};
+use crate::driver::Told;
+use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
-use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, Told, World, names, perform_here, sums};
+use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, World, perform_here, sums};
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
+use asmt_kit::files::names;
 use asmt_shm::sysv::{self, Access, Attachment, SegmentStat};
 use asmt_shm::{Key, SHUTDOWN_CLEAN, SHUTDOWN_OFFSET, SegmentType};
 use std::collections::BTreeSet;
@@ -17,31 +21,34 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-const BACKUP: Scenario = Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL };
+const BACKUP: Scenario =
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL };
 const RESTORE: Scenario = Scenario { name: "restore", verb: Verb::Restore, ..BACKUP };
 const BACKUP_THREADS: Scenario = Scenario { name: "backup-threads", threads: 4, shape: CHUNKS, ..BACKUP };
 const RESTORE_THREADS: Scenario = Scenario { name: "restore-threads", threads: 4, shape: CHUNKS, ..RESTORE };
 
-/// What the other does.
+/// The acts of the other process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Act {
     /// Attaches all segments, and stays.
     Attach,
     /// Attaches all, stores a few bytes in each, detaches.
     Write,
-    /// As a server that starts and stops cleanly: base is not trusted while the rest changes.
+    /// Does what a server does that starts and stops cleanly: base is not trusted while the rest
+    /// changes.
     Serve,
     /// Removes all of them.
     Remove,
     /// Removes one.
     RemoveOne,
-    /// Removes each and makes it anew under its key, with other bytes.
+    /// Removes each segment, and makes it anew under its key, with other bytes.
     Recreate,
     /// The same, and each gets its old id.
     ReuseIds,
-    /// Makes a base where there is none yet, as a server that starts.
+    /// Makes a base where there is none yet, as a starting server does.
     MakeBase,
-    /// As a server that finds no base that it trusts: removes all, and makes an empty base.
+    /// Does what a server does that finds no base that it trusts: removes all, and makes an empty
+    /// base.
     ColdStart,
 }
 
@@ -98,7 +105,7 @@ fn at_each_call(world: &World, act: Act, count: &mut Count, tally: &mut Tally<'_
     }
 }
 
-/// Both run; the other acts after a random time.
+/// Both run; the other process acts after a random time.
 fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'_>) {
     world.reset();
     let since = Instant::now();
@@ -127,13 +134,13 @@ fn at_random(world: &World, acts: &[Act], count: &mut Count, tally: &mut Tally<'
     }
 }
 
-/// Segments of the scenario's instance and namespaces; others' are nsid 3's.
+/// Segments of the scenario's instance and namespaces. (Those of others have nsid 3.)
 pub(super) fn segments() -> Vec<SegmentStat> {
     let all = sysv::all_segments().expect("segments");
     all.into_iter().filter(|stat| stat.key.address().is_some_and(|address| address.nsid != 3)).collect()
 }
 
-/// Whether base has the owner and mode that it is to have in the end.
+/// Returns true if base has its final owner and mode.
 fn has_final_owner(stats: &[SegmentStat]) -> bool {
     stats.iter().any(|stat| stat.key == base_key() && stat.mode != 0o600)
 }
@@ -142,15 +149,15 @@ fn base_key() -> Key {
     Key(0xae00_1000)
 }
 
-/// Whether base is there and trusted.
+/// Returns true if base is there and trusted.
 fn is_trusted() -> bool {
     let base = segments().into_iter().find(|stat| stat.key == base_key());
     base.and_then(|stat| Attachment::new(stat.shmid, Access::ReadOnly, 0).ok())
         .is_some_and(|base| base.bytes(SHUTDOWN_OFFSET as u64..SHUTDOWN_OFFSET as u64 + 4) == SHUTDOWN_CLEAN.to_le_bytes())
 }
 
-/// Stores a few bytes at the end of each segment that has no header. What has one is changed by a
-/// server alone, with its header.
+/// Stores a few bytes at the end of each segment that has no header. Only a server changes a
+/// segment with a header, and it changes the header as well.
 fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
     for stat in stats.iter().filter(|stat| stat.key.address().is_some_and(|address| !address.segment_type.has_header())) {
         if let Ok(segment) = Attachment::new(stat.shmid, Access::ReadWrite, 0) {
@@ -160,8 +167,8 @@ fn stamp(stats: &[SegmentStat], word: [u8; 8]) {
     }
 }
 
-/// As a server from its start to its clean stop: it discards base and treex, gives the stripes a
-/// new random, changes stages and stripes, and makes treex and base anew, base last.
+/// Does what a server does from its start to its clean stop: it discards base and treex, gives the
+/// stripes a new random, changes stages and stripes, and makes treex and base anew, base last.
 fn serve(stats: &[SegmentStat]) {
     const STRIPE_RANDOM_OFFSET: u64 = 48;
     let of = |wanted: SegmentType| {
@@ -177,8 +184,9 @@ fn serve(stats: &[SegmentStat]) {
     of(SegmentType::PiTreex).chain(of(SegmentType::PiBase)).for_each(|stat| drop(make_anew(stat, false)));
 }
 
-/// Removes a segment and makes another under its key: its bytes, but for the last ones. With its
-/// old id if asked for, unless somebody has that one attached. Gives the new id.
+/// Removes a segment and makes another one under its key, with its bytes except for the last ones.
+/// With `same_id` it gets the old id, unless another process has that segment attached. Returns the
+/// new id.
 fn make_anew(stat: &SegmentStat, same_id: bool) -> std::io::Result<i32> {
     let bytes = Attachment::new(stat.shmid, Access::ReadOnly, 0)?.bytes(0..stat.size_bytes).to_vec();
     sysv::remove(stat.shmid)?;
@@ -193,7 +201,7 @@ fn make_anew(stat: &SegmentStat, same_id: bool) -> std::io::Result<i32> {
     Ok(shmid)
 }
 
-/// Sums without the attach count, which is not of the state.
+/// Sums without the attach count, which is not part of the state.
 fn state() -> BTreeSet<String> {
     sums().into_iter().map(|line| without_count(&line)).collect()
 }
@@ -203,33 +211,33 @@ pub(super) fn without_count(line: &str) -> String {
     line.rsplit_once(' ').map_or(line, |(state, _)| state).to_owned()
 }
 
-/// Whether it failed after the first word that a start would trust, when nothing is removed any
-/// more.
+/// Returns true if it failed after the first word that a start would trust. From then on nothing is
+/// removed.
 fn is_past_return(outcome: &Outcome) -> bool {
     let first = outcome.problems.first();
     first.is_some_and(|told| told.code == "segment-changed" && told.hint.starts_with("asmt removed nothing"))
 }
 
-/// Whether it said that it left what somebody has attached.
+/// Returns true if it reported that it left a segment that another process has attached.
 fn is_told_to_stay(outcome: &Outcome) -> bool {
     outcome.problems.iter().any(|told| told.message.ends_with(" was not removed: another process has it attached"))
 }
 
-/// The other: what it holds, and what it has made.
+/// The other process: the segments that it holds, and those that it has made.
 struct Other {
     held: Vec<Attachment>,
-    /// Ids of what it held until the run had ended.
+    /// Ids of the segments that it held until the run had ended.
     attached: Vec<i32>,
     made: Vec<i32>,
     before: BTreeSet<String>,
     act: Option<Act>,
-    /// When it had acted, the run had ended, or base was trusted: that may have been before all of
-    /// the act.
+    /// After it had acted, the run had ended, or base was trusted. That may have been before the
+    /// act was complete.
     was_over: bool,
     /// Base was trusted when it acted.
     was_trusted: bool,
-    /// Segments had been given to their owner: after the last look at each, there are a few calls
-    /// until base is trusted.
+    /// Segments had got their owner when it acted. Between the last check of each segment and the
+    /// trust in base there are a few calls.
     had_begun: bool,
 }
 
@@ -253,8 +261,8 @@ impl Other {
         self.act = Some(act);
         let stats = segments();
         self.had_begun = has_final_owner(&stats);
-        // Not by looking into it on the machine with the server's segments: that would be an act of
-        // its own.
+        // The other process must not look into base on the machine with the server's segments: that
+        // would be an act in itself.
         self.was_trusted = ON_RESTORE.contains(&act) && self.had_begun && is_trusted();
         match act {
             Act::Attach => {
@@ -271,7 +279,7 @@ impl Other {
                 }
             }
             Act::Recreate | Act::ReuseIds => {
-                // By another process, as a server would be.
+                // Another process does it, as a server would.
                 let word = if act == Act::ReuseIds { "same-ids" } else { "new-ids" };
                 let done = Command::new("/proc/self/exe").args(["recreate", word]).output().expect("to start");
                 assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -319,10 +327,10 @@ impl Other {
             (false, Err(_)) if left.is_empty() => {}
             (false, Err(_)) => wrong.push(format!("it failed, and left {left:?}")),
         }
-        // Whatever it was, the next run on a server that is left alone succeeds.
+        // In any case, the next run succeeds if the server is left alone.
         world.remake_server();
         if !outcome.is_done
-            && let Err(failure) = perform_here(Verb::Backup, &world.directory(), false)
+            && let Err(failure) = perform_here(Verb::Backup, &world.directory(), Form::Plain)
         {
             wrong.push(format!("the next backup fails: {}", failure.error));
         }
@@ -339,7 +347,8 @@ impl Other {
         let found: BTreeSet<String> = all.difference(&others).cloned().collect();
         let there: Vec<SegmentStat> = segments();
         if outcome.is_done {
-            // Once base was trusted, the other may have changed what is his by then.
+            // Once base was trusted, the other process may have changed segments that belong to it
+            // by then.
             if found != self.before && !self.may_be_his(&found, &there) {
                 wrong.push(format!("it is done, and there is {found:?}"));
             }
@@ -351,9 +360,10 @@ impl Other {
             if !left.is_empty() && !may_stay {
                 wrong.push(format!("it failed, and left {left:?}: {}", outcome.text));
             }
-            // What was left because the other had it attached goes by itself, once it is not.
+            // A segment that was left because the other process had it attached can be removed by
+            // the next restore.
             if !left.is_empty() && is_told_to_stay(outcome) {
-                if let Err(failure) = perform_here(Verb::Restore, &world.directory(), false) {
+                if let Err(failure) = perform_here(Verb::Restore, &world.directory(), Form::Plain) {
                     wrong.push(format!("the restore after that fails: {}", failure.error));
                 }
             } else if is_trusted() && !self.was_trusted && !may_stay {
@@ -365,19 +375,19 @@ impl Other {
             wrong.push(format!("{gone} segments that the other has made are gone"));
         }
         world.reset();
-        if let Err(failure) = perform_here(Verb::Restore, &world.directory(), false) {
+        if let Err(failure) = perform_here(Verb::Restore, &world.directory(), Form::Plain) {
             wrong.push(format!("the next restore fails: {}", failure.error));
         }
     }
 
-    /// Whether the other may have had a segment attached when the restore ended.
+    /// Returns true if the other process may have had a segment attached when the restore ended.
     fn may_have_attached(&self, stat: &SegmentStat) -> bool {
         self.act == Some(Act::Write) || self.attached.contains(&stat.shmid)
     }
 
-    /// Whether the restore had been completed when the other acted, or was about to be. Where both
-    /// ran, its end may lie within the act: then each segment that is there is as it was restored,
-    /// or the other's.
+    /// Returns true if the restore had been completed, or was about to be, when the other process
+    /// acted. If both ran, the end of the restore may lie within the act: then each segment is as
+    /// it was restored, or belongs to the other process.
     fn may_be_his(&self, found: &BTreeSet<String>, there: &[SegmentStat]) -> bool {
         let is_write = self.act == Some(Act::Write);
         let made_keys: Vec<String> =
@@ -387,8 +397,8 @@ impl Other {
     }
 }
 
-/// Another operation is done from begin to end at each call of the first: one of them succeeds, the
-/// other is refused.
+/// Performs another operation from begin to end at each call of the first: one of them succeeds,
+/// and the other is refused.
 fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     let first = world.scenario().verb;
@@ -402,9 +412,9 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
         let mut result = None;
         let elsewhere = world.disk.join("elsewhere");
         let _ = std::fs::remove_dir_all(&elsewhere);
-        // Where a restore is the first, others' segments are all that can be backed up.
+        // If a restore comes first, only segments of others can be backed up.
         let directory = if first == second || second == Verb::Restore { world.directory() } else { elsewhere.clone() };
-        let outcome = act_at(world, index, &mut || result = Some(perform_here(second, &directory, false)));
+        let outcome = act_at(world, index, &mut || result = Some(perform_here(second, &directory, Form::Plain)));
         let mut wrong = Vec::new();
         let others_only =
             |names: &BTreeSet<String>| names.iter().all(|name| !name.starts_with("ae001") && !name.starts_with("ad001"));
@@ -413,11 +423,12 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
             Some(Ok(())) if first == second && outcome.is_done => wrong.push("both are done".to_owned()),
             Some(Ok(())) if first == second => is_done = true,
             Some(Ok(())) if first == Verb::Restore && others_only(&names(&elsewhere)) => {}
-            // The first was just done, or had not begun.
+            // The first operation was just done, or had not begun.
             Some(Ok(())) if first == Verb::Restore && outcome.is_done && names(&elsewhere).is_superset(world.whole()) => {}
             Some(Ok(())) => wrong.push(format!("a {second:?} in the middle of a {first:?} is done")),
             Some(Err(failure)) => {
-                // Whether it is at work, has not begun, or has just made what is in the way.
+                // The first operation is at work, has not begun, or has just made the segments or
+                // files that are in the way.
                 let known =
                     ["another-asmt", "segments-exist", "backup-exists", "directory-missing", "no-backup", "nothing-found"];
                 let code = failure.error.first().code.as_str();
@@ -432,20 +443,20 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
             wrong.push(format!("neither is done: {}", outcome.text));
         }
         let is_seconds = is_done && !outcome.is_done;
-        // It came late, and found all of it done, or not yet.
+        // It came late, and found that everything is done, or that nothing is there yet.
         let is_late = |told: &Told| told.kind == "refused" || told.code == "already-in-memory";
         if is_seconds && !outcome.problems.first().is_some_and(is_late) {
             wrong.push(format!("the first was not refused: {}", outcome.text));
         }
-        // What there is now is one's: judged as if the first had made it.
+        // The result belongs to one of them, and is judged as if the first had made it.
         said.is_done = is_done;
         wrong.extend(world.judge(&said, Allowance::default()));
         tally.tried(count, &label, if is_seconds { "the second's" } else { "the first's" }, &wrong);
     }
 }
 
-/// Makes each segment of this namespace anew: a process of its own, as a server would be. One that
-/// goes meanwhile is let go.
+/// Recreates each segment of this namespace, in a process of its own, as a server would. A segment
+/// that is gone by then is skipped.
 pub fn recreate(how: &str) -> ExitCode {
     for stat in segments() {
         let _ = make_anew(&stat, how == "same-ids");

@@ -1,29 +1,34 @@
-//! Space and limits: too little room by every block, no inodes, limits on file size, open files and
-//! address space, a file system that fails or turns read-only at each system call, a directory that
-//! is taken away at each, little memory, few segments.
+//! Space and limits: too little room, block by block; no inodes; limits on file size, open files
+//! and address space; a file system that fails or turns read-only at each system call; a directory
+//! that is taken away at each; little memory; few segments.
 //!
-//! What does not fit is refused or fails as `no room`, with nothing left; what is restored is
+//! A run that does not fit is refused, or fails with `no-room`, and leaves nothing. A restore is
 //! refused before the first segment where that can be known.
 
 use super::{act_at, clean_calls, disk_of, must};
 use crate::calls::Call;
 use crate::driver::NOT_STARTED;
+use crate::judge::Allowance;
 use crate::sys::{self, Limit};
 use crate::tally::{Count, Tally};
 use crate::tracer::Action;
-use crate::world::{Allowance, Outcome, Program, SMALL, Scenario, World, names};
+use crate::world::{Outcome, Program, SMALL, Scenario, World};
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
+use asmt_kit::files::names;
+use asmt_kit::mounts::is_mounted;
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-const BACKUP: Scenario = Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL };
-const BACKUP_ZC: Scenario = Scenario { name: "backup-zc", compress: true, check: true, ..BACKUP };
+const BACKUP: Scenario =
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL };
+const BACKUP_ZC: Scenario = Scenario { name: "backup-zc", form: Form::Gzip, check: true, ..BACKUP };
 const RESTORE: Scenario = Scenario { name: "restore", verb: Verb::Restore, ..BACKUP };
-const RESTORE_Z: Scenario = Scenario { name: "restore-z", compress: true, ..RESTORE };
+const RESTORE_Z: Scenario = Scenario { name: "restore-columns", form: Form::Columns, ..RESTORE };
 const VERIFY: Scenario = Scenario { name: "verify", verb: Verb::Verify, ..BACKUP };
-/// More than the small memory that it gets.
+/// Larger than the memory of the control group.
 const LARGE: Scenario =
     Scenario { name: "large", shape: &["--stages 1 --stage-size 48MiB --fill 1 --treex-size 8192 --base-size 4096"], ..RESTORE };
 const BLOCK_BYTES: u64 = 4096;
@@ -74,7 +79,7 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
                 },
             );
         }
-        // ext4's own way to try what it does when it finds an error.
+        // ext4's own switch for trying its behaviour after an error.
         with_disk(&format!("space:aborted-{verb}"), scratch, tally, scenario, "ext4", 16, &mut |world, count, tally| {
             disk_fails(world, "ext4", 16, &mut |mount| remount(mount, "abort"), count, tally);
         });
@@ -87,7 +92,7 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
     little_memory(scratch, tally);
 }
 
-/// One loop on a file system of its own, which is gone afterwards.
+/// Runs one loop on a file system of its own, which is gone afterwards.
 fn with_disk(
     name: &str,
     scratch: &Path,
@@ -110,13 +115,13 @@ fn with_disk(
         body(&world, &mut count, tally);
         world.empty();
     }
-    if super::is_mounted(&disk) {
+    if is_mounted(&disk) {
         must(Command::new("umount").arg(&disk));
     }
     tally.finish(count);
 }
 
-/// What a failed run must be called where room or a limit is what was missing.
+/// Checks the kind of a failure for which the room or a limit was missing.
 fn no_room(outcome: &Outcome) -> Vec<String> {
     let is_right = outcome.is_done || outcome.problems.first().is_some_and(|told| told.kind == "no-room");
     if is_right { Vec::new() } else { vec![format!("it failed as '{}', expected 'no-room': {}", outcome.word(), outcome.text)] }
@@ -129,7 +134,7 @@ fn free_blocks(disk: &Path) -> u64 {
     numbers[0] * numbers[1] / BLOCK_BYTES
 }
 
-/// Each number of free blocks, from none to more than enough.
+/// Tries each number of free blocks, from none to more than enough.
 fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<'_>) {
     let ballast = world.disk.join("ballast");
     let sync = || must(Command::new("sync").arg("-f").arg(&world.disk));
@@ -140,7 +145,8 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
     sync();
     let needed = before - free_blocks(&world.disk);
     let step = if tally.options.is_short { 23 } else { step };
-    // What is taken while it is written may be more than what is kept in the end: until it fits.
+    // During the run, more blocks may be taken than are kept in the end. So it goes on until the
+    // run fits.
     let mut fits = false;
     let mut next = 0;
     while next < needed + 40 || !fits && next < 8 * needed + 1000 && tally.options.is_whole() {
@@ -152,8 +158,8 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
         }
         world.reset();
         let bytes = before.saturating_sub(free) * BLOCK_BYTES;
-        // What a file system keeps for itself makes the last blocks unsteady: as many as there are
-        // will do.
+        // The blocks that a file system keeps for itself make the last ones unsteady: take as many
+        // as there are.
         let mut taken = bytes;
         while !Command::new("fallocate")
             .arg("-l")
@@ -180,7 +186,7 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
     }
 }
 
-/// Each number of free inodes.
+/// Tries each number of free inodes.
 fn few_inodes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let ballast = world.disk.join("ballast");
     for free in 0..14 {
@@ -212,14 +218,14 @@ fn limited(world: &World, label: &str, limit: Limit, count: &mut Count, tally: &
         return tally.tried(count, label, "not started", &[]);
     }
     let mut wrong = world.judge(&outcome, Allowance::default());
-    // With no memory left, the loader and the runtime end the process as a kill would.
+    // Without memory, the loader and the runtime end the process in the same way as a kill.
     if !outcome.is_killed() {
         wrong.extend(no_room(&outcome));
     }
     tally.tried(count, label, &outcome.word(), &wrong);
 }
 
-/// Each block as the limit on file sizes, and the ends of all files to the byte.
+/// Tries each block as the limit on file sizes, and the ends of all files to the byte.
 fn limited_file_size(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     clean_calls(world, Program::Driver);
     let sizes: Vec<u64> = names(&world.directory())
@@ -238,14 +244,14 @@ fn limited_file_size(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     }
 }
 
-/// Each limit on open files. The loader needs some, too.
+/// Tries each limit on open files. The loader needs some files, too.
 fn few_descriptors(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     for value in (4..40).step_by(if tally.options.is_short { 5 } else { 1 }) {
         limited(world, &format!("{value}-files"), Limit { resource: libc::RLIMIT_NOFILE, value }, count, tally);
     }
 }
 
-/// Limits on the address space, from too little to start to enough.
+/// Tries limits on the address space, from too little for a start to enough.
 fn little_address_space(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let step = if tally.options.is_short { 8192 << 10 } else { 128 << 10 };
     for value in (4 << 20..44 << 20).step_by(step) {
@@ -257,7 +263,8 @@ fn remount(mount: &Path, how: &str) -> bool {
     Command::new("mount").arg("-o").arg(format!("remount,{how}")).arg(mount).output().is_ok_and(|done| done.status.success())
 }
 
-/// The file system fails at each call: what was reported as done is there when it is mounted again.
+/// The file system fails at each call. What was reported as done must be there when it is mounted
+/// again.
 fn disk_fails(
     world: &World,
     system: &str,
@@ -274,13 +281,15 @@ fn disk_fails(
             continue;
         }
         world.reset();
-        // On the disk before it fails: a restore's backup was made long ago.
+        // The backup of a restore was made long ago, so it must be on the disk before the disk
+        // fails.
         must(Command::new("sync").arg("-f").arg(&world.disk));
         let mut has_failed = false;
         let outcome = act_at(world, index, &mut || has_failed = fail(&world.disk));
         must(Command::new("umount").arg(&world.disk));
         super::mount_again(&world.disk, system, mib);
-        // With a file open for writing, it cannot be made read-only: no such state.
+        // While a file is open for writing, the file system cannot be made read-only: there is no
+        // such state.
         if !has_failed {
             continue;
         }
@@ -310,8 +319,8 @@ fn directory_goes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
             let outcome = act_at(world, index, &mut || {
                 let there = names(&directory);
                 was_there = directory.exists();
-                // The path is looked at before base gets its name, which is after the manifest has
-                // got its.
+                // The path is checked before base gets its name, and the manifest gets its name
+                // before that check.
                 had_begun = there.iter().any(|name| name.starts_with("asmt-manifest"));
                 match way {
                     "removed" => drop(fs::remove_dir_all(&directory)),
@@ -329,7 +338,7 @@ fn directory_goes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
             if outcome.is_done && was_there && !had_begun {
                 wrong.push("it is done, and its directory had gone before its commit".to_owned());
             }
-            // Put back, to see what has become of it.
+            // It is put back, to see its contents.
             if directory.is_symlink() && was_there {
                 fs::remove_file(&directory).expect("to remove the link");
             }
@@ -337,7 +346,7 @@ fn directory_goes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
                 fs::rename(&aside, &directory).expect("to put it back");
             }
             if directory.is_symlink() {
-                // It was there before the run: then it is where the backup goes.
+                // The link was there before the run, so its target is where the backup goes.
                 fs::remove_file(&directory).expect("to remove the link");
                 fs::rename(&trap, &directory).expect("to move it there");
             } else {
@@ -361,8 +370,8 @@ fn set_limit_of(name: &str, value: &str) {
     fs::write(format!("/proc/sys/kernel/{name}"), value).expect("to set a limit");
 }
 
-/// Limits of the IPC namespace: too low before it begins, which is refused before the first
-/// segment; or lowered at each call.
+/// Lowers the limits of the IPC namespace: before the run begins, which must then be refused before
+/// the first segment; or at each call.
 fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     world.reset();
@@ -408,8 +417,7 @@ fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     }
 }
 
-/// A control group for memory: its directory, and the file that limits it. The first version's, or
-/// the second's.
+/// A control group for memory, of version 1 or 2: its directory, and the file that limits it.
 fn memory_group(scratch: &Path) -> Option<(std::path::PathBuf, &'static str)> {
     let name = format!("asmt-{}", scratch.file_name()?.to_str()?);
     let candidates = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
@@ -424,7 +432,8 @@ fn memory_group(scratch: &Path) -> Option<(std::path::PathBuf, &'static str)> {
     })
 }
 
-/// A control group with less memory than the segments need: refused before the first of them.
+/// Runs in a control group with less memory than the segments need: it must be refused before the
+/// first segment.
 fn little_memory(scratch: &Path, tally: &mut Tally<'_>) {
     let name = "space:memory-group";
     if !tally.wants(name) || !tally.options.wants_verb(Verb::Restore) {

@@ -1,16 +1,18 @@
-//! Fault loop: each system call of the engine fails, the 1st, the 2nd, the 3rd … until a run passes
-//! clean: once, and from then on.
+//! Fault loop: each system call of the engine fails, the 1st, the 2nd, the 3rd and so on, until a
+//! run has no more calls: once, and from then on.
 //!
-//! After each: an exit of the right kind, a message that names call and object, nothing that anyone
-//! would accept or trust, nothing left over, the segments unchanged, and the next run succeeds. A
-//! failure that harms nothing may be passed over: then all must be right. From then on means: this
-//! call and all later ones of its name.
+//! After each failure there must be: an exit of the right kind, a message that names call and
+//! object, nothing that a reader or a start would accept or trust, no leftovers, unchanged
+//! segments, and a next run that succeeds. A failure that does no harm may be ignored: then
+//! everything must be right. "From then on" means this call and all later ones with its name.
 
 use super::clean_calls;
 use crate::calls::Call;
+use crate::judge::Allowance;
 use crate::tally::Tally;
 use crate::tracer::Action;
-use crate::world::{Allowance, CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
@@ -25,36 +27,38 @@ const ERRNOS: &[(&str, i32)] = &[
     ("EDQUOT", libc::EDQUOT),
 ];
 
-/// A read or write of fewer bytes than asked for: no error, but no less a surprise.
+/// A read or write of fewer bytes than requested: no error, but as surprising as one.
 const SHORT: (&str, i32) = ("short", 0);
 
-/// How often EINTR comes "from then on". No kernel gives it without end: each needs a signal.
+/// Number of EINTRs "from then on". No kernel returns them without end, because each needs a
+/// signal.
 const MOST_INTERRUPTIONS: usize = 100;
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "backup", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "backup-zc", verb: Verb::Backup, compress: true, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "backup-two", verb: Verb::Backup, compress: false, check: false, threads: 1, shape: TWO },
-    Scenario { name: "backup-z-threads", verb: Verb::Backup, compress: true, check: false, threads: 4, shape: CHUNKS },
-    Scenario { name: "restore", verb: Verb::Restore, compress: false, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "restore-zc", verb: Verb::Restore, compress: true, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "restore-two", verb: Verb::Restore, compress: false, check: false, threads: 1, shape: TWO },
-    Scenario { name: "restore-threads", verb: Verb::Restore, compress: false, check: true, threads: 4, shape: CHUNKS },
-    Scenario { name: "verify-c", verb: Verb::Verify, compress: false, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "verify-z", verb: Verb::Verify, compress: true, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "list", verb: Verb::List, compress: false, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup-columns-c", verb: Verb::Backup, form: Form::Columns, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO },
+    Scenario { name: "backup-z-threads", verb: Verb::Backup, form: Form::Gzip, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "restore", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "restore-zc", verb: Verb::Restore, form: Form::Gzip, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: TWO },
+    Scenario { name: "restore-threads", verb: Verb::Restore, form: Form::Plain, check: true, threads: 4, shape: CHUNKS },
+    Scenario { name: "verify-c", verb: Verb::Verify, form: Form::Plain, check: true, threads: 1, shape: SMALL },
+    Scenario { name: "verify-columns", verb: Verb::Verify, form: Form::Columns, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "list", verb: Verb::List, form: Form::Plain, check: false, threads: 1, shape: SMALL },
 ];
 
 /// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
-const THROUGH_CLI: &[&str] = &["backup-zc", "restore", "verify-c", "list"];
+const THROUGH_CLI: &[&str] = &["backup-columns-c", "restore", "verify-c", "list"];
 
-/// What failed in a run.
+/// The faults of a run.
 #[derive(Default)]
 struct Fault {
-    /// Name, words of which a message has one, and object of each call that failed.
+    /// Of each call that failed: its name, the words of which a message must have one, and its
+    /// object.
     calls: Vec<(String, &'static [&'static str], Option<String>)>,
     hit_removal: bool,
-    /// The error was an answer to what was asked.
+    /// The error answered the question of the call.
     is_answer: bool,
 }
 
@@ -81,8 +85,8 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
     }
 }
 
-/// Each call once, the errors taking turns, through the command line: exit status, and what stands
-/// on standard error.
+/// Lets each call fail once, with the errors taking turns, through the command line: checks exit
+/// status and standard error.
 fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let calls = clean_calls(world, Program::Cli);
@@ -102,8 +106,8 @@ fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
     tally.finish(count);
 }
 
-/// What is wrong with exit status and standard error. The statuses are written down a second time,
-/// as docs/REFERENCE.md has them.
+/// Checks exit status and standard error. The statuses of docs/REFERENCE.md are written down here a
+/// second time.
 fn badly_ended(outcome: &Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
     if outcome.is_killed() {
@@ -134,7 +138,7 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
         for (mode, is_on) in [("once", false), ("on", true)] {
             for (index, call) in calls.iter().enumerate() {
                 let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&call.as_str());
-                // In short, every fourth call once, with the errors taking turns.
+                // With `--short`: every fourth call once, with the errors taking turns.
                 let is_turn = !tally.options.is_short || index % 72 == 4 * (2 * number + usize::from(is_on));
                 if *errno == 0 && !is_moving || !is_turn {
                     continue;
@@ -169,29 +173,31 @@ fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) 
         }
         fault.calls.push((call.name(), call.words(), call.object()));
         fault.is_answer |= call.is_answered_by(errno);
-        match (errno, call.byte_count()) {
+        let action = match (errno, call.byte_count()) {
             (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
             (0, None) => Action::Go,
             _ => {
-                // A removal is done when it is durable, and a segment is looked at before it is
-                // removed: an fsync or shmctl that fails again is that of the clean-up.
+                // A removal is done when it is durable, and a segment's state is read before it is
+                // removed: an fsync or shmctl that fails again belongs to the clean-up.
                 let is_again = fault.calls.len() > 1;
                 fault.hit_removal |= call.is_removal() || is_again && ["fsync", "shmctl"].contains(&call.name().as_str());
                 if call.is_done_anyway() { Action::FailAfter(errno) } else { Action::Fail(errno) }
             }
-        }
+        };
+        // Stopping at each call is what a state costs.
+        if is_on { action } else { Action::Last(Box::new(action)) }
     };
     let outcome = world.run(program, Vec::new(), &mut hook);
     (outcome, fault)
 }
 
-/// Fewer bytes, in whole sectors where that is possible.
+/// Returns fewer bytes, in whole sectors if possible.
 fn shorter(bytes: u64) -> u64 {
     let half = bytes / 2;
     if half >= 4096 { half - half % 4096 } else { half.max(1) }
 }
 
-/// What is wrong with what a failed run has said.
+/// Checks the report of a failed run.
 fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
     let mut wrong = Vec::new();
     let Some(first) = outcome.problems.first().filter(|_| !outcome.is_done) else { return wrong };

@@ -1,7 +1,7 @@
-//! A backup, judged in advance: what a restore could not accept is refused when it is made.
+//! Judges a backup in advance: it is refused if a restore could not accept it.
 //!
-//! Pure. Every device of the server is noted: it opens all of them at each start, so each is a
-//! witness for all of its namespaces.
+//! Pure. Every device of the server is noted. The server opens all of them at each start, so each
+//! is a witness for all of its namespaces.
 
 use super::{Overrides, configuration_remarks, named_of, own_means, split, strays};
 use crate::error::{Code, NoteCode, Problem, Remark};
@@ -13,9 +13,9 @@ use crate::plan::{NamespaceBackup, Plan, title};
 use asmt_shm::{Header, NamespaceName, STRIPE_TRUSTED, StripeHeader};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The devices to note in the manifest of a namespace: every one that has a header, of each
-/// namespace of the server, and those that are configured and blank, on which a header would be the
-/// work of a server.
+/// The devices to note in the manifest of a namespace: all that have a header, of each namespace of
+/// the server, and those that are configured and blank, where a header would show that a server has
+/// run.
 pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<HeaderStamp> {
     let mut seen = BTreeSet::new();
     let devices = evidence.devices.values().filter(|device| device.unique.is_none_or(|unique| seen.insert(unique)));
@@ -39,7 +39,7 @@ pub fn noted_devices(evidence: &Evidence, own: &NamespaceName) -> Vec<HeaderStam
     noted.collect()
 }
 
-/// The namespace that a device is configured for.
+/// The namespace for which a device is configured.
 fn configured_for<'e>(evidence: &'e Evidence, device: &Device) -> Option<&'e NamespaceName> {
     let mut namespaces = evidence.configuration.config()?.namespaces.iter();
     let has =
@@ -47,8 +47,7 @@ fn configured_for<'e>(evidence: &'e Evidence, device: &Device) -> Option<&'e Nam
     namespaces.find(|(_, configured)| has(configured)).map(|(name, _)| name)
 }
 
-/// Adds to the plan of a backup what speaks against it: what a restore could not accept is refused
-/// now.
+/// Adds refusals to the plan of a backup that a restore could not accept.
 pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overrides: Overrides) {
     let mut found = Vec::new();
     for namespace in &plan.namespaces {
@@ -68,8 +67,8 @@ pub fn judge_backup(plan: &mut Plan<NamespaceBackup>, evidence: &Evidence, overr
     plan.remarks.extend(overridden);
 }
 
-/// Checks the storage of a namespace that is backed up: all of it must be noted, and be a set that
-/// a server starts with.
+/// Checks the storage of a namespace that is backed up: all of it must be noted, and must be a set
+/// with which a server starts.
 fn check_storage(
     namespace: &NamespaceBackup,
     configured: Option<&NamespaceConfig>,
@@ -108,8 +107,8 @@ fn check_storage(
         problems.push(Problem::new(Code::DeviceSetTorn, text, STORAGE_HINT));
     }
     if problems.is_empty() && !all_members.is_empty() {
-        // Behind a namespace in memory stand as many devices as it has; what their headers count
-        // then is not known.
+        // A namespace in memory has its devices as shadows. The number in their headers is then
+        // unknown.
         let is_in_memory = is_configured && configured.is_some_and(|configured| configured.storage == Storage::Memory);
         let counted = match (is_in_memory, is_configured) {
             (true, _) => Counted::Unknown,
@@ -133,7 +132,7 @@ fn check_storage(
 const STORAGE_HINT: &str = "make sure that this is the configuration of the server that ran, and that every device exists and \
     is readable; name another configuration or other devices with --config or --device";
 
-/// A server writes one random into the data stripes of a namespace in memory and into the devices
+/// A server writes the same random to the data stripes of a namespace in memory and to the devices
 /// behind them.
 fn other_run_problem(title: &str, namespace: &NamespaceBackup, devices: &[(String, StripeHeader)]) -> Option<Problem> {
     let stripe = namespace.copies.iter().find_map(|copy| match &copy.segment.header {
@@ -166,18 +165,18 @@ fn named_twice(title: &str, devices: &[&Device]) -> Option<Problem> {
     None
 }
 
-/// How the devices at hand compare with the number in their headers, which counts main devices.
+/// The relation between the devices at hand and the number of main devices in their headers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Counted {
     /// They are the main devices.
     Mains,
-    /// They were named by hand: there may be as many shadow devices among them.
+    /// They were named on the command line: there may be as many shadow devices among them.
     MainsAndPerhapsShadows,
-    /// It is not known.
+    /// The relation is unknown.
     Unknown,
 }
 
-/// What is wrong with a set of storage devices in itself.
+/// The faults of a set of storage devices.
 fn set_problems(
     title: &str,
     name: &NamespaceName,
@@ -214,7 +213,7 @@ fn set_problems(
     problems
 }
 
-/// Why no device of a namespace is known; `None` where it is configured to have none.
+/// The reason why no device of a namespace is known; `None` if it is configured to have none.
 fn why_not_noted(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidence: &Evidence) -> Option<String> {
     match (&evidence.configuration, configured) {
         (Configuration::NotThere(why), _) => Some(why.clone()),

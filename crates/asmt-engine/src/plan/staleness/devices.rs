@@ -1,5 +1,5 @@
-//! Storage devices as witnesses: exact, for the server writes a new random into each at every
-//! start.
+//! Storage devices as witnesses. They are exact, because the server writes a new random to each at
+//! every start.
 
 use super::{Finding, Judge, NotedDevice, named_of};
 use crate::error::{Code, Problem};
@@ -9,7 +9,7 @@ use crate::hints;
 use asmt_shm::NamespaceName;
 use std::collections::BTreeSet;
 
-/// What a noted device says now.
+/// The current state of a noted device.
 enum Answer {
     Same,
     Random(u64),
@@ -21,14 +21,14 @@ enum Answer {
 }
 
 impl<'l> Judge<'l> {
-    /// Gathers what devices say: those that were noted, and those that are named now.
+    /// Collects the findings on devices: on those that were noted, and those that are named now.
     pub(super) fn ask_devices(&mut self) {
         self.check_noted();
         self.check_configured_now();
         self.check_stripes();
     }
 
-    /// A server writes one random into the stripes of a namespace in memory and into the devices
+    /// A server writes the same random to the stripes of a namespace in memory and to the devices
     /// behind them.
     fn check_stripes(&mut self) {
         for claim in &self.claims {
@@ -47,8 +47,8 @@ impl<'l> Judge<'l> {
                 self.found.push(Finding { name: claim.name.clone(), path: other.what.clone(), problem });
                 continue;
             }
-            // One that another namespace's backup has noted says the same as then, and may speak
-            // against this one.
+            // A device that another namespace's backup has noted with the same state may still be a
+            // witness against this one.
             let is_another_run = |device: &&Device| {
                 device.header().is_some_and(|header| header.name.as_ref() == Some(claim.name) && header.random != random)
             };
@@ -69,7 +69,7 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// Asks every noted device, whether or not the configuration names it.
+    /// Checks every noted device, whether the configuration names it or not.
     fn check_noted(&mut self) {
         for known in self.noted.clone() {
             let (path, answer) = self.resolve(&known);
@@ -88,8 +88,8 @@ impl<'l> Judge<'l> {
             let has_run = matches!(answer, Answer::Random(_) | Answer::NotTrusted);
             let problem = match answer {
                 Answer::Same => None,
-                // A disk that was blank is nobody's yet: only a server's header on it says
-                // something.
+                // A disk that was blank belongs to nobody yet: only a server's header on it is a
+                // sign.
                 Answer::Random(found) if noted.is_blank => {
                     Some(ran(format!("was blank, and now has a header with random {found:016x}")))
                 }
@@ -107,7 +107,7 @@ impl<'l> Judge<'l> {
             };
             let found_on = self.evidence.devices.values().find(|device| device.path == path).and_then(|device| device.medium);
             match problem {
-                // A copy of a disk in a file says the same, too.
+                // A copy of a disk in a file has the same header.
                 None if noted.is_file || !is_own || found_on != Some(Medium::Device) => {}
                 None if noted.is_blank || !noted.is_trusted => {}
                 None => {
@@ -124,11 +124,11 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// What a noted device says: the disk that is known by what stays with it, else the one at its
-    /// path, else another one that stands in for it.
+    /// The current state of a noted device: of the disk with its id, otherwise of the disk at its
+    /// path, otherwise of another disk that stands in for it.
     ///
-    /// A disk at the noted path that is this namespace's and says that the server has run is
-    /// believed, whatever else is there: a copy of the noted one somewhere does not make up for it.
+    /// If the disk at the noted path belongs to this namespace and shows that the server has run,
+    /// it is believed, even if there is a copy of the noted disk elsewhere.
     fn resolve(&self, known: &NotedDevice<'l>) -> (String, Answer) {
         let answer = |device: &Device| (device.path.clone(), answer_of(device, known.noted, &known.name));
         if let Some(device) = self.identified(known) {
@@ -147,7 +147,7 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// The disk of a noted device, by what stays with it.
+    /// The disk of a noted device, found by its id.
     fn identified(&self, known: &NotedDevice<'_>) -> Option<&'l Device> {
         let has_id = |device: &&Device| device.ids.iter().any(|id| known.ids.contains(&id.as_str()));
         if let Some(at_path) = self.evidence.devices.get(&known.noted.what).filter(has_id) {
@@ -155,11 +155,12 @@ impl<'l> Judge<'l> {
         }
         let mut found = self.evidence.devices.values().filter(has_id);
         let first = found.next()?;
-        // Two paths of one disk say the same. Where two disks share the id, it tells neither.
+        // Two paths of one disk have the same state. If two disks share the id, it identifies
+        // neither.
         found.all(|other| other.state == first.state).then_some(first)
     }
 
-    /// Whether a device is the disk of another noted one.
+    /// Returns true if a device is the disk of another noted device.
     fn is_of_another(&self, device: &Device, known: &NotedDevice<'_>) -> bool {
         self.noted.iter().any(|other| {
             let is_same_disk = other.noted.what == known.noted.what || other.ids.iter().any(|id| known.ids.contains(id));
@@ -167,9 +168,9 @@ impl<'l> Judge<'l> {
         })
     }
 
-    /// Names of devices change with a reboot: a device under a name that was not noted, or that was
-    /// noted for another one, stands in for the noted one if it says the same and is no second name
-    /// of a disk that counts already.
+    /// Names of devices change with a reboot. A device under a name that was not noted, or that was
+    /// noted for another device, stands in for the noted one if it has the same state and is not a
+    /// second name of a disk that counts already.
     fn swapped(&self, known: &NotedDevice<'_>) -> Option<&'l Device> {
         let is_taken = |device: &Device| {
             self.noted.iter().filter(|other| other.noted.what != known.noted.what).any(|other| {
@@ -185,8 +186,8 @@ impl<'l> Judge<'l> {
         devices.find(|device| says_same(device) && !self.is_of_another(device, known) && !is_taken(device))
     }
 
-    /// What the configuration or the command line names now and was not noted: another set, or a
-    /// namespace that moved.
+    /// Checks devices that the configuration or the command line names now and that were not noted:
+    /// another set, or a namespace that was moved.
     fn check_configured_now(&mut self) {
         let noted_paths: BTreeSet<&str> = self.noted.iter().map(|known| known.noted.what.as_str()).collect();
         let noted_things: BTreeSet<(u64, u64)> =
@@ -206,8 +207,8 @@ impl<'l> Judge<'l> {
         self.found.extend(found);
     }
 
-    /// Paths that are configured or named now, with the namespace they are for: of those that are
-    /// asked for or noted.
+    /// Paths that are configured or named now, each with its namespace: for the namespaces that are
+    /// requested or noted.
     fn named_now(&self) -> Vec<(NamespaceName, String)> {
         let known: BTreeSet<&NamespaceName> =
             self.claims.iter().map(|claim| claim.name).chain(self.noted.iter().map(|known| &known.name)).collect();
@@ -230,8 +231,8 @@ impl<'l> Judge<'l> {
     fn check_new_device(&self, name: &NamespaceName, device: &Device) -> Option<Problem> {
         let title = self.title(name);
         let of_devices = self.noted.iter().filter(|known| known.name == *name && !known.noted.is_blank);
-        // A server writes one random into the stripes of a namespace in memory and the devices
-        // behind them.
+        // A server writes the same random to the stripes of a namespace in memory and to the
+        // devices behind them.
         let of_stripes = self.claims.iter().filter(|claim| claim.name == name).filter_map(|claim| claim.stripe_random);
         let randoms: BTreeSet<u64> = of_devices.map(|known| known.noted.random).chain(of_stripes).collect();
         let had_none = self
@@ -258,8 +259,8 @@ impl<'l> Judge<'l> {
                 let other = header.name.as_ref().map_or("?", NamespaceName::as_str);
                 stale(format!("belongs to namespace '{other}'"))
             }
-            // A backup is of a clean stop, which leaves every device trusted: that much is known of
-            // any backup.
+            // A backup is made after a clean stop, which leaves every device trusted. That is known
+            // of any backup.
             DeviceState::Header(_) if !device.is_trusted() => {
                 stale("is not marked as trusted: the server has run since".to_owned())
             }
@@ -285,8 +286,8 @@ fn answer_of(device: &Device, noted: &HeaderStamp, name: &NamespaceName) -> Answ
             Answer::OtherNamespace(header.name.as_ref().map_or("?", NamespaceName::as_str).to_owned())
         }
         DeviceState::Header(header) if header.random != noted.random => Answer::Random(header.random),
-        // Another namespace's that was not trusted when it was noted says the same by its random
-        // alone.
+        // A device of another namespace that was not trusted when it was noted is unchanged if its
+        // random is.
         DeviceState::Header(_) if !device.is_trusted() && (noted.is_trusted || noted.namespace.is_none()) => Answer::NotTrusted,
         DeviceState::Header(_) => Answer::Same,
     }

@@ -1,11 +1,11 @@
-//! Whether a backup is still that of the node: what was noted when it was made against what is
-//! found now.
+//! Decides whether a backup is still that of the node: compares the notes from its making with the
+//! current state.
 //!
 //! Pure: evidence in, a verdict with its reasons out. docs/STALENESS.md has the model: the question
-//! is asked once for each server, every witness of any of its namespaces speaks for all of them,
-//! and each verdict names its witnesses. Promise: a backup is accepted without an override only
-//! where no witness speaks against it. Must never: call the system, or take a missing answer for a
-//! good one.
+//! is asked once for each server, every witness of any of its namespaces counts for all of them,
+//! and each verdict names its witnesses. Promise: without an override, a backup is accepted only if
+//! no witness speaks against it. Must never: call the system, or take a missing answer for a good
+//! one.
 
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing};
@@ -25,11 +25,11 @@ mod signs;
 
 pub use backup::{judge_backup, noted_devices};
 
-/// How much later than a backup a sign must be where only times can be compared: clocks are coarse,
-/// and a stopping server writes its last lines while a backup may already begin.
+/// Time by which a sign must be later than a backup, if only times can be compared: clocks are
+/// coarse, and a stopping server writes its last lines while a backup may already begin.
 pub const SLACK_MS: u64 = 10_000;
 
-/// What a human has decided.
+/// The decisions of the user.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--force-stale`.
@@ -41,7 +41,7 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// The option that takes back a refusal by this code, if it is given.
+    /// The option that overrides a refusal with this code, if it is given.
     fn covering(self, code: Code) -> Option<&'static str> {
         match code {
             Code::BackupStale | Code::MadeSince | Code::BackupUsed | Code::BackupRetired | Code::CannotBeTold => {
@@ -55,32 +55,32 @@ impl Overrides {
     }
 }
 
-/// Whether a restore of one instance would be accepted, and why.
+/// The decision on a restore of one instance, with its reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Why it must not be done; empty if it may.
+    /// The refusals; empty if the restore may be done.
     pub refusals: Vec<Problem>,
-    /// What the user should know.
+    /// Notes for the user.
     pub remarks: Vec<Remark>,
-    /// Whether a storage device of each namespace proves that the server has not run since.
+    /// A storage device of each namespace proves that the server has not run since.
     pub is_proven: bool,
-    /// Whether the directory must note, before anything else is done, that the server may run from
-    /// now on: nothing else would tell a later boot.
+    /// Before anything else is done, the directory must note that the server may run from now on:
+    /// nothing else would show it after the next boot.
     pub must_mark: bool,
-    /// Whether something showed for certain that the server has run since, and may not show it
-    /// again: a storage file, whose old header a power cut can bring back, or a device that is only
-    /// named now.
+    /// A witness showed for certain that the server has run since, and may not show it again: a
+    /// storage file, whose old header a power cut can bring back, or a device that is only named
+    /// now.
     pub has_run: bool,
 }
 
-/// One namespace's backup, with what it claims.
+/// One namespace's backup, and its claims.
 struct Claim<'l> {
     name: &'l NamespaceName,
     identity: Identity,
     manifest: Option<&'l Manifest>,
     has_stripes: bool,
-    /// What the server wrote into its data stripes, and into the devices behind them, when it was
-    /// started last.
+    /// The random that the server wrote to its data stripes, and to the devices behind them, at its
+    /// last start.
     stripe_random: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ impl Claim<'_> {
     }
 }
 
-/// What identifies a namespace's backup for its mark.
+/// The identity of a namespace's backup, for its mark.
 pub fn identity_of(namespace: &NamespaceRestore, listing: &Listing) -> Identity {
     let manifest = manifest_of(namespace, listing);
     let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
@@ -101,12 +101,12 @@ pub fn identity_of(namespace: &NamespaceRestore, listing: &Listing) -> Identity 
     }
 }
 
-/// The same of a backup without a manifest.
+/// The identity of a backup without a manifest.
 pub fn identity_of_files<'f>(files: impl Iterator<Item = &'f FileRecord> + Clone) -> Identity {
     Identity { made_ms: files.clone().map(|file| file.modified_ms).max().unwrap_or(0), boot_id: None, files: Some(sum_of(files)) }
 }
 
-/// The random in the data stripes of a backup, which is the same in all of them: another set is
+/// The random in the data stripes of a backup. It is the same in all of them: otherwise the set is
 /// refused as torn.
 fn stripe_random_of(namespace: &NamespaceRestore, listing: &Listing) -> Option<u64> {
     let keys: BTreeSet<_> = namespace.sources.iter().map(|source| source.key).collect();
@@ -116,8 +116,8 @@ fn stripe_random_of(namespace: &NamespaceRestore, listing: &Listing) -> Option<u
     })
 }
 
-/// A sum of names, sizes and times of files, so that a backup without a manifest is known again
-/// whatever the clock says.
+/// A checksum of names, sizes and times of files, by which a backup without a manifest is
+/// recognised, whatever the clock shows.
 fn sum_of<'f>(files: impl Iterator<Item = &'f FileRecord>) -> String {
     let mut hasher = crc32fast::Hasher::new();
     let mut count = 0;
@@ -136,8 +136,7 @@ fn manifest_of<'l>(namespace: &NamespaceRestore, listing: &'l Listing) -> Option
     manifests.find(|manifest| manifest.namespace == namespace.name)
 }
 
-/// The ids of uses that marks of an instance tell of: they are older than a backup that is made
-/// now.
+/// The ids of uses in the marks of an instance. They are older than a backup that is made now.
 pub fn uses_in(listing: &Listing, instance: u8) -> Vec<String> {
     let marks = listing.marks.iter().filter(|(name, _)| is_used_name_of(instance, name));
     marks.filter_map(|(_, mark)| mark.as_ref().ok()).flat_map(|mark| mark.uses().map(UseRecord::id)).collect()
@@ -151,7 +150,7 @@ fn named_of<'e>(evidence: &'e Evidence, name: &NamespaceName) -> Vec<&'e Device>
     devices.filter(is_of).filter(|device| device.unique.is_none_or(|unique| seen.insert(unique))).collect()
 }
 
-/// Devices of the command line that do not say whose they are.
+/// Devices of the command line whose header names no namespace.
 fn strays(evidence: &Evidence) -> Vec<Problem> {
     let devices = evidence.named.iter().filter_map(|path| evidence.devices.get(path));
     let strays = devices.filter(|device| device.header().is_none_or(|header| header.name.is_none()));
@@ -165,13 +164,13 @@ fn strays(evidence: &Evidence) -> Vec<Problem> {
     strays.map(problem).collect()
 }
 
-/// What is odd about the configuration, and does not keep it from being understood.
+/// Oddities of a configuration that could be understood.
 fn configuration_remarks(evidence: &Evidence) -> Vec<Remark> {
     let Configuration::Read { path, config } = &evidence.configuration else { return Vec::new() };
     config.remarks.iter().map(|text| Remark::new(NoteCode::Configuration, format!("{path}: {text}"))).collect()
 }
 
-/// What the server has of its own for the same purpose.
+/// Remarks on the server's own means for the same purpose.
 fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidence: &Evidence) -> Vec<Remark> {
     let Some(configured) = configured else { return Vec::new() };
     let title = title(name, evidence.instance);
@@ -190,8 +189,8 @@ fn own_means(name: &NamespaceName, configured: Option<&NamespaceConfig>, evidenc
     remarks
 }
 
-/// Splits what was found into what stands, and remarks on what is overridden: each check is
-/// printed.
+/// Splits the findings into refusals, and remarks on those that are overridden: each overridden
+/// check is reported.
 fn split(found: Vec<Problem>, overrides: Overrides) -> (Vec<Problem>, Vec<Remark>) {
     let (mut refusals, mut remarks) = (Vec::new(), Vec::new());
     for problem in found {
@@ -206,6 +205,15 @@ fn split(found: Vec<Problem>, overrides: Overrides) -> (Vec<Problem>, Vec<Remark
     (refusals, remarks)
 }
 
+/// Proof by storage devices that no server has run since a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Proof {
+    /// It is there, or a device that would give it must be awaited: signs do not count.
+    Given,
+    /// Signs decide.
+    Missing,
+}
+
 /// Judges a restore of namespaces of one instance.
 pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &Evidence, overrides: Overrides) -> Verdict {
     let mut judge = Judge::new(asked, listing, evidence);
@@ -213,24 +221,26 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     let proven: BTreeSet<&NamespaceName> =
         judge.claims.iter().map(|claim| claim.name).filter(|name| judge.is_proven(name)).collect();
     let unproven: Vec<&Claim<'_>> = judge.claims.iter().filter(|claim| !proven.contains(claim.name)).collect();
-    // Where each namespace has its own proof, the devices of others say nothing: its server may
-    // have run without it.
+    // If each namespace has its own proof, the devices of others do not count: its server may have
+    // run without them.
     let speaks = |name: &NamespaceName| !unproven.is_empty() || judge.claims.iter().any(|claim| claim.name == name);
     let of_devices = judge.found.iter().filter(|finding| speaks(&finding.name)).map(|finding| &finding.problem);
     let mut found: Vec<Problem> = of_devices.cloned().collect();
-    // What was noted is asked again by every later restore; what is named now may not be named
-    // then.
+    // Every later restore checks the noted devices again, but a device that is named now may not be
+    // named then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
     let has_run = judge.has_run && !found.is_empty();
-    // Where a device that could prove it does not answer, that comes first: what marks and signs
-    // say would not count then.
+    // If a device that could prove it does not answer, that comes first: with an answer, marks and
+    // signs would not count.
     let waits = |claim: &Claim<'_>| !overrides.stale && judge.waits_for_device(claim);
     let mut remarks: Vec<Remark> = Vec::new();
     for claim in &judge.claims {
         let configured = evidence.configuration.config().and_then(|config| config.namespaces.get(claim.name));
         remarks.extend(own_means(claim.name, configured, evidence));
-        judge.check_host(claim, proven.contains(claim.name), &mut found, &mut remarks);
-        judge.check_marks(claim, proven.contains(claim.name) || waits(claim), &mut found);
+        let proof = |is_given| if is_given { Proof::Given } else { Proof::Missing };
+        let is_proven = proven.contains(claim.name);
+        judge.check_host(claim, proof(is_proven), &mut found, &mut remarks);
+        judge.check_marks(claim, proof(is_proven || waits(claim)), &mut found);
     }
     for claim in unproven.iter().filter(|claim| !waits(claim)) {
         judge.check_manifests(claim, &mut found);
@@ -259,7 +269,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
         let hint = "start the server without a restore, or omit --require-proof if the other checks are enough";
         refusals.push(Problem::new(Code::NotProven, judge.not_proven(&unproven), hint));
     } else if !unproven.is_empty() && refusals.is_empty() {
-        // Where it is refused anyway, there is nothing to be warned of.
+        // If it is refused anyway, no warning is needed.
         remarks.push(Remark::new(NoteCode::NotProven, judge.not_proven(&unproven)));
     }
     remarks.extend(overridden);
@@ -267,22 +277,22 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     Verdict { refusals, remarks, is_proven, must_mark, has_run }
 }
 
-/// A noted device, with where it was noted.
+/// A noted device, and the manifest that noted it.
 #[derive(Clone)]
 struct NotedDevice<'l> {
     noted: &'l HeaderStamp,
-    /// What stays with its disk, and was noted for no other disk.
+    /// Ids of its disk that were noted for no other disk.
     ids: Vec<&'l str>,
-    /// Whose it is.
+    /// Its namespace.
     name: NamespaceName,
-    /// When it was noted, milliseconds since 1970.
+    /// Time of the note, milliseconds since 1970.
     made_ms: u64,
-    /// Whether the namespace's own manifest noted it. One that another namespace's noted later can
-    /// say that the server has run since, and not that it has not run since this one was backed up.
+    /// The namespace's own manifest noted it. A device that another namespace's manifest noted
+    /// later can show that the server has run since, but not that it has not run since this backup.
     is_own: bool,
 }
 
-/// What a device says against a restore.
+/// A finding on a device that speaks against a restore.
 struct Finding {
     /// The namespace of the device.
     name: NamespaceName,
@@ -291,24 +301,23 @@ struct Finding {
     problem: Problem,
 }
 
-/// The judging of one restore.
+/// The judge of one restore.
 struct Judge<'l> {
     listing: &'l Listing,
     evidence: &'l Evidence,
     instance: u8,
     claims: Vec<Claim<'l>>,
-    /// Noted devices of every manifest that speaks for a namespace that is asked for, each
-    /// once.
+    /// Noted devices of every manifest that counts for a requested namespace, each once.
     noted: Vec<NotedDevice<'l>>,
-    /// Namespaces with a noted block device that says the same, and with a noted device that does
-    /// not.
+    /// Namespaces with a noted block device whose state is the same, and namespaces with a noted
+    /// device whose state is not.
     same: BTreeSet<NamespaceName>,
     differs: BTreeSet<NamespaceName>,
-    /// A noted block device says that the server has run.
+    /// A noted block device shows that the server has run.
     has_moved_on: bool,
-    /// Something says so that may not say it again.
+    /// A witness shows it that may not show it again.
     has_run: bool,
-    /// What speaks against a restore by what devices say.
+    /// The findings on devices that speak against a restore.
     found: Vec<Finding>,
 }
 
@@ -320,7 +329,7 @@ impl<'l> Judge<'l> {
                 name: &namespace.name,
                 identity: identity_of(namespace, listing),
                 manifest: manifest_of(namespace, listing),
-                // Of files that are damaged, the manifest tells.
+                // If files are damaged, the manifest still shows it.
                 has_stripes: namespace.sources.iter().any(|source| !source.address.segment_type.is_index())
                     || manifest_of(namespace, listing)
                         .is_some_and(|manifest| manifest.segments.iter().any(|segment| !segment.address.segment_type.is_index())),
@@ -332,8 +341,8 @@ impl<'l> Judge<'l> {
         let is_asked = |manifest: &Manifest| claims.iter().any(|claim| claim.name == &manifest.namespace);
         let mut noted: Vec<NotedDevice<'_>> = Vec::new();
         for manifest in listing.manifests_of(instance) {
-            // What was noted before a backup and differs now may have changed before that backup
-            // was made.
+            // If a device that was noted before a backup differs now, it may have changed before
+            // that backup was made.
             if !is_asked(manifest) && manifest.created_ms < earliest {
                 continue;
             }
@@ -357,30 +366,30 @@ impl<'l> Judge<'l> {
         Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, has_run: false, found }
     }
 
-    /// What a namespace is called in messages.
+    /// The name of a namespace in messages.
     fn title(&self, name: &NamespaceName) -> String {
         title(name, self.instance)
     }
 
-    /// The same of several.
+    /// The names of several namespaces in messages.
     fn names(&self, claims: &[&Claim<'_>]) -> String {
         titles(&claims.iter().map(|claim| claim.name).collect::<Vec<_>>(), self.instance)
     }
 
-    /// Whether a block device of the namespace proves that the server has not run since.
+    /// Returns true if a block device of the namespace proves that the server has not run since.
     fn is_proven(&self, name: &NamespaceName) -> bool {
         self.same.contains(name) && !self.differs.contains(name)
     }
 
-    /// Whether all that keeps a namespace from being proven is that a block device of its own does
-    /// not answer.
+    /// Returns true if the proof for a namespace is missing only because a block device of its own
+    /// does not answer.
     fn waits_for_device(&self, claim: &Claim<'_>) -> bool {
         let of_name = || self.found.iter().filter(|finding| finding.name == *claim.name);
         let has_disk = claim.noted().iter().any(|noted| noted.namespace.is_none() && !noted.is_file && !noted.is_blank);
         has_disk && of_name().next().is_some() && of_name().all(|finding| finding.problem.code == Code::DeviceUnreadable)
     }
 
-    /// What is said where no device proves that the server has not run.
+    /// The text for a restore without a device that proves that the server has not run.
     fn not_proven(&self, unproven: &[&Claim<'_>]) -> String {
         let why: BTreeSet<String> = unproven.iter().map(|claim| self.why_not_proven(claim)).collect();
         let why: Vec<String> = why.into_iter().collect();
@@ -429,8 +438,8 @@ impl<'l> Judge<'l> {
         }
     }
 
-    /// What to do instead of a restore of what is stale. A namespace that lives in memory alone
-    /// starts empty: both ways something is lost, and the operator must know what.
+    /// The hint for a stale backup. A namespace that exists in memory alone starts empty: something
+    /// is lost in any case, and the operator must know what.
     fn stale_hint(&self) -> String {
         let (in_memory, others): (Vec<&Claim<'_>>, Vec<&Claim<'_>>) =
             self.claims.iter().partition(|claim| self.is_memory_only(claim));
@@ -443,7 +452,7 @@ impl<'l> Judge<'l> {
             "seems to be in memory only (if it has storage devices or files, do not restore it, and start the server without a \
              restore)"
         };
-        // An override is of all that is restored with it.
+        // An override applies to everything that is restored with it.
         let (alone, not_others) = if others.is_empty() {
             (String::new(), String::new())
         } else {
@@ -470,7 +479,8 @@ impl<'l> Judge<'l> {
         hints::USED.to_owned()
     }
 
-    /// Whether a configuration says, or said when it was backed up, what storage a namespace has.
+    /// Returns true if the storage of a namespace is configured, or was when the namespace was
+    /// backed up.
     fn is_configured(&self, claim: &Claim<'_>) -> bool {
         let is_now = self.evidence.configuration.config().is_some_and(|config| config.namespaces.contains_key(claim.name));
         is_now || claim.manifest.is_some_and(|manifest| manifest.noted.configuration.is_some())
@@ -485,7 +495,7 @@ impl<'l> Judge<'l> {
     }
 }
 
-/// Why a restore beside a server's segments is refused.
+/// The refusal of a restore beside a server's segments.
 pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     Problem::new(
         Code::MadeSince,
@@ -501,23 +511,22 @@ pub fn made_since_problem(name: &NamespaceName, segment: &Segment) -> Problem {
     )
 }
 
-/// Whether a backup may be of the server that is backed up here: not of another host, nor of
-/// another IPC namespace of this boot, where another server runs.
+/// Returns true if a backup may be of the server that is backed up here: not of another host, nor
+/// of another IPC namespace of this boot, in which another server runs.
 pub fn may_be_of_server(manifest: &Manifest, here: &Host) -> bool {
     let is_of_container = manifest.boot_id == here.boot_id
         && manifest.noted.ipc_namespace.as_ref().is_some_and(|noted| *noted != here.ipc_namespace);
     is_of_host(manifest, here) && !is_of_container
 }
 
-/// Whether a backup was made on this host, as far as its name and machine id tell.
+/// Returns true if a backup was made on this host, by its name and machine id.
 ///
-/// A name that is not set yet, or that has a domain behind it now, is that of the same machine;
-/// with another machine id, or another name, it is another host's: clones of one image have one
-/// machine id.
+/// A name that was not set yet, or that has a domain now, belongs to the same machine. With another
+/// machine id, or another name, the host is another one: clones of one image have one machine id.
 pub fn is_of_host(manifest: &Manifest, here: &Host) -> bool {
     let has_same_id = match (&manifest.noted.machine_id, &here.machine_id) {
         (Some(there), Some(found)) => there == found,
-        // One that is not known leaves the name.
+        // Without a machine id, the name decides.
         _ => return manifest.host == here.name,
     };
     let first = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
@@ -526,7 +535,7 @@ pub fn is_of_host(manifest: &Manifest, here: &Host) -> bool {
     has_same_id && (has_same_name || is_unset(&here.name) || is_unset(&manifest.host))
 }
 
-/// Whether a backup was made in this boot and IPC namespace.
+/// Returns true if a backup was made in this boot and IPC namespace.
 pub fn is_same_place(manifest: &Manifest, here: &Host) -> bool {
     manifest.boot_id == here.boot_id && manifest.noted.ipc_namespace.as_ref() == Some(&here.ipc_namespace)
 }

@@ -1,7 +1,7 @@
-//! Witnesses that are not storage devices: the host, marks of use, files that a server writes to,
+//! Witnesses that are not storage devices: the host, usage marks, files that a server writes,
 //! systemd, boots.
 
-use super::{Claim, Judge, SLACK_MS, is_of_host};
+use super::{Claim, Judge, Proof, SLACK_MS, is_of_host};
 use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::server::{SERVER_UNIT, ServiceStart, TraceChange, hex_of};
 use crate::format::mark::{Identity, UseRecord, is_used_name_of, used_name};
@@ -9,9 +9,9 @@ use crate::format::{Manifest, Trace, rfc3339};
 use crate::hints;
 
 impl Judge<'_> {
-    /// Another host's backup: by machine id and host name, for clones of one image have one machine
-    /// id.
-    pub(super) fn check_host(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>, remarks: &mut Vec<Remark>) {
+    /// Checks that the backup is not another host's, by machine id and host name: clones of one
+    /// image have one machine id.
+    pub(super) fn check_host(&self, claim: &Claim<'_>, proof: Proof, found: &mut Vec<Problem>, remarks: &mut Vec<Remark>) {
         let Some(manifest) = claim.manifest else { return };
         let here = &self.evidence.host;
         if is_of_host(manifest, here) {
@@ -25,7 +25,7 @@ impl Judge<'_> {
             here.name,
             id(&here.machine_id)
         );
-        if is_proven {
+        if proof == Proof::Given {
             let remark = Remark::new(
                 NoteCode::OtherHost,
                 format!("{text}: treated as this node's, because its storage devices are the same"),
@@ -43,10 +43,11 @@ impl Judge<'_> {
         ));
     }
 
-    /// Marks of any namespace of the instance. A retired backup is never used; one that was used
-    /// may be used again in the same boot and IPC namespace, for a start may fail; elsewhere the
-    /// server may have run on it, which devices tell.
-    pub(super) fn check_marks(&self, claim: &Claim<'_>, is_proven: bool, found: &mut Vec<Problem>) {
+    /// Checks the marks of all namespaces of the instance. A retired backup is never used. A used
+    /// one may be used again in the same boot and IPC namespace, because a start may fail;
+    /// elsewhere the server may have run on it, which devices show.
+    pub(super) fn check_marks(&self, claim: &Claim<'_>, proof: Proof, found: &mut Vec<Problem>) {
+        let is_proven = proof == Proof::Given;
         let own_name = used_name(self.instance, claim.name);
         for (mark_name, mark) in self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name)) {
             let is_own = *mark_name == own_name;
@@ -72,8 +73,8 @@ impl Judge<'_> {
                 continue;
             }
             let here = &self.evidence.host;
-            // Where a restore made nothing, in the place that this backup comes from, all that can
-            // have happened is what it saw of a server.
+            // If a restore made nothing, in the place from which this backup comes, only its
+            // sightings of a server count.
             let is_of_place = |used: &UseRecord| {
                 let manifest = claim.manifest.filter(|_| !is_own && !used.has_made);
                 manifest.is_some_and(|manifest| {
@@ -101,7 +102,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a use that another namespace's mark tells of came after this backup was made.
+    /// Returns true if a use in another namespace's mark came after this backup was made.
     fn is_later(&self, claim: &Claim<'_>, used: &UseRecord) -> bool {
         match claim.manifest {
             Some(manifest) if manifest.noted.ipc_namespace.is_some() => !manifest.noted.earlier_uses.contains(&used.id()),
@@ -109,14 +110,14 @@ impl Judge<'_> {
         }
     }
 
-    /// Another namespace's backup of a later boot in the same directory: its segments came from a
-    /// server, or a restore.
+    /// Checks for another namespace's backup from a later boot in the same directory: its segments
+    /// came from a server, or from a restore.
     pub(super) fn check_manifests(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let is_of_later_boot = |other: &&&Manifest| match claim.manifest {
             Some(own) => {
                 other.boot_id != own.boot_id && other.created_ms > own.created_ms && !self.was_outlived_before(other, own)
             }
-            // Files that were there before the boot that the other one was made in.
+            // The files were there before the boot in which the other backup was made.
             None => other.noted.monotonic_ms.is_some_and(|since_boot_ms| {
                 let booted_ms = other.created_ms.saturating_sub(since_boot_ms);
                 claim.identity.made_ms.saturating_add(SLACK_MS) < booted_ms
@@ -134,8 +135,8 @@ impl Judge<'_> {
         }
     }
 
-    /// Whether a backup was known to be outlived when another one was made: then it is the older
-    /// one, whatever clocks say.
+    /// Returns true if a backup was known to be outlived when another one was made. Then it is the
+    /// older one, whatever clocks show.
     fn was_outlived_before(&self, older: &Manifest, newer: &Manifest) -> bool {
         let own_name = used_name(self.instance, &older.namespace);
         let marks = self.listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
@@ -144,8 +145,8 @@ impl Judge<'_> {
         uses.any(|used| used.has_served && newer.noted.earlier_uses.contains(&used.id()))
     }
 
-    /// What the server writes to: compared with how it was noted, or where nothing was noted by its
-    /// times.
+    /// Checks the files that the server writes: compares them with the notes, or by their times if
+    /// there are none.
     pub(super) fn check_traces(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let made = rfc3339(claim.identity.made_ms);
         if claim.manifest.is_some_and(|manifest| !manifest.noted.traces.is_empty()) {
@@ -159,7 +160,7 @@ impl Judge<'_> {
                 found.push(Problem::new(Code::BackupStale, text, self.stale_hint()));
             }
         }
-        // A log that the configuration names now, and did not then, can be told by its times alone.
+        // A log that is configured now, and was not then, can be judged only by its times.
         let noted = || claim.manifest.into_iter().flat_map(|manifest| &manifest.noted.traces);
         let is_new = |trace: &&Trace| !noted().any(|noted| noted.path == trace.path);
         let written = self.evidence.traces.iter().filter(is_new).filter_map(|trace| {
@@ -175,7 +176,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Starts of the server's unit after the backup.
+    /// Checks for starts of the server's unit after the backup.
     pub(super) fn check_service(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let history = &self.evidence.service;
         let here = hex_of(&self.evidence.host.boot_id);
@@ -203,8 +204,8 @@ impl Judge<'_> {
 
     fn is_after_backup(&self, claim: &Claim<'_>, start: &ServiceStart) -> bool {
         let Some(manifest) = claim.manifest else {
-            // When in which boot it was made is not known: what ran in this boot ran after the
-            // reboot it was made for.
+            // The boot in which the backup was made is unknown. A start in this boot came after the
+            // reboot for which the backup was made.
             return start.boot_id == hex_of(&self.evidence.host.boot_id);
         };
         let made_in = hex_of(&manifest.boot_id);
@@ -214,12 +215,12 @@ impl Judge<'_> {
         let place = |boot: &str| self.evidence.service.journal_boots.iter().position(|found| found == boot);
         match (place(&made_in), place(&start.boot_id)) {
             (Some(made_in), Some(started_in)) => started_in > made_in,
-            // The journal begins after the boot of the backup, or is of this boot alone.
+            // The journal begins after the boot of the backup, or has this boot alone.
             _ => true,
         }
     }
 
-    /// Whether a restore was begun in this boot and IPC namespace.
+    /// Returns true if a restore was begun in this boot and IPC namespace.
     pub(super) fn is_used_here(&self) -> bool {
         let here = &self.evidence.host;
         let marks = self.listing.marks.iter().filter(|(name, _)| is_used_name_of(self.instance, name));
@@ -227,8 +228,8 @@ impl Judge<'_> {
         uses.any(|used| used.is_in(&here.boot_id, &here.ipc_namespace))
     }
 
-    /// More than one boot since the backup: in one of them the server may have run, and nobody saw
-    /// it.
+    /// Checks for more than one boot since the backup: in one of them the server may have run
+    /// without a witness.
     pub(super) fn check_boots(&self, claim: &Claim<'_>, found: &mut Vec<Problem>) {
         let history = &self.evidence.service;
         let here = hex_of(&self.evidence.host.boot_id);

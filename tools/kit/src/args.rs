@@ -1,10 +1,67 @@
-//! Options of the form `--name value` and `--name`, and sizes as people write them.
+//! Options of the form `--name value`, `--name=value` and `--name`, and sizes as people write them.
 //!
 //! Promise: an option that no command asked for is an error. Must never: guess.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::process::ExitCode;
+use std::time::Duration;
 
-/// What was typed behind the command word.
+/// Exit status of a tool whose options cannot be read.
+const USAGE_STATUS: u8 = 2;
+
+/// The words behind the program's name.
+pub fn words() -> Vec<String> {
+    std::env::args().skip(1).collect()
+}
+
+/// Reports on standard error why a tool has failed, and returns exit status 1.
+pub fn failure(program: &str, error: impl Display) -> ExitCode {
+    eprintln!("{program}: {error}");
+    ExitCode::FAILURE
+}
+
+/// The command line of a tool that has options and no commands.
+pub struct Tool<'a> {
+    /// Name of the program.
+    pub program: &'a str,
+    /// What `--help` prints.
+    pub usage: &'a str,
+    /// Options that take no value.
+    pub flags: &'a [&'a str],
+}
+
+impl Tool<'_> {
+    /// Prints the usage if the words ask for help; else runs the tool with the options that `parse`
+    /// reads from them. Words that cannot be read are reported with the usage, and end the tool by
+    /// exit status 2.
+    pub fn run<O>(
+        &self,
+        words: &[String],
+        parse: impl FnOnce(&mut Args) -> Result<O, String>,
+        run: impl FnOnce(&O) -> ExitCode,
+    ) -> ExitCode {
+        if words.iter().any(|word| word == "--help") {
+            println!("{}", self.usage.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        match self.options(words, parse) {
+            Ok(options) => run(&options),
+            Err(text) => {
+                eprintln!("{}: {text}\n\n{}", self.program, self.usage);
+                ExitCode::from(USAGE_STATUS)
+            }
+        }
+    }
+
+    fn options<O>(&self, words: &[String], parse: impl FnOnce(&mut Args) -> Result<O, String>) -> Result<O, String> {
+        let mut args = Args::parse(words, self.flags)?;
+        let options = parse(&mut args)?;
+        args.end().map(|()| options)
+    }
+}
+
+/// The options of a command line. Each can be taken once.
 pub struct Args {
     values: BTreeMap<String, Option<String>>,
 }
@@ -26,7 +83,7 @@ impl Args {
         Ok(Self { values })
     }
 
-    /// Whether a flag was given.
+    /// Returns true if a flag was given.
     pub fn flag(&mut self, name: &str) -> bool {
         self.values.remove(name).is_some()
     }
@@ -36,7 +93,7 @@ impl Args {
         self.values.remove(name).flatten()
     }
 
-    /// An option read by `read`, or its default.
+    /// The value of an option, read by `read`, or its default.
     pub fn get<T>(&mut self, name: &str, default: T, read: impl Fn(&str) -> Option<T>) -> Result<T, String> {
         match self.text(name) {
             Some(text) => read(&text).ok_or_else(|| format!("--{name} {text:?} cannot be read")),
@@ -54,7 +111,22 @@ impl Args {
         self.get(name, default, size_of)
     }
 
-    /// Fails if something is left that nobody asked for.
+    /// A number of seconds.
+    pub fn seconds(&mut self, name: &str) -> Result<Option<Duration>, String> {
+        self.get(name, None, |text| text.parse().ok().map(|seconds| Some(Duration::from_secs(seconds))))
+    }
+
+    /// A part of the work: `I/N` is part I, counted from 0, of N parts.
+    pub fn part(&mut self, name: &str) -> Result<Option<(u64, u64)>, String> {
+        let read = |text: &str| {
+            let (part, parts) = text.split_once('/')?;
+            let (part, parts): (u64, u64) = (part.parse().ok()?, parts.parse().ok()?);
+            (part < parts).then_some(Some((part, parts)))
+        };
+        self.get(name, None, read)
+    }
+
+    /// Fails if an option is left that no command asked for.
     pub fn end(self) -> Result<(), String> {
         self.values.into_keys().next().map_or(Ok(()), |name| Err(format!("--{name} is not known here")))
     }
@@ -106,5 +178,24 @@ mod tests {
         assert_eq!((args.number("a", 0), args.number("b", 0), args.number("c", 9)), (Ok(1), Ok(2), Ok(9)));
         assert_eq!(args.end(), Ok(()));
         assert!(Args::parse(&words, &["f"]).expect("options").end().is_err());
+    }
+
+    #[test]
+    fn a_part_is_one_of_its_number() {
+        let part = |text: &str| Args::parse(&["--part".to_owned(), text.to_owned()], &[]).expect("options").part("part");
+        assert_eq!((part("0/2"), part("1/2")), (Ok(Some((0, 2))), Ok(Some((1, 2)))));
+        assert!(["2/2", "0/0", "1", "a/2", ""].iter().all(|text| part(text).is_err()));
+        assert_eq!(Args::parse(&[], &[]).expect("options").part("part"), Ok(None));
+    }
+
+    #[test]
+    fn a_tool_reads_its_options_or_says_why_not() {
+        let tool = Tool { program: "tool", usage: "tool: does nothing", flags: &["f"] };
+        let read = |words: &[&str]| {
+            let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+            tool.options(&words, |args| Ok((args.flag("f"), args.seconds("seconds")?)))
+        };
+        assert_eq!(read(&["--f", "--seconds", "3"]), Ok((true, Some(Duration::from_secs(3)))));
+        assert!(read(&["--seconds", "x"]).is_err() && read(&["--g", "1"]).is_err());
     }
 }
