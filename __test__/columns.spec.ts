@@ -178,6 +178,81 @@ test('what a restore would refuse as outdated is not exported, and a mark of use
   t.is((await machine.json(4, ['restore', out])).error?.code, 'backup-retired');
 });
 
+test('a mark of any namespace of the instance goes with an export of another one', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--name', 'test', '--nsid', '1', '--stripes', '3', '--mode', '600');
+  await machine.sim('make', '--name', 'bar', '--nsid', '2', '--stages', '1', '--mode', '600');
+  const [directory, out] = [machine.path('b'), machine.path('bar only')];
+  await machine.expect(0, ['backup', '-Z', directory]);
+  await machine.sim('remove');
+  await machine.expect(0, ['restore', '-n', 'test', directory]);
+  await machine.expect(0, ['export', '-n', 'bar', directory, out]);
+  t.true(readdirSync(out).includes('asmt-used-0-test.json'), readdirSync(out).join());
+  const elsewhere = await machine.container();
+  const codes = [];
+  for (const from of [directory, out]) codes.push((await elsewhere.json(4, ['restore', '-n', 'bar', from])).error?.code);
+  t.deepEqual(codes, ['backup-used', 'backup-used']);
+});
+
+test('what a server in memory shows speaks against an export, too', async (t) => {
+  const machine = await Machine.start(t);
+  const node = ['--name', 'test', '--nsid', '1'] as const;
+  await machine.sim('start', '--stage-size', '64KiB', ...node);
+  await machine.sim('stop', ...node);
+  const directory = machine.path('b');
+  await machine.expect(0, ['backup', '-Z', directory]);
+  await machine.sim('start', '--stage-size', '64KiB', ...node);
+  for (const name of ['running', 'stopped']) {
+    t.is((await machine.json(4, ['export', directory, machine.path(name)])).error?.code, 'made-since', name);
+    t.throws(() => readdirSync(machine.path(name)));
+    if (name === 'running') await machine.sim('stop', ...node);
+  }
+});
+
+testAsRoot('a backup that cannot be marked is exported all the same', async (t) => {
+  const { machine, before, directory } = await backedUp(t, await Machine.startHost(t));
+  await machine.mount(directory, directory, '--bind');
+  await machine.mount('none', directory, '-o', 'remount,ro,bind');
+  await machine.expect(0, ['export', directory, machine.path('out')]);
+  await machine.expect(0, ['restore', machine.path('out')]);
+  t.is(await machine.memory(), before);
+});
+
+testAsRoot('a failed export leaves no mark that is in the way of the next one', async (t) => {
+  const { machine, directory } = await backedUp(t, await Machine.startHost(t));
+  await machine.expect(0, ['restore', directory]);
+  const disk = machine.path('disk');
+  mkdirSync(disk);
+  for (const inodes of [11, 12, 13, 14, 15]) {
+    await machine.mount('tmpfs', disk, '-t', 'tmpfs', '-o', `size=64m,mode=0700,nr_inodes=${inodes}`);
+    const done = await machine.asmt(['export', '--allow-volatile', directory, join(disk, 'out')]);
+    if (done.status !== 0) {
+      t.is(done.status, 6, show(done));
+      const left = await machine.exec('find', [disk, '-type', 'f']);
+      t.is(left.stdout, '', `${inodes}: ${show(left)}`);
+      await machine.mount('none', disk, '-o', 'remount,nr_inodes=1000');
+      await machine.expect(0, ['export', '--allow-volatile', directory, join(disk, 'out')]);
+    }
+    await machine.exec('umount', [disk]);
+  }
+});
+
+test('options stand before the two directories, and two instances share one of them', async (t) => {
+  const machine = await Machine.start(t);
+  const [directory, out] = [machine.path('b'), machine.path('out')];
+  for (const instance of ['0', '2']) {
+    await machine.sim('make', '--instance', instance, '--mode', '600');
+    await machine.expect(0, ['backup', '-Z', '-i', instance, directory]);
+  }
+  const before = await machine.memory();
+  await machine.sim('remove');
+  await machine.expect(0, ['export', '-n', 'test', directory, out]);
+  await machine.expect(0, ['export', '-i2', '-n', 'test', directory, out]);
+  t.is((await machine.json(3, ['export', '-i', '2', directory, out])).error?.code, 'backup-exists');
+  for (const instance of ['0', '2']) await machine.expect(0, ['restore', '-i', instance, out]);
+  t.is(await machine.memory(), before);
+});
+
 test('a backup without a manifest is none that needs an export', async (t) => {
   const machine = await Machine.start(t);
   const { directory } = machine.golden('raw-index');

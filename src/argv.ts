@@ -10,7 +10,7 @@
 import { parseArgs } from 'node:util';
 
 import { AsmtError, type Form } from './errors.ts';
-import { SPECS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
+import { OPERANDS, SPECS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
 
 /** What to do with a command line. */
 export type Typed =
@@ -98,12 +98,13 @@ function refuseSeveralValues(
   place: Verb | 'asmt',
 ): void {
   const hasPath = options.some(({ spec }) => spec.name === 'path');
+  const wanted = (place === 'asmt' ? 1 : OPERANDS[place].length) - (hasPath ? 1 : 0);
   for (const { spec, typed, words } of options.filter((option) => option.spec.value?.endsWith(',...'))) {
     for (const { value, index, isAttached } of words) {
       const behind = index + (isAttached ? 1 : 2);
       const run = operandsFrom(operands, behind);
-      const hasDirectory = place === 'list' || hasPath || operands.length > run.length;
-      const values = hasDirectory ? run : run.slice(0, -1);
+      const missing = wanted - (operands.length - run.length);
+      const values = missing > 0 ? run.slice(0, -missing) : run;
       const isPath = spec.name === 'namespace' && values.some(({ text }) => text.includes('/'));
       if (values.length === 0 || isPath) continue;
       const changes = new Map<number, string[]>(values.map((operand) => [operand.index, []]));

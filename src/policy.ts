@@ -34,7 +34,7 @@ export function verbOfAsmtForm(values: Values): Verb {
 export function resolve(verb: Verb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
-  const { rest, output } = outputOf(verb, operands);
+  const { rest, output } = outputOf(verb, operands, values.path !== undefined);
   const directory = directoryOf(verb, text(values.path), rest, values.analyze === true);
   if (verb === 'backup' && directory === null) {
     const message = 'no directory given: free space and write permission are not checked';
@@ -133,10 +133,10 @@ function text(value: string | true | undefined): string | undefined {
 }
 
 /** The directory that an export writes to, which is the last word, and the words before it. */
-function outputOf(verb: Verb, operands: readonly string[]): { rest: readonly string[]; output: string | null } {
+function outputOf(verb: Verb, operands: readonly string[], hasPath: boolean): { rest: readonly string[]; output: string | null } {
   if (verb !== 'export') return { rest: operands, output: null };
   const output = operands.at(-1);
-  if (output === undefined || operands.length > 2) {
+  if (output === undefined || operands.length + (hasPath ? 1 : 0) !== 2) {
     throw AsmtError.usage('export needs two directories', 'write asmt export DIR OUT: the backup, and a new directory');
   }
   refuseOddPath('the directory to write to', output);

@@ -2,15 +2,18 @@
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::Listing;
+use crate::facts::server::Evidence;
 use crate::format::{Manifest, mark};
-use crate::operations::report::Report;
-use crate::operations::{Failure, Operation, checked};
+use crate::look::segments;
+use crate::operations::judged::Judged;
+use crate::operations::report::{Report, Verb};
+use crate::operations::{Failure, Operation, check_unchanged, checked};
 use crate::plan::{self, NamespaceRestore, Plan};
 use crate::progress::Phase;
 use crate::store::{Lock, Store};
-use crate::work::commit;
 use crate::work::export::{self, Original};
 use crate::work::job::Temporaries;
+use crate::work::{commit, instance};
 use std::path::Path;
 
 impl Operation<'_> {
@@ -22,7 +25,7 @@ impl Operation<'_> {
         let listing = from.list()?;
         let path = self.request.output.clone().ok_or_else(|| Error::new(Code::Bug, "no second directory was given", ""))?;
         // Looked at before the directory is made: what is refused leaves no trace.
-        let plan = self.export_plan(&from, &listing, &Self::target_of(&path)?)?;
+        let (plan, evidence) = self.export_plan(&listing, &Self::target_of(&path)?)?;
         let mut report = self.new_report().with_restore_plan(&plan.namespaces);
         report.output = Some(path.display().to_string());
         let report = checked(&plan, report)?;
@@ -47,11 +50,20 @@ impl Operation<'_> {
         })?;
         let mut report = report.with_staged(&staged.namespaces);
         report.data_bytes = Some(staged.data_bytes);
-        // Before the files: what was used must not look unused for a moment.
-        if let Err(error) = self.copy_marks(&listing, &plan.namespaces, &store) {
-            return Err(staged.temporaries.clean_up_after(error).into());
+        // Writing takes its time. Marks come before the files: what was used must not look unused
+        // for a moment.
+        let now = self.evidence(request.instance, &listing.manifests_of(request.instance), None);
+        let checked = now.and_then(|now| check_unchanged(&evidence, &now, Verb::Export));
+        // No restore begins from the one directory while the other one becomes a backup.
+        let marks_lock = checked.and_then(|()| if from.is_writable()? { from.lock_marks().map(Some) } else { Ok(None) });
+        let copied = marks_lock.and_then(|lock| Ok((lock, copy_marks(&from, request.instance, &store)?)));
+        let (_lock, marks) = copied.map_err(|error| staged.temporaries.clean_up_after(error))?;
+        if let Err(error) = commit::publish(staged, &old_journals, self.control) {
+            return Err(match store.remove_all(marks.iter().map(String::as_str)) {
+                Ok(()) => error.into(),
+                Err(other) => error.and_while_cleaning_up(other).into(),
+            });
         }
-        commit::publish(staged, &old_journals, self.control)?;
         Ok(report)
     }
 
@@ -66,32 +78,59 @@ impl Operation<'_> {
 
     /// The plan of reading the backup, with why it must not be written there. A backup that a
     /// restore would refuse as outdated is not exported: ASMT would restore it without a question.
-    fn export_plan(&self, from: &Store, listing: &Listing, target: &Listing) -> Result<Plan<NamespaceRestore>> {
+    fn export_plan(&self, listing: &Listing, target: &Listing) -> Result<(Plan<NamespaceRestore>, Evidence)> {
         let request = self.plan_request();
-        let mut plan = plan::verify(listing, &request);
-        let (verdict, _) = self.verdict(&plan.namespaces, request.instance, from, listing)?;
-        plan.refusals.extend(verdict.refusals);
-        plan.remarks.extend(verdict.remarks);
+        let plan = plan::verify(listing, &request);
+        let mut inventory = segments::take()?;
+        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
+        // Nothing is marked in the directory that is read: it need not be writable.
+        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, None, listing)?;
+        let restored = instance::restored_segments(request.instance)?;
+        let mut judged = Judged { plan, inventory, evidence, verdict, restored };
+        judged.judge_memory(listing, self.overrides());
+        let mut plan = judged.combined();
+        let is_used = |namespace: &&NamespaceRestore| {
+            let is_there = namespace.sources.iter().any(|source| judged.inventory.segments.contains_key(&source.key));
+            is_there && !judged.is_kept(namespace, listing) && !judged.is_restored(namespace, listing)
+        };
+        if plan.refusals.is_empty() && !judged.verdict.is_proven && !self.request.force_stale {
+            plan.refusals.extend(judged.plan.namespaces.iter().filter(is_used).map(used_in_memory));
+        }
         plan::export::export(target, &request, &mut plan);
         let unreadable = listing.marks.iter().filter(|(name, _)| mark::is_used_name_of(request.instance, name));
         let unreadable = unreadable.filter_map(|(name, mark)| Some(unreadable_mark(name, mark.as_ref().err()?)));
         plan.refusals.extend(unreadable);
-        Ok(plan)
+        Ok((plan, judged.evidence))
     }
+}
 
-    /// Copies the marks that tell of uses: the backup is the same one.
-    fn copy_marks(&self, listing: &Listing, namespaces: &[NamespaceRestore], store: &Store) -> Result<()> {
-        let _lock = store.lock_marks()?;
-        for namespace in namespaces {
-            let name = mark::used_name(namespace.instance, &namespace.name);
-            match listing.marks.iter().find(|(found, _)| *found == name) {
-                None => {}
-                Some((_, Ok(mark))) => store.replace(&name, &mark.to_text())?,
-                Some((_, Err(why))) => return Err(unreadable_mark(&name, why).into()),
-            }
+/// Copies the marks of an instance as they are now: each tells of a use of its server, whatever
+/// namespaces are exported. Returns their names; on an error none of them is left.
+fn copy_marks(from: &Store, instance: u8, store: &Store) -> Result<Vec<String>> {
+    let marks = from.marks()?;
+    let _lock = store.lock_marks()?;
+    let mut copied = Vec::new();
+    for (name, mark) in marks.iter().filter(|(name, _)| mark::is_used_name_of(instance, name)) {
+        let outcome = match mark {
+            Ok(mark) => store.replace(name, &mark.to_text()),
+            Err(why) => Err(unreadable_mark(name, why).into()),
+        };
+        copied.push(name.clone());
+        if let Err(error) = outcome {
+            return Err(match store.remove_all(copied.iter().map(String::as_str)) {
+                Ok(()) => error,
+                Err(other) => error.and_while_cleaning_up(other),
+            });
         }
-        Ok(())
     }
+    Ok(copied)
+}
+
+/// Why a backup is not exported whose segments a server has in memory, or has changed there.
+fn used_in_memory(namespace: &NamespaceRestore) -> Problem {
+    let title = plan::title(&namespace.name, namespace.instance);
+    let text = format!("{title}: its segments are in memory, and not as they were backed up or restored: a server has used them");
+    Problem::new(Code::MadeSince, text, plan::SERVED_HINT)
 }
 
 /// Why a backup is not exported whose mark of use cannot be read: what is exported would look

@@ -53,7 +53,7 @@ impl Judged {
 
     /// Whether what is in memory of a namespace is what a restore has made here, and no server has
     /// touched since.
-    fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
+    pub(super) fn is_restored(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
         let is_made_here = |source: &Source, segment: &Segment| {
             let is_trusted = match &segment.header {
                 Header::Stripe(stripe) => stripe.is_trusted(),

@@ -177,10 +177,10 @@ impl<'r> Operation<'r> {
         &self,
         namespaces: &[NamespaceRestore],
         instance: u8,
-        store: &Store,
+        store: Option<&Store>,
         listing: &Listing,
     ) -> Result<(Verdict, Evidence)> {
-        let mut evidence = self.evidence(instance, &listing.manifests_of(instance), Some(store))?;
+        let mut evidence = self.evidence(instance, &listing.manifests_of(instance), store)?;
         let verdict = staleness::judge_restore(namespaces, listing, &evidence, self.overrides());
         // Where devices decide, or something speaks against it already, systemd and its journal
         // need not be asked.
@@ -196,10 +196,11 @@ impl<'r> Operation<'r> {
 pub(super) fn check_unchanged(before: &Evidence, now: &Evidence, verb: Verb) -> Result<()> {
     let Some(what) = look::server::first_difference(before, now) else { return Ok(()) };
     let (doing, hint) = match verb {
-        Verb::Restore => ("restored", STARTED_MEANWHILE),
-        _ => ("backed up", "make sure that the server stays stopped, then try again"),
+        Verb::Restore => ("the node was restored", STARTED_MEANWHILE),
+        Verb::Export => ("the backup was exported", "make sure that the server stays stopped, then try again"),
+        _ => ("the node was backed up", "make sure that the server stays stopped, then try again"),
     };
-    Err(Error::new(Code::BackupStale, format!("{what} changed while the node was {doing}"), hint))
+    Err(Error::new(Code::BackupStale, format!("{what} changed while {doing}"), hint))
 }
 
 /// A use of a backup by this run.

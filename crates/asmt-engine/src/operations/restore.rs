@@ -121,7 +121,7 @@ impl<'r> Operation<'r> {
     pub(super) fn judge_reading(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
         let inventory = segments::take()?;
         let plan = plan::restore(listing, &inventory, request);
-        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
+        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, Some(store), listing)?;
         let restored = instance::restored_segments(request.instance)?;
         Ok(Judged { plan, inventory, evidence, verdict, restored })
     }
@@ -140,7 +140,7 @@ impl<'r> Operation<'r> {
         let mut plan = plan::restore(listing, &inventory, request);
         // Nobody's segments but the server's and asmt's own tell anything of the server.
         inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
-        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, store, listing)?;
+        let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, Some(store), listing)?;
         if request.namespaces.is_none() {
             let names = plan::names_in_backup(listing);
             plan.remarks.extend(plan::left_out::remarks(&names, request.instance, &evidence.configuration, "in the directory"));

@@ -25,7 +25,7 @@ impl<'r> Operation<'r> {
         for instance in instances {
             let of_instance: Vec<NamespaceRestore> =
                 plan.namespaces.iter().filter(|namespace| namespace.instance == instance).cloned().collect();
-            let verdict = match self.verdict(&of_instance, instance, &store, &listing) {
+            let verdict = match self.verdict(&of_instance, instance, Some(&store), &listing) {
                 Ok((verdict, _)) => verdict,
                 // It keeps a restore from being made, and not the backup from being read; but a
                 // path that was typed is meant.

@@ -3,7 +3,7 @@
 
 use crate::error::{Code, NoteCode, Remark};
 use crate::facts::directory::Listing;
-use crate::format::Form;
+use crate::format::{Form, instance_of_manifest_name};
 use crate::hints;
 use crate::plan::access::{Purpose, check_directory};
 use crate::plan::backup::{check_durable, check_live, check_own, check_writable};
@@ -16,7 +16,7 @@ pub fn export(target: &Listing, request: &Request, plan: &mut Plan<NamespaceRest
     check_own(target, plan);
     check_durable(target, request, plan);
     check_live(target, plan);
-    check_empty(target, plan);
+    check_empty(target, request.instance, plan);
     let without: Vec<String> = plan
         .namespaces
         .iter()
@@ -33,17 +33,17 @@ pub fn export(target: &Listing, request: &Request, plan: &mut Plan<NamespaceRest
     check_room(target, request.form, plan);
 }
 
-/// Refuses a directory that has a backup, or part of one: what is exported would pass for part of
-/// it.
-fn check_empty(target: &Listing, plan: &mut Plan<NamespaceRestore>) {
-    let names = target.files.iter().map(|file| &file.name);
-    let names =
-        names.chain(target.manifests.iter().map(|manifest| &manifest.name)).chain(target.marks.iter().map(|(name, _)| name));
-    let Some(first) = names.chain(target.problems.iter().map(|(name, _)| name)).next() else { return };
+/// Refuses a directory that has a backup of the instance, or part of one: what is exported would
+/// pass for part of it. Marks alone are those of an export that was killed.
+fn check_empty(target: &Listing, instance: u8, plan: &mut Plan<NamespaceRestore>) {
+    let files = target.files.iter().filter(|file| file.address.instance == instance).map(|file| &file.name);
+    let manifests = target.manifests.iter().map(|record| &record.name);
+    let manifests = manifests.filter(|name| instance_of_manifest_name(name).is_none_or(|of| of == instance));
+    let Some(first) = files.chain(manifests).chain(target.problems.iter().map(|(name, _)| name)).next() else { return };
     let path = target.directory.as_ref().map_or("the directory", |directory| &directory.path);
     plan.refuse(
         Code::BackupExists,
-        format!("{path} contains {first}; expected a directory without a backup"),
+        format!("{path} contains {first}; expected a directory without a backup of the instance"),
         "name another directory: asmt creates it",
     );
 }
