@@ -710,8 +710,8 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
     let error = |error: ManifestError| move |listing: &mut Listing| listing.manifests[0].manifest = Err(error.clone());
     let cases = [
         (
-            listing(&error(ManifestError::TooNew(2))),
-            "manifest-too-new: asmt-manifest-0-test.json has format version 2, expected at most 1",
+            listing(&error(ManifestError::TooNew(3))),
+            "manifest-too-new: asmt-manifest-0-test.json has format version 3, expected at most 2",
             "use the asmt that made this backup, or a newer one",
         ),
         (
