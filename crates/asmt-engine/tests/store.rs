@@ -962,7 +962,7 @@ fn what_is_written_past_the_page_cache_is_what_was_given_and_stays_past_it() {
             let file = store.reopen(&temporary, "ae001000.dat").expect("a file");
             assert_eq!((file.temporary(), file.name()), (&*temporary, "ae001000.dat"));
             file.write(offset as u64, aligned(&noise(length)).aligned(length)).expect("written");
-            let flags = OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let expected = if has_direct_io(&path) { flags | OFlags::DIRECT } else { flags };
             assert_eq!(open_flags(&path), [expected], "{offset} {length}");
             file.finish((offset + length) as u64, None).expect("finished");
