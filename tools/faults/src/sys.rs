@@ -288,6 +288,12 @@ pub fn ignore(signal: c_int) {
     unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
+/// Drops what the kernel has cached of a file. What is not yet on the disk stays.
+pub fn forget(file: &File) {
+    // SAFETY: takes an open descriptor and integers only.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+}
+
 /// Detaches a file system from its device at once, as if the device were gone: from then on
 /// everything fails (ext4 and xfs).
 pub fn shut_down(mount: &File) -> io::Result<()> {
