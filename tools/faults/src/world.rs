@@ -15,6 +15,7 @@ use asmt_engine::progress::Control;
 use asmt_engine::{Failure, Request, perform};
 use asmt_kit::files::names;
 use asmt_kit::namespaces::{enter_ipc, new_ipc};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
@@ -98,7 +99,7 @@ pub struct World {
     /// The directory for backups: on a file system of its own, if there can be one.
     pub disk: PathBuf,
     /// The machine with the server's segments.
-    server: File,
+    server: RefCell<File>,
     /// A machine that has only segments of others.
     spare: File,
     scenario: Scenario,
@@ -163,7 +164,7 @@ impl World {
         let mut world = Self {
             root: root.to_owned(),
             disk: disk.to_owned(),
-            server,
+            server: RefCell::new(server),
             spare,
             scenario,
             namespaces,
@@ -211,7 +212,7 @@ impl World {
 
     /// Moves this process to the machine with the server's segments.
     pub fn enter_server(&self) {
-        enter_ipc(&self.server).expect("to enter the namespace");
+        enter_ipc(&self.server.borrow()).expect("to enter the namespace");
     }
 
     /// Moves this process to the machine without them.
@@ -242,10 +243,10 @@ impl World {
         &self.others
     }
 
-    /// Makes the server's segments anew, whatever has become of them.
+    /// Makes the server's segments anew, whatever has become of them, on another machine: on the
+    /// same one they would get other ids, and asmt would make more calls to find them.
     pub fn remake_server(&self) {
-        self.enter_server();
-        sim("remove");
+        *self.server.borrow_mut() = new_machine();
         let owner = if crate::is_real_root() { " --uid 12345 --gid 12346 --mode 640" } else { "" };
         for line in self.scenario.shape {
             sim(&format!("make {line}{owner}"));

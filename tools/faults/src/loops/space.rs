@@ -273,7 +273,11 @@ fn disk_fails(
     count: &mut Count,
     tally: &mut Tally<'_>,
 ) {
+    // Each state begins on a new disk, and so does the run that shows the calls: a backup that was
+    // restored has a mark.
+    world.empty();
     let calls = clean_calls(world, Program::Driver);
+    world.empty();
     let step = if tally.options.is_short { 61 } else { 1 };
     for (index, call) in calls.iter().enumerate().skip(step / 2).step_by(step) {
         let label = format!("{index}-{call}");
