@@ -120,6 +120,12 @@ const ROWS: &[Row] = &[
     (libc::SYS_stat, "stat", Object::Path(0), &["stat"]),
 ];
 
+/// The calls at which no thread has to stop: those that do not count, except for the one that names
+/// a thread, and the exec that starts the program.
+pub fn unwatched() -> Vec<i64> {
+    HOUSEKEEPING.iter().copied().filter(|number| *number != libc::SYS_prctl).chain([libc::SYS_execve]).collect()
+}
+
 /// Returns true if a call does not count.
 pub fn is_housekeeping(number: i64) -> bool {
     HOUSEKEEPING.contains(&number)

@@ -2,8 +2,8 @@
 //! disk that fails. The fence of this crate's `unsafe`.
 //!
 //! Promise: if this process ends, a process that it traces is killed (`PTRACE_O_EXITKILL`). Must
-//! never: trace or signal a process that this one has not started, or change this process beyond
-//! its CPU, its alarm and the signals that it ignores.
+//! never: trace or signal a process that neither this one nor one that it traces has started, or
+//! change this process beyond its CPU, its alarm and the signals that it ignores.
 
 use asmt_kit::threads::cpu_count;
 use libc::{c_int, c_long, c_uint, c_void, pid_t};
@@ -28,7 +28,7 @@ pub enum Stop {
     Exit,
     /// A signal was sent to it.
     Signal(c_int),
-    /// An event of ptrace: a new thread, an exec.
+    /// An event of ptrace: a new thread or process, an exec.
     Event,
     /// It has ended: with an exit status, or by a signal.
     Ended(Option<i32>, Option<i32>),
@@ -41,7 +41,7 @@ pub enum Go {
     ToCall,
     /// By one instruction.
     Step,
-    /// Until it gets a signal or ends.
+    /// Until its filter stops it, or it gets a signal or ends.
     Free,
 }
 
@@ -87,27 +87,91 @@ pub fn prepare_free(command: &mut Command) {
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// Lets a command start with limits, and traced by this process if `is_traced` is set.
-pub fn prepare(command: &mut Command, is_traced: bool, limits: Vec<Limit>) {
+/// A seccomp filter, which stops a traced process at some of its calls. The processes that it
+/// starts inherit the filter.
+pub struct Filter(Vec<libc::sock_filter>);
+
+impl Filter {
+    /// One that stops at these calls.
+    pub fn only(numbers: &[i64]) -> Self {
+        Self::new(numbers, libc::SECCOMP_RET_TRACE, libc::SECCOMP_RET_ALLOW)
+    }
+
+    /// One that stops at all calls but these. The exec that starts the program must be one of them:
+    /// the tracer cannot let it go on yet.
+    pub fn all_but(numbers: &[i64]) -> Self {
+        Self::new(numbers, libc::SECCOMP_RET_ALLOW, libc::SECCOMP_RET_TRACE)
+    }
+
+    /// Panics if there are more numbers than a jump can pass.
+    fn new(numbers: &[i64], these: u32, others: u32) -> Self {
+        const LOAD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        const JUMP_IF_SAME: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+        let one = |code: u32, jt: usize, k: u32| libc::sock_filter {
+            code: code as u16,
+            jt: u8::try_from(jt).expect("a short filter"),
+            jf: 0,
+            k,
+        };
+        // The number of the call is the first field of `seccomp_data`.
+        let mut steps = vec![one(LOAD, 0, 0)];
+        let passed = |at: usize| numbers.len() - at;
+        steps.extend(numbers.iter().enumerate().map(|(at, number)| one(JUMP_IF_SAME, passed(at), *number as u32)));
+        steps.extend([one(RETURN, 0, others), one(RETURN, 0, these)]);
+        Self(steps)
+    }
+
+    /// Filters the calls of this process from now on.
+    fn install(&self) -> io::Result<()> {
+        let length = u16::try_from(self.0.len()).unwrap_or(0);
+        let program = libc::sock_fprog { len: length, filter: self.0.as_ptr().cast_mut() };
+        let (mode, flags) = (libc::SECCOMP_SET_MODE_FILTER, libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW);
+        // SAFETY: `program` describes as many live steps as it says, and the call only reads them.
+        check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) }).map(drop)
+    }
+}
+
+/// Lets a command start with limits, traced by this process, and with a filter if there is one.
+pub fn prepare(command: &mut Command, limits: Vec<Limit>, filter: Option<Filter>) {
     let before_exec = move || {
         for limit in &limits {
             set_limit(*limit)?;
         }
-        if is_traced {
-            // SAFETY: PTRACE_TRACEME reads none of its other arguments.
-            check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) })?;
-        }
-        Ok(())
+        // SAFETY: PTRACE_TRACEME reads none of its other arguments.
+        check(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) })?;
+        filter.as_ref().map_or(Ok(()), Filter::install)
     };
     // SAFETY: the code between fork and exec makes system calls only, and allocates nothing.
     unsafe { command.pre_exec(before_exec) };
 }
 
-/// Sets the options that the tracer relies on. To be called at a process's first stop.
-pub fn set_options(pid: pid_t) -> io::Result<()> {
-    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
+/// What becomes of the stops of a thread's filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filtering {
+    /// It has no filter.
+    None,
+    /// The tracer gets them.
+    Watched,
+    /// The filter is not asked. Only root of the machine can do that, and not in every container.
+    Suspended,
+}
+
+/// Sets the options that the tracer relies on, for a stopped thread. To be called at its first
+/// stop; a thread that it starts begins with the same options.
+pub fn set_options(tid: pid_t, filtering: Filtering) -> io::Result<()> {
+    // A process that a filtered one starts has its filter, and without a tracer its calls would
+    // fail.
+    const WATCHED: c_int =
+        libc::PTRACE_O_TRACESECCOMP | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACEVFORK | libc::PTRACE_O_TRACEEXEC;
+    let more = match filtering {
+        Filtering::None => 0,
+        Filtering::Watched => WATCHED,
+        Filtering::Suspended => WATCHED | libc::PTRACE_O_SUSPEND_SECCOMP,
+    };
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL | more;
     // SAFETY: takes integers only.
-    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, c_long::from(options)) }).map(drop)
+    check(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, tid, 0, c_long::from(options)) }).map(drop)
 }
 
 /// Lets a stopped thread go on, with a signal or with none (0).
@@ -139,7 +203,7 @@ pub fn wait(is_patient: bool) -> io::Result<Option<(pid_t, Stop)>> {
         Stop::Ended(Some(libc::WEXITSTATUS(status)), None)
     } else if libc::WIFSIGNALED(status) {
         Stop::Ended(None, Some(libc::WTERMSIG(status)))
-    } else if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 {
+    } else if libc::WSTOPSIG(status) == libc::SIGTRAP | 0x80 || status >> 16 == libc::PTRACE_EVENT_SECCOMP {
         call_stop(tid)
     } else if status >> 16 != 0 {
         Stop::Event
@@ -155,7 +219,8 @@ fn call_stop(tid: pid_t) -> Stop {
     let size = size_of_val(&info);
     // SAFETY: `info` is a live structure of the size given, which the call fills.
     let got = unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, tid, size, &raw mut info) };
-    if got > 0 && info.op == libc::PTRACE_SYSCALL_INFO_ENTRY {
+    // A stop by the filter has the same two fields at the same place.
+    if got > 0 && [libc::PTRACE_SYSCALL_INFO_ENTRY, libc::PTRACE_SYSCALL_INFO_SECCOMP].contains(&info.op) {
         // SAFETY: the kernel reports that this is the part that it has filled.
         let entry = unsafe { info.u.entry };
         return Stop::Entry(entry.nr.cast_signed(), entry.args);
@@ -240,19 +305,22 @@ fn change_registers(tid: pid_t, change: impl FnOnce(&mut registers::Registers)) 
     register_set(libc::PTRACE_SETREGSET, tid, GENERAL, &mut registers)
 }
 
-/// Makes the kernel skip the call that a thread is about to make.
-pub fn skip_call(tid: pid_t) -> io::Result<()> {
-    #[cfg(target_arch = "x86_64")]
-    return change_registers(tid, |registers| registers::set_number(registers, -1));
+/// Makes the kernel skip the call that a thread is about to make. The thread gets this result.
+pub fn skip_call(tid: pid_t, result: i64) -> io::Result<()> {
     #[cfg(target_arch = "aarch64")]
     {
         const SYSTEM_CALL: c_int = 0x404;
         let mut number: c_int = -1;
-        register_set(libc::PTRACE_SETREGSET, tid, SYSTEM_CALL, &mut number)
+        register_set(libc::PTRACE_SETREGSET, tid, SYSTEM_CALL, &mut number)?;
     }
+    change_registers(tid, |registers| {
+        #[cfg(target_arch = "x86_64")]
+        registers::set_number(registers, -1);
+        registers::set_result(registers, result);
+    })
 }
 
-/// Sets the result, for the thread, of a call that has been made or skipped.
+/// Sets the result, for the thread, of a call that has been made.
 pub fn set_result(tid: pid_t, result: i64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_result(registers, result))
 }
@@ -263,7 +331,7 @@ pub fn set_third_argument(tid: pid_t, value: u64) -> io::Result<()> {
     change_registers(tid, |registers| registers::set_third_argument(registers, value))
 }
 
-/// Sends a signal to a process that this one has started.
+/// Sends a signal to a process that this one traces.
 pub fn signal(pid: pid_t, signal: c_int) {
     // SAFETY: takes integers only.
     let _ = unsafe { libc::kill(pid, signal) };

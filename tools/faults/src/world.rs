@@ -7,7 +7,7 @@
 use crate::calls::Call;
 use crate::driver::{Said, Told};
 use crate::sys::{self, Limit};
-use crate::tracer::{self, Action, Ended};
+use crate::tracer::{self, Action, Ended, Setup, Shown};
 use asmt_engine::format::Form;
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
@@ -339,15 +339,25 @@ impl World {
         self.root.join("stderr")
     }
 
-    /// Runs the command, and shows each call of the engine to `hook`.
-    pub fn run<'a>(&self, program: Program, limits: Vec<Limit>, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> Outcome {
+    /// Runs the command, and shows calls of the engine to `hook`.
+    pub fn run<'a>(&self, program: Program, shown: Shown, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> Outcome {
+        self.run_as(program, Setup { limits: Vec::new(), shown, is_filtered: program == Program::Driver }, hook)
+    }
+
+    /// Runs the engine with a limit, and without stops.
+    pub fn run_limited(&self, limit: Limit) -> Outcome {
+        let setup = Setup { limits: vec![limit], shown: Shown::Nothing, is_filtered: true };
+        self.run_as(Program::Driver, setup, &mut |_| Action::Go)
+    }
+
+    fn run_as<'a>(&self, program: Program, setup: Setup, hook: &mut dyn FnMut(&Call) -> Action<'a>) -> Outcome {
         let stderr = self.stderr_path();
         let mut command = self.command(program);
         // A pipe, because the run must be able to report a failure when it may write no file. Its
         // output is short.
         let (mut reader, writer) = std::io::pipe().expect("a pipe");
         command.stdout(writer).stderr(File::create(&stderr).expect("a file"));
-        let ended = tracer::run(&mut command, limits, hook).unwrap_or_else(|error| panic!("cannot trace: {error}"));
+        let ended = tracer::run(&mut command, setup, hook).unwrap_or_else(|error| panic!("cannot trace: {error}"));
         drop(command);
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("text");

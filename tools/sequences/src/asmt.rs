@@ -10,7 +10,7 @@ use asmt_engine::format::Form;
 use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_faults::driver::{Said, Told};
-use asmt_faults::tracer::{self, Action};
+use asmt_faults::tracer::{self, Action, Setup, Shown};
 use std::fmt::Write;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
@@ -162,7 +162,8 @@ impl Call {
                 let (mut reader, writer) = std::io::pipe().expect("a pipe");
                 command.stdout(writer.try_clone().expect("a pipe")).stderr(writer);
                 let mut count = 0;
-                let ended = tracer::run(&mut command, Vec::new(), &mut |_| {
+                let setup = Setup { limits: Vec::new(), shown: Shown::All, is_filtered: true };
+                let ended = tracer::run(&mut command, setup, &mut |_| {
                     count += 1;
                     if count == at { Action::Signal(libc::SIGKILL) } else { Action::Go }
                 });

@@ -10,10 +10,11 @@
 //! Runs are also killed twice: while they clean up after a failure, or while they sweep the
 //! leftovers of an earlier kill. And a call of a run that sweeps fails.
 
+use super::Point;
 use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
-use crate::tracer::Action;
+use crate::tracer::{Action, Shown};
 use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
@@ -61,57 +62,59 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
     }
 }
 
-fn kill_at_each(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
+fn kill_at_each(name: &str, world: &World, calls: &[Point], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
-    for (index, call) in calls.iter().enumerate() {
-        let label = format!("{index}-{call}");
+    for (index, point) in calls.iter().enumerate() {
+        let label = format!("{index}-{}", point.name);
         // With `--short`: calls that change something, and a few of those that change nothing,
         // which are all that verify has.
-        let is_turn = !tally.options.is_short || is_changing(call) || index % 40 == 0;
+        let is_turn = !tally.options.is_short || is_changing(&point.name) || index % 40 == 0;
         if !is_turn || !tally.tries(&mut count, &label) {
             continue;
         }
         world.reset();
-        let (outcome, _) = kill_at(world, index);
+        let (outcome, _) = kill_at(world, point);
         let wrong = world.judge(&outcome, Allowance::default());
         tally.tried(&mut count, &label, &outcome.word(), &wrong);
     }
     tally.finish(count);
 }
 
-/// Runs until the call with this index, and kills the run there. Returns true with the outcome if
-/// it reached that call.
-fn kill_at(world: &World, index: usize) -> (Outcome, bool) {
-    let mut at = 0;
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |_| {
-        at += 1;
-        if at == index + 1 { Action::Signal(libc::SIGKILL) } else { Action::Go }
+/// Runs until this call, and kills the run there. Returns true with the outcome if it reached that
+/// call.
+fn kill_at(world: &World, point: &Point) -> (Outcome, bool) {
+    let mut seen = 0;
+    let outcome = world.run(Program::Driver, point.shown, &mut |_| {
+        seen += 1;
+        if seen == point.before + 1 { Action::Signal(libc::SIGKILL) } else { Action::Go }
     });
-    (outcome, at > index)
+    (outcome, seen > point.before)
 }
 
-/// Runs with EIO at the call with this index. Returns true with the outcome if the run reached that
-/// call.
-fn fail_at(world: &World, index: usize) -> (Outcome, bool) {
-    let mut at = 0;
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
-        at += 1;
-        if at == index + 1 && call.can_fail() { Action::Fail(libc::EIO) } else { Action::Go }
+/// Runs with EIO at this call. Returns true with the outcome if the run reached that call.
+fn fail_at(world: &World, point: &Point) -> (Outcome, bool) {
+    let mut seen = 0;
+    let outcome = world.run(Program::Driver, point.shown, &mut |call: &Call| {
+        seen += 1;
+        if seen <= point.before {
+            return Action::Go;
+        }
+        Action::Last(Box::new(if call.can_fail() { Action::Fail(libc::EIO) } else { Action::Go }))
     });
-    (outcome, at > index)
+    (outcome, seen > point.before)
 }
 
 /// Tries three kinds of runs: one that fails with EIO at one call, and is killed at each call after
 /// it; one that is killed, where the next run, which has to sweep, is killed at each call; and the
 /// same with EIO at each call of the next run.
-fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>) {
+fn kill_twice(name: &str, world: &World, calls: &[Point], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
-    let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index])).collect();
+    let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index].name)).collect();
     for index in chosen.iter().copied().step_by(if tally.options.is_short { 29 } else { 5 }) {
         for first in ["fails", "killed", "killed-fails"] {
             let step = if tally.options.is_short { 23 } else { 4 };
             for second in (0..).step_by(step) {
-                let label = format!("{index}-{}-{first}:{second}", calls[index]);
+                let label = format!("{index}-{}-{first}:{second}", calls[index].name);
                 if !tally.tries(&mut count, &label) {
                     if second > calls.len() {
                         break;
@@ -123,7 +126,7 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
                 let (outcome, is_reached) = if first == "fails" {
                     fail_and_kill(world, index, second)
                 } else {
-                    kill_at(world, index);
+                    kill_at(world, &calls[index]);
                     allowance = Allowance {
                         has_backup: world.has_whole_backup(),
                         follows_kill: true,
@@ -131,7 +134,8 @@ fn kill_twice(name: &str, world: &World, calls: &[String], tally: &mut Tally<'_>
                         ..allowance
                     };
                     world.enter();
-                    if first == "killed" { kill_at(world, second) } else { fail_at(world, second) }
+                    let second = Point::nth(second);
+                    if first == "killed" { kill_at(world, &second) } else { fail_at(world, &second) }
                 };
                 let wrong = world.judge(&outcome, allowance);
                 tally.tried(&mut count, &label, &outcome.word(), &wrong);
@@ -170,7 +174,7 @@ fn is_changing(name: &str) -> bool {
 /// the outcome if it came to that.
 fn fail_and_kill(world: &World, index: usize, later: usize) -> (Outcome, bool) {
     let mut at = 0_usize;
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+    let outcome = world.run(Program::Driver, Shown::All, &mut |call: &Call| {
         at += 1;
         match at.checked_sub(index + 1) {
             Some(0) if call.can_fail() => Action::Fail(libc::EIO),
@@ -189,10 +193,10 @@ fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
     }
     let calls = super::clean_calls(world, Program::Cli);
     for (number, (signal_name, signal, status)) in SIGNALS.iter().enumerate() {
-        for (index, call) in calls.iter().enumerate() {
+        for (index, point) in calls.iter().enumerate() {
             // The signals take turns: each call gets one of them.
             let is_turn = index % 4 == number && (!tally.options.is_short || index % 60 < 4);
-            let label = format!("{index}-{call}:{signal_name}");
+            let label = format!("{index}-{}:{signal_name}", point.name);
             if !is_turn || !tally.tries(&mut count, &label) {
                 continue;
             }
@@ -213,7 +217,7 @@ fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
 /// answer.
 fn signal_at(world: &World, index: usize, signal: i32, is_answered: bool) -> Outcome {
     let (mut at, stderr) = (0, world.stderr_path());
-    world.run(Program::Cli, Vec::new(), &mut |_| {
+    world.run(Program::Cli, Shown::All, &mut |_| {
         at += 1;
         if at != index + 1 {
             return Action::Go;

@@ -8,10 +8,12 @@ mod space;
 mod starts;
 mod syscalls;
 
+use crate::calls::Call;
 use crate::tally::Tally;
-use crate::tracer::Action;
+use crate::tracer::{Action, Shown};
 use crate::world::{Outcome, Program, World};
 use asmt_kit::{files, mounts};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -89,26 +91,57 @@ fn must(command: &mut Command) {
     files::run(command).unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Names of the engine's calls in a run without faults.
-fn clean_calls(world: &World, program: Program) -> Vec<String> {
-    world.reset();
-    let mut calls = Vec::new();
-    let outcome = world.run(program, Vec::new(), &mut |call| {
-        calls.push(call.name());
-        Action::Go
-    });
-    assert!(outcome.is_done && !calls.is_empty(), "a run in which nothing fails: {outcome:?}");
-    calls
+/// A call of the engine in a run without faults, and the way to find it in other runs.
+#[derive(Clone, Debug)]
+struct Point {
+    /// Its name.
+    name: String,
+    /// The calls that a run has to show.
+    shown: Shown,
+    /// Number of those calls before it.
+    before: usize,
 }
 
-/// Runs, and does something to the world when the engine is about to make the call with this index.
-fn act_at(world: &World, index: usize, act: &mut dyn FnMut()) -> Outcome {
-    let mut at = 0;
-    world.run(Program::Driver, Vec::new(), &mut |_| {
-        if at == index {
-            act();
-        }
-        at += 1;
+impl Point {
+    /// The call with this index among all calls of a run, whatever it is.
+    fn nth(index: usize) -> Self {
+        Self { name: String::new(), shown: Shown::All, before: index }
+    }
+}
+
+/// The engine's calls in a run without faults.
+fn clean_calls(world: &World, program: Program) -> Vec<Point> {
+    calls_seen_by(world, program, &mut |_| {})
+}
+
+/// The engine's calls in a run without faults, each of which is shown to `see`.
+fn calls_seen_by(world: &World, program: Program, see: &mut dyn FnMut(&Call)) -> Vec<Point> {
+    world.reset();
+    let (mut points, mut counts) = (Vec::new(), HashMap::new());
+    // A single worker makes its calls in the same order each time, and so those of one name: then
+    // a run has to stop at these alone.
+    let is_ordered = world.scenario().threads == 1 && program == Program::Driver;
+    let outcome = world.run(program, Shown::All, &mut |call| {
+        let count: &mut usize = counts.entry(call.number).or_default();
+        let (shown, before) = if is_ordered { (Shown::Only(call.number), *count) } else { (Shown::All, points.len()) };
+        *count += 1;
+        points.push(Point { name: call.name(), shown, before });
+        see(call);
         Action::Go
+    });
+    assert!(outcome.is_done && !points.is_empty(), "a run in which nothing fails: {outcome:?}");
+    points
+}
+
+/// Runs, and does something to the world when the engine is about to make this call.
+fn act_at(world: &World, point: &Point, act: &mut dyn FnMut()) -> Outcome {
+    let mut seen = 0;
+    world.run(Program::Driver, point.shown, &mut |_| {
+        seen += 1;
+        if seen <= point.before {
+            return Action::Go;
+        }
+        act();
+        Action::Last(Box::new(Action::Go))
     })
 }

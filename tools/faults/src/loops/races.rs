@@ -94,11 +94,11 @@ pub(super) fn with_world(
 fn at_each_call(world: &World, act: Act, count: &mut Count, tally: &mut Tally<'_>) {
     let calls = clean_calls(world, Program::Driver);
     let step = if tally.options.is_short { 67 } else { 1 };
-    for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
-        let label = format!("{index}-{call}");
+    for (index, point) in calls.iter().enumerate().skip(step / 3).step_by(step) {
+        let label = format!("{index}-{}", point.name);
         if tally.tries(count, &label) {
             let mut other = Other::new(world);
-            let outcome = act_at(world, index, &mut || other.act(act, index));
+            let outcome = act_at(world, point, &mut || other.act(act, index));
             let wrong = other.judge(world, &outcome);
             tally.tried(count, &label, &outcome.word(), &wrong);
         }
@@ -403,8 +403,8 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
     let calls = clean_calls(world, Program::Driver);
     let first = world.scenario().verb;
     let step = if tally.options.is_short { 71 } else { 1 };
-    for (index, call) in calls.iter().enumerate().skip(step / 3).step_by(step) {
-        let label = format!("{index}-{call}");
+    for (index, point) in calls.iter().enumerate().skip(step / 3).step_by(step) {
+        let label = format!("{index}-{}", point.name);
         if !tally.tries(count, &label) {
             continue;
         }
@@ -414,7 +414,7 @@ fn two_at_once(world: &World, second: Verb, count: &mut Count, tally: &mut Tally
         let _ = std::fs::remove_dir_all(&elsewhere);
         // If a restore comes first, only segments of others can be backed up.
         let directory = if first == second || second == Verb::Restore { world.directory() } else { elsewhere.clone() };
-        let outcome = act_at(world, index, &mut || result = Some(perform_here(second, &directory, Form::Plain)));
+        let outcome = act_at(world, point, &mut || result = Some(perform_here(second, &directory, Form::Plain)));
         let mut wrong = Vec::new();
         let others_only =
             |names: &BTreeSet<String>| names.iter().all(|name| !name.starts_with("ae001") && !name.starts_with("ad001"));

@@ -11,7 +11,7 @@ use crate::driver::NOT_STARTED;
 use crate::judge::Allowance;
 use crate::sys::{self, Limit};
 use crate::tally::{Count, Tally};
-use crate::tracer::Action;
+use crate::tracer::{Action, Shown};
 use crate::world::{Outcome, Program, SMALL, Scenario, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
@@ -173,7 +173,7 @@ fn little_room(world: &World, step: usize, count: &mut Count, tally: &mut Tally<
             taken = taken.saturating_sub(BLOCK_BYTES).max(1);
         }
         sync();
-        let outcome = world.run(Program::Driver, Vec::new(), &mut |_| Action::Go);
+        let outcome = world.run(Program::Driver, Shown::Nothing, &mut |_| Action::Go);
         fs::remove_file(&ballast).expect("to remove the ballast");
         sync();
         fits = outcome.is_done;
@@ -199,7 +199,7 @@ fn few_inodes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
         let file = |number: u32| ballast.join(number.to_string());
         let made = (0..10_000).take_while(|number| File::create(file(*number)).is_ok()).count();
         (0..free).for_each(|number| fs::remove_file(file(number)).expect("to remove"));
-        let outcome = world.run(Program::Driver, Vec::new(), &mut |_| Action::Go);
+        let outcome = world.run(Program::Driver, Shown::Nothing, &mut |_| Action::Go);
         fs::remove_dir_all(&ballast).expect("to remove");
         assert!(made > 14, "the file system has {made} inodes");
         let mut wrong = world.judge(&outcome, Allowance::default());
@@ -213,7 +213,7 @@ fn limited(world: &World, label: &str, limit: Limit, count: &mut Count, tally: &
         return;
     }
     world.reset();
-    let outcome = world.run(Program::Driver, vec![limit], &mut |_| Action::Go);
+    let outcome = world.run_limited(limit);
     if outcome.ended.status == Some(i32::from(NOT_STARTED)) || outcome.ended.status == Some(127) {
         return tally.tried(count, label, "not started", &[]);
     }
@@ -279,8 +279,8 @@ fn disk_fails(
     let calls = clean_calls(world, Program::Driver);
     world.empty();
     let step = if tally.options.is_short { 61 } else { 1 };
-    for (index, call) in calls.iter().enumerate().skip(step / 2).step_by(step) {
-        let label = format!("{index}-{call}");
+    for (index, point) in calls.iter().enumerate().skip(step / 2).step_by(step) {
+        let label = format!("{index}-{}", point.name);
         if !tally.tries(count, &label) {
             continue;
         }
@@ -289,7 +289,7 @@ fn disk_fails(
         // fails.
         must(Command::new("sync").arg("-f").arg(&world.disk));
         let mut has_failed = false;
-        let outcome = act_at(world, index, &mut || has_failed = fail(&world.disk));
+        let outcome = act_at(world, point, &mut || has_failed = fail(&world.disk));
         must(Command::new("umount").arg(&world.disk));
         super::mount_again(&world.disk, system, mib);
         // While a file is open for writing, the file system cannot be made read-only: there is no
@@ -312,15 +312,15 @@ fn directory_goes(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
     let (directory, aside, trap) = (world.directory(), world.disk.join("aside"), world.disk.join("trap"));
     let step = if tally.options.is_short { 97 } else { 1 };
     for way in ["removed", "renamed", "symlink"] {
-        for (index, call) in calls.iter().enumerate().step_by(step) {
-            let label = format!("{index}-{call}:{way}");
+        for (index, point) in calls.iter().enumerate().step_by(step) {
+            let label = format!("{index}-{}:{way}", point.name);
             if !tally.tries(count, &label) {
                 continue;
             }
             world.reset();
             fs::create_dir(&trap).expect("a directory");
             let (mut was_there, mut had_begun) = (false, false);
-            let outcome = act_at(world, index, &mut || {
+            let outcome = act_at(world, point, &mut || {
                 let there = names(&directory);
                 was_there = directory.exists();
                 // The path is checked before base gets its name, and the manifest gets its name
@@ -391,7 +391,7 @@ fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
             world.reset();
             set_limit_of(name, &value.to_string());
             let mut made = 0;
-            let outcome = world.run(Program::Driver, Vec::new(), &mut |call| {
+            let outcome = world.run(Program::Driver, Shown::Only(libc::SYS_shmget), &mut |call| {
                 made += u32::from(call.name() == "shmget");
                 Action::Go
             });
@@ -405,14 +405,14 @@ fn few_segments(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
         }
     }
     let lowest = ["1", "1", "1"];
-    for (index, call) in calls.iter().enumerate().filter(|(_, call)| !tally.options.is_short || *call == "shmget") {
+    for (index, point) in calls.iter().enumerate().filter(|(_, point)| !tally.options.is_short || point.name == "shmget") {
         for (name, value) in SHARED_MEMORY_LIMITS.iter().zip(lowest) {
-            let label = format!("{index}-{call}:{name}");
+            let label = format!("{index}-{}:{name}", point.name);
             if !tally.tries(count, &label) {
                 continue;
             }
             world.reset();
-            let outcome = act_at(world, index, &mut || set_limit_of(name, value));
+            let outcome = act_at(world, point, &mut || set_limit_of(name, value));
             put_back();
             let mut wrong = world.judge(&outcome, Allowance::default());
             wrong.extend(no_room(&outcome));
@@ -455,7 +455,7 @@ fn little_memory(scratch: &Path, tally: &mut Tally<'_>) {
             world.reset();
             fs::write(group.join(limit), (mib << 20).to_string()).expect("to set the limit");
             let (mut made, mut is_in) = (0, false);
-            let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+            let outcome = world.run(Program::Driver, Shown::All, &mut |call: &Call| {
                 if !is_in {
                     fs::write(group.join("cgroup.procs"), call.pid.to_string()).expect("to move it to the group");
                     is_in = true;

@@ -7,10 +7,11 @@
 
 use super::races::{segments, with_world};
 use super::server::{STRIPE_FLAGS_OFFSET, Server, kind_of};
+use super::{Point, calls_seen_by};
 use crate::calls::Call;
 use crate::sys::memory_at;
 use crate::tally::{Count, Tally};
-use crate::tracer::{Action, Stepped};
+use crate::tracer::{Action, Shown, Stepped};
 use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
@@ -63,18 +64,15 @@ pub fn run(scratch: &Path, place: &Path, tally: &mut Tally<'_>) {
 
 /// The calls of a restore without faults, and the index of the first one of its commit, which gives
 /// a segment its owner.
-fn calls_and_commit(world: &World) -> (Vec<String>, usize) {
+fn calls_and_commit(world: &World) -> (Vec<Point>, usize) {
     const IPC_SET: u64 = 1;
-    world.reset();
-    let (mut calls, mut commit) = (Vec::new(), None);
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+    let (mut count, mut commit) = (0, None);
+    let calls = calls_seen_by(world, Program::Driver, &mut |call| {
         if call.number == libc::SYS_shmctl && call.arguments[1] == IPC_SET {
-            commit.get_or_insert(calls.len());
+            commit.get_or_insert(count);
         }
-        calls.push(call.name());
-        Action::Go
+        count += 1;
     });
-    assert!(outcome.is_done, "a run in which nothing fails: {outcome:?}");
     (calls, commit.expect("a commit"))
 }
 
@@ -82,7 +80,7 @@ fn at_each_call(world: &World, is_killed: bool, count: &mut Count, tally: &mut T
     let (calls, commit) = calls_and_commit(world);
     let first = commit.saturating_sub(CALLS_BEFORE);
     let mut number = 0;
-    for (index, call) in calls.iter().enumerate() {
+    for (index, point) in calls.iter().enumerate() {
         // Before the commit, a start at once is enough: nothing is trusted there, however long the
         // start takes.
         let is_near = index >= first;
@@ -95,11 +93,14 @@ fn at_each_call(world: &World, is_killed: bool, count: &mut Count, tally: &mut T
                 continue;
             }
             let label = match is_killed {
-                true => format!("{index}-{call}:killed-{later}-later"),
-                false => format!("{index}-{call}:{}-{}", spread.0, spread.1),
+                true => format!("{index}-{}:killed-{later}-later", point.name),
+                false => format!("{index}-{}:{}-{}", point.name, spread.0, spread.1),
             };
             if tally.tries(count, &label) {
-                let (outcome, mut server) = start_at(world, index, spread, is_killed.then_some(later));
+                // Later calls count only where something happens at them.
+                let is_at_once = spread == (0, 0) && later == 0;
+                let point = if is_at_once { point.clone() } else { Point::nth(index) };
+                let (outcome, mut server) = start_at(world, &point, spread, is_killed.then_some(later));
                 let wrong = server.judge(world, &outcome);
                 tally.tried(count, &label, &outcome.word(), &wrong);
             }
@@ -107,17 +108,22 @@ fn at_each_call(world: &World, is_killed: bool, count: &mut Count, tally: &mut T
     }
 }
 
-/// Runs a restore, and starts a server at the call with this index, with its steps spread over the
-/// calls after it. Kills the restore `killed_later` calls later. If the restore is killed before
-/// the server has started, the server goes on afterwards.
-fn start_at(world: &World, index: usize, spread: (usize, usize), killed_later: Option<usize>) -> (Outcome, Server) {
+/// Runs a restore, and starts a server at this call, with its steps spread over the calls after it.
+/// Kills the restore `killed_later` calls later. If the restore is killed before the server has
+/// started, the server goes on afterwards.
+fn start_at(world: &World, point: &Point, spread: (usize, usize), killed_later: Option<usize>) -> (Outcome, Server) {
     let mut server = Server::new(world);
-    let steps = [index, index + spread.0, index + spread.0 + spread.1];
+    let first = point.before;
+    let steps = [first, first + spread.0, first + spread.0 + spread.1];
     let mut at = 0;
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |_| {
+    let outcome = world.run(Program::Driver, point.shown, &mut |_| {
         steps.iter().filter(|step| **step == at).for_each(|_| server.step());
         at += 1;
-        if killed_later.is_some_and(|later| at > index + later) { Action::Signal(libc::SIGKILL) } else { Action::Go }
+        match killed_later {
+            Some(later) if at > first + later => Action::Signal(libc::SIGKILL),
+            None if at > steps[2] => Action::Last(Box::new(Action::Go)),
+            _ => Action::Go,
+        }
     });
     server.was_over = at <= steps[1];
     while !server.is_up() {
@@ -170,7 +176,7 @@ fn at_each_word(world: &World, count: &mut Count, tally: &mut Tally<'_>) {
 fn step_at(world: &World, stored: usize, between: Between, server: &mut Server) -> (Outcome, Vec<String>) {
     let seen = RefCell::new((false, Vec::new()));
     let server = RefCell::new(server);
-    let outcome = world.run(Program::Driver, Vec::new(), &mut |call: &Call| {
+    let outcome = world.run(Program::Driver, Shown::All, &mut |call: &Call| {
         if !is_commit_line(call) {
             return Action::Go;
         }

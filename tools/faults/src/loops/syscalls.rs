@@ -6,7 +6,7 @@
 //! segments, and a next run that succeeds. A failure that does no harm may be ignored: then
 //! everything must be right. "From then on" means this call and all later ones with its name.
 
-use super::clean_calls;
+use super::{Point, clean_calls};
 use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::Tally;
@@ -91,12 +91,12 @@ fn each_call_through_cli(name: &str, world: &World, tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let calls = clean_calls(world, Program::Cli);
     let step = if tally.options.is_short { 37 } else { 1 };
-    for (index, call) in calls.iter().enumerate().step_by(step) {
+    for (index, point) in calls.iter().enumerate().step_by(step) {
         let (errno_name, errno) = ERRNOS[index % ERRNOS.len()];
-        let label = format!("{index}-{call}:{errno_name}");
+        let label = format!("{index}-{}:{errno_name}", point.name);
         if tally.tries(&mut count, &label) {
             world.reset();
-            let (outcome, fault) = fail(world, Program::Cli, index, errno, false);
+            let (outcome, fault) = fail(world, Program::Cli, point, errno, false);
             let mut wrong = world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
             wrong.extend(misreported(&outcome, &fault, errno));
             wrong.extend(badly_ended(&outcome));
@@ -136,17 +136,17 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
     let errnos: Vec<&(&str, i32)> = ERRNOS.iter().chain([&SHORT]).collect();
     for (number, (errno_name, errno)) in errnos.iter().enumerate() {
         for (mode, is_on) in [("once", false), ("on", true)] {
-            for (index, call) in calls.iter().enumerate() {
-                let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&call.as_str());
+            for (index, point) in calls.iter().enumerate() {
+                let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&point.name.as_str());
                 // With `--short`: every fourth call once, with the errors taking turns.
                 let is_turn = !tally.options.is_short || index % 72 == 4 * (2 * number + usize::from(is_on));
                 if *errno == 0 && !is_moving || !is_turn {
                     continue;
                 }
-                let label = format!("{index}-{call}:{errno_name}:{mode}");
+                let label = format!("{index}-{}:{errno_name}:{mode}", point.name);
                 if tally.tries(&mut count, &label) {
                     world.reset();
-                    let (outcome, fault) = fail(world, Program::Driver, index, *errno, is_on);
+                    let (outcome, fault) = fail(world, Program::Driver, point, *errno, is_on);
                     let mut wrong =
                         world.judge(&outcome, Allowance { removal_failed: fault.hit_removal, ..Allowance::default() });
                     wrong.extend(misreported(&outcome, &fault, *errno));
@@ -158,12 +158,12 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
     tally.finish(count);
 }
 
-/// Runs with the fault at the call with this index.
-fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) -> (Outcome, Fault) {
-    let (mut fault, mut at, mut number) = (Fault::default(), 0, None);
+/// Runs with the fault at this call.
+fn fail(world: &World, program: Program, point: &Point, errno: i32, is_on: bool) -> (Outcome, Fault) {
+    let (mut fault, mut seen, mut number) = (Fault::default(), 0, None);
     let mut hook = |call: &Call| {
-        let is_first = at == index;
-        at += 1;
+        let is_first = seen == point.before;
+        seen += 1;
         if is_first {
             number = Some(call.number);
         }
@@ -187,7 +187,7 @@ fn fail(world: &World, program: Program, index: usize, errno: i32, is_on: bool) 
         // Stopping at each call is what a state costs.
         if is_on { action } else { Action::Last(Box::new(action)) }
     };
-    let outcome = world.run(program, Vec::new(), &mut hook);
+    let outcome = world.run(program, point.shown, &mut hook);
     (outcome, fault)
 }
 
