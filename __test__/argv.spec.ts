@@ -163,6 +163,7 @@ test('the same value twice is no contradiction', (t) => {
 test('what cannot be read still tells its form and whether JSON is wanted', (t) => {
   t.true(looksLikeAsmt(['-bx']));
   t.true(looksLikeAsmt(['-zcr', '-p']));
+  t.true(looksLikeAsmt(['-Zbx']));
   t.false(looksLikeAsmt(['backup', '-p', '/r']));
   t.false(looksLikeAsmt(['-nbar']));
   t.true(wantsJson(['list', '--json', '--bad']));

@@ -3,12 +3,22 @@
  * them, and an export makes one that ASMT takes.
  */
 
-import { chmodSync, copyFileSync, mkdirSync, readFileSync, readdirSync, statSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { Machine, ROOT, show, testAsRoot, testIf } from './helpers.ts';
+import { Machine, ROOT, show, testAsRoot, testIf, testTraced, until, type Run } from './helpers.ts';
 
 const NAMES_OF_ASMT = /^[0-9a-f]{8}\.dat(\.gz)?$/i;
 const MANIFEST = 'asmt-manifest-0-test.json';
@@ -207,6 +217,48 @@ test('what a server in memory shows speaks against an export, too', async (t) =>
     t.throws(() => readdirSync(machine.path(name)));
     if (name === 'running') await machine.sim('stop', ...node);
   }
+});
+
+/** An export that is stopped once it has begun to write, and continues after `meanwhile`. */
+async function exportedWhile(machine: Machine, from: string, to: string, meanwhile: () => Promise<unknown>): Promise<Run> {
+  return machine.traced(['pwrite64:delay_enter=100000'], ['export', '-t2', from, to], {
+    during: async (child) => {
+      await until('something written', () => existsSync(to) && readdirSync(to).length > 0);
+      child.kill('SIGSTOP');
+      try {
+        await meanwhile();
+      } finally {
+        child.kill('SIGCONT');
+      }
+    },
+  });
+}
+
+testTraced('a restore during an export marks what is exported, too', async (t) => {
+  const { machine, directory } = await backedUp(t);
+  await machine.sim('remove');
+  const out = machine.path('out');
+  const done = await exportedWhile(machine, directory, out, () => machine.expect(0, ['restore', directory]));
+  t.is(done.status, 0, show(done));
+  t.true(readdirSync(out).includes('asmt-used-0-test.json'), readdirSync(out).join());
+  const elsewhere = await machine.container();
+  t.is((await elsewhere.json(4, ['restore', out])).error?.code, 'backup-used');
+});
+
+testTraced('a start during an export makes it fail, and nothing is left', async (t) => {
+  const machine = await Machine.start(t);
+  const device = machine.path('device');
+  const node = ['--name', 'test', '--nsid', '1', '--devices', device] as const;
+  await machine.sim('device', '--path', device, '--name', 'test');
+  await machine.sim('start', '--stage-size', '4MiB', ...node);
+  await machine.sim('stop', ...node);
+  const [directory, out] = [machine.path('b'), machine.path('out')];
+  await machine.expect(0, ['backup', '-Z', '--device', device, directory]);
+  await machine.sim('remove');
+  const done = await exportedWhile(machine, directory, out, () => machine.sim('open', '--path', device));
+  t.is(done.status, 4, show(done));
+  t.deepEqual(readdirSync(out), []);
+  await machine.expect(0, ['verify', directory]);
 });
 
 testAsRoot('a backup that cannot be marked is exported all the same', async (t) => {

@@ -172,7 +172,9 @@ export function wantsJson(args: readonly string[]): boolean {
  * of a usage error.
  */
 export function looksLikeAsmt(args: readonly string[]): boolean {
-  return args.some((arg) => /^-[acvz]*[br]/.test(arg) || arg === '--backup' || arg === '--restore');
+  const flags = SPECS.filter((spec) => !spec.value).map((spec) => spec.short ?? '');
+  const form = new RegExp(`^-[${flags.join('')}]*[br]`);
+  return args.some((arg) => form.test(arg) || arg === '--backup' || arg === '--restore');
 }
 
 interface Option {

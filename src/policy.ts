@@ -219,7 +219,7 @@ function integer({ name, short, range }: OptionSpec, typed: string | undefined):
   if (!/^[0-9]{1,9}$/.test(typed) || value < least || value > most) {
     throw AsmtError.usage(
       `--${name} is "${typed}", but must be a whole number from ${least} to ${most}`,
-      `write -${short} ${least}, for example`,
+      `write ${short === undefined ? `--${name}` : `-${short}`} ${least}, for example`,
     );
   }
   return value;

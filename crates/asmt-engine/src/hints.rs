@@ -36,9 +36,10 @@ pub const BACKUP_TORN: &str =
 /// A backup of a server that was not shut down cleanly.
 pub const BACKUP_NOT_CLEAN: &str = "this backup was made from a server that was not cleanly shut down: do not use it; let the \
     namespace cold-start, which empties a namespace that is in memory only";
-/// A backup that was interrupted before its commit.
-pub const INTERRUPTED: &str = "the backup cannot be used: if its segments are still in memory (asmt list), back up again; \
-    otherwise let the namespace cold-start, which empties a namespace that is in memory only";
+/// A backup or an export that was interrupted before its commit.
+pub const INTERRUPTED: &str = "these files cannot be used: if asmt export was writing them, restore the backup that it was \
+    reading, or export it again; if the segments are still in memory (asmt list), back up again; otherwise let the namespace \
+    cold-start, which empties a namespace that is in memory only";
 /// A file that stands in for another one of the manifest.
 pub const OTHER_ENCODING: &str = concat!(
     "the file is not the one in the manifest: if the expected file is elsewhere, put it back, and move the other one out of the \

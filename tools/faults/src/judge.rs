@@ -37,9 +37,15 @@ impl World {
             format!("it called itself a bug: {}", outcome.text)
         });
         match self.scenario().verb {
-            Verb::Backup => self.judge_backup(outcome, allowance, &mut wrong),
+            Verb::Backup => self.judge_writing(outcome, allowance, &mut wrong),
+            Verb::Export => {
+                wrong.same("names of the exported backup", &names(&self.exported_directory()), self.exported());
+                self.judge_writing(outcome, allowance, &mut wrong);
+                let read = perform_here(Verb::Verify, &self.exported_directory(), Form::Plain);
+                wrong.unless(read.is_ok(), || "the exported backup is no longer whole".to_owned());
+            }
             Verb::Restore => self.judge_restore(outcome, allowance, &mut wrong),
-            Verb::Verify | Verb::List | Verb::Retire | Verb::Export => self.judge_reading(&mut wrong),
+            Verb::Verify | Verb::List | Verb::Retire => self.judge_reading(&mut wrong),
         }
         // The record of the segments that a finished restore has made is kept.
         let is_kept = |name: &String| name.ends_with(".lock") || name.starts_with("restored-");
@@ -48,7 +54,8 @@ impl World {
         wrong.0
     }
 
-    fn judge_backup(&self, outcome: &Outcome, allowance: Allowance, wrong: &mut Wrong) {
+    /// Judges a backup, or an export.
+    fn judge_writing(&self, outcome: &Outcome, allowance: Allowance, wrong: &mut Wrong) {
         self.enter_server();
         wrong.same("the server's segments", &sums(), &self.server_sums());
         let left = names(&self.directory());
@@ -87,15 +94,15 @@ impl World {
             }
         }
         // The next run, without manual cleanup.
-        self.enter_server();
-        match perform_here(Verb::Backup, &self.directory(), self.scenario().form) {
+        self.enter();
+        match self.write_here() {
             Ok(()) => {
                 wrong.unless(!is_whole, || "a whole backup was replaced by the next".to_owned());
                 wrong.same("names after the next backup", &backup_names(&self.directory()), self.whole());
             }
             Err(failure) => {
                 let is_exists = failure.error.problems().iter().all(|problem| problem.code.as_str() == "backup-exists");
-                wrong.unless(is_whole && is_exists, || format!("the next backup fails: {}", failure.error));
+                wrong.unless(is_whole && is_exists, || format!("the next run fails: {}", failure.error));
             }
         }
         let (restored, found) = self.restore_elsewhere();

@@ -26,7 +26,7 @@ const USAGE: &str = "\
 asmt-faults: whatever fails, whenever it fails, the whole old state or the whole new one is there
 
   --only syscalls|kills|space|races   one loop (default: all), or a scenario of it, as in --only kills:backup-twice
-  --verb backup|restore|verify|list   only what works on this
+  --verb VERB                         only what works on this
   --short                             fewer states, spread over all of them
   --part I/N                          the I-th of N parts of the states
   --seconds N                         each loop ends after so long

@@ -30,7 +30,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// Operation.
     pub verb: Verb,
-    /// The form of the backup.
+    /// The form of the backup that is written or read. An export reads one in columns.
     pub form: Form,
     /// `-c`.
     pub check: bool,
@@ -109,6 +109,8 @@ pub struct World {
     others: BTreeSet<String>,
     /// Names of a whole backup.
     whole: BTreeSet<String>,
+    /// Names of the backup that an export reads.
+    exported: BTreeSet<String>,
 }
 
 /// Segments as lines: key, size, CRC-32, owner, group, mode, attach count.
@@ -133,9 +135,13 @@ fn new_machine() -> File {
 
 /// A request as the binding reads it.
 fn request(verb: Verb, directory: &Path, form: Form, check: bool, threads: u16) -> Request {
+    asked(verb, directory, form, check, threads).into()
+}
+
+fn asked(verb: Verb, directory: &Path, form: Form, check: bool, threads: u16) -> Asked {
     let (compress, columns) = (form == Form::Gzip, form == Form::Columns);
     let asked = Asked { directory: Some(directory.to_owned()), instance: Some(0), compress, columns, check, ..Asked::new(verb) };
-    Asked { threads: Some(threads), allow_volatile: true, allow_private_ipc: true, ..asked }.into()
+    Asked { threads: Some(threads), allow_volatile: true, allow_private_ipc: true, ..asked }
 }
 
 /// Does an operation in this process: one thread, nothing fails.
@@ -170,10 +176,19 @@ impl World {
             namespaces,
             others,
             whole: BTreeSet::new(),
+            exported: BTreeSet::new(),
         };
         world.clear();
-        perform_here(Verb::Backup, &world.directory(), scenario.form)
-            .unwrap_or_else(|failure| panic!("no backup can be made: {}", failure.error));
+        if scenario.verb == Verb::Export {
+            perform_here(Verb::Backup, &world.exported_directory(), Form::Columns)
+                .unwrap_or_else(|failure| panic!("no backup can be made: {}", failure.error));
+            world.exported = names(&world.exported_directory());
+            world.enter_spare();
+            world.write_here().unwrap_or_else(|failure| panic!("no export: {}", failure.error));
+        } else {
+            perform_here(Verb::Backup, &world.directory(), scenario.form)
+                .unwrap_or_else(|failure| panic!("no backup can be made: {}", failure.error));
+        }
         world.whole = names(&world.directory());
         if scenario.verb == Verb::Restore && scenario.form != Form::Plain {
             // So that both is tried: a mark that is made, and one that is there.
@@ -193,6 +208,30 @@ impl World {
     /// The directory of the backup.
     pub fn directory(&self) -> PathBuf {
         self.disk.join("b")
+    }
+
+    /// The directory of the backup that an export reads.
+    pub fn exported_directory(&self) -> PathBuf {
+        self.disk.join("exported")
+    }
+
+    /// Names of the backup that an export reads; none for any other operation.
+    pub fn exported(&self) -> &BTreeSet<String> {
+        &self.exported
+    }
+
+    /// The request of the scenario.
+    fn request(&self) -> Request {
+        let Scenario { verb, form, check, threads, .. } = self.scenario;
+        if verb != Verb::Export {
+            return request(verb, &self.directory(), form, check, threads);
+        }
+        Asked { output: Some(self.directory()), ..asked(verb, &self.exported_directory(), form, check, threads) }.into()
+    }
+
+    /// Makes the scenario's backup in this process, or exports it: nothing fails.
+    pub fn write_here(&self) -> Result<(), Failure> {
+        perform(&self.request(), "asmt faults", &Control::default()).map(drop)
     }
 
     /// Names of a whole backup.
@@ -259,7 +298,11 @@ impl World {
     }
 
     fn clear(&self) {
-        for name in names(&self.disk).iter().filter(|name| *name != "lost+found" && *name != "ballast") {
+        let is_kept = |name: &String| {
+            let is_exported = name == "exported" && names(&self.exported_directory()) == self.exported;
+            is_exported || ["lost+found", "ballast"].contains(&name.as_str())
+        };
+        for name in names(&self.disk).iter().filter(|name| !is_kept(name)) {
             let path = self.disk.join(name);
             let removed = if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
             removed.unwrap_or_else(|error| panic!("cannot remove {}: {error}", path.display()));
@@ -286,11 +329,16 @@ impl World {
                 fs::remove_file(self.directory().join(mark)).expect("a mark");
             }
         }
-        if needs_backup {
+        if self.scenario.verb == Verb::Export && !self.exported_directory().exists() {
+            self.enter_server();
+            perform_here(Verb::Backup, &self.exported_directory(), Form::Columns).expect("a backup");
+        }
+        let read = if self.scenario.verb == Verb::Export { self.exported_directory() } else { self.directory() };
+        if needs_backup || self.scenario.verb == Verb::Export {
             // What an earlier run has read would look like data in the holes of a file, and a run
             // would make other calls than the one before.
-            for name in names(&self.directory()) {
-                sys::forget(&File::open(self.directory().join(name)).expect("a file"));
+            for name in names(&read) {
+                sys::forget(&File::open(read.join(name)).expect("a file"));
             }
         }
         self.enter();
@@ -299,11 +347,10 @@ impl World {
     /// The command of the scenario.
     pub fn command(&self, program: Program) -> Command {
         let Scenario { verb, form, check, threads, .. } = self.scenario;
-        let directory = self.directory();
         match program {
             Program::Driver => {
                 let mut command = Command::new("/proc/self/exe");
-                let text = serde_json::to_string(&request(verb, &directory, form, check, threads));
+                let text = serde_json::to_string(&self.request());
                 command.arg("drive").arg(text.expect("plain structures always serialise"));
                 command.env("RUST_BACKTRACE", "0");
                 command
@@ -323,11 +370,12 @@ impl World {
                     Form::Gzip => Some("-z"),
                     Form::Columns => Some("-Z"),
                 };
-                command.args(check.then_some("-c")).args(of_form.filter(|_| verb == Verb::Backup));
+                command.args(check.then_some("-c")).args(of_form.filter(|_| [Verb::Backup, Verb::Export].contains(&verb)));
                 command.arg("--json");
                 if verb != Verb::List {
                     command.arg(format!("-t{threads}"));
-                    command.args((verb == Verb::Backup).then_some("--allow-volatile")).arg(directory);
+                    command.args([Verb::Backup, Verb::Export].contains(&verb).then_some("--allow-volatile"));
+                    command.args((verb == Verb::Export).then(|| self.exported_directory())).arg(self.directory());
                 }
                 command
             }

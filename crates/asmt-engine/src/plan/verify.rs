@@ -96,7 +96,10 @@ pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group],
     for found in listing.leftovers.interrupted.iter().filter(|found| is_asked(found)) {
         plan.refuse(
             Code::BackupIncomplete,
-            format!("the backup of {} was interrupted before it was committed", title(&found.namespace, found.instance)),
+            format!(
+                "the backup or export of {} was interrupted before it was committed",
+                title(&found.namespace, found.instance)
+            ),
             hints::INTERRUPTED,
         );
     }
@@ -107,8 +110,8 @@ pub fn check_interrupted(listing: &Listing, request: &Request, groups: &[Group],
         plan.refuse(
             Code::BackupIncomplete,
             format!(
-                "the directory contains {} files of a backup that was interrupted before it was committed, and no other backup; \
-                 the first is {first} (ls -A shows hidden files)",
+                "the directory contains {} files of a backup or export that was interrupted before it was committed, and no other \
+                 backup; the first is {first} (ls -A shows hidden files)",
                 left.len()
             ),
             hints::INTERRUPTED,

@@ -58,7 +58,8 @@ enum Held {
 impl Drop for MarksLock<'_> {
     fn drop(&mut self) {
         if let Held::Own(lock) = &self.held {
-            self.store.remove_lock(lock);
+            // A file that stays does no harm: the next run uses it.
+            let _ = self.store.remove_lock(lock);
         }
     }
 }
@@ -141,19 +142,45 @@ impl Store {
                 Opened::Denied { is_read_only: true } => return Ok(Some(Attempt::NoLocks)),
                 Opened::Denied { is_read_only: false } => return Ok(None),
             };
-            match try_lock(&file, lock).map_err(|error| Error::io("flock", self.shown(name), error))? {
+            let file = LockFile { file, name };
+            match self.try_lock_file(&file, lock, if_missing) {
+                Ok(Attempt::Locked(true)) => return Ok(Some(Attempt::Locked(file))),
                 // Its last holder has removed it: then it keeps nobody out, and another one is
                 // made.
-                Attempt::Locked(()) if !self.is_at(&file, name)? => {}
-                Attempt::Locked(()) => return Ok(Some(Attempt::Locked(LockFile { file, name }))),
-                Attempt::Busy => return Ok(Some(Attempt::Busy)),
-                Attempt::NoLocks => {
-                    self.remove_lock(&LockFile { file, name });
+                Ok(Attempt::Locked(false)) => {}
+                Ok(Attempt::Busy) => return Ok(Some(Attempt::Busy)),
+                Ok(Attempt::NoLocks) => {
+                    let _ = self.remove_lock(&file);
                     return Ok(Some(Attempt::NoLocks));
+                }
+                Err(error) if error.first().code == Code::UnsafeFile => return Err(error),
+                // It may be this run that has made it.
+                Err(error) => {
+                    return Err(match self.remove_lock(&file) {
+                        Ok(()) => error,
+                        Err(other) => error.and_while_cleaning_up(other),
+                    });
                 }
             }
         }
         Ok(Some(Attempt::Busy))
+    }
+
+    /// Locks an open lock file. Returns true if it still has its name.
+    fn try_lock_file(&self, lock: &LockFile, how: Lock, if_missing: IfMissing) -> Result<Attempt<bool>> {
+        let LockFile { file, name } = lock;
+        let stat = fs::fstat(file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Err(self.not_a_lock(name, "not a regular file"));
+        }
+        if if_missing == IfMissing::Make && stat.st_uid == rustix::process::geteuid().as_raw() {
+            self.give_to_owner(file, &stat)?;
+        }
+        Ok(match try_lock(file, how).map_err(|error| Error::io("flock", self.shown(name), error))? {
+            Attempt::Locked(()) => Attempt::Locked(self.is_at(file, name)?),
+            Attempt::Busy => Attempt::Busy,
+            Attempt::NoLocks => Attempt::NoLocks,
+        })
     }
 
     fn open_lock(&self, name: &str, if_missing: IfMissing) -> Result<Opened> {
@@ -180,13 +207,6 @@ impl Store {
             Err(Errno::NXIO | Errno::NODEV | Errno::ISDIR) => return Err(self.not_a_lock(name, "not a regular file")),
             Err(error) => return Err(Error::io("open", self.shown(name), error)),
         };
-        let stat = fs::fstat(&file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            return Err(self.not_a_lock(name, "not a regular file"));
-        }
-        if is_made && stat.st_uid == rustix::process::geteuid().as_raw() {
-            self.give_to_owner(&file, &stat)?;
-        }
         Ok(Opened::File(file))
     }
 
@@ -215,13 +235,17 @@ impl Store {
         }
     }
 
-    /// Removes a lock file, if nobody else holds it. A file that stays does no harm: the next run
-    /// uses it.
-    pub(super) fn remove_lock(&self, lock: &LockFile) {
-        let is_last = matches!(try_lock(&lock.file, Lock::Exclusive), Ok(Attempt::Locked(()) | Attempt::NoLocks));
-        if is_last && matches!(self.is_at(&lock.file, lock.name), Ok(true)) {
-            let _ = fs::unlinkat(&self.directory, lock.name, AtFlags::empty());
+    /// Removes a lock file, if nobody else holds it.
+    ///
+    /// Errors: failed calls. A file that stays does no harm: the next run uses it.
+    pub(super) fn remove_lock(&self, lock: &LockFile) -> Result<()> {
+        let LockFile { file, name } = lock;
+        let attempt = try_lock(file, Lock::Exclusive).map_err(|error| Error::io("flock", self.shown(name), error))?;
+        if !matches!(attempt, Attempt::Busy) && self.is_at(file, name)? {
+            fs::unlinkat(&self.directory, *name, AtFlags::empty())
+                .map_err(|error| Error::io("unlink", self.shown(name), error))?;
         }
+        Ok(())
     }
 
     /// Locks the marks of the directory for this run alone, while they are read and written. That

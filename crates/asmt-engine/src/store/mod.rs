@@ -63,7 +63,8 @@ impl Drop for Store {
     fn drop(&mut self) {
         let held = std::mem::take(self.lock_file.get_mut());
         if let Some(held) = held {
-            self.remove_lock(&held);
+            // A file that stays does no harm: the next run uses it.
+            let _ = self.remove_lock(&held);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The files that asmt keeps under `/run` while it works: a lock per instance, and the journal of a
-//! restore.
+//! The files that asmt keeps under `/run`: a lock per instance, the journal of a restore while it
+//! works, and after it the ids of the segments that it has made, until the next boot.
 //!
 //! Promise: one asmt at a time works on an instance of an IPC namespace. The next run finds the
 //! segments that a killed restore has made, by the ids in its journal, and removes them if no
@@ -9,7 +9,7 @@
 //!
 //! The journal: a line of JSON with the segments that are about to be made, then the id of each
 //! segment in a line of its own, as soon as it is made. A kill can come between a segment and its
-//! line, so one segment may be there without a line. The last line is `COMMIT`, written before the
+//! line, so one segment may be there without a line. The last line is `commit`, written before the
 //! first word is stored that a start would trust.
 //!
 //! The directory: `ASMT_RUNTIME_DIR` if it is set; otherwise the first of `/run/asmt`,

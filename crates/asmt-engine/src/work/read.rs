@@ -1,10 +1,10 @@
 //! Reading segments out of files, chunk by chunk, checking each as it comes in: for restore, verify
 //! and `-c`.
 //!
-//! Promise: what is handed on has passed its check where there is one; a gzip member is read to its
-//! last byte, and its CRC-32, its length and the segment's size all agree; a decompression bomb
-//! stops at the segment's size. Must never: hand on bytes before they are checked, or believe a
-//! length in a file.
+//! Promise: a read succeeds only if every check that there is has passed; a gzip member is read to
+//! its last byte, and its CRC-32, its length and the segment's size all agree; a decompression bomb
+//! stops at the segment's size. (Bytes may be in their place before: nothing trusts them yet.) Must
+//! never: call bytes good that were not checked, or believe a length in a file.
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::format::journal::published_name;

@@ -668,9 +668,9 @@ fn a_backup_that_is_at_work_or_was_interrupted_cannot_be_used() {
     let open =
         |listing: &mut Listing| listing.directory.as_mut().expect("a directory").owner = Some(Owner { uid: 0, mode: 0o777 });
     let at_work = "another-asmt: another asmt (pid 42) is using the directory";
-    let cut = "backup-incomplete: the backup of namespace 'other' was interrupted before it was committed";
-    let swept = "backup-incomplete: the directory contains 2 files of a backup that was interrupted before it was committed, \
-        and no other backup; the first is ae002000.dat (ls -A shows hidden files)";
+    let cut = "backup-incomplete: the backup or export of namespace 'other' was interrupted before it was committed";
+    let swept = "backup-incomplete: the directory contains 2 files of a backup or export that was interrupted before it was \
+        committed, and no other backup; the first is ae002000.dat (ls -A shows hidden files)";
     let writable = "writable-by-others: /b has mode 0777: users other than its owner may write to it; expected 0700";
     let nothing = "nothing-found: nothing of instance 0 is in the directory; found: nothing";
     let test = "nothing-found: namespace 'test' of instance 0 is not in the directory; found: nothing";

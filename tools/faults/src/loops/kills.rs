@@ -25,6 +25,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "backup-columns-c", verb: Verb::Backup, form: Form::Columns, check: true, threads: 1, shape: SMALL },
     Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO },
     Scenario { name: "backup-z-threads", verb: Verb::Backup, form: Form::Gzip, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "export-two", verb: Verb::Export, form: Form::Plain, check: true, threads: 1, shape: TWO },
     Scenario { name: "restore-c", verb: Verb::Restore, form: Form::Plain, check: true, threads: 1, shape: SMALL },
     Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, check: false, threads: 1, shape: TWO },
     Scenario { name: "restore-threads", verb: Verb::Restore, form: Form::Plain, check: true, threads: 4, shape: CHUNKS },

@@ -13,6 +13,7 @@ use crate::tally::Tally;
 use crate::tracer::Action;
 use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
 use asmt_engine::format::Form;
+use asmt_engine::format::journal::MARKS_LOCK_NAME;
 use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
@@ -39,6 +40,8 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "backup-columns-c", verb: Verb::Backup, form: Form::Columns, check: true, threads: 1, shape: SMALL },
     Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO },
     Scenario { name: "backup-z-threads", verb: Verb::Backup, form: Form::Gzip, check: false, threads: 4, shape: CHUNKS },
+    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "export-two", verb: Verb::Export, form: Form::Plain, check: true, threads: 1, shape: TWO },
     Scenario { name: "restore", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: SMALL },
     Scenario { name: "restore-zc", verb: Verb::Restore, form: Form::Gzip, check: true, threads: 1, shape: SMALL },
     Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: TWO },
@@ -49,7 +52,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
-const THROUGH_CLI: &[&str] = &["backup-columns-c", "restore", "verify-c", "list"];
+const THROUGH_CLI: &[&str] = &["backup-columns-c", "export-z", "restore", "verify-c", "list"];
 
 /// The faults of a run.
 #[derive(Default)]
@@ -177,10 +180,13 @@ fn fail(world: &World, program: Program, point: &Point, errno: i32, is_on: bool)
             (0, Some(bytes)) => Action::Shorten(shorter(bytes)),
             (0, None) => Action::Go,
             _ => {
-                // A removal is done when it is durable, and a segment's state is read before it is
-                // removed: an fsync or shmctl that fails again belongs to the clean-up.
+                // A removal is done when it is durable, and the state of a segment or a lock file
+                // is read before it is removed: such a call that fails again belongs to the
+                // clean-up.
                 let is_again = fault.calls.len() > 1;
-                fault.hit_removal |= call.is_removal() || is_again && ["fsync", "shmctl"].contains(&call.name().as_str());
+                let is_of_lock = fault.calls.last().is_some_and(|(_, _, object)| object.as_deref() == Some(MARKS_LOCK_NAME));
+                let belongs = is_of_lock || ["fsync", "shmctl"].contains(&call.name().as_str());
+                fault.hit_removal |= call.is_removal() || is_again && belongs;
                 if call.is_done_anyway() { Action::FailAfter(errno) } else { Action::Fail(errno) }
             }
         };
