@@ -46,12 +46,11 @@ test('the package holds the command line, the loader of the engine, and the lice
   }
 });
 
-test('help, version and wrong usage need neither the engine nor a package', async (t) => {
+test('help and wrong usage need neither the engine nor a package', async (t) => {
   const machine = await Machine.start(t);
   for (const [args, status] of [
     [['--help'], 0],
     [['backup', '--help'], 0],
-    [['--version'], 0],
     [[], 2],
     [['bakup'], 2],
     [['backup'], 2],
@@ -68,7 +67,23 @@ test('without the engine it says so, and what to do', async (t) => {
   const machine = await Machine.start(t);
   const done = await alone(machine, null, 'list');
   t.is(done.status, 1, show(done));
-  t.regex(done.stderr, /error: the engine for linux-\w+ cannot be loaded: .*\nHINT: .*npm run build/, show(done));
+  const expected =
+    /error: the engine for linux-\w+ cannot be loaded: its package asmt-linux-\w+-(gnu|musl) is not installed\nHINT: .*npm run build/;
+  t.regex(done.stderr, expected, show(done));
+  const versions = await alone(machine, null, '--version');
+  t.is(versions.status, 0, show(versions));
+  t.regex(versions.stdout, /^asmt .*\ncommit .*\nthe engine for linux-\w+ cannot be loaded: /, show(versions));
+});
+
+test('an engine that cannot be loaded says why', async (t) => {
+  const machine = await Machine.start(t);
+  // As napi's loader fails, which has tried several.
+  const loader = `const other = Object.assign(new Error("Cannot find module 'asmt-linux-x64-gnu'"), { code: 'MODULE_NOT_FOUND' });
+    other.cause = new Error('/lib/libc.so.6: version GLIBC_2.28 not found\\nand so on');
+    throw new Error('Cannot find native binding. npm has a bug', { cause: other });`;
+  const done = await alone(machine, loader, 'list');
+  t.is(done.status, 1, show(done));
+  t.regex(done.stderr, /cannot be loaded: \/lib\/libc\.so\.6: version GLIBC_2\.28 not found\nHINT: reinstall/, show(done));
 });
 
 test('an engine of another version is not used', async (t) => {

@@ -21,10 +21,15 @@ test('help goes to standard output and is a success', async (t) => {
   }
 });
 
-test('--version names the version', async (t) => {
+test('--version names the version, the commit, the target and the SIMD level', async (t) => {
   const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
   const done = await asmt('--version');
-  t.is(done.stdout, `asmt ${version}\n`, show(done));
+  const [first, ...others] = done.stdout.trimEnd().split('\n');
+  t.is(first, `asmt ${version}`, show(done));
+  t.regex(
+    others.join('\n'),
+    /^commit ([0-9a-f]{40}\+?|unknown)\nengine (x86_64|aarch64)-unknown-linux-(gnu|musl), SIMD level [\w-]+$/,
+  );
   t.is(done.status, 0);
 });
 

@@ -69,7 +69,7 @@ export function violations() {
     const others = using(pattern).filter((file) => !allowed.includes(file));
     rule(others.length === 0, `only ${allowed.join(' and ')} may ${what}, but so does ${others.join(', ')}`);
   };
-  only(/native\/index\.cjs/, ['src/native.ts'], 'load the addon');
+  only(/native\/index\.cjs|dlopen/, ['src/addon.ts'], 'load the addon');
   only(/JSON\.parse/, ['src/native.ts'], 'believe JSON');
   // What is coloured, and how, is decided in `render.ts`.
   only(/'chalk'/, ['src/colours.ts'], 'use chalk');

@@ -8,7 +8,8 @@
  * Promise: whatever was bundled has its licence in `dist/THIRD_PARTY_LICENSES`, or the build fails.
  */
 
-import { chmodSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 import { build } from 'esbuild';
@@ -39,7 +40,12 @@ const { metafile, outputFiles } = await build({
   mainFields: ['browser', 'module', 'main'],
   // clipanion would check values of options with it, of which it gets none.
   external: ['typanion'],
-  define: { ...NO_STREAMS, ASMT_VERSION: JSON.stringify(packageOf(ROOT).version), 'import.meta.filename': '__filename' },
+  define: {
+    ...NO_STREAMS,
+    ASMT_VERSION: JSON.stringify(packageOf(ROOT).version),
+    ASMT_COMMIT: JSON.stringify(commit()),
+    'import.meta.filename': '__filename',
+  },
   legalComments: 'none',
   sourcemap: 'linked',
   metafile: true,
@@ -55,6 +61,14 @@ chmodSync(MAIN, 0o755);
 // Here, and not in the sources, modules are CommonJS.
 writeFileSync(join(DIST, 'package.json'), '{ "type": "commonjs" }\n');
 writeFileSync(join(DIST, 'THIRD_PARTY_LICENSES'), licences(bundledPackages()));
+
+/** The commit of the sources, with a plus sign if they differ; "unknown" outside a clone. */
+function commit() {
+  const git = (...args) => spawnSync('git', args, { cwd: ROOT, encoding: 'utf8' });
+  const head = git('rev-parse', 'HEAD');
+  if (head.status !== 0 || !existsSync(join(ROOT, '.git'))) return 'unknown';
+  return head.stdout.trim() + (git('status', '--porcelain', '--untracked-files=no').stdout === '' ? '' : '+');
+}
 
 /** Directories of the packages of which something is in the bundle. */
 function bundledPackages() {

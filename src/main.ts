@@ -15,7 +15,7 @@ import { fail } from './failure.ts';
 import { help, shortUsage } from './help.ts';
 import { writeErr, writeOut } from './output.ts';
 import { takeHarmlessSignals } from './signals.ts';
-import { version } from './version.ts';
+import { commit, version } from './version.ts';
 
 takeHarmlessSignals();
 const args = process.argv.slice(2);
@@ -38,10 +38,23 @@ async function main(): Promise<number> {
   }
   const typed = normalise(args);
   if (typed.kind === 'help') return printed(help(typed.verb));
-  if (typed.kind === 'version') return printed(`asmt ${version()}\n`);
+  if (typed.kind === 'version') return printed(await versionText());
   form = typed.form;
   const command = commandOf(typed.verb);
   return command.given(typed.values, typed.operands).execute();
+}
+
+/** Version, commit, and the engine: its target (with the libc), and the SIMD level in use. */
+async function versionText(): Promise<string> {
+  const { engineBuild } = await import('./native.ts');
+  const lines = [`asmt ${version()}`, `commit ${commit()}`];
+  try {
+    const { target, simd } = engineBuild();
+    lines.push(`engine ${target}, SIMD level ${simd}`);
+  } catch (error) {
+    lines.push(error instanceof Error ? error.message : String(error));
+  }
+  return `${lines.join('\n')}\n`;
 }
 
 /** Writes what was asked for, and gives the exit status. */

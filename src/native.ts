@@ -1,23 +1,15 @@
 /**
- * The border to the engine: the only file that loads the addon, and the only one that believes its
- * JSON.
+ * The border to the engine: the only file that calls it, and the only one that believes its JSON.
  *
  * The shapes are in `generated/engine.ts`, made of the engine's own types. Must never: decide,
  * print, or be imported for types only at a cost (the addon is loaded when a job begins, so that
  * `--help` stays quick).
  */
 
-import { createRequire } from 'node:module';
-
-import { AsmtError } from './errors.ts';
+import { loadAddon } from './addon.ts';
 import type { Request, Snapshot } from './generated/engine.ts';
 import type { Outcome } from './outcome.ts';
 import { version } from './version.ts';
-
-interface Addon {
-  Job: new (request: string) => { run(): Promise<string>; poll(): string; stop(): void; abandon(): boolean };
-  engineVersion(): string;
-}
 
 /** How often progress is looked at. */
 const POLL_MS = 125;
@@ -36,7 +28,7 @@ export async function runJob(
   onProgress: (progress: Snapshot) => void,
   onStoppable: (stop: () => void) => void,
 ): Promise<Outcome | null> {
-  const job = new (load().Job)(JSON.stringify(request));
+  const job = new (loadAddon(version()).Job)(JSON.stringify(request));
   let grace: NodeJS.Timeout | undefined;
   const abandoned = new Promise<null>((resolve) => {
     onStoppable(() => {
@@ -73,26 +65,7 @@ export function endProcess(status: number): never {
   process.exit(status);
 }
 
-function load(): Addon {
-  const addon = loaded();
-  const [found, expected] = [addon.engineVersion(), version()];
-  if (found === expected) return addon;
-  throw unloadable(`its version is ${found}, expected ${expected}`);
-}
-
-function loaded(): Addon {
-  try {
-    return createRequire(import.meta.filename)('../native/index.cjs') as Addon;
-  } catch (error) {
-    throw unloadable(error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error));
-  }
-}
-
-function unloadable(reason: string): AsmtError {
-  return new AsmtError(
-    'failed',
-    'engine-missing',
-    `the engine for ${process.platform}-${process.arch} cannot be loaded: ${reason}`,
-    'reinstall asmt with its optional dependencies, or run npm run build in a clone',
-  );
+/** The target that the engine was built for, and the SIMD level that it uses on this CPU. */
+export function engineBuild(): { target: string; simd: string } {
+  return JSON.parse(loadAddon(version()).engineBuild()) as { target: string; simd: string };
 }

@@ -40,8 +40,8 @@ pub use error::{Code, Error, Kind, NoteCode, Problem, Remark};
 pub use facts::memory::State;
 pub use operations::report::{NamespaceReport, Report, Restorability, SegmentReport, Verb};
 pub use operations::{
-    BackupRequest, ErrorText, ExportRequest, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest,
-    VerifyRequest, perform,
+    BackupRequest, Build, ErrorText, ExportRequest, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest,
+    VerifyRequest, build, perform,
 };
 pub use progress::{Control, Event, Phase, Snapshot};
 

@@ -87,3 +87,10 @@ impl Job {
 pub fn engine_version() -> String {
     env!("CARGO_PKG_VERSION").to_owned()
 }
+
+/// What the engine was built for, and what it uses here, as JSON: `target`, with the libc in it,
+/// and `simd`.
+#[napi]
+pub fn engine_build() -> String {
+    serde_json::to_string(&asmt_engine::build()).expect("plain structures always serialise")
+}

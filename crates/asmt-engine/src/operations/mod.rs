@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 mod backup;
+mod build;
 mod export;
 mod judged;
 mod list;
@@ -31,6 +32,7 @@ mod restore;
 mod retire;
 mod verify;
 
+pub use build::{Build, build};
 pub use outcome::{ErrorText, Outcome};
 pub use request::{Asked, BackupRequest, ExportRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
 
