@@ -18,6 +18,7 @@ import { ROOT } from './setup.mjs';
 const LAYERS = [
   'layout',
   'format',
+  'errno',
   'error',
   'hints',
   'sync',
@@ -32,7 +33,7 @@ const LAYERS = [
   'lib',
 ];
 /** Layers that make no system call: bytes and values in, values out. */
-const PURE = new Set(['layout', 'format', 'error', 'hints', 'facts', 'plan']);
+const PURE = new Set(['layout', 'format', 'errno', 'error', 'hints', 'facts', 'plan']);
 const ENGINE = 'crates/asmt-engine/src';
 /** Sources of crates that are checked for circles. */
 const CRATES = ['shm', 'codec', 'engine'].map((name) => `crates/asmt-${name}/src`);

@@ -5,6 +5,7 @@
 //! change their meaning. Must never: end the process, print, or know an exit status (the command
 //! line decides that, in one place).
 
+use crate::errno;
 use crate::format::{instance_of_manifest_name, parse_file_name};
 use asmt_shm::{Key, NamespaceName};
 use serde::Serialize;
@@ -468,8 +469,12 @@ fn missing_right(call: &str) -> &'static str {
     }
 }
 
-/// The system's words for an error, without "(os error N)" behind it.
+/// The text for a failed call, without "(os error N)" behind it. The system's own only where we
+/// have none.
 pub fn without_number(error: &std::io::Error) -> String {
+    if let Some(text) = error.raw_os_error().and_then(errno::text) {
+        return text.to_owned();
+    }
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }

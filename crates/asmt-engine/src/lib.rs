@@ -46,6 +46,7 @@ pub use operations::{
 pub use progress::{Control, Event, Phase, Snapshot};
 
 // The modules are private, but public to tests and tools, for which the feature `testing` exists.
+mod errno;
 #[cfg(not(feature = "testing"))]
 mod error;
 #[cfg(feature = "testing")]
