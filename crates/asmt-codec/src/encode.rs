@@ -64,7 +64,12 @@ pub trait ChunkEncoder: Send {
 
 /// The encoder in use.
 pub fn encoder() -> Box<dyn ChunkEncoder> {
-    Box::new(AdaptiveEncoder { way: SimdLevel::best(), general: GeneralEncoder::default(), tried: Vec::new() })
+    encoder_of(SimdLevel::best())
+}
+
+/// The same, working in this way.
+pub(crate) fn encoder_of(way: SimdLevel) -> Box<dyn ChunkEncoder> {
+    Box::new(AdaptiveEncoder { way, general: GeneralEncoder::default(), tried: Vec::new() })
 }
 
 /// The encoder for tables, or a general one where that makes a chunk smaller by more than it costs.

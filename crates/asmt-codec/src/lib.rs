@@ -14,6 +14,8 @@ mod huffman;
 mod inflate;
 #[cfg(any(test, feature = "testing"))]
 pub mod reference;
+#[cfg(test)]
+mod same_bytes;
 pub mod simd;
 mod stride;
 #[cfg(test)]
