@@ -1,14 +1,14 @@
 /**
- * Backups made by ASMT 2.2.1 come back exactly; with the real tool at hand (`ASMT_REFERENCE`), in
- * both directions.
+ * Backups made by ASMT 2.2.1, and by each release of asmt, come back exactly; with the real tool at
+ * hand (`ASMT_REFERENCE`), in both directions.
  */
 
-import { readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, readFileSync, readdirSync, unlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { GOLDEN, Machine, show, testAsRoot, testIf } from './helpers.ts';
+import { GOLDEN, GOLDEN_OWN, Machine, show, testAsRoot, testIf } from './helpers.ts';
 
 const INSTANCES: Readonly<Record<string, string>> = {
   'gz-crc-all': '3',
@@ -26,6 +26,20 @@ test('every golden folder is known here', (t) => {
     Object.keys(INSTANCES).toSorted(),
   );
 });
+
+for (const form of ['plain', 'gzip', 'columns']) {
+  test(`a backup of 0.1.0 is verified and restored exactly: ${form}`, async (t) => {
+    const machine = await Machine.start(t);
+    const directory = machine.path(form);
+    cpSync(join(GOLDEN_OWN, form), directory, { recursive: true });
+    chmodSync(directory, 0o700);
+    for (const name of readdirSync(directory)) chmodSync(join(directory, name), 0o600);
+    await machine.expect(0, ['verify', directory]);
+    t.is((await machine.json(4, ['restore', directory])).error?.problems[0]?.kind, 'stale', 'another host, another boot');
+    await machine.expect(0, ['restore', '-c', '--force-stale', '--force-host', directory]);
+    t.is(await machine.memory(), readFileSync(join(GOLDEN_OWN, 'segments.txt'), 'utf8'));
+  });
+}
 
 for (const [name, instance] of Object.entries(INSTANCES)) {
   // Its owner is another user.

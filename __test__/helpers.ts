@@ -34,6 +34,8 @@ export const ROOT = resolve(import.meta.dirname, '..');
 export const MAIN = join(ROOT, 'dist', 'main.js');
 export const SIM = join(ROOT, 'target', 'release', 'asmt-sim');
 export const GOLDEN = join(ROOT, '__test__', 'fixtures', 'golden');
+/** Backups that asmt 0.1.0 made. */
+export const GOLDEN_OWN = join(ROOT, '__test__', 'fixtures', 'golden-0.1.0');
 
 /**
  * True if files and segments can be given to others, and file systems mounted, which a user

@@ -55,7 +55,8 @@ function* causes(error: unknown): Generator<Error> {
   for (let reason = error; reason instanceof Error; reason = reason.cause) if (!isLoaders(reason)) yield reason;
 }
 
-const isMissing = (reason: Error) => (reason as NodeJS.ErrnoException).code === 'MODULE_NOT_FOUND';
+/** A module that is not there: napi's loader hands on the text of some errors alone. */
+const isMissing = (reason: Error) => reason.message.startsWith('Cannot find module ');
 
 function missing(): AsmtError {
   const { platform, arch } = process;

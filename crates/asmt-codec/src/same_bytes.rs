@@ -28,7 +28,7 @@ fn input(kind: usize, length: usize) -> Vec<u8> {
                 let places = row.len();
                 row[..4].copy_from_slice(&number.to_le_bytes());
                 row[places - 1] = noise & 7;
-                row[places / 2] = if kind % 2 == 0 { random(state) } else { 7 };
+                row[places / 2] = if kind.is_multiple_of(2) { random(state) } else { 7 };
             }
         }
         bytes.extend_from_slice(&row);
