@@ -11,6 +11,12 @@ use zlib_rs::{Deflate, DeflateFlush};
 
 const SECTOR_BYTES: usize = 4096;
 
+/// So many random cases, or as few as `ASMT_TEST_CASES` says: an emulator is some ten times slower.
+pub(crate) fn with_cases(most: u32) -> ProptestConfig {
+    let limit = std::env::var("ASMT_TEST_CASES").ok().and_then(|text| text.parse().ok());
+    ProptestConfig { cases: most.min(limit.unwrap_or(most)), failure_persistence: None, ..ProptestConfig::default() }
+}
+
 pub(crate) fn random(state: &mut u64) -> u8 {
     *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
     (*state >> 56) as u8
@@ -272,7 +278,7 @@ fn codes_that_are_none_are_refused_with_what_they_are() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(with_cases(300))]
 
     #[test]
     fn any_table_comes_back(bytes in table(), is_elements in any::<bool>()) {
@@ -334,7 +340,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(with_cases(30))]
 
     #[test]
     fn any_table_comes_back_from_other_encoders(bytes in table()) {

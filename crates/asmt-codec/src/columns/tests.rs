@@ -6,7 +6,7 @@ use crate::DEFLATE_END;
 use crate::encode::pad_to_multiple;
 use crate::reference::{STRICTER, columns_by_us, columns_by_zlib, columns_chunk};
 use crate::simd::SimdLevel;
-use crate::tests::{by_others, decoded, random, table};
+use crate::tests::{by_others, decoded, random, table, with_cases};
 use proptest::prelude::*;
 use std::time::Instant;
 
@@ -302,7 +302,7 @@ fn foreign_chunk() -> impl Strategy<Value = (Vec<u8>, usize)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(with_cases(200))]
 
     #[test]
     fn any_table_comes_back(bytes in table()) {
