@@ -100,9 +100,9 @@ function built({ target, arch }, packages) {
   const runner = arch === process.arch ? [] : emulator();
   const words = (names) => names.flatMap((name) => ['--package', name]);
   const tests = artifacts(target, ['test', '--no-run', ...words(packages)]);
-  const tools = values.short
-    ? []
-    : artifacts(target, ['build', '--profile', 'test', ...DRIVE, ...(target === HERE ? SIMULATOR : [])]);
+  // Tests of the engine are built with its examples.
+  const isHere = target === HERE && !values.short;
+  const tools = isHere ? artifacts(target, ['build', '--profile', 'test', ...DRIVE, ...SIMULATOR]) : [];
   const programs = tests.filter(({ profile, executable }) => profile.test && executable !== null);
   return {
     target,
@@ -114,7 +114,7 @@ function built({ target, arch }, packages) {
     })),
     tool: (name) => [
       ...runner,
-      tools.find((artifact) => artifact.target.name === name && artifact.executable !== null).executable,
+      [...tests, ...tools].find((artifact) => artifact.target.name === name && artifact.executable !== null).executable,
     ],
   };
 }
