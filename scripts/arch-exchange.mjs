@@ -163,8 +163,8 @@ export class Exchange {
   /** Tests of the command line with the addon of the target, in a Node for it. */
   commandLine(node, addon) {
     const place = join(this.scratch, 'command-line');
-    for (const name of ['dist', 'native']) mkdirSync(join(place, name), { recursive: true });
-    cpSync(join(ROOT, 'dist', 'main.js'), join(place, 'dist', 'main.js'));
+    mkdirSync(join(place, 'native'), { recursive: true });
+    cpSync(join(ROOT, 'dist'), join(place, 'dist'), { recursive: true });
     cpSync(join(ROOT, 'package.json'), join(place, 'package.json'));
     cpSync(addon, join(place, 'native', 'asmt.node'));
     // Which addon belongs to which platform is for the tests of the packages.

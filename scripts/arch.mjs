@@ -234,7 +234,9 @@ function perform(target, { title, skip, run: body }, count) {
   }
 }
 
-const skipsOf = ({ runner }, { name }) => (runner.length === 0 ? {} : (SKIPPED_IN_EMULATOR[name] ?? {}));
+function skipsOf({ runner }, { name }) {
+  return runner.length === 0 ? {} : (SKIPPED_IN_EMULATOR[name] ?? {});
+}
 
 /** Runs a test program without those tests that the table leaves out. */
 async function rustTests(there, program, count) {
