@@ -53,6 +53,7 @@ const scratch = mkdtempSync(join(temporaries(), 'asmt-arch-'));
 // Tests run as other users, who must be able to pass.
 chmodSync(scratch, 0o711);
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
 const env = {
   ...process.env,
   ASMT_TEST_TMP: scratch,
