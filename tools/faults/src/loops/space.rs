@@ -195,10 +195,10 @@ fn settled_free_blocks(disk: &Path) -> u64 {
     let mut seen = Vec::new();
     loop {
         must(Command::new("sync").arg("-f").arg(disk));
-        seen.push(free_blocks(disk));
-        let last = seen.iter().rev().take(SAME);
-        if seen.len() >= SAME && last.clone().all(|free| Some(free) == seen.last()) {
-            return last.last().copied().unwrap_or(0);
+        let free = free_blocks(disk);
+        seen.push(free);
+        if seen.len() >= SAME && seen.iter().rev().take(SAME).all(|other| *other == free) {
+            return free;
         }
         std::thread::sleep(PAUSE);
     }
