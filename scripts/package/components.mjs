@@ -7,7 +7,7 @@
  */
 
 import { execFileSync } from 'node:child_process';
-import { readFileSync, readdirSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 import { ROOT } from '../setup.mjs';
@@ -46,6 +46,30 @@ export function crates(target) {
       text: licenceTexts(dirname(manifest)) ?? standardText(name, license, authors),
     }))
     .toSorted(byName);
+}
+
+/** Rust's standard library, with the crates that are in it: its own list of their licences. */
+export function standardLibrary() {
+  const rustc = (...args) => execFileSync('rustc', args, { cwd: ROOT, encoding: 'utf8' }).trim();
+  const version = rustc('--version').split(' ')[1];
+  const path = join(rustc('--print', 'sysroot'), 'share', 'doc', 'rust', 'COPYRIGHT-library.html');
+  const text = existsSync(path) ? textOf(readFileSync(path, 'utf8')) : '';
+  if (text === '') throw new Error(`${path} is missing: it has the licences of Rust's standard library`);
+  const purl = `pkg:github/rust-lang/rust@${version}`;
+  return { type: 'library', name: 'rust-std', version, license: 'MIT OR Apache-2.0', purl, text };
+}
+
+/** The text of a page without its marks. */
+function textOf(html) {
+  const entities = { lt: '<', gt: '>', quot: '"', amp: '&', nbsp: ' ' };
+  const bare = html.replaceAll(/<(style|script)[\s\S]*?<\/\1>/g, '').replaceAll(/<[^>]*>/g, '');
+  const text = bare
+    .replaceAll(/&(\w+);/g, (whole, name) => entities[name] ?? whole)
+    .replaceAll(/&#(\d+);/g, (_, code) => String.fromCodePoint(code));
+  return text
+    .replaceAll(/[ \t]+$/gm, '')
+    .replaceAll(/\n{3,}/g, '\n\n')
+    .trim();
 }
 
 /** npm packages that are in the bundle: those that its list of licences names. */

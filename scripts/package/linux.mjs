@@ -9,7 +9,7 @@
  * own a file that a backup consists of.
  */
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 
@@ -41,6 +41,9 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
   const copyright = join(work, 'copyright');
   writeFileSync(copyright, copyrightText());
   const of = (src, dst, more = {}) => ({ src, dst, file_info: { mode: 0o644, mtime }, ...more });
+  const pages = readdirSync(join(ROOT, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .toSorted();
   const directory = (dst, mode = 0o755, more = {}) => ({ dst, type: 'dir', file_info: { mode, mtime }, ...more });
   const config = {
     name: PACKAGE,
@@ -61,6 +64,9 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
       directory('/var/backups/asmt', 0o700),
       directory(doc, 0o755, { packager: 'rpm' }),
       directory(licences, 0o755, { packager: 'rpm' }),
+      ...pages.map((name) => of(join(ROOT, 'docs', name), `${doc}/docs/${name}`, { packager: 'deb' })),
+      ...pages.map((name) => of(join(ROOT, 'docs', name), `${doc}/docs/${name}`, { packager: 'rpm', type: 'doc' })),
+      directory(`${doc}/docs`, 0o755, { packager: 'rpm' }),
       of(join(ROOT, 'README.md'), `${doc}/README.md`, { packager: 'deb' }),
       of(changelog, `${doc}/changelog.gz`, { packager: 'deb' }),
       of(debian, `${doc}/changelog.Debian.gz`, { packager: 'deb' }),

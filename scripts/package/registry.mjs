@@ -11,15 +11,15 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 
 import { ROOT, step } from '../setup.mjs';
+import { NODE, installTools } from './tools.mjs';
 
 const PROGRAMS = join(ROOT, 'target', 'package', 'registry');
-/** verdaccio wants a newer Node than asmt does: that of the single file. */
-const RUNTIME = join(ROOT, 'target', 'package', 'tools', 'node_modules', `node-linux-${process.arch}`, 'bin', 'node');
 const USER = { name: 'test', password: 'of-this-run-alone' };
 const PATIENCE_MS = 30_000;
 
 /** Starts one whose packages are in `directory`. Gives its URL, lines for an npmrc, and its end. */
 export async function startRegistry(directory) {
+  installTools();
   mkdirSync(PROGRAMS, { recursive: true });
   for (const name of ['package.json', 'package-lock.json']) {
     copyFileSync(join(ROOT, 'scripts', 'package', 'registry', name), join(PROGRAMS, name));
@@ -40,7 +40,8 @@ export async function startRegistry(directory) {
   const program = join(PROGRAMS, 'node_modules', 'verdaccio', 'bin', 'verdaccio');
   const address = `127.0.0.1:${await freePort()}`;
   const words = [program, '--config', join(directory, 'config.yaml'), '--listen', address];
-  const child = spawn(RUNTIME, words, { stdio: 'ignore' });
+  // verdaccio wants a newer Node than asmt does.
+  const child = spawn(NODE, words, { stdio: 'ignore' });
   const stop = () => child.kill();
   process.on('exit', stop);
   const url = `http://${address}/`;

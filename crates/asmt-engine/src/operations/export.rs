@@ -40,8 +40,9 @@ impl Operation<'_> {
         again.check()?;
         self.control.remark(&plan.remarks);
         self.control.begin_changes()?;
-        let old_journals = store.sweep(&target.leftovers, false)?;
-        let originals = originals(&plan.namespaces, &listing)?;
+        let originals = originals(&plan.namespaces, &listing, &target)?;
+        let takes_places = originals.iter().any(|original| !original.superseded.is_empty());
+        let old_journals = store.sweep(&target.leftovers, takes_places)?;
         let temporaries = Temporaries::new(&store, &crate::sys::process::own_run()?);
         let form = (&*originals, request.form);
         let staged = export::stage(&from, temporaries, form, self.options, self.control).map_err(|error| Failure {
@@ -144,12 +145,12 @@ fn unreadable_mark(name: &str, why: &str) -> Problem {
 }
 
 /// The namespaces of a plan, with their manifests.
-fn originals<'l>(namespaces: &'l [NamespaceRestore], listing: &'l Listing) -> Result<Vec<Original<'l>>> {
+fn originals<'l>(namespaces: &'l [NamespaceRestore], listing: &'l Listing, target: &Listing) -> Result<Vec<Original<'l>>> {
     let manifest_of = |plan: &'l NamespaceRestore| -> Result<Original<'l>> {
         let manifests: Vec<&'l Manifest> = listing.manifests_of(plan.instance);
         let manifest = manifests.into_iter().find(|manifest| manifest.namespace == plan.name);
         let manifest = manifest.ok_or_else(|| Error::new(Code::Bug, format!("no manifest of {}", plan.name), ""))?;
-        Ok(Original { plan, manifest })
+        Ok(Original { plan, manifest, superseded: plan::export::superseded(target, plan) })
     };
     namespaces.iter().map(manifest_of).collect()
 }

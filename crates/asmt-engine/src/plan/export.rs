@@ -3,7 +3,7 @@
 
 use crate::error::{Code, NoteCode, Remark};
 use crate::facts::directory::Listing;
-use crate::format::{Form, instance_of_manifest_name};
+use crate::format::{Form, instance_of_manifest_name, manifest_name, parse_file_name};
 use crate::hints;
 use crate::plan::access::{Purpose, check_directory};
 use crate::plan::backup::{check_durable, check_live, check_own, check_writable};
@@ -33,13 +33,26 @@ pub fn export(target: &Listing, request: &Request, plan: &mut Plan<NamespaceRest
     check_room(target, request.form, plan);
 }
 
+/// Names of the files that a killed run had committed of a namespace, and that its export replaces.
+pub fn superseded(target: &Listing, namespace: &NamespaceRestore) -> Vec<String> {
+    let manifest = manifest_name(namespace.instance, &namespace.name);
+    let is_of = |name: &&String| {
+        let key = parse_file_name(name).map(|(key, ..)| key);
+        manifest == **name || namespace.sources.iter().any(|source| Some(source.key) == key)
+    };
+    target.leftovers.superseded.iter().filter(is_of).cloned().collect()
+}
+
 /// Refuses a directory that has a backup of the instance, or part of one: what is exported would
-/// pass for part of it. Marks alone are those of an export that was killed.
+/// pass for part of it. Marks alone are those of an export that was killed, and so are files that
+/// it had committed of a namespace.
 fn check_empty(target: &Listing, instance: u8, plan: &mut Plan<NamespaceRestore>) {
+    let replaced: Vec<String> = plan.namespaces.iter().flat_map(|namespace| superseded(target, namespace)).collect();
     let files = target.files.iter().filter(|file| file.address.instance == instance).map(|file| &file.name);
     let manifests = target.manifests.iter().map(|record| &record.name);
     let manifests = manifests.filter(|name| instance_of_manifest_name(name).is_none_or(|of| of == instance));
-    let Some(first) = files.chain(manifests).chain(target.problems.iter().map(|(name, _)| name)).next() else { return };
+    let mut there = files.chain(manifests).chain(target.problems.iter().map(|(name, _)| name));
+    let Some(first) = there.find(|name| !replaced.contains(name)) else { return };
     let path = target.directory.as_ref().map_or("the directory", |directory| &directory.path);
     plan.refuse(
         Code::BackupExists,

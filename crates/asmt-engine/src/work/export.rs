@@ -28,6 +28,8 @@ pub struct Original<'p> {
     pub plan: &'p NamespaceRestore,
     /// Its manifest.
     pub manifest: &'p Manifest,
+    /// Files that a killed export had committed of it, and that this one replaces.
+    pub superseded: Vec<String>,
 }
 
 /// A segment on its way from one file to another.
@@ -110,7 +112,7 @@ fn stage_in(
         let (segments, files): (Vec<_>, Vec<_>) =
             left.by_ref().take(original.manifest.segments.len()).map(|job| (job.written(), job.file(store))).unzip();
         let manifest = Manifest { segments, ..original.manifest.clone() };
-        UnpublishedNamespace { superseded: Vec::new(), manifest, files }
+        UnpublishedNamespace { superseded: original.superseded.clone(), manifest, files }
     });
     let namespaces: Vec<UnpublishedNamespace> = namespaces.collect();
     if options.check {

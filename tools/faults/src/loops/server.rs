@@ -70,6 +70,12 @@ fn in_namespace(nsid: u8) -> Vec<SegmentStat> {
     segments().into_iter().filter(|stat| stat.key.address().is_some_and(|address| address.nsid == nsid)).collect()
 }
 
+/// Returns true if a base says that the server was shut down cleanly.
+fn is_marked_clean(base: &Attachment) -> bool {
+    let offset = SHUTDOWN_OFFSET as u64;
+    base.bytes(offset..offset + 4) == SHUTDOWN_CLEAN.to_le_bytes()
+}
+
 /// Returns true if a start trusts these segments: by base, or without a base by all of the stripes.
 fn is_trusted(stats: &[SegmentStat]) -> bool {
     let is_base = |stat: &&SegmentStat| kind_of(stat) == SegmentType::PiBase;
@@ -151,11 +157,19 @@ impl Server {
                         let _ = sysv::remove(gone.stat.shmid);
                     }
                 }
-                Finding::Nothing => {
+                // Until there are none: a restore may make one, and trust all, between a look at
+                // them and their removal. What was trusted by then is seen in what was removed.
+                Finding::Nothing => loop {
                     let stats = in_namespace(*nsid);
+                    if stats.is_empty() {
+                        break;
+                    }
+                    let base = stats.iter().find(|stat| kind_of(stat) == SegmentType::PiBase);
+                    let base = base.and_then(|stat| Attachment::new(stat.shmid, Access::ReadOnly, 0).ok());
                     self.was_trusted |= is_trusted(&stats);
                     stats.iter().for_each(|stat| drop(sysv::remove(stat.shmid)));
-                }
+                    self.was_trusted |= base.is_some_and(|base| is_marked_clean(&base));
+                },
                 Finding::Failed => {}
             }
         }
