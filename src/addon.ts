@@ -114,7 +114,7 @@ function installed(expected: Uint8Array): Addon {
   }
 }
 
-/** The engine's own directory, which a boot removes. Best effort: what follows says why it fails. */
+/** The engine's own directory, which a boot removes. Best effort: what follows tells why. */
 function makeRuntime(): void {
   try {
     mkdirSync(RUNTIME, { mode: 0o700 });
