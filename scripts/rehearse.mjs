@@ -59,6 +59,13 @@ refused(
   (out) => swapAddons(out),
   /the addon in .* is not for (x64|arm64)/,
 );
+refused(
+  'a file that has no checksum',
+  `v${version}`,
+  (out) => writeFileSync(join(out, 'deb', 'x.deb'), 'x'),
+  /x\.deb has no checksum/,
+);
+refused('a pre-release', 'v9.9.9-rc1', () => {}, /the tag is v9/);
 refused('no checksums', `v${version}`, (out) => unlinkSync(join(out, 'SHA256SUMS')), /SHA256SUMS is missing/);
 check('everything is published, the root package last', () => {
   const done = release(OUT, `v${version}`);
@@ -73,9 +80,18 @@ check('what was published is installed by its name', () => {
   const shown = spawnSync(join(prefix, 'bin', 'asmt'), ['--version'], { encoding: 'utf8' }).stdout;
   if (!shown.startsWith(`asmt ${version}\n`) || !/^engine \S+-linux-gnu/m.test(shown)) throw new Error(shown);
 });
-check('a version that exists already', () => {
+check('a run that is repeated leaves out what is public', () => {
   const done = release(OUT, `v${version}`);
-  if (done.status !== 1 || !/asmt \S+ was published already/.test(done.stderr)) throw new Error(done.stderr);
+  if (done.status !== 0 || /^published /m.test(done.stdout) || !/^asmt \S+ is public already$/m.test(done.stdout)) {
+    throw new Error(done.stdout + done.stderr);
+  }
+});
+check('a version that exists already, and is another file, stops it', () => {
+  const out = mkdtempSync(join(scratch, 'out-'));
+  cpSync(OUT, out, { recursive: true });
+  repacked(out);
+  const done = release(out, `v${version}`);
+  if (done.status !== 1 || !/asmt \S+ was published already, and is another file/.test(done.stderr)) throw new Error(done.stderr);
 });
 registry.stop();
 process.stdout.write(`release rehearsal: ${passed} passed, ${failed} failed\n`);
@@ -129,8 +145,21 @@ function swapAddons(out) {
   const addon = (platform, inside) => join(unpacked, platform, 'package', `asmt.${inside}.node`);
   cpSync(addon('linux-x64-gnu', 'linux-x64-gnu'), addon('linux-arm64-gnu', 'linux-arm64-gnu'));
   spawnSync('tar', ['-czf', of('linux-arm64-gnu'), '-C', join(unpacked, 'linux-arm64-gnu'), 'package']);
+  resum(out, `npm/asmt-linux-arm64-gnu-${version}.tgz`);
+}
+
+/** Makes the root package anew, with another README, and a checksum that fits. */
+function repacked(out) {
+  const file = join(out, 'npm', `asmt-${version}.tgz`);
+  const directory = mkdtempSync(join(scratch, 'root-'));
+  spawnSync('tar', ['-xzf', file, '-C', directory]);
+  writeFileSync(join(directory, 'package', 'README.md'), 'another');
+  spawnSync('tar', ['-czf', file, '-C', directory, 'package']);
+  resum(out, `npm/asmt-${version}.tgz`);
+}
+
+function resum(out, name) {
   const sums = join(out, 'SHA256SUMS');
-  const name = `npm/asmt-linux-arm64-gnu-${version}.tgz`;
   const sum = createHash('sha256')
     .update(readFileSync(join(out, name)))
     .digest('hex');
