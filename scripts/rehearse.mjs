@@ -145,7 +145,7 @@ function swapAddons(out) {
   const addon = (platform, inside) => join(unpacked, platform, 'package', `asmt.${inside}.node`);
   cpSync(addon('linux-x64-gnu', 'linux-x64-gnu'), addon('linux-arm64-gnu', 'linux-arm64-gnu'));
   spawnSync('tar', ['-czf', of('linux-arm64-gnu'), '-C', join(unpacked, 'linux-arm64-gnu'), 'package']);
-  resum(out, `npm/asmt-linux-arm64-gnu-${version}.tgz`);
+  sumAgain(out, `npm/asmt-linux-arm64-gnu-${version}.tgz`);
 }
 
 /** Makes the root package anew, with another README, and a checksum that fits. */
@@ -155,10 +155,10 @@ function repacked(out) {
   spawnSync('tar', ['-xzf', file, '-C', directory]);
   writeFileSync(join(directory, 'package', 'README.md'), 'another');
   spawnSync('tar', ['-czf', file, '-C', directory, 'package']);
-  resum(out, `npm/asmt-${version}.tgz`);
+  sumAgain(out, `npm/asmt-${version}.tgz`);
 }
 
-function resum(out, name) {
+function sumAgain(out, name) {
   const sums = join(out, 'SHA256SUMS');
   const sum = createHash('sha256')
     .update(readFileSync(join(out, name)))
