@@ -48,6 +48,9 @@ export function crates(target) {
     .toSorted(byName);
 }
 
+/** Crates inside the standard library that its list may leave out; MIT is a licence of each. */
+const IN_STD = ['addr2line', 'adler2', 'gimli', 'hashbrown', 'memchr', 'miniz_oxide', 'object', 'rustc-demangle'];
+
 /** Rust's standard library, with the crates that are in it: its own list of their licences. */
 export function standardLibrary() {
   const rustc = (...args) => execFileSync('rustc', args, { cwd: ROOT, encoding: 'utf8' }).trim();
@@ -56,7 +59,8 @@ export function standardLibrary() {
   const text = existsSync(path) ? textOf(readFileSync(path, 'utf8')) : '';
   if (text === '') throw new Error(`${path} is missing: it has the licences of Rust's standard library`);
   const purl = `pkg:github/rust-lang/rust@${version}`;
-  return { type: 'library', name: 'rust-std', version, license: 'MIT OR Apache-2.0', purl, text };
+  const mit = standardText(IN_STD.join(', '), 'MIT', []);
+  return { type: 'library', name: 'rust-std', version, license: 'MIT OR Apache-2.0', purl, text: `${text}\n\n${mit}` };
 }
 
 /** The text of a page without its marks. */
