@@ -22,14 +22,14 @@ const elf = (await import(join(ROOT, 'scripts', 'elf.mjs'))) as Elf;
 
 /** The sections of `readelf --version-info` that say what is needed, not what is defined. */
 function byReadelf(file: string): string[] {
-  const text = execFileSync('readelf', ['--version-info', '--wide', file], { encoding: 'utf8' });
+  const text = execFileSync('readelf', ['--version-info', '--wide', file], { encoding: 'utf8', maxBuffer: 2 ** 28 });
   const needed = text.slice(text.indexOf('Version needs section'));
   return [...needed.matchAll(/Name: (\S+) +Flags:/g)].map(([, name]) => name ?? '').toSorted();
 }
 
 test('libraries and versions are those that readelf shows', (t) => {
   const found = elf.needs(process.execPath);
-  const libraries = execFileSync('readelf', ['--dynamic', '--wide', process.execPath], { encoding: 'utf8' });
+  const libraries = execFileSync('readelf', ['--dynamic', '--wide', process.execPath], { encoding: 'utf8', maxBuffer: 2 ** 28 });
   t.deepEqual(
     found.libraries,
     [...libraries.matchAll(/Shared library: \[(.*?)\]/g)].map(([, name]) => name ?? ''),
