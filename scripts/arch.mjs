@@ -20,7 +20,7 @@ import { parseArgs } from 'node:util';
 import { Exchange } from './arch-exchange.mjs';
 import { SKIPPED_IN_EMULATOR } from './arch-skips.mjs';
 import { TARGETS, addon, cargo, emulator, prepare } from './cross.mjs';
-import { ROOT, install, ipcNamespace, step, temporaries } from './setup.mjs';
+import { ROOT, install, ipcNamespace, step, temporaries, testEnvironment } from './setup.mjs';
 
 const HERE = 'x86_64-unknown-linux-gnu';
 const OTHERS = TARGETS.filter(({ target }) => target !== HERE);
@@ -54,14 +54,7 @@ const scratch = mkdtempSync(join(temporaries(), 'asmt-arch-'));
 chmodSync(scratch, 0o711);
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => process.exit(1));
-const env = {
-  ...process.env,
-  ASMT_TEST_TMP: scratch,
-  ASMT_RUNTIME_DIR: scratch,
-  ASMT_CONFIG: join(scratch, 'aerospike.conf'),
-  TMPDIR: scratch,
-  NO_COLOR: '1',
-};
+const env = { ...process.env, ...testEnvironment(scratch) };
 const isRoot = readFileSync('/proc/self/uid_map', 'utf8').trim().split(/\s+/)[2] === '4294967295';
 const totals = new Map();
 

@@ -11,7 +11,6 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
@@ -30,6 +29,7 @@ import { parseArgs } from 'node:util';
 
 import { TARGETS, addon, prepare } from './cross.mjs';
 import { checkSymbolVersions } from './elf.mjs';
+import { sha256 } from './package/checks.mjs';
 import { bundled, crates, licences, node, sbom, standardLibrary } from './package/components.mjs';
 import { debAndRpm } from './package/linux.mjs';
 import { NFPM, TOOLS, installTools } from './package/tools.mjs';
@@ -160,9 +160,7 @@ function describe() {
   for (const part of bundled()) all.set(part.purl, part);
   const parts = [...all.values()].toSorted((a, b) => (a.purl < b.purl ? -1 : 1));
   write(join(stage, `asmt-${version}.cdx.json`), `${JSON.stringify(sbom({ version, commit }, parts), null, 2)}\n`);
-  const sums = files(stage).map(
-    (path) => `${createHash('sha256').update(readFileSync(path)).digest('hex')}  ${relative(stage, path)}\n`,
-  );
+  const sums = files(stage).map((path) => `${sha256(path)}  ${relative(stage, path)}\n`);
   write(join(stage, 'SHA256SUMS'), sums.join(''));
 }
 

@@ -12,7 +12,6 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   chmodSync,
   copyFileSync,
@@ -28,7 +27,8 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
-import { symbolVersions } from './elf.mjs';
+import { MOST_GLIBC, newerThan, symbolVersions } from './elf.mjs';
+import { check, counts, sha256 } from './package/checks.mjs';
 import { PACKAGE } from './package/linux.mjs';
 import { startRegistry } from './package/registry.mjs';
 import { NFPM, installTools } from './package/tools.mjs';
@@ -43,13 +43,10 @@ const RPM_ARCH = { x64: 'x86_64', arm64: 'aarch64' }[arch];
 const SINGLE = join(OUT, 'bin', `asmt-${version}-linux-${arch}`);
 const DEB = join(OUT, 'deb', `${PACKAGE}_${version}-1_${DEB_ARCH}.deb`);
 const RPM = join(OUT, 'rpm', `${PACKAGE}-${version}-1.${RPM_ARCH}.rpm`);
-/** Every file that ships is for these, or older: RHEL 8. */
-const MOST_GLIBC = [2, 28];
 
 const { values: options } = parseArgs({ options: { only: { type: 'string' } } });
 const scratch = mkdtempSync(join(temporaries(), 'asmt-packages-'));
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-let [passed, failed, skipped] = [0, 0, 0];
 
 if (process.getuid() !== 0) fail('the tests of packages need root: they mount, and install with dpkg and rpm');
 for (const path of [SINGLE, DEB, RPM]) if (!existsSync(path)) fail(`${path} is missing: run npm run package first`);
@@ -57,13 +54,13 @@ step('building the simulator (cargo, release)', 'cargo', ['build', '--release', 
 installTools();
 const parts = { files, npm: npmPackages, single, deb, rpm, lint };
 for (const [name, part] of Object.entries(parts)) if (options.only === undefined || options.only === name) await part();
-process.stdout.write(`packages: ${passed} passed, ${failed} failed, ${skipped} skipped\n`);
-process.exit(failed > 0 ? 1 : 0);
+process.stdout.write(`packages: ${counts.passed} passed, ${counts.failed} failed, ${counts.skipped} skipped\n`);
+process.exit(counts.failed > 0 ? 1 : 0);
 
 /** Checksums, and what the linker of an old distribution must find. */
 function files() {
   const sums = readFileSync(join(OUT, 'SHA256SUMS'), 'utf8').trim().split('\n');
-  test('SHA256SUMS names every file, with its sum', () => {
+  check('SHA256SUMS names every file, with its sum', () => {
     const listed = sums.map((line) => line.slice(66)).toSorted();
     const entries = readdirSync(OUT, { withFileTypes: true, recursive: true }).filter((entry) => entry.isFile());
     const there = entries
@@ -71,15 +68,10 @@ function files() {
       .filter((name) => name !== 'SHA256SUMS');
     same(listed, there.toSorted());
     for (const line of sums) {
-      same(
-        createHash('sha256')
-          .update(readFileSync(join(OUT, line.slice(66))))
-          .digest('hex'),
-        line.slice(0, 64),
-      );
+      same(sha256(join(OUT, line.slice(66))), line.slice(0, 64));
     }
   });
-  test('the SBOM names Node, the crates and the packages', () => {
+  check('the SBOM names Node, the crates and the packages', () => {
     const { components } = JSON.parse(readFileSync(join(OUT, `asmt-${version}.cdx.json`), 'utf8'));
     const names = new Set(components.map(({ name }) => name));
     for (const name of ['node', 'rustix', 'zlib-rs', 'clipanion', 'chalk'])
@@ -101,18 +93,17 @@ function files() {
   const binaries = [...singles, ...within(unpacked), ...within(debs)].filter(isElf);
   const notices = readFileSync(`${SINGLE}.licenses`, 'utf8');
   for (const path of binaries) {
-    test(`${nameOf(path)} names no path of the machine that made it`, () => {
+    check(`${nameOf(path)} names no path of the machine that made it`, () => {
       const bytes = readFileSync(path);
       const places = [ROOT, join(homedir(), '.cargo'), join(homedir(), '.rustup')];
       for (const found of places) if (bytes.includes(`${found}/`)) throw new Error(found);
     });
-    test(`${nameOf(path)} names its parts of Rust's standard library in the licences`, () => {
+    check(`${nameOf(path)} names its parts of Rust's standard library in the licences`, () => {
       const found = readFileSync(path, 'latin1').matchAll(/\/rust\/deps\/([a-z0-9_-]+?)-\d/g);
       for (const [, name] of found) if (!notices.includes(name)) throw new Error(`${name} has no licence text`);
     });
-    test(`${nameOf(path)} needs no glibc newer than 2.28`, () => {
-      const newer = symbolVersions(path).filter((found) => isNewer(found.replace('GLIBC_', '').split('.').map(Number)));
-      same(newer, []);
+    check(`${nameOf(path)} needs no glibc newer than 2.28`, () => {
+      same(newerThan(symbolVersions(path), MOST_GLIBC), []);
     });
   }
 }
@@ -120,10 +111,6 @@ function files() {
 /** Its path without that of the place where it is. */
 function nameOf(path) {
   return path.split(/(?:out|asmt-packages-[^/]*)\//).at(-1);
-}
-
-function isNewer([major, minor]) {
-  return major > MOST_GLIBC[0] || (major === MOST_GLIBC[0] && minor > MOST_GLIBC[1]);
 }
 
 function isElf(path) {
@@ -152,15 +139,15 @@ async function npmPackages() {
     const paths = readdirSync(join(OUT, 'npm')).map((name) => join(OUT, 'npm', name));
     const root = join(OUT, 'npm', `asmt-${version}.tgz`);
     for (const path of [...paths.filter((other) => other !== root), root]) {
-      test(`npm publish ${path.slice(OUT.length + 1)}`, () => run('npm', ['publish', '--ignore-scripts', path], { env }));
+      check(`npm publish ${path.slice(OUT.length + 1)}`, () => run('npm', ['publish', '--ignore-scripts', path], { env }));
     }
     const prefix = join(scratch, 'prefix');
-    test('npm install -g asmt: list, backups, verify and restores', () => {
+    check('npm install -g asmt: list, backups, verify and restores', () => {
       run('npm', ['install', '-g', 'asmt', '--prefix', prefix], { env });
       same(run('sh', ['-c', 'command -v cargo || true'], { env }).trim(), '');
       inNamespace(`. ${WORK}; work ${join(scratch, 'npm-work')} ${prefix}/bin/asmt`, { ...env, SIM });
     });
-    test('without its optional package it says so, and what to do', () => {
+    check('without its optional package it says so, and what to do', () => {
       const bare = join(scratch, 'bare');
       run('npm', ['install', '-g', 'asmt', '--prefix', bare], { env });
       // As after --omit=optional, or a copy from another platform.
@@ -182,18 +169,19 @@ function single() {
   const file = join(scratch, 'asmt');
   copyFileSync(SINGLE, file);
   chmodSync(file, 0o755);
-  test('the single file with env -i and no Node on PATH: list, backups, verify and restores', () => {
+  check('the single file with env -i and no Node on PATH: list, backups, verify and restores', () => {
     overlay(`. ${WORK}; work ${join(scratch, 'single-work')} env -i ${file}`);
   });
-  test('the single file leaves no file behind', () =>
+  check('the single file leaves no file behind', () =>
     same(
       readdirSync(scratch).filter((name) => name.endsWith('node')),
       [],
-    ));
-  test('the single file runs where /tmp may not execute', () => {
+    ),
+  );
+  check('the single file runs where /tmp may not execute', () => {
     overlay(`mount -t tmpfs -o noexec tmpfs /tmp; env -i ${file} list`);
   });
-  test('an error in the configuration of OpenSSL does not matter', () => {
+  check('an error in the configuration of OpenSSL does not matter', () => {
     overlay(`echo garbage > /etc/ssl/openssl.cnf; ${file} list; OPENSSL_CONF=/etc/ssl/openssl.cnf ${file} list`);
   });
   const damages = {
@@ -204,25 +192,25 @@ function single() {
     'writable by others': 'chmod 666 $f',
   };
   for (const [what, damage] of Object.entries(damages)) {
-    test(`an installed addon that is ${what} is not taken, and the one inside is`, () => {
+    check(`an installed addon that is ${what} is not taken, and the one inside is`, () => {
       const text = overlay(`dpkg -i ${DEB} > /dev/null; f=/usr/lib/asmt/asmt.node; ${damage}; timeout -s KILL 60 asmt --version
         mount -t tmpfs -o noexec tmpfs /tmp; mount -t tmpfs -o noexec tmpfs /run; mount --bind /usr/bin /usr/bin; mount -o remount,bind,ro /usr/bin
         timeout -s KILL 60 asmt --version`);
       match(text, /^asmt .*\ncommit .*\nengine .*\nasmt .*\ncommit .*\nthe engine .* cannot be loaded: it cannot be unpacked/);
     });
   }
-  test('where a file cannot be without a name, it has one for a moment', () => {
+  check('where a file cannot be without a name, it has one for a moment', () => {
     const strace = 'strace -f -qq -o /dev/null -e trace=openat,open -e inject=openat,open:error=EOPNOTSUPP';
     overlay(`mkdir /tmp/place; ${strace} -P /tmp/place -P ${scratch} -P /run/asmt env ASMT_UNPACK_DIR=/tmp/place ${file} list
       test -z "$(ls -A /tmp/place)"`);
   });
   const nowhere = `mkdir -p /run/asmt; for d in /tmp /run/asmt; do mount -t tmpfs -o noexec tmpfs $d; done
     mount --bind ${scratch} ${scratch}; mount -o remount,bind,ro ${scratch}`;
-  test('where it can be unpacked nowhere, it names the places and the way out', () => {
+  check('where it can be unpacked nowhere, it names the places and the way out', () => {
     const text = overlay(`${nowhere}; env -i ${file} list 2>&1 && exit 9; test $? = 1`);
     match(text, /it cannot be unpacked: .*failed to map segment from shared object\nHINT: install the deb or rpm/);
   });
-  test('help and version do not depend on it', () => {
+  check('help and version do not depend on it', () => {
     match(overlay(`${nowhere}; env -i ${file} --version`), new RegExp(`^asmt ${version}\ncommit [0-9a-f]+\\+?\n`));
     match(overlay(`${nowhere}; env -i ${file} --help`), /^asmt copies/);
   });
@@ -231,7 +219,7 @@ function single() {
 function deb() {
   const older = stub('deb', PACKAGE, '0.0.9', 'ours 0.0.9');
   const theirs = stub('deb', 'asmt', '2.2.1', 'theirs');
-  test('deb: installed over an older one, verified, used, removed: a backup stays', () => {
+  check('deb: installed over an older one, verified, used, removed: a backup stays', () => {
     overlay(`dpkg -i ${older} && asmt | grep -q 'ours 0.0.9' && dpkg -i ${DEB} && test -z "$(dpkg --verify ${PACKAGE})"
       test "$(stat -c '%a %U' /var/backups/asmt)" = '700 root'
       test -z "$(ls -A /var/backups/asmt)"
@@ -242,18 +230,18 @@ function deb() {
       test ! -e /usr/bin/asmt; test ! -e /usr/lib/asmt; test ! -e /usr/share/doc/${PACKAGE}
       test "$(find /var/backups/asmt -type f -exec sha256sum {} +)" = "$before"`);
   });
-  test('deb: an empty directory of backups goes with the package', () => {
+  check('deb: an empty directory of backups goes with the package', () => {
     overlay(`dpkg -i ${DEB}; dpkg -P ${PACKAGE}; test ! -e /var/backups/asmt`);
   });
-  test('deb: installed over that of Aerospike it takes its place', () => {
+  check('deb: installed over that of Aerospike it takes its place', () => {
     overlay(`dpkg -i ${theirs} && asmt | grep -q theirs && dpkg -i --auto-deconfigure ${DEB} && asmt --version | grep -q 'asmt ${version}'
       if dpkg -s asmt 2> /dev/null | grep -q '^Status: .* installed'; then exit 9; fi; asmt list`);
   });
-  test("deb: Aerospike's over ours is refused, and the command stays; after a removal it is theirs", () => {
+  check("deb: Aerospike's over ours is refused, and the command stays; after a removal it is theirs", () => {
     overlay(`dpkg -i ${DEB}; dpkg -i ${theirs} && exit 9; asmt --version | grep -q 'asmt ${version}'
       dpkg -r ${PACKAGE}; dpkg -i ${theirs}; asmt | grep -q theirs`);
   });
-  test('deb: no script of a maintainer', () => {
+  check('deb: no script of a maintainer', () => {
     same(run('dpkg-deb', ['--ctrl-tarfile', DEB], { encoding: 'latin1' }).match(/\.\/(?:pre|post)(?:inst|rm)/g), null);
   });
 }
@@ -264,7 +252,7 @@ function rpm() {
   const theirs = stub('rpm', 'asmt-tools', '2.2.1', 'theirs');
   const system = stub('rpm', 'system', '1', 'system', { provides: ['glibc = 2.28', 'libgcc', 'libstdc++'], contents: [] });
   const begin = `rpm() { command rpm --dbpath /var/lib/rpm "$@"; }; rpm --initdb; rpm -i ${system}`;
-  test('rpm: installed over an older one, verified, used, removed: a backup stays', () => {
+  check('rpm: installed over an older one, verified, used, removed: a backup stays', () => {
     overlay(`${begin}; rpm -i ${older} && asmt | grep -q 'ours 0.0.9' && rpm -U ${RPM} && rpm -V ${PACKAGE}
       test "$(stat -c '%a %U' /var/backups/asmt)" = '700 root'
       mount -t tmpfs -o noexec tmpfs /tmp
@@ -274,24 +262,24 @@ function rpm() {
       test ! -e /usr/bin/asmt; test ! -e /usr/lib/asmt; test ! -e /usr/share/doc/${PACKAGE}
       test "$(find /var/backups/asmt -type f -exec sha256sum {} +)" = "$before"`);
   });
-  test('rpm: an empty directory of backups goes with the package', () => {
+  check('rpm: an empty directory of backups goes with the package', () => {
     overlay(`${begin}; rpm -i ${RPM}; rpm -e ${PACKAGE}; test ! -e /var/backups/asmt`);
   });
-  test('rpm: over that of Aerospike it is refused, and the command stays; after a removal it is ours', () => {
+  check('rpm: over that of Aerospike it is refused, and the command stays; after a removal it is ours', () => {
     overlay(`${begin}; rpm -i ${theirs} && asmt | grep -q theirs; rpm -U ${RPM} && exit 9; asmt | grep -q theirs
       rpm -e asmt-tools; rpm -i ${RPM}; asmt --version | grep -q 'asmt ${version}'`);
   });
-  test("rpm: Aerospike's over ours is refused, and the command stays; after a removal it is theirs", () => {
+  check("rpm: Aerospike's over ours is refused, and the command stays; after a removal it is theirs", () => {
     overlay(`${begin}; rpm -i ${RPM}; rpm -U ${theirs} && exit 9; asmt --version | grep -q 'asmt ${version}'
       rpm -e ${PACKAGE}; rpm -i ${theirs}; asmt | grep -q theirs`);
   });
-  test('rpm: no script of a package', () => same(run('rpm', ['-qp', '--scripts', '--triggers', RPM]).trim(), ''));
+  check('rpm: no script of a package', () => same(run('rpm', ['-qp', '--scripts', '--triggers', RPM]).trim(), ''));
 }
 
 /** What lintian and rpmlint find, without what `scripts/package/` explains. */
 function lint() {
   if (has('lintian')) {
-    test('lintian finds nothing that is not explained', () => {
+    check('lintian finds nothing that is not explained', () => {
       const done = spawnSync('lintian', ['--allow-root', '--fail-on', 'error,warning', '--tag-display-limit', '0', DEB], {
         encoding: 'utf8',
       });
@@ -299,7 +287,7 @@ function lint() {
     });
   }
   if (has('rpmlint')) {
-    test('rpmlint finds nothing that is not explained', () => {
+    check('rpmlint finds nothing that is not explained', () => {
       const config = join(ROOT, 'scripts', 'package', 'rpmlint.toml');
       const done = spawnSync('rpmlint', ['--config', config, RPM], { encoding: 'utf8' });
       if (done.status !== 0 || / [EW]: /.test(done.stdout)) throw new Error(`${done.stdout}${done.stderr}`);
@@ -370,7 +358,7 @@ function has(program) {
     spawnSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', program], { env });
   }
   if (isThere()) return true;
-  skipped += 1;
+  counts.skipped += 1;
   process.stdout.write(`skip ${program} is not there, and cannot be installed\n`);
   return false;
 }
@@ -381,17 +369,6 @@ function run(command, args, settings = {}) {
   throw new Error(
     `${[command, ...args].join(' ').slice(0, 300)} ended with ${done.status ?? done.signal}\n${done.stdout}${done.stderr}`,
   );
-}
-
-function test(name, body) {
-  try {
-    body();
-    passed += 1;
-    process.stdout.write(`ok ${name}\n`);
-  } catch (error) {
-    failed += 1;
-    process.stdout.write(`not ok ${name}\n${String(error.message).replaceAll(/^/gm, '  ')}\n`);
-  }
 }
 
 function same(found, expected) {

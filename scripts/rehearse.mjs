@@ -7,7 +7,6 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   cpSync,
   existsSync,
@@ -21,6 +20,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 
+import { check, counts, sha256 } from './package/checks.mjs';
 import { startRegistry } from './package/registry.mjs';
 import { ROOT, temporaries } from './setup.mjs';
 
@@ -36,7 +36,6 @@ const registry = await startRegistry(join(scratch, 'registry'));
 const npmrc = join(scratch, 'npmrc');
 writeFileSync(npmrc, registry.npmrc);
 const env = { ...process.env, npm_config_userconfig: npmrc, npm_config_cache: join(scratch, 'cache') };
-let [passed, failed] = [0, 0];
 
 refused('a wrong tag', 'v9.9.9', () => {}, /the tag is v9\.9\.9, expected v/);
 refused('no tag', undefined, () => {}, /the tag is missing/);
@@ -94,8 +93,8 @@ check('a version that exists already, and is another file, stops it', () => {
   if (done.status !== 1 || !/asmt \S+ was published already, and is another file/.test(done.stderr)) throw new Error(done.stderr);
 });
 registry.stop();
-process.stdout.write(`release rehearsal: ${passed} passed, ${failed} failed\n`);
-process.exit(failed > 0 ? 1 : 0);
+process.stdout.write(`release rehearsal: ${counts.passed} passed, ${counts.failed} failed\n`);
+process.exit(counts.failed > 0 ? 1 : 0);
 
 /** Whatever `spoil` does to a copy must stop the release, and the registry must stay empty. */
 function refused(name, tag, spoil, expected) {
@@ -160,19 +159,6 @@ function repacked(out) {
 
 function sumAgain(out, name) {
   const sums = join(out, 'SHA256SUMS');
-  const sum = createHash('sha256')
-    .update(readFileSync(join(out, name)))
-    .digest('hex');
+  const sum = sha256(join(out, name));
   writeFileSync(sums, readFileSync(sums, 'utf8').replace(new RegExp(`^.*  ${name}$`, 'm'), `${sum}  ${name}`));
-}
-
-function check(name, body) {
-  try {
-    body();
-    passed += 1;
-    process.stdout.write(`ok ${name}\n`);
-  } catch (error) {
-    failed += 1;
-    process.stdout.write(`not ok ${name}\n${String(error.message).replaceAll(/^/gm, '  ')}\n`);
-  }
 }

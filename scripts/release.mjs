@@ -17,6 +17,7 @@ import { join, relative, resolve } from 'node:path';
 import { isDeepStrictEqual, parseArgs } from 'node:util';
 
 import { TARGETS } from './cross.mjs';
+import { sha256 } from './package/checks.mjs';
 import { ROOT } from './setup.mjs';
 
 const { values: options } = parseArgs({
@@ -92,9 +93,7 @@ function checkSums() {
     ...expected.filter((name) => !sums.has(name)).map((name) => `${name} is missing in SHA256SUMS`),
     ...[...sums].flatMap(([name, sum]) => {
       if (!existsSync(join(out, name))) return [`${name} is missing`];
-      const found = createHash('sha256')
-        .update(readFileSync(join(out, name)))
-        .digest('hex');
+      const found = sha256(join(out, name));
       return found === sum ? [] : [`${name} is not the file that was made: its checksum differs`];
     }),
   ];

@@ -34,6 +34,19 @@ export function temporaries() {
   return named ?? ['/var/tmp', join(ROOT, 'target'), tmpdir()].find(isOnDisk) ?? tmpdir();
 }
 
+/** What tests that use this scratch directory have in their environment, beside this process's. */
+export function testEnvironment(scratch) {
+  return {
+    ASMT_TEST_TMP: scratch,
+    // The Rust tests lock instances, too. Each namespace has its own lock there.
+    ASMT_RUNTIME_DIR: scratch,
+    // The server that is configured on this machine must not matter either.
+    ASMT_CONFIG: join(scratch, 'aerospike.conf'),
+    TMPDIR: scratch,
+    NO_COLOR: '1',
+  };
+}
+
 /**
  * Runs a command, and shows its output if it fails. Returns true if it succeeds.
  */

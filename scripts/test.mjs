@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { CHECKS } from './lint.mjs';
-import { ROOT, attempt, build, install, temporaries } from './setup.mjs';
+import { ROOT, attempt, build, install, temporaries, testEnvironment } from './setup.mjs';
 
 const BIN = join(ROOT, 'node_modules', '.bin');
 const IN_USER_NAMESPACE = 'ASMT_TEST_IN_USER_NAMESPACE';
@@ -53,17 +53,7 @@ const scratch = mkdtempSync(join(temporaries(), 'asmt-tests-'));
 // Tests run as other users, who must be able to pass.
 chmodSync(scratch, 0o711);
 process.on('exit', () => rmSync(scratch, { recursive: true, force: true }));
-// The Rust tests lock instances, too. Each namespace has its own lock there.
-const env = {
-  ...process.env,
-  ASMT_TEST_TMP: scratch,
-  ASMT_RUNTIME_DIR: scratch,
-  // The server that is configured on this machine must not matter either.
-  ASMT_CONFIG: join(scratch, 'aerospike.conf'),
-  TMPDIR: scratch,
-  NO_COLOR: '1',
-  FORCE_COLOR: '0',
-};
+const env = { ...process.env, ...testEnvironment(scratch), FORCE_COLOR: '0' };
 const before = leftovers();
 
 let isBuilt = false;
