@@ -59,6 +59,16 @@ export function show(run: Run): string {
   return `$ ${run.command}\nexit: ${end}\n--- stdout\n${run.stdout}\n--- stderr\n${run.stderr}`;
 }
 
+/** The environment of an operator's terminal. In a CI's own, chalk colours nothing. */
+export const TERMINAL: Readonly<Record<string, string | undefined>> = {
+  NO_COLOR: undefined,
+  FORCE_COLOR: undefined,
+  TF_BUILD: undefined,
+  CI: undefined,
+  TEAMCITY_VERSION: undefined,
+  TERM: 'xterm',
+};
+
 export interface RunOptions {
   readonly env?: Readonly<Record<string, string | undefined>>;
   readonly cwd?: string;
@@ -324,7 +334,7 @@ export class Machine {
     const spawn = 'import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';
     const command = ['strace', ...this.#tracer(injections), process.execPath, MAIN, ...args];
     return this.exec('python3', ['-c', spawn, ...command], {
-      env: { NO_COLOR: undefined, FORCE_COLOR: undefined, TERM: 'xterm' },
+      env: TERMINAL,
     });
   }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 
 import test from 'ava';
 
-import { Machine, MAIN, ROOT, run, show, type Run } from './helpers.ts';
+import { Machine, MAIN, ROOT, run, show, TERMINAL, type Run } from './helpers.ts';
 
 const { version } = JSON.parse(readFileSync(join(ROOT, 'package.json'), 'utf8')) as { version: string };
 
@@ -103,14 +103,13 @@ test('a bug names the functions it came from, and the lines of the file that shi
 
 test('colours go to a terminal, and where they are asked for', async (t) => {
   const machine = await Machine.start(t);
-  const usual = { NO_COLOR: undefined, FORCE_COLOR: undefined, TF_BUILD: undefined, TERM: 'xterm' };
   const wrong = [process.execPath, MAIN, 'bakup'];
   const [command = '', ...words] = wrong;
-  const piped = await run(command, words, { env: usual });
+  const piped = await run(command, words, { env: TERMINAL });
   t.true(piped.stderr.startsWith('asmt: error: '), show(piped));
-  const forced = await run(command, words, { env: { ...usual, FORCE_COLOR: '1' } });
+  const forced = await run(command, words, { env: { ...TERMINAL, FORCE_COLOR: '1' } });
   t.true(forced.stderr.startsWith(`${RED}asmt: error:`), show(forced));
   const spawn = 'import os,pty,sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))';
-  const shown = await machine.exec('python3', ['-c', spawn, ...wrong], { env: usual });
+  const shown = await machine.exec('python3', ['-c', spawn, ...wrong], { env: TERMINAL });
   t.true(shown.stdout.startsWith(`${RED}asmt: error:`), show(shown));
 });
