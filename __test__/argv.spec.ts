@@ -58,10 +58,11 @@ test('every option of the table is understood by all its names', (t) => {
     const expected = [...before, spec.value ? `--${spec.name}=1` : `--${spec.name}`];
     for (const name of [spec.name, ...(spec.aliases ?? [])]) {
       t.deepEqual(run(...form, spec.value ? `--${name}=1` : `--${name}`), asmt(...expected), name);
-      if (spec.value) t.deepEqual(run(...form, `--${name}`, '1'), asmt(...expected), name);
+      if (spec.value && !spec.isValueOptional) t.deepEqual(run(...form, `--${name}`, '1'), asmt(...expected), name);
     }
     if (spec.short) t.deepEqual(run(...form, `-${spec.short}${spec.value ? '1' : ''}`), asmt(...expected), spec.short);
   }
+  t.deepEqual(run('backup', '--wait', '/d'), command('backup', '--wait', '--', '/d'));
   t.is(new Set(specs.map(({ short }) => short).filter(Boolean)).size, specs.filter(({ short }) => short).length);
 });
 
@@ -122,6 +123,15 @@ const refused: [string[], RegExp, RegExp][] = [
   [['verify', '--device=/a', '/b', '/d'], /--device takes one word/, /: asmt verify --device=\/a,\/b \/d$/],
   [['-b', '-n', 'a', 'b', '-p', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
   [['-b', '-n', 'a', 'b', '/d'], /followed by "b"/, /: asmt -b -n a,b -p \/d$/],
+  // A time that may be left out is joined to its option.
+  [
+    ['backup', '--wait', '90s', '/d'],
+    /^the TIME of --wait is joined to it by "=", but "90s" follows$/,
+    /^write asmt backup --wait=90s \/d$/,
+  ],
+  [['-b', '--wait', '10min', '-p', '/d'], /^the TIME of --wait is joined/, /^write asmt -b --wait=10min -p \/d$/],
+  [['backup', '--wait=', '/d'], /^--wait needs a value$/, /^write --wait=TIME$/],
+  [['backup', '--deadline', '/d'], /"\/d" was read as the value of --deadline/, /^write asmt backup --deadline TIME \/d$/],
   // The value of an option was forgotten, and the option took the directory.
   [['backup', '-n', '/d'], /needs a directory: "\/d" was read as the value of -n/, /^write asmt backup -n NAME,\.\.\. \/d$/],
   [['backup', '-a', '-n', '/d'], /"\/d" was read as the value of -n/, /^write asmt backup -a -n NAME,\.\.\. \/d$/],

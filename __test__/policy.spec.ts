@@ -21,6 +21,7 @@ test('defaults', (t) => {
     columns: false,
     force_stale: false,
     allow_volatile: false,
+    wait_ms: null,
   });
   t.deepEqual(requestOf('export', {}, ['d', 'o']), {
     verb: 'export',
@@ -68,6 +69,8 @@ test('everything at once', (t) => {
     config: '/c',
     device: '/dev/a,/dev/b,/dev/a',
     'force-stale': true,
+    wait: '1min 30s',
+    deadline: '2h',
   };
   const meant = resolve('backup', { ...values, verbose: true, json: true }, ['/d']);
   t.deepEqual(meant.request, {
@@ -84,9 +87,31 @@ test('everything at once', (t) => {
     devices: ['/dev/a', '/dev/b'],
     force_stale: true,
     allow_volatile: false,
+    wait_ms: 90_000,
   });
   t.true(meant.verbose && meant.json);
+  t.is(meant.deadlineMs, 7_200_000);
   t.deepEqual(meant.remarks, []);
+});
+
+test('times are read as systemd reads them', (t) => {
+  const waits = (wait: string | true) => requestOf('backup', { wait }, ['d']);
+  for (const [typed, ms] of [
+    ['90', 90_000],
+    ['90s', 90_000],
+    ['1.5min', 90_000],
+    ['1h30min', 5_400_000],
+    ['1h 30min', 5_400_000],
+    ['2d', 172_800_000],
+    ['250ms', 250],
+    ['infinity', Number.MAX_SAFE_INTEGER],
+    [true, Number.MAX_SAFE_INTEGER],
+  ] as const) {
+    t.like(waits(typed), { wait_ms: ms }, String(typed));
+  }
+  for (const typed of ['0', '-1', '1x', 's', '1h30', '9999d', '1e3', '0x10', '١٠s', '10 minutes later']) {
+    t.throws(() => waits(typed), { message: `--wait is "${typed}", which is not a time of at most a year` });
+  }
 });
 
 test('what is asked of proof', (t) => {
@@ -205,10 +230,12 @@ test('options that every command takes', (t) => {
 });
 
 test('the words of a command ask for the same again', (t) => {
-  const words = (...typed: Parameters<typeof resolve>) => wordsOf(resolve(...typed).request);
+  const words = (...typed: Parameters<typeof resolve>) => wordsOf(resolve(...typed));
   t.deepEqual(words('backup', { analyze: true, instance: '0', compress: true, namespace: 'a,b' }, ['d']), ['-z', '-n', 'a,b']);
   t.deepEqual(words('restore', { instance: '2', device: '/dev/a b' }, ['d']), ['--device', "'/dev/a b'", '-i', '2']);
   // Without -i, a verification covers every instance.
   t.deepEqual(words('verify', { instance: '0' }, ['d']), ['-i', '0']);
   t.deepEqual(words('verify', {}, ['d']), []);
+  t.deepEqual(words('backup', { wait: true, deadline: '90' }, ['d']), ['--wait', '--deadline', '90s']);
+  t.deepEqual(words('backup', { wait: '90min', deadline: 'infinity' }, ['d']), ['--wait=90min', '--deadline', 'infinity']);
 });

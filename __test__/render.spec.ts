@@ -81,29 +81,56 @@ test('a failure shows every problem, and each next step once', (t) => {
   t.true(render.failure(colour, { ...problem('first', ''), problems }).includes('\u001b['));
 });
 
+const NO_PROGRESS: Snapshot = {
+  phase: 'plan',
+  done_bytes: 0,
+  total_bytes: 0,
+  elapsed_ms: 0,
+  pass: 0,
+  passes: 0,
+  earlier_bytes: 0,
+  later_bytes: 0,
+  events: [],
+};
+
 test('progress: bytes, share, rate and time left', (t) => {
-  const progress: Snapshot = { phase: 'copy', done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000, events: [] };
-  t.is(render.progressLine(progress), 'copying 1.00 GiB of 4.00 GiB, 25 %, 1.00 GiB/s, 3.00 s left');
-  t.is(render.progressLine({ ...progress, done_bytes: 0, elapsed_ms: 0 }), 'copying 0 B of 4.00 GiB, 0 %, -');
+  const of = { done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000 };
+  const progress: Snapshot = { ...NO_PROGRESS, phase: 'copy', ...of, pass: 1, passes: 1 };
+  t.is(render.progressLine(progress), '25 %, 3.00 s left, copying 1.00 GiB of 4.00 GiB, 1.00 GiB/s');
+  t.is(render.progressLine({ ...progress, done_bytes: 0, elapsed_ms: 0 }), '0 %, copying 0 B of 4.00 GiB, -');
   t.is(render.progressLine({ ...progress, phase: 'publish', total_bytes: 0 }), 'publishing');
+  t.is(
+    render.progressLine({ ...progress, phase: 'wait', total_bytes: 0, elapsed_ms: 75_000 }),
+    'waiting for the server to stop, for 1 min 15 s',
+  );
+});
+
+test('progress: the share and the time left are those of all passes', (t) => {
+  const of = { done_bytes: 2 ** 30, total_bytes: 4 * 2 ** 30, elapsed_ms: 1000, passes: 2 };
+  const first: Snapshot = { ...NO_PROGRESS, phase: 'copy', ...of, pass: 1, later_bytes: 4 * 2 ** 30 };
+  t.is(render.progressLine(first), '12 %, 7.00 s left, copying (1 of 2) 1.00 GiB of 4.00 GiB, 1.00 GiB/s');
+  const second: Snapshot = { ...first, phase: 'check', pass: 2, earlier_bytes: 4 * 2 ** 30, later_bytes: 0 };
+  t.is(render.progressLine(second), '62 %, 3.00 s left, comparing (2 of 2) 1.00 GiB of 4.00 GiB, 1.00 GiB/s');
+  const between: Snapshot = { ...first, phase: 'reserve', pass: 0 };
+  t.is(render.progressLine(between), '25 %, reserving 1.00 GiB of 4.00 GiB, 1.00 GiB/s');
 });
 
 test('progress: one line drawn again on a terminal, else a line every five seconds', (t) => {
-  const progress: Snapshot = { phase: 'copy', done_bytes: 1, total_bytes: 4, elapsed_ms: 1, events: [] };
+  const progress: Snapshot = { ...NO_PROGRESS, phase: 'copy', done_bytes: 1, total_bytes: 4, elapsed_ms: 1 };
   let nowMs = 0;
   const written: string[] = [];
   const write = (text: string) => written.push(text);
-  const terminal = new ProgressDisplay({ isTTY: true, columns: 12, write }, () => nowMs);
+  const terminal = new ProgressDisplay({ isTTY: true, columns: 14, write }, () => nowMs);
   terminal.show(progress);
   terminal.clear();
   terminal.clear();
-  t.deepEqual(written, ['\r\u001b[Kcopying 1 B', '\r\u001b[K']);
+  t.deepEqual(written, ['\r\u001b[K25 %, copying', '\r\u001b[K']);
   written.length = 0;
   const pipe = new ProgressDisplay({ write }, () => nowMs);
   for (nowMs = 0; nowMs <= 11_000; nowMs += 125) pipe.show(progress);
   pipe.clear();
   t.is(written.length, 2);
-  t.regex(written[0] ?? '', /^asmt: copying 1 B of 4 B, 25 %.*\n$/);
+  t.regex(written[0] ?? '', /^asmt: 25 %, copying 1 B of 4 B.*\n$/);
 });
 
 const report: Report = {
@@ -217,7 +244,8 @@ test('one table of exit statuses', (t) => {
       ['damaged', 5],
       ['no-room', 6],
       ['nothing-to-do', 7],
-      ['not-reported', 8],
+      ['timed-out', 8],
+      ['not-reported', 9],
       ['bug', 70],
       ['interrupted', 130],
     ],

@@ -99,7 +99,7 @@ function usageBlock(command, specs, operands) {
     .filter((spec) => !APART.has(spec.name))
     .map((spec) => {
       const name = spec.short === undefined ? `--${spec.name}` : `-${spec.short}`;
-      return `[${name}${spec.value === undefined ? '' : ` ${spec.value}`}]${spec.repeats === true ? '...' : ''}`;
+      return `[${name}${spec.value === undefined ? '' : spec.isValueOptional ? `[=${spec.value}]` : ` ${spec.value}`}]${spec.repeats === true ? '...' : ''}`;
     });
   const lines = [command];
   for (const word of [...words, operands.join(' ')].filter((text) => text !== '')) {

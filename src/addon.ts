@@ -19,6 +19,7 @@ export interface Addon {
   engineVersion(): string;
   /** The target that it was built for, and the SIMD level in use. */
   engineBuild(): string;
+  notifyService(state: string): void;
 }
 
 /** Where deb and rpm install the addon, so that the single file unpacks nothing. */

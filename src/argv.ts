@@ -11,6 +11,7 @@ import { parseArgs } from 'node:util';
 
 import { AsmtError, type Form } from './errors.ts';
 import { OPERANDS, SPECS, VERBS, optionNamed, type OptionSpec, type Values, type Verb } from './options.ts';
+import { timeMs } from './times.ts';
 
 /** What to do with a command line. */
 export type Typed =
@@ -31,6 +32,7 @@ export function normalise(args: readonly string[]): Typed {
   if (has('backup') || has('restore')) {
     const typed = has('backup') ? '-b' : '-r';
     if (verb !== null) throw AsmtError.usage(`${word} and ${typed} cannot be used together`, 'use one of them');
+    refuseLooseTime(args, options, operands);
     refuseSeveralValues(args, options, operands, 'asmt');
     if (word !== undefined) {
       const hint =
@@ -53,6 +55,7 @@ export function normalise(args: readonly string[]): Typed {
       `for help: asmt ${verb} --help; for a directory of that name: ./help`,
     );
   }
+  refuseLooseTime(args, options, operands);
   refuseSeveralValues(args, options, operands.slice(1), verb);
   if (rest.length === 0) refuseSwallowed(args, options, verb, []);
   return { kind: 'run', form: 'commands', verb, values: valuesOf(options), operands: rest };
@@ -125,6 +128,22 @@ function refuseSeveralValues(
   }
 }
 
+/** Refuses `--wait 90s`: the time would pass for a directory. */
+function refuseLooseTime(args: readonly string[], options: readonly Option[], operands: readonly Operand[]): void {
+  for (const { spec, typed, value } of options.filter((option) => option.spec.isValueOptional)) {
+    const loose = operands.find(({ text, index }) => args[index - 1] === typed && timeMs(text) !== null);
+    if (value !== undefined || loose === undefined) continue;
+    const changes = new Map<number, string[]>([
+      [loose.index - 1, [`${typed}=${loose.text}`]],
+      [loose.index, []],
+    ]);
+    throw AsmtError.usage(
+      `the ${spec.value} of ${typed} is joined to it by "=", but "${loose.text}" follows`,
+      `write ${corrected(args, changes)}`,
+    );
+  }
+}
+
 /** Operands that stand one after the other from a place on. */
 function operandsFrom(operands: readonly Operand[], index: number): Operand[] {
   const run: Operand[] = [];
@@ -145,7 +164,7 @@ function refuseSwallowed(args: readonly string[], options: readonly Option[], ve
   for (const { spec, typed, words } of options) {
     for (const { value, index, isAttached } of words) {
       const isLast = !isAttached && index + 2 === args.length;
-      const isOddPath = ['namespace', 'instance', 'threads'].includes(spec.name) && value.includes('/');
+      const isOddPath = ['namespace', 'instance', 'threads', 'deadline'].includes(spec.name) && value.includes('/');
       if (!isOddPath && (!isLast || isOptional)) continue;
       const isDirectory = new Map<number, string[]>();
       const at = isAttached ? index : index + 1;
@@ -197,7 +216,7 @@ function read(args: readonly string[]): { options: Option[]; operands: Operand[]
       [spec.name, ...(spec.aliases ?? [])].map((name) => [
         name,
         {
-          type: spec.value ? ('string' as const) : ('boolean' as const),
+          type: spec.value && !spec.isValueOptional ? ('string' as const) : ('boolean' as const),
           ...(spec.short && name === spec.name ? { short: spec.short } : {}),
         },
       ]),
@@ -228,8 +247,10 @@ function add(
   if (spec.value === undefined) {
     if (value !== undefined)
       throw AsmtError.usage(`${typed} takes no value, but "${value}" is given`, `write ${typed} without a value`);
+  } else if (value === undefined && spec.isValueOptional) {
+    // It stands alone.
   } else if (value === undefined || value === '') {
-    throw AsmtError.usage(`${typed} needs a value`, `write ${typed} ${spec.value}`);
+    throw AsmtError.usage(`${typed} needs a value`, `write ${typed}${spec.isValueOptional ? '=' : ' '}${spec.value}`);
   } else if (!isAttached && value.startsWith('-')) {
     // getopt would take what follows, whatever it is: a forgotten value would swallow an option in
     // silence.

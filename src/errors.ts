@@ -17,7 +17,8 @@ export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly st
   { kind: 'damaged', status: 5, help: 'the backup is damaged or incomplete' },
   { kind: 'no-room', status: 6, help: 'no room: disk, memory or a system limit' },
   { kind: 'nothing-to-do', status: 7, help: 'nothing to do, or no backup found; list: nothing matched' },
-  { kind: 'not-reported', status: 8, help: 'done, but the report could not be written to standard output' },
+  { kind: 'timed-out', status: 8, help: 'gave up at the --deadline, and cleaned up' },
+  { kind: 'not-reported', status: 9, help: 'done, but the report could not be written to standard output' },
   { kind: 'bug', status: 70, help: 'a bug in asmt' },
   { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT)' },
 ];

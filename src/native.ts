@@ -60,6 +60,16 @@ export async function runJob(
   }
 }
 
+/** Tells the service manager a state (sd_notify(3)), if one listens and can be told. */
+export function tellService(state: string): void {
+  if (!process.env['NOTIFY_SOCKET']) return;
+  try {
+    loadAddon(version()).notifyService(state);
+  } catch {
+    // The work is done, whether or not anybody hears of it.
+  }
+}
+
 /** Ends the process although the engine's thread waits for the system. */
 export function endProcess(status: number): never {
   process.exit(status);

@@ -39,6 +39,8 @@ export interface OptionSpec {
   readonly short?: string;
   /** What stands for the value in the help; a flag has none. */
   readonly value?: string;
+  /** It may stand without its value, which is joined to it by `=`. */
+  readonly isValueOptional?: true;
   /** May be given several times: the values are joined by commas. */
   readonly repeats?: true;
   /** Which commands take it; ASMT's own form takes what backup or restore takes. */
@@ -58,7 +60,7 @@ export interface OptionSpec {
 /** A field of a request: its name in the engine, and how its value is read. */
 export interface Field {
   readonly name: string;
-  readonly kind: 'flag' | 'integer' | 'names' | 'path' | 'paths';
+  readonly kind: 'flag' | 'integer' | 'names' | 'path' | 'paths' | 'time';
   /** Whose requests have it, if not those of all commands that take the option. */
   readonly verbs?: readonly Verb[];
 }
@@ -181,6 +183,15 @@ export const OPTIONS = [
     help: 'restore into an IPC namespace that seems to end with asmt',
     field: { name: 'allow_private_ipc', kind: 'flag' },
   },
+  {
+    name: 'wait',
+    value: 'TIME',
+    isValueOptional: true,
+    verbs: ['backup'],
+    help: 'wait until the server has exited, at most TIME (default: forever)',
+    field: { name: 'wait_ms', kind: 'time' },
+  },
+  { name: 'deadline', value: 'TIME', verbs: ALL, help: 'give up after TIME, such as 90s or 10min, and clean up' },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and report each step' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },
@@ -209,5 +220,6 @@ export function optionUsage(spec: OptionSpec): string {
     `--${spec.name}`,
     ...(spec.aliases ?? []).map((alias) => `--${alias}`),
   ];
-  return names.join(', ') + (spec.value ? ` ${spec.value}` : '');
+  const value = spec.isValueOptional ? `[=${spec.value}]` : ` ${spec.value}`;
+  return names.join(', ') + (spec.value ? value : '');
 }

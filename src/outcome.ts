@@ -8,10 +8,10 @@
 import type * as engine from './generated/engine.ts';
 
 /**
- * What kind of failure: the engine's kinds, and `not-reported`, of the command line alone: the work
- * is done, and its report was lost.
+ * What kind of failure: the engine's kinds, and two of the command line alone. `not-reported`: the
+ * work is done, and its report was lost. `timed-out`: it was stopped at its deadline.
  */
-export type Kind = engine.Kind | 'not-reported';
+export type Kind = engine.Kind | 'not-reported' | 'timed-out';
 
 /** One thing that is wrong. */
 export type Problem = Omit<engine.Problem, 'kind' | 'code'> & { kind: Kind; code: string };

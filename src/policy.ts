@@ -11,6 +11,7 @@ import { AsmtError } from './errors.ts';
 import type { NamespaceReport, Request } from './generated/engine.ts';
 import { SPECS, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
 import type { Remark } from './outcome.ts';
+import { FOREVER_MS, timeMs, typedTime } from './times.ts';
 
 /** Longest name of a namespace, in bytes. */
 export const MAX_NAME_BYTES = 31;
@@ -21,6 +22,8 @@ export interface Invocation {
   remarks: Remark[];
   verbose: boolean;
   json: boolean;
+  /** How long it may take, in milliseconds; null without a limit. */
+  deadlineMs: number | null;
 }
 
 /** The verb of ASMT's own form. */
@@ -62,7 +65,8 @@ export function resolve(verb: Verb, values: Values, operands: readonly string[])
   const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values));
   const places = verb === 'list' ? {} : verb === 'export' ? { directory, output } : { directory };
   const request = { verb, ...places, ...Object.fromEntries(fields) } as Request;
-  return { request, remarks, verbose: values.verbose === true, json: values.json === true };
+  const deadlineMs = time('--deadline', values.deadline);
+  return { request, remarks, verbose: values.verbose === true, json: values.json === true, deadlineMs };
 }
 
 /** Name and value of the field that an option fills. */
@@ -83,6 +87,8 @@ function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unk
         return [field.name, pathOf(`--${name}`, value)];
       case 'paths':
         return [field.name, pathsOf(`--${name}`, value)];
+      case 'time':
+        return [field.name, time(`--${name}`, values[name as OptionName])];
       default:
         return [field?.name ?? name, values[name as OptionName] === true];
     }
@@ -98,11 +104,12 @@ export function directoryIn(request: Request): string | null {
 type Value = string | number | boolean | readonly string[] | null;
 
 /** The words of a command that asks for the same, without the word before them. */
-export function wordsOf(request: Request): string[] {
+export function wordsOf({ request, deadlineMs }: Pick<Invocation, 'request' | 'deadlineMs'>): string[] {
   const given = new Map<string, Value>(Object.entries(request));
   const words = (kinds: readonly Field['kind'][]) =>
     SPECS.filter(({ field }) => field !== undefined && kinds.includes(field.kind)).flatMap((spec) => wordsFor(spec, given));
-  return [...words(['flag', 'path', 'paths']), ...words(['integer']), ...words(['names'])];
+  const deadline = deadlineMs === null ? [] : ['--deadline', typedTime(deadlineMs)];
+  return [...words(['flag', 'path', 'paths', 'time']), ...deadline, ...words(['integer']), ...words(['names'])];
 }
 
 function wordsFor({ name, short, field }: OptionSpec, given: ReadonlyMap<string, Value>): string[] {
@@ -113,6 +120,7 @@ function wordsFor({ name, short, field }: OptionSpec, given: ReadonlyMap<string,
   const isNothing = value === undefined || value === null || value === false || (Array.isArray(value) && value.length === 0);
   // What is run is not what was analyzed.
   if (isNothing || name === 'analyze' || isUsualInstance) return [];
+  if (field?.kind === 'time') return [value === FOREVER_MS ? option : `${option}=${typedTime(Number(value))}`];
   return value === true ? [option] : [option, quoted(Array.isArray(value) ? value.join(',') : String(value))];
 }
 
@@ -130,6 +138,18 @@ function refuseForeignOptions(verb: Verb, values: Values): void {
 
 function text(value: string | true | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
+}
+
+/** A time in milliseconds: forever where it is not said; null where the option is not given. */
+function time(option: string, typed: string | true | undefined): number | null {
+  if (typed === undefined) return null;
+  if (typed === true) return FOREVER_MS;
+  const ms = timeMs(typed);
+  if (ms === null) {
+    const hint = `write a time such as ${option}=90s, ${option}=10min or ${option}=1h30min`;
+    throw AsmtError.usage(`${option} is "${typed}", which is not a time of at most a year`, hint);
+  }
+  return ms;
 }
 
 /** The directory that an export writes to, which is the last word, and the words before it. */

@@ -6,8 +6,8 @@
  * characters in it. Must never: write, read a clock, or decide what happens.
  */
 
-import type { NamespaceReport, Restorability, SegmentReport, Snapshot } from './generated/engine.ts';
-import type { ErrorText, Problem, Remark, Report } from './outcome.ts';
+import type { NamespaceReport, Restorability, SegmentReport, Request, Snapshot } from './generated/engine.ts';
+import type { ErrorText, Outcome, Problem, Remark, Report } from './outcome.ts';
 import type { Names } from './users.ts';
 
 /** Colours of a stream: chalk's, or none. */
@@ -29,6 +29,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
 
 const PHASES: Readonly<Record<Snapshot['phase'], string>> = {
   plan: 'looking',
+  wait: 'waiting for the server to stop',
   count: 'reading',
   reserve: 'reserving',
   copy: 'copying',
@@ -292,6 +293,16 @@ export function plainly(report: Report): string {
   return `${visible(`${PAST[report.verb]} namespace ${names}`)} ${placeOf(report)}`;
 }
 
+/**
+ * What a service manager is told at the end (sd_notify(3)): the result in a line, and whether the
+ * server may start.
+ */
+export function serviceState(request: Request, { ok, report, error }: Outcome): string {
+  const text = ok && report !== null ? plainly(report) : visible(error?.message ?? '');
+  const isReady = request.verb === 'restore' && !request.analyze && (ok || error?.kind === 'nothing-to-do');
+  return `STATUS=${text}${isReady ? '\nREADY=1' : ''}`;
+}
+
 /** A remark, on standard error. */
 export function remark(colours: Colours, { message }: Remark): string {
   return `${colours.yellow('asmt: note:')} ${visible(message)}\n`;
@@ -324,13 +335,23 @@ export function alternative(colours: Colours, verb: Report['verb'], names: reado
   return `${colours.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
 }
 
-/** How far it is: `copying 1.20 of 4.00 GiB, 30 %, 1.1 GiB/s, 2.50 s left`. */
+/**
+ * How far it is, over all passes, what matters most first, so that a narrow terminal cuts the
+ * least: `30 %, 2 min 5 s left, copying (1 of 2) 1.20 GiB of 4.00 GiB, 1.1 GiB/s`.
+ */
 export function progressLine(progress: Snapshot): string {
-  const { done_bytes: done, total_bytes: total, elapsed_ms: elapsed } = progress;
-  const phase = PHASES[progress.phase];
-  if (total === 0) return phase;
-  const percent = Math.floor((100 * done) / total);
-  const parts = [`${phase} ${size(done)} of ${size(total)}`, `${percent} %`, rate(done, elapsed)];
-  if (done > 0 && elapsed >= 500 && done < total) parts.push(`${duration(((total - done) * elapsed) / done)} left`);
+  const { phase, done_bytes: done, total_bytes: total, elapsed_ms: elapsed, pass, passes } = progress;
+  if (total === 0) return phase === 'wait' ? `${PHASES[phase]}, for ${duration(elapsed)}` : PHASES[phase];
+  // Room is reserved in no time, however many bytes it is.
+  const isOfPass = pass > 0;
+  const [earlier, later] = isOfPass ? [progress.earlier_bytes, progress.later_bytes] : [0, 0];
+  const all = earlier + total + later;
+  const parts = [`${Math.floor((100 * (earlier + done)) / all)} %`];
+  const left = total - done + later;
+  // The passes to come are taken to be as fast as this one.
+  if (done > 0 && elapsed >= 500 && left > 0 && (isOfPass || passes === 0))
+    parts.push(`${duration((left * elapsed) / done)} left`);
+  const which = passes > 1 && isOfPass ? ` (${pass} of ${passes})` : '';
+  parts.push(`${PHASES[phase]}${which} ${size(done)} of ${size(total)}`, rate(done, elapsed));
   return parts.join(', ');
 }

@@ -14,7 +14,7 @@ import { NO_COLOURS, streamColours } from '../colours.ts';
 import { AsmtError, exitStatus, type Form } from '../errors.ts';
 import { jsonOf } from '../failure.ts';
 import type { Request } from '../generated/engine.ts';
-import { endProcess, runJob } from '../native.ts';
+import { endProcess, runJob, tellService } from '../native.ts';
 import type { Values, Verb } from '../options.ts';
 import type { Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { standardError, writeErr, writeOut } from '../output.ts';
@@ -22,6 +22,7 @@ import { directoryIn, resolve, notFound, wordsOf, type Invocation } from '../pol
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
 import { watchSignals } from '../signals.ts';
+import { typedTime } from '../times.ts';
 import { systemNames } from '../users.ts';
 
 /** A command: what was typed, and which verb it is for. */
@@ -41,24 +42,28 @@ export abstract class AsmtCommand extends Command {
   }
 
   /** The command that does what `--analyze` shows. */
-  #commandToRun({ request }: Invocation): string {
+  #commandToRun({ request, deadlineMs }: Invocation): string {
     const verb = this.form === 'asmt' ? (request.verb === 'backup' ? '-b' : '-r') : request.verb;
     const directory = directoryIn(request);
     const output = request.verb === 'export' ? [quoted(request.output)] : [];
     const place = [...(this.form === 'asmt' ? ['-p'] : []), directory === null ? 'DIR' : quoted(directory), ...output];
-    return render.visible(['asmt', verb, ...wordsOf(request), ...place].join(' '));
+    return render.visible(['asmt', verb, ...wordsOf({ request, deadlineMs }), ...place].join(' '));
   }
 
   async execute(): Promise<number> {
     const meant = resolve(this.verb(this.#values), this.#values, this.#operands);
     this.#colours = await streamColours();
-    const { outcome, signal, shown } = await run(meant, this.#colours.err);
-    if (outcome === null) endProcess(this.#show(meant, abandoned(meant, signal), signal, shown));
+    const { outcome: ended, why, shown } = await run(meant, this.#colours.err);
+    const signal = why === DEADLINE ? null : why;
+    if (ended === null) endProcess(this.#show(meant, abandoned(meant, why), signal, shown));
+    const outcome = why === DEADLINE ? late(meant, ended) : ended;
     if (meant.request.verb === 'list' && outcome.ok) {
       const error = await missing(meant, outcome.report);
       if (error !== null) Object.assign(outcome, { ok: false, error: error.toText() });
     }
-    return this.#show(meant, outcome, signal, shown);
+    const status = this.#show(meant, outcome, signal, shown);
+    tellService(render.serviceState(meant.request, outcome));
+    return status;
   }
 
   /** Shows what came of it. Returns the exit status. */
@@ -136,16 +141,40 @@ function notReported(done: Report | null, reason: string): AsmtError {
   return new AsmtError('not-reported', 'not-reported', message, `do not run it again: nothing is missing; ${look}`);
 }
 
+/** The stop that `--deadline` makes. */
+const DEADLINE = 'deadline';
+
+/** Why a job was stopped; null where it was not. */
+type Why = NodeJS.Signals | typeof DEADLINE | null;
+
+/** What a stop at the deadline comes to: of a job that was done nevertheless, nothing changes. */
+function late({ deadlineMs }: Invocation, outcome: Outcome): Outcome {
+  const { error } = outcome;
+  if (error?.kind !== 'interrupted') return outcome;
+  const place = { kind: 'timed-out' as const, code: 'deadline' };
+  const message = `not done within ${typedTime(deadlineMs ?? 0)} (--deadline): ${error.message}`;
+  const hint = 'try again with more time; asmt backup -a or restore -a shows how much there is to copy';
+  const problems = error.problems.map((problem) =>
+    problem.kind === 'interrupted' ? { ...problem, ...place, message, hint } : problem,
+  );
+  return { ...outcome, error: { ...error, ...place, message, hint, problems } };
+}
+
 /** What a stop comes to that did not wait for the engine. */
-function abandoned({ request }: Invocation, signal: NodeJS.Signals | null): Outcome {
-  const message = `${signal}: the system does not respond (a device or a file system), so asmt exited without waiting for it; nothing was changed`;
+function abandoned({ request, deadlineMs }: Invocation, why: Why): Outcome {
+  const stopped = why === DEADLINE ? `not done within ${typedTime(deadlineMs ?? 0)} (--deadline)` : why;
+  const message = `${stopped}: the system does not respond (a device or a file system), so asmt exited without waiting for it; nothing was changed`;
   const look = 'find out what does not respond (dmesg, findmnt), then try again';
   // Without these, another instance's or namespace's backup in the directory would be retired.
   const instance = request.instance === null || request.instance === 0 ? '' : `-i ${request.instance} `;
   const names = request.namespaces === null ? '' : `-n ${quoted(request.namespaces.join(','))} `;
   const used = `if the server starts without this restore, run asmt retire ${instance}${names}${quoted(directoryIn(request) ?? '')}`;
   const hint = request.verb === 'restore' && !request.analyze ? `${look}; ${used}` : look;
-  return { ok: false, report: null, error: new AsmtError('interrupted', 'interrupted', message, hint).toText() };
+  const error =
+    why === DEADLINE
+      ? new AsmtError('timed-out', 'deadline', message, hint)
+      : new AsmtError('interrupted', 'interrupted', message, hint);
+  return { ok: false, report: null, error: error.toText() };
 }
 
 /** What a list was asked for and has not found. */
@@ -163,10 +192,18 @@ function showsProgress(request: Request): boolean {
   return request.verb !== 'list' && !('analyze' in request && request.analyze);
 }
 
+/** Longest time that a timer of Node takes. */
+const MOST_TIMER_MS = 2 ** 31 - 1;
+
+/** Calls `stop` after this time, if it is one that a process may live to see. */
+function atDeadline(deadlineMs: number | null, stop: () => void): NodeJS.Timeout | undefined {
+  return deadlineMs === null || deadlineMs > MOST_TIMER_MS ? undefined : setTimeout(stop, deadlineMs);
+}
+
 /** A job that has ended, or was given up: then there is no outcome. */
 interface Ended {
   outcome: Outcome | null;
-  signal: NodeJS.Signals | null;
+  why: Why;
   /** Remarks that were printed on the way. */
   shown: Set<string>;
 }
@@ -185,6 +222,7 @@ async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
     say(render.remark(colours, remark));
   };
   let stop: (() => void) | null = null;
+  let isLate = false;
   const signals = watchSignals(
     (signal) => {
       say(render.event({ code: 'stopping', message: `${signal}: stopping and cleaning up` }));
@@ -192,6 +230,12 @@ async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
     },
     (signal) => say(render.event({ code: 'stopping', message: `${signal} again: still cleaning up` })),
   );
+  const deadline = atDeadline(meant.deadlineMs, () => {
+    if (signals.received() !== null) return;
+    isLate = true;
+    say(render.event({ code: 'stopping', message: 'the time is over (--deadline): stopping and cleaning up' }));
+    stop?.();
+  });
   meant.remarks.forEach(remark);
   try {
     const outcome = await runJob(
@@ -205,11 +249,12 @@ async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
       (stopJob) => {
         stop = stopJob;
         // It may have come before there was something to stop.
-        if (signals.received() !== null) stopJob();
+        if (isLate || signals.received() !== null) stopJob();
       },
     );
-    return { outcome, signal: signals.received(), shown };
+    return { outcome, why: isLate ? DEADLINE : signals.received(), shown };
   } finally {
+    clearTimeout(deadline);
     display.clear();
   }
 }

@@ -86,6 +86,10 @@ export type BackupRequest = {
    * Allow a directory that a reboot empties.
    */
   allow_volatile: boolean;
+  /**
+   * Wait at most this long, in milliseconds, until the server has gone; null means not at all.
+   */
+  wait_ms: number | null;
 };
 
 /**
@@ -728,6 +732,7 @@ export type NoteCode =
   | 'swept'
   | 'trusted'
   | 'volatile-directory'
+  | 'waiting'
   | 'written-plain'
   | 'wrote';
 
@@ -752,6 +757,22 @@ export type Snapshot = {
    */
   elapsed_ms: number;
   /**
+   * Which of the passes over the data this is, from 1; 0 where it is none of them.
+   */
+  pass: number;
+  /**
+   * How many passes over the data there are; 0 while it is not known.
+   */
+  passes: number;
+  /**
+   * Bytes of the passes before this one.
+   */
+  earlier_bytes: number;
+  /**
+   * Bytes of the passes after this one.
+   */
+  later_bytes: number;
+  /**
    * What happened since the last snapshot.
    */
   events: Array<Event>;
@@ -760,7 +781,7 @@ export type Snapshot = {
 /**
  * What is being done.
  */
-export type Phase = 'plan' | 'count' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
+export type Phase = 'plan' | 'wait' | 'count' | 'reserve' | 'copy' | 'check' | 'publish' | 'verify';
 
 /**
  * Something that happened.

@@ -551,6 +551,8 @@ texts! {
     Trusted = "trusted";
     /// The directory is empty after a reboot.
     VolatileDirectory = "volatile-directory";
+    /// A backup waits for the server, or has waited in vain.
+    Waiting = "waiting";
     /// Segments that were hardly used are not compressed.
     WrittenPlain = "written-plain";
     /// A file was written.

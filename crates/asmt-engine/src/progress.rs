@@ -20,6 +20,8 @@ const MAX_EVENTS: usize = 10_000;
 pub enum Phase {
     /// Looking at what is there.
     Plan,
+    /// Waiting until the server has gone.
+    Wait,
     /// Reading files to see how much memory they will fill.
     Count,
     /// Reserving space.
@@ -58,6 +60,14 @@ pub struct Snapshot {
     pub total_bytes: u64,
     /// Time since the phase began.
     pub elapsed_ms: u64,
+    /// Which of the passes over the data this is, from 1; 0 where it is none of them.
+    pub pass: u32,
+    /// How many passes over the data there are; 0 while it is not known.
+    pub passes: u32,
+    /// Bytes of the passes before this one.
+    pub earlier_bytes: u64,
+    /// Bytes of the passes after this one.
+    pub later_bytes: u64,
     /// What happened since the last snapshot.
     pub events: Vec<Event>,
 }
@@ -66,6 +76,10 @@ struct PhaseState {
     phase: Phase,
     since: Instant,
     total_bytes: u64,
+    /// Passes over the data, each with its bytes.
+    passes: Vec<(Phase, u64)>,
+    /// How many passes were begun.
+    begun: usize,
     events: Vec<Event>,
 }
 
@@ -83,16 +97,26 @@ pub struct Control {
     /// decides for good.
     changes: AtomicU8,
     done_bytes: AtomicU64,
+    /// Grows while anything at all goes on.
+    steps: AtomicU64,
     state: Mutex<PhaseState>,
 }
 
 impl Default for Control {
     fn default() -> Self {
-        let state = PhaseState { phase: Phase::Plan, since: Instant::now(), total_bytes: 0, events: Vec::new() };
+        let state = PhaseState {
+            phase: Phase::Plan,
+            since: Instant::now(),
+            total_bytes: 0,
+            passes: Vec::new(),
+            begun: 0,
+            events: Vec::new(),
+        };
         Self {
             stop: AtomicBool::new(false),
             changes: AtomicU8::new(LOOKING),
             done_bytes: AtomicU64::new(0),
+            steps: AtomicU64::new(0),
             state: Mutex::new(state),
         }
     }
@@ -132,18 +156,43 @@ impl Control {
         }
     }
 
+    /// Says which passes over the data are to come, each with its bytes. Those that are known
+    /// already stay.
+    pub fn expect_passes(&self, passes: &[(Phase, u64)]) {
+        let mut state = self.state.lock();
+        if state.passes.is_empty() {
+            state.passes = passes.to_vec();
+        }
+    }
+
     /// Begins a phase of this many bytes.
     pub fn begin(&self, phase: Phase, total_bytes: u64) {
         let mut state = self.state.lock();
         self.done_bytes.store(0, Ordering::Relaxed);
+        self.step();
         state.phase = phase;
         state.since = Instant::now();
         state.total_bytes = total_bytes;
+        let begun = state.begun;
+        if let Some(ahead) = state.passes.iter().skip(begun).position(|(pass, _)| *pass == phase) {
+            state.begun = begun + ahead + 1;
+        }
     }
 
     /// Counts bytes as done.
     pub fn add_done(&self, bytes: u64) {
         self.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.step();
+    }
+
+    /// Says that something goes on, where no bytes are counted.
+    pub fn step(&self) {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A number that stays the same only while nothing goes on.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
     }
 
     /// Notes an event.
@@ -160,6 +209,7 @@ impl Control {
     }
 
     fn push(&self, event: Event) {
+        self.step();
         let mut state = self.state.lock();
         if state.events.len() >= MAX_EVENTS {
             state.events.drain(..MAX_EVENTS / 2);
@@ -170,12 +220,30 @@ impl Control {
     /// Returns the current state, and hands over the events.
     pub fn snapshot(&self) -> Snapshot {
         let mut state = self.state.lock();
+        let events = std::mem::take(&mut state.events);
+        self.state_of(&state, events)
+    }
+
+    /// Returns the current state without the events, which stay for [`Control::snapshot`].
+    pub fn look(&self) -> Snapshot {
+        self.state_of(&self.state.lock(), Vec::new())
+    }
+
+    fn state_of(&self, state: &PhaseState, events: Vec<Event>) -> Snapshot {
+        let is_pass = state.begun > 0 && state.passes[state.begun - 1].0 == state.phase;
+        let sum = |passes: &[(Phase, u64)]| passes.iter().map(|(_, bytes)| *bytes).fold(0, u64::saturating_add);
+        let (earlier, later) = state.passes.split_at(state.begun);
+        let earlier = if is_pass { &earlier[..state.begun - 1] } else { earlier };
         Snapshot {
             phase: state.phase,
             done_bytes: self.done_bytes.load(Ordering::Relaxed),
             total_bytes: state.total_bytes,
             elapsed_ms: u64::try_from(state.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-            events: std::mem::take(&mut state.events),
+            pass: if is_pass { u32::try_from(state.begun).unwrap_or(u32::MAX) } else { 0 },
+            passes: u32::try_from(state.passes.len()).unwrap_or(u32::MAX),
+            earlier_bytes: sum(earlier),
+            later_bytes: sum(later),
+            events,
         }
     }
 }
@@ -190,6 +258,39 @@ mod tests {
         let control = Control::default();
         assert!(control.abandon() && control.abandon());
         assert_eq!(control.begin_changes().expect_err("abandoned").first().code, Code::Interrupted);
+    }
+
+    #[test]
+    fn passes_are_counted_and_those_that_do_not_come_are_passed_over() {
+        let control = Control::default();
+        control.expect_passes(&[(Phase::Count, 10), (Phase::Copy, 10), (Phase::Check, 10)]);
+        control.expect_passes(&[(Phase::Copy, 99)]);
+        let numbers = || {
+            let seen = control.look();
+            (seen.pass, seen.passes, seen.earlier_bytes, seen.later_bytes)
+        };
+        assert_eq!(numbers(), (0, 3, 0, 30));
+        control.begin(Phase::Count, 10);
+        assert_eq!(numbers(), (1, 3, 0, 20));
+        control.begin(Phase::Reserve, 7);
+        assert_eq!(numbers(), (0, 3, 10, 20));
+        control.begin(Phase::Check, 10);
+        assert_eq!(numbers(), (3, 3, 20, 0));
+        control.begin(Phase::Publish, 0);
+        assert_eq!(numbers(), (0, 3, 30, 0));
+    }
+
+    #[test]
+    fn a_look_leaves_the_events_and_each_thing_that_goes_on_is_a_step() {
+        let control = Control::default();
+        control.note(NoteCode::Swept, "swept");
+        assert!(control.look().events.is_empty());
+        assert_eq!(control.snapshot().events.len(), 1);
+        let before = control.steps();
+        assert_eq!(control.steps(), before);
+        control.add_done(0);
+        control.begin(Phase::Copy, 1);
+        assert_eq!(control.steps(), before + 2);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //! and do not catch panics. The JSON has the shapes of `Request`, `Outcome` and `Snapshot` in the
 //! engine; `src/generated/engine.ts` has the same for TypeScript, generated from the Rust types.
 
+mod notify;
+
 use asmt_engine::{Code, Control, Error, Outcome, Request, perform};
 use napi::bindgen_prelude::Object;
 use napi::{Env, Status};
@@ -53,7 +55,9 @@ impl Job {
         let control = Arc::clone(&self.control);
         let (deferred, promise) = env.create_deferred()?;
         let work = move || {
+            let watch = notify::Watch::begin(Arc::clone(&control));
             let outcome = outcome_of(&request, &control);
+            drop(watch);
             let text = serde_json::to_string(&outcome).expect("plain structures always serialise");
             deferred.resolve(move |_| Ok(text));
         };
@@ -80,6 +84,13 @@ impl Job {
     pub fn abandon(&self) -> bool {
         self.control.abandon()
     }
+}
+
+/// Tells the service manager a state, such as `READY=1` (sd_notify(3)); does nothing where none
+/// listens. Throws if it cannot be told.
+#[napi]
+pub fn notify_service(state: String) -> napi::Result<()> {
+    notify::tell(&state).map_err(|error| napi::Error::new(Status::GenericFailure, error.to_string()))
 }
 
 /// Version of the engine.

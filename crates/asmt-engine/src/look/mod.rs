@@ -3,6 +3,7 @@
 //! Invariant: nothing here writes, waits for a FIFO, or takes a failed read for an answer.
 
 pub mod devices;
+pub mod in_use;
 pub mod keeper;
 pub mod memory;
 pub mod segments;

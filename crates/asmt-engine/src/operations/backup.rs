@@ -18,10 +18,10 @@ use crate::work::{commit, copy_out};
 use std::path::Path;
 
 /// A backup as it was planned, with what it was planned from.
-struct Planned {
-    plan: Plan<NamespaceBackup>,
+pub(super) struct Planned {
+    pub(super) plan: Plan<NamespaceBackup>,
     evidence: Evidence,
-    inventory: Inventory,
+    pub(super) inventory: Inventory,
 }
 
 impl Operation<'_> {
@@ -37,6 +37,10 @@ impl Operation<'_> {
     pub(super) fn backup_all(&self) -> std::result::Result<Report, Failure> {
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
+        if !self.request.analyze {
+            self.wait_for_server(&request)?;
+            self.control.begin(Phase::Plan, 0);
+        }
         // First, or another asmt's attachments would be taken for a server's.
         let _runtime = InstanceLock::lock(request.instance)?;
         if self.request.analyze {
@@ -71,6 +75,7 @@ impl Operation<'_> {
             self.control
                 .note(NoteCode::Swept, format!("removed {} files left by an interrupted backup", listing.leftovers.sweep.len()));
         }
+        self.expect_passes(None, report.total_bytes);
         let run = crate::sys::process::own_run()?;
         let origin = self.origin(&planned, &listing);
         let Planned { plan, evidence, .. } = planned;
@@ -124,21 +129,22 @@ impl Operation<'_> {
             return Ok(());
         }
         self.control.begin_changes()?;
-        let _lock = store.lock_marks()?;
-        listing.marks = store.marks()?;
-        for (target, used) in targets.iter().zip(seen).filter_map(|(target, used)| Some((target, used?))) {
-            if target.is_known_to_have_served(&listing.marks) {
-                continue;
+        store.with_marks_locked(|| {
+            listing.marks = store.marks()?;
+            for (target, used) in targets.iter().zip(seen).filter_map(|(target, used)| Some((target, used?))) {
+                if target.is_known_to_have_served(&listing.marks) {
+                    continue;
+                }
+                target.begin_restore(store, &listing.marks, &used)?;
+                let text = format!(
+                    "{}: the server has run since its backup in this directory was made; that backup was marked as used",
+                    plan::title(&target.name, target.instance)
+                );
+                self.control.note(NoteCode::Outlived, text);
             }
-            target.begin_restore(store, &listing.marks, &used)?;
-            let text = format!(
-                "{}: the server has run since its backup in this directory was made; that backup was marked as used",
-                plan::title(&target.name, target.instance)
-            );
-            self.control.note(NoteCode::Outlived, text);
-        }
-        listing.marks = store.marks()?;
-        Ok(())
+            listing.marks = store.marks()?;
+            Ok(())
+        })
     }
 
     /// What a backup would find in its directory; nothing where none is named.
@@ -155,7 +161,7 @@ impl Operation<'_> {
         }
     }
 
-    fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<Planned> {
+    pub(super) fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<Planned> {
         let mut inventory = segments::take()?;
         if inventory.segments.is_empty() {
             inventory.keeper = Some(look::keeper::keeper()?);

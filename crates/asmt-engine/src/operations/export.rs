@@ -45,6 +45,7 @@ impl Operation<'_> {
         let old_journals = store.sweep(&target.leftovers, takes_places)?;
         let temporaries = Temporaries::new(&store, &crate::sys::process::own_run()?);
         let form = (&*originals, request.form);
+        self.expect_passes(None, report.total_bytes);
         let staged = export::stage(&from, temporaries, form, self.options, self.control).map_err(|error| Failure {
             error: error.of_namespaces(|file| plan::owner_among(&plan.namespaces, file)),
             report: Some(Box::new(report.clone())),
@@ -57,13 +58,19 @@ impl Operation<'_> {
         let checked = now.and_then(|now| check_unchanged(&evidence, &now, Verb::Export));
         // No restore begins from the one directory while the other one becomes a backup.
         let marks_lock = checked.and_then(|()| if from.is_writable()? { from.lock_marks().map(Some) } else { Ok(None) });
-        let copied = marks_lock.and_then(|lock| Ok((lock, copy_marks(&from, request.instance, &store)?)));
-        let (_lock, marks) = copied.map_err(|error| staged.temporaries.clean_up_after(error))?;
-        if let Err(error) = commit::publish(staged, &old_journals, self.control) {
-            return Err(match store.remove_all(marks.iter().map(String::as_str)) {
-                Ok(()) => error.into(),
-                Err(other) => error.and_while_cleaning_up(other).into(),
-            });
+        let marks_lock = marks_lock.map_err(|error| staged.temporaries.clean_up_after(error))?;
+        let published = match copy_marks(&from, request.instance, &store) {
+            Err(error) => Err(staged.temporaries.clean_up_after(error)),
+            Ok(marks) => commit::publish(staged, &old_journals, self.control).map_err(|error| {
+                match store.remove_all(marks.iter().map(String::as_str)) {
+                    Ok(()) => error,
+                    Err(other) => error.and_while_cleaning_up(other),
+                }
+            }),
+        };
+        match marks_lock {
+            Some(lock) => lock.release_after(published)?,
+            None => published?,
         }
         Ok(report)
     }
@@ -109,22 +116,23 @@ impl Operation<'_> {
 /// namespaces are exported. Returns their names; on an error none of them is left.
 fn copy_marks(from: &Store, instance: u8, store: &Store) -> Result<Vec<String>> {
     let marks = from.marks()?;
-    let _lock = store.lock_marks()?;
-    let mut copied = Vec::new();
-    for (name, mark) in marks.iter().filter(|(name, _)| mark::is_used_name_of(instance, name)) {
-        let outcome = match mark {
-            Ok(mark) => store.replace(name, &mark.to_text()),
-            Err(why) => Err(unreadable_mark(name, why).into()),
-        };
-        copied.push(name.clone());
-        if let Err(error) = outcome {
-            return Err(match store.remove_all(copied.iter().map(String::as_str)) {
-                Ok(()) => error,
-                Err(other) => error.and_while_cleaning_up(other),
-            });
+    store.with_marks_locked(|| {
+        let mut copied = Vec::new();
+        for (name, mark) in marks.iter().filter(|(name, _)| mark::is_used_name_of(instance, name)) {
+            let outcome = match mark {
+                Ok(mark) => store.replace(name, &mark.to_text()),
+                Err(why) => Err(unreadable_mark(name, why).into()),
+            };
+            copied.push(name.clone());
+            if let Err(error) = outcome {
+                return Err(match store.remove_all(copied.iter().map(String::as_str)) {
+                    Ok(()) => error,
+                    Err(other) => error.and_while_cleaning_up(other),
+                });
+            }
         }
-    }
-    Ok(copied)
+        Ok(copied)
+    })
 }
 
 /// Why a backup is not exported whose segments a server has in memory, or has changed there.

@@ -11,7 +11,7 @@ use crate::look::{self, segments};
 use crate::operations::report::{Report, Verb};
 use crate::plan::staleness::{self, Overrides, Verdict};
 use crate::plan::{self, NamespaceRestore, Plan};
-use crate::progress::Control;
+use crate::progress::{Control, Phase};
 use crate::store::Store;
 use crate::work::job::Options;
 use crate::work::marking::MarkTarget;
@@ -31,6 +31,7 @@ mod request;
 mod restore;
 mod retire;
 mod verify;
+mod waiting;
 
 pub use build::{Build, build};
 pub use outcome::{ErrorText, Outcome};
@@ -116,6 +117,14 @@ impl<'r> Operation<'r> {
 
     fn directory(&self) -> Result<PathBuf> {
         self.request.directory.clone().ok_or_else(|| Error::new(Code::Bug, "no directory was given", ""))
+    }
+
+    /// Tells whoever watches which passes over this many bytes are to come: `first`, the copy, and
+    /// the comparison.
+    fn expect_passes(&self, first: Option<Phase>, bytes: u64) {
+        let check = self.options.check.then_some(Phase::Check);
+        let passes: Vec<_> = first.into_iter().chain([Phase::Copy]).chain(check).map(|phase| (phase, bytes)).collect();
+        self.control.expect_passes(&passes);
     }
 
     fn new_report(&self) -> Report {

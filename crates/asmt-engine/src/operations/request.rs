@@ -100,6 +100,8 @@ pub struct BackupRequest {
     pub force_stale: bool,
     /// Allow a directory that a reboot empties.
     pub allow_volatile: bool,
+    /// Wait at most this long, in milliseconds, until the server has gone; null means not at all.
+    pub wait_ms: Option<u64>,
 }
 
 /// Request for a restore.
@@ -213,6 +215,8 @@ pub struct Asked {
     pub force_host: bool,
     /// As in [`BackupRequest`].
     pub allow_volatile: bool,
+    /// As in [`BackupRequest`].
+    pub wait_ms: Option<u64>,
     /// As in [`RestoreRequest`].
     pub allow_private_ipc: bool,
     /// As in [`RestoreRequest`] and [`VerifyRequest`].
@@ -241,6 +245,7 @@ impl Asked {
             force_stale: false,
             force_host: false,
             allow_volatile: false,
+            wait_ms: None,
             allow_private_ipc: false,
             require_proof: false,
             restorable: false,
@@ -276,6 +281,7 @@ impl From<Request> for Asked {
                 devices: backup.devices,
                 force_stale: backup.force_stale,
                 allow_volatile: backup.allow_volatile,
+                wait_ms: backup.wait_ms,
                 ..Self::new(Verb::Backup)
             },
             Request::Restore(restore) => Self {
@@ -353,6 +359,7 @@ impl From<Asked> for Request {
                 devices: asked.devices,
                 force_stale: asked.force_stale,
                 allow_volatile: asked.allow_volatile,
+                wait_ms: asked.wait_ms,
             }),
             Verb::Restore => Self::Restore(RestoreRequest {
                 directory: needed,

@@ -17,6 +17,7 @@ use crate::progress::Phase;
 use crate::store::{Lock, Store};
 use crate::work::instance::{self, InstanceLock};
 use crate::work::job::Options;
+use crate::work::marking::MarkTarget;
 use crate::work::{commit, copy_in};
 use std::collections::HashSet;
 
@@ -82,6 +83,7 @@ impl<'r> Operation<'r> {
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
         self.control.remark(&plan.remarks);
         self.control.begin_changes()?;
+        self.expect_passes(None, report.total_bytes);
         let mut journal = runtime.begin_restore(&plan.namespaces)?;
         let threads = plan::threads_within(&judged.inventory, &plan.namespaces, self.options.threads);
         let options = Options { threads, ..self.options };
@@ -163,6 +165,10 @@ impl<'r> Operation<'r> {
             room.sources.len()
         );
         self.control.note(NoteCode::Counting, message);
+        if self.request.verb == Verb::Restore && !self.request.analyze {
+            let sources = plan.namespaces.iter().flat_map(|namespace| &namespace.sources);
+            self.expect_passes(Some(Phase::Count), sources.map(|source| source.size_bytes).sum());
+        }
         let threads = plan::threads_within(inventory, &plan.namespaces, self.options.threads);
         let counted = read_all::count_data(store, &room.sources, room.most_bytes, threads, self.control)?;
         plan::decide_room(inventory, plan, &counted);
@@ -187,9 +193,10 @@ impl<'r> Operation<'r> {
             }
             let now = use_of(&host)?;
             self.control.begin_changes()?;
-            let _lock = store.lock_marks()?;
-            let marks = store.marks()?;
-            targets(&plan, listing).iter().try_for_each(|target| target.begin_restore(store, &marks, &now))
+            store.with_marks_locked(|| {
+                let marks = store.marks()?;
+                targets(&plan, listing).iter().try_for_each(|target| target.begin_restore(store, &marks, &now))
+            })
         });
         match marked {
             Ok(()) => error,
@@ -210,7 +217,16 @@ impl<'r> Operation<'r> {
         if targets.is_empty() || is_private {
             return Ok(());
         }
-        let _lock = store.lock_marks()?;
+        store.with_marks_locked(|| self.mark_beginning_locked(store, listing, judged, &targets))
+    }
+
+    fn mark_beginning_locked(
+        &self,
+        store: &Store,
+        listing: &mut Listing,
+        judged: &mut Judged,
+        targets: &[MarkTarget],
+    ) -> Result<()> {
         listing.marks = store.marks()?;
         judged.verdict = staleness::judge_restore(&judged.plan.namespaces, listing, &judged.evidence, self.overrides());
         judged.judge_memory(listing, self.overrides());

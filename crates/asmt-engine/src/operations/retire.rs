@@ -32,12 +32,11 @@ impl<'r> Operation<'r> {
         }
         let report = checked(&plan, self.new_report().with_restore_plan(&plan.namespaces))?;
         let now = use_of(&look::server::host()?)?;
-        let _lock = store.lock_marks()?;
-        let marks = store.marks()?;
-        self.control.begin_changes()?;
-        for target in targets(&plan, &listing) {
-            target.retire(&store, &marks, &now)?;
-        }
+        store.with_marks_locked(|| {
+            let marks = store.marks()?;
+            self.control.begin_changes()?;
+            targets(&plan, &listing).iter().try_for_each(|target| target.retire(&store, &marks, &now))
+        })?;
         Ok(report)
     }
 }

@@ -29,7 +29,9 @@ pub mod staleness;
 mod strangers;
 mod titles;
 mod verify;
+mod waiting;
 
+pub use at_work::SERVER_COMMAND;
 pub use backup::{backup, check_same, data_bytes};
 pub use group::do_zeros_outweigh;
 pub use restore::{SERVED_HINT, restore};
@@ -39,6 +41,7 @@ pub use room::{decide_room, threads_within, undecided_room};
 pub use strangers::is_strangers;
 pub use titles::{title, titles};
 pub use verify::verify;
+pub use waiting::{as_if_let_go, reason_to_wait};
 
 /// What is asked for.
 #[derive(Clone, Debug)]

@@ -39,10 +39,22 @@ pub(super) struct LockFile {
     name: &'static str,
 }
 
-/// The lock of the marks; released when dropped.
+/// The lock of the marks; released when dropped, if not before.
 pub struct MarksLock<'s> {
     store: &'s Store,
     held: Held,
+}
+
+impl MarksLock<'_> {
+    /// Releases it after work that came to this. Where the work has failed, a lock file that cannot
+    /// be removed is told, too: nothing may be left behind in silence.
+    pub fn release_after<T>(mut self, outcome: Result<T>) -> Result<T> {
+        let Held::Own(lock) = std::mem::replace(&mut self.held, Held::Nothing) else { return outcome };
+        match (outcome, self.store.remove_lock(&lock)) {
+            (Err(error), Err(other)) => Err(error.and_while_cleaning_up(other)),
+            (outcome, _) => outcome,
+        }
+    }
 }
 
 enum Held {
@@ -266,6 +278,14 @@ impl Store {
                 Attempt::Busy => return Err(self.another_asmt("is updating the usage marks in")),
             }
         }
+    }
+
+    /// Does something while the marks are locked: see [`Self::lock_marks`].
+    ///
+    /// Errors: those of the lock and of the work.
+    pub fn with_marks_locked<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let lock = self.lock_marks()?;
+        lock.release_after(work())
     }
 
     fn try_lock_marks(&self) -> Result<Attempt<Held>> {
