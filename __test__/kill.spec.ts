@@ -27,6 +27,38 @@ testTraced('what a killed restore made is removed by the next one, and nothing e
     t.true((await machine.sim('sum', '--all')).includes(line), line);
 });
 
+/** Calls at which a restore of six segments, two of them stripes, is killed. It makes base last. */
+const KILLS: readonly (readonly [call: string, state: string])[] = [
+  ['shmget:signal=KILL:when=2', 'incomplete'],
+  ['shmget:signal=KILL:when=6', 'incomplete'],
+  ['shmat:signal=KILL:when=6', 'unknown version'],
+  ['shmat:signal=KILL:when=7', 'not cleanly shut down'],
+  ['shmat:signal=KILL:when=9', 'not cleanly shut down'],
+];
+
+testTraced('a backup of what a killed restore has left is refused, and each hint says to run that restore again', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make', '--stripes', '2');
+  const before = await machine.memory();
+  await machine.expect(0, ['backup', machine.path('b')]);
+  const codes = new Set<string>();
+  for (const [call, state] of KILLS) {
+    await machine.sim('remove');
+    const killed = await machine.traced([call], ['restore', '-t', '1', machine.path('b')]);
+    t.is(killed.signal, 'SIGKILL', show(killed));
+    t.true((await machine.expect(0, ['list'])).stdout.includes(state), call);
+    const { error } = await machine.json(3, ['backup', machine.path('new')]);
+    for (const { code, hint } of error?.problems ?? []) {
+      codes.add(code);
+      t.regex(hint, /if a restore was started and the server has not served since, run that restore again; otherwise/, call);
+    }
+    await machine.expect(0, ['restore', machine.path('b')]);
+    t.is(await machine.memory(), before, call);
+  }
+  const expected = ['not-cleanly-shut-down', 'segment-invalid', 'segments-incomplete', 'set-torn', 'unknown-version'];
+  t.deepEqual([...codes].toSorted(), expected);
+});
+
 testTraced("what a killed restore had completed, and a server has used since, is the server's", async (t) => {
   const machine = await Machine.start(t);
   await machine.sim('make');

@@ -13,6 +13,8 @@ macro_rules! instead {
     };
 }
 
+/// The way out if a restore was killed: a server that is started instead starts cold.
+pub const RESTORE_AGAIN: &str = "if a restore was started and the server has not served since, run that restore again; otherwise";
 /// A backup whose files are damaged.
 pub const DAMAGED: &str = concat!("the backup is damaged: ", instead!());
 /// A compressed file that gzip itself made, without a header of ASMT's.

@@ -97,11 +97,14 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
             Place::Backup => Code::BackupUnknownVersion,
         };
         let (first, last) = (KNOWN_BASE_VERSIONS.start(), KNOWN_BASE_VERSIONS.end());
-        refusals.push(Problem::new(
-            code,
-            format!("{title}: base has layout version {}, expected {first} to {last}", base.version),
-            "this version of asmt does not support this version of the server: look for a newer asmt",
-        ));
+        let newer = "this version of asmt does not support this version of the server: look for a newer asmt";
+        // A restore that was killed before it had filled base leaves version 0.
+        let hint = match code {
+            Code::UnknownVersion if base.version == 0 => format!("{}: {newer}", hints::RESTORE_AGAIN),
+            _ => newer.to_owned(),
+        };
+        let text = format!("{title}: base has layout version {}, expected {first} to {last}", base.version);
+        refusals.push(Problem::new(code, text, hint));
     }
     if base.shutdown != SHUTDOWN_CLEAN {
         let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
@@ -109,8 +112,9 @@ pub fn check_base(headers: &[(Address, &Header)], title: &str, place: &Place, re
             Place::Memory | Place::PrivateMemory => (
                 Code::NotCleanlyShutDown,
                 format!(
-                    "start the server, stop it cleanly and wait until asd has exited, then back up{start_loses}; after a crash \
-                     there is nothing to save"
+                    "{} start the server, stop it cleanly and wait until asd has exited, then back up{start_loses}; after a \
+                     crash there is nothing to save",
+                    hints::RESTORE_AGAIN
                 ),
             ),
             Place::Backup => (Code::BackupNotClean, hints::BACKUP_NOT_CLEAN.to_owned()),
@@ -131,12 +135,15 @@ pub fn torn_set(headers: &[(Address, &Header)], name: &NamespaceName, is_all: bo
     let (code, hint) = match place {
         Place::Memory | Place::PrivateMemory => (
             Code::SetTorn,
-            "a server would not start with these stripes, or would discard them: if all records are also on storage devices or \
-             files, start the server, stop it cleanly, then back up; if records are in memory only, leave these segments as \
-             they are, because a start loses their contents, and ask Aerospike support",
+            format!(
+                "a server would not start with these stripes, or would discard them: {}, if all records are also on storage \
+                 devices or files, start the server, stop it cleanly, then back up; if records are in memory only, leave these \
+                 segments as they are, because a start loses their contents, and ask Aerospike support",
+                hints::RESTORE_AGAIN
+            ),
         ),
-        Place::Backup => (Code::BackupSetTorn, hints::BACKUP_TORN),
+        Place::Backup => (Code::BackupSetTorn, hints::BACKUP_TORN.to_owned()),
     };
     let torn = torn_stripes(headers, name, is_all);
-    torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint)).collect()
+    torn.into_iter().map(|text| Problem::new(code, format!("{title}: {text}"), hint.as_str())).collect()
 }

@@ -6,6 +6,7 @@ use crate::facts::caller::Caller;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Creator, Inventory, Segment};
 use crate::format::Form;
+use crate::hints::RESTORE_AGAIN;
 use crate::layout::namespace::{Group, missing_or_extra, stripes_of};
 use crate::plan::at_work::{AtWork, Attached, NOBODY_UNSEEN, at_work, at_work_problem, attached_problem, serving_problem};
 use crate::plan::checks::{Place, START_LOSES, bears_name, check_base, is_too_short, segments_of, torn_set};
@@ -166,9 +167,11 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
     let mut faults = Vec::new();
     let start_loses = if stripes_of(headers).is_empty() { "" } else { START_LOSES };
     for text in missing_or_extra(headers) {
-        let hint = "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has \
-            not served since, restore that backup again; otherwise start the server and stop it cleanly, then back up";
-        faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), format!("{hint}{start_loses}")));
+        let hint = format!(
+            "only a server that was shut down cleanly leaves all segments: {RESTORE_AGAIN} start the server and stop it cleanly, \
+             then back up{start_loses}"
+        );
+        faults.push(Problem::new(Code::SegmentsIncomplete, format!("{title}: {text}"), hint));
     }
     if group.name.is_none() {
         // If its base is there, or if it is a stripe, it can be complete except for its name.
@@ -176,7 +179,8 @@ pub fn faults_in_memory(group: &Group, segments: &[&Segment], headers: &[(Addres
             faults.push(Problem::new(
                 Code::SegmentInvalid,
                 format!("{title}: segment {} has no valid namespace name (1 to 31 bytes)", nameless.key()),
-                unknown_maker_hint(nameless),
+                // A restore that was killed before it had filled the segment leaves this, too.
+                format!("{RESTORE_AGAIN}: {}", unknown_maker_hint(nameless)),
             ));
         }
         return faults;

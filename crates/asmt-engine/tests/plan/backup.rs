@@ -174,27 +174,25 @@ fn only_what_a_clean_stop_leaves_is_backed_up() {
 #[test]
 fn what_looks_like_a_restore_at_work_is_no_fault_of_the_segments() {
     type Change = fn(&mut Inventory);
-    const STRAY_5: &str = "no known version of the server creates such a segment, but a newer one may: leave it, and name the \
-        other namespaces with -n; only if you created it yourself, and no server needs it, remove it with: ipcrm -m 5";
-    let stray_6 = STRAY_5.replace("ipcrm -m 5", "ipcrm -m 6");
+    const STRAY_6: &str = "no known version of the server creates such a segment, but a newer one may: leave it, and name the \
+        other namespaces with -n; only if you created it yourself, and no server needs it, remove it with: ipcrm -m 6";
+    const AGAIN: &str = "if a restore was started and the server has not served since, run that restore again; otherwise";
+    let unfilled = format!("{AGAIN}: {}", STRAY_6.replace("ipcrm -m 6", "ipcrm -m 5"));
+    let without_base = format!(
+        "only a server that was shut down cleanly leaves all segments: {AGAIN} start the server and stop it cleanly, then back up"
+    );
+    let untrusted = format!(
+        "{AGAIN} start the server, stop it cleanly and wait until asd has exited, then back up (this is a cold start: records \
+         that are in memory only are lost; if there are any, leave the segments as they are, and ask Aerospike support first); \
+         after a crash there is nothing to save"
+    );
     // Before base is filled, before it is made, and before it is trusted; and a state that no
     // restore makes.
     let changes: [(Change, &str, &str); 4] = [
-        (|found| base(&mut segment(found, BASE).header).name = None, "nsid 1 (no name)", STRAY_5),
-        (
-            |found| drop(found.segments.remove(&Key(BASE))),
-            "nsid 1 (no name)",
-            "only a server that was shut down cleanly leaves all segments: if a backup was restored and the server has not \
-             served since, restore that backup again; otherwise start the server and stop it cleanly, then back up",
-        ),
-        (
-            |found| base(&mut segment(found, BASE).header).shutdown = 0,
-            "namespace 'test'",
-            "start the server, stop it cleanly and wait until asd has exited, then back up (this is a cold start: records that \
-             are in memory only are lost; if there are any, leave the segments as they are, and ask Aerospike support first); \
-             after a crash there is nothing to save",
-        ),
-        (|found| segment(found, TREEX).stat.size_bytes = 0, "namespace 'test'", &stray_6),
+        (|found| base(&mut segment(found, BASE).header).name = None, "nsid 1 (no name)", &unfilled),
+        (|found| drop(found.segments.remove(&Key(BASE))), "nsid 1 (no name)", &without_base),
+        (|found| base(&mut segment(found, BASE).header).shutdown = 0, "namespace 'test'", &untrusted),
+        (|found| segment(found, TREEX).stat.size_bytes = 0, "namespace 'test'", STRAY_6),
     ];
     let hints = |found: &Inventory| {
         let refusals = plan::backup(found, &empty(), &request()).refusals;
