@@ -18,24 +18,12 @@ const INSTANCES = { 'gz-crc-all': 3, 'gz-index': 0, 'raw-all': 1, 'raw-data-only
 /** Only the machine's own root can give files to another user. */
 const NEEDS_ROOT = new Set(['raw-all']);
 
-const FORMS = {
-  plain: {},
-  '-z': { compress: true },
-  '-Z': { columns: true },
-};
+const FORMS = { plain: [], '-z': ['-z'], '-Z': ['-Z'] };
 /** A namespace that has everything: primary and secondary index, and data. */
 const MAKE = 'make --stages 2 --stage-size 1MiB --si-stages 1 --stripes 2 --seed 7'.split(' ');
 
-const EVERY_VERB = { instance: null, namespaces: null, threads: 2, check: true, analyze: false, config: null, devices: [] };
-const BACKUP = { verb: 'backup', compress: false, columns: false, force_stale: false, allow_volatile: true };
-const RESTORE = {
-  verb: 'restore',
-  require_manifest: false,
-  force_stale: false,
-  force_host: false,
-  allow_private_ipc: true,
-  require_proof: false,
-};
+const BACKUP = ['backup', '-c', '-t', '2', '--allow-volatile'];
+const RESTORE = ['restore', '-c', '-t', '2', '--allow-private-ipc'];
 
 /** Runs a program, and returns its output; an error has all that it printed. */
 function outputOf([program, ...args], env) {
@@ -63,11 +51,12 @@ function same(found, expected, what) {
 /**
  * Backups between this machine and a target.
  *
- * `drive` is the command of the engine without Node, to which the request is added.
+ * `drive` is the command of the engine without Node, to which the request is added. `requestOf` is
+ * that of `requests.mjs`.
  */
 export class Exchange {
-  constructor({ drive, sim, scratch, env }) {
-    Object.assign(this, { drive, sim, scratch, env });
+  constructor({ drive, sim, scratch, env, requestOf }) {
+    Object.assign(this, { drive, sim, scratch, env, requestOf });
     this.made = 0;
   }
 
@@ -83,8 +72,8 @@ export class Exchange {
     return outputOf([...this.sim, ...words], this.env);
   }
 
-  perform(drive, request) {
-    outputOf([...drive, JSON.stringify({ ...EVERY_VERB, ...request })], this.env);
+  perform(drive, ...words) {
+    outputOf([...drive, this.requestOf(...words)], this.env);
   }
 
   /** Makes a node's segments, and returns their sums. */
@@ -96,14 +85,14 @@ export class Exchange {
 
   backup(drive, form) {
     const directory = this.directory();
-    this.perform(drive, { ...BACKUP, ...FORMS[form], directory });
+    this.perform(drive, ...BACKUP, ...FORMS[form], directory);
     return directory;
   }
 
   /** Restores to an empty memory, and compares. */
-  restore(drive, directory, before, instance = null) {
+  restore(drive, directory, before, instance = 0) {
     this.simulate('remove');
-    this.perform(drive, { ...RESTORE, instance, directory });
+    this.perform(drive, ...RESTORE, '-i', String(instance), directory);
     same(this.simulate('sum'), before, 'segments');
     this.simulate('remove');
   }

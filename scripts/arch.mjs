@@ -169,6 +169,7 @@ async function testTarget(entry, here, expected) {
   const there = built(entry, values.short ? CODEC : PACKAGES);
   for (const program of there.programs) await rustTests(there, program, count);
   unknownSkips(there, count);
+  const { requestOf } = await import('./requests.mjs');
   const exchange = values.short
     ? null
     : new Exchange({
@@ -176,6 +177,7 @@ async function testTarget(entry, here, expected) {
         sim: here.tool('asmt-sim'),
         scratch: mkdtempSync(join(scratch, 'exchange-')),
         env,
+        requestOf,
       });
   const tests = [
     {

@@ -205,6 +205,7 @@ async function backups(shape, figures, path, { round, allocated }) {
       settle(path('b'));
     }
   }
+  const { requestOf } = await import('./requests.mjs');
   const engines = [
     ['engine alone', BENCH],
     ['engine alone, without CRC-32', WITHOUT_CHECKSUMS],
@@ -213,18 +214,8 @@ async function backups(shape, figures, path, { round, allocated }) {
   for (const [what, program] of round % 2 === 0 ? engines : engines.toReversed()) {
     // The small form builds nothing: what is there may be older than this.
     if (SMALL && program !== BENCH) continue;
-    const request = {
-      verb: 'backup',
-      directory: path('b'),
-      instance: 0,
-      namespaces: null,
-      compress: false,
-      columns: false,
-      check: false,
-    };
-    const more = { threads: null, analyze: false, config: null, devices: [], force_stale: false };
-    const all = { ...request, ...more, allow_volatile: true };
-    const done = JSON.parse((await timed(program, ['engine', '--request', JSON.stringify(all)])).stdout);
+    const request = requestOf('backup', '--allow-volatile', path('b'));
+    const done = JSON.parse((await timed(program, ['engine', '--request', request])).stdout);
     figures.add(shape, what, done.seconds, done.bytes);
     settle(path('b'));
   }
@@ -441,7 +432,8 @@ function cpuSecondsOfChildren() {
 async function lists(figures, say) {
   say('\nlist');
   const counts = SMALL ? [20, 40] : [500, 1000, 2000, 4000];
-  const request = JSON.stringify({ verb: 'list', namespaces: null, instance: null });
+  const { requestOf } = await import('./requests.mjs');
+  const request = requestOf('list');
   const measure = async (shape) => {
     for (let round = 0; round < (SMALL ? 1 : Math.max(ROUNDS, 15)); round += 1) {
       const { seconds } = JSON.parse((await timed(BENCH, ['engine', '--request', request])).stdout);

@@ -89,7 +89,8 @@ function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unk
         return [field.name, pathsOf(`--${name}`, value)];
       case 'time':
         return [field.name, time(`--${name}`, values[name as OptionName])];
-      default:
+      case 'flag':
+      case undefined:
         return [field?.name ?? name, values[name as OptionName] === true];
     }
   };
@@ -103,13 +104,23 @@ export function directoryIn(request: Request): string | null {
 /** What a field of a request holds. */
 type Value = string | number | boolean | readonly string[] | null;
 
+/** Where the words of an option stand in a command: flags and paths first, names last. */
+const PLACES: Readonly<Record<Field['kind'], 0 | 1 | 2>> = {
+  flag: 0,
+  path: 0,
+  paths: 0,
+  time: 0,
+  integer: 1,
+  names: 2,
+};
+
 /** The words of a command that asks for the same, without the word before them. */
 export function wordsOf({ request, deadlineMs }: Pick<Invocation, 'request' | 'deadlineMs'>): string[] {
   const given = new Map<string, Value>(Object.entries(request));
-  const words = (kinds: readonly Field['kind'][]) =>
-    SPECS.filter(({ field }) => field !== undefined && kinds.includes(field.kind)).flatMap((spec) => wordsFor(spec, given));
+  const placeOf = ({ field }: OptionSpec) => (field === undefined ? null : PLACES[field.kind]);
+  const wordsAt = (place: number) => SPECS.filter((spec) => placeOf(spec) === place).flatMap((spec) => wordsFor(spec, given));
   const deadline = deadlineMs === null ? [] : ['--deadline', typedTime(deadlineMs)];
-  return [...words(['flag', 'path', 'paths', 'time']), ...deadline, ...words(['integer']), ...words(['names'])];
+  return [...wordsAt(0), ...deadline, ...wordsAt(1), ...wordsAt(2)];
 }
 
 function wordsFor({ name, short, field }: OptionSpec, given: ReadonlyMap<string, Value>): string[] {
