@@ -106,11 +106,11 @@ export function violations() {
       `${file}: only store/ asks sys/fsync.rs to make things durable`,
     );
   }
-  for (const file of CRATES.flatMap((source) => files(source, '.rs'))) {
-    rule(
-      file === `${ENGINE}/sys/fsync.rs` || !/\b(fsync|fdatasync|syncfs)\(|\bsync_(all|data)\b/.test(code(file)),
-      `${file}: only sys/fsync.rs makes things durable`,
-    );
+  // Calls, methods of std, and flags with which each write is durable. `sync()` of ours is a method.
+  const durable =
+    /\b(fsync|fdatasync|syncfs|sync_file_range|msync)\(|(?<!\.|fn )\bsync\(|\bsync_(all|data)\b|\bO_D?SYNC\b|\bOFlags::[DR]?SYNC\b/;
+  for (const file of [...CRATES, 'crates/asmt-napi/src'].flatMap((source) => files(source, '.rs'))) {
+    rule(file === `${ENGINE}/sys/fsync.rs` || !durable.test(code(file)), `${file}: only sys/fsync.rs makes things durable`);
   }
   for (const file of SHORT.flatMap((source) => files(source, '.rs'))) {
     const isShort = code(file).split('\n').length <= MOST_LINES;
@@ -126,10 +126,14 @@ export function violations() {
   for (const file of [...typescript, ...files('scripts', '.mjs'), ...files('__test__', '.ts')]) {
     rule(/^(#!.*\n)?\/\*\*/.test(read(file)) || file.endsWith('.spec.ts'), `${file} does not open with what it is for`);
   }
-  const tree = execFileSync('cargo', ['tree', '--locked', '--package', 'asmt-engine', '--edges', 'normal'], {
-    cwd: ROOT,
-    encoding: 'utf8',
-  });
-  rule(!/napi/.test(tree), 'asmt-engine must not know napi');
+  const tree = (...words) =>
+    execFileSync('cargo', ['tree', '--locked', '--edges', 'normal', ...words], { cwd: ROOT, encoding: 'utf8' });
+  rule(!/napi/.test(tree('--package', 'asmt-engine')), 'asmt-engine must not know napi');
+  // All features of our crates are for tests and the benchmark: calls taken out, no checksums.
+  const features = (...words) => tree(...words, '--format', '{p} [{f}]').match(/asmt-.*\[[^\]]+\]/g) ?? [];
+  const shown = features('--package', 'asmt-bench', '--features', 'without-checksums').join('\n');
+  // Otherwise the search would prove nothing.
+  rule(/asmt-codec .*without-checksums/.test(shown), 'cargo tree does not show which features are built');
+  for (const crate of features('--package', 'asmt-napi')) found.push(`what ships must not be built with features: ${crate}`);
   return found;
 }
