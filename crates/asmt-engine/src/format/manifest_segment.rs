@@ -3,7 +3,7 @@
 //! Promise: what is read is checked before it is believed. Must never: allocate by a number that a
 //! file holds.
 
-use crate::format::chunks::{CHUNK_SIZES, Chunk, chunk_count, chunk_range, zero_bytes};
+use crate::format::chunks::{CHUNK_SIZES, Chunk, chunk_count, chunk_range, combined_crc32, zero_bytes};
 use crate::format::frame::{AFTER_CHUNKS_BYTES, Content, FIRST_CHUNK_OFFSET, SECTOR_BYTES, columns_front, gzip_front, gzip_tail};
 use crate::format::manifest_line::{ManifestError, damaged, json_line, line_of};
 use crate::format::names::{Encoding, file_name};
@@ -215,7 +215,6 @@ pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
         return Err("only a file in columns has, and needs, the size and CRC-32 of its content".to_owned());
     }
     let mut offset = if is_plain { 0 } else { FIRST_CHUNK_OFFSET };
-    let mut crc32 = crc32fast::Hasher::new();
     for (index, chunk) in segment.chunks.iter().enumerate() {
         let bytes = chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).end
             - chunk_range(segment.size_bytes, segment.chunk_bytes, index as u64).start;
@@ -232,13 +231,12 @@ pub fn check_chunks(segment: &ManifestSegment) -> Result<(), String> {
             ));
         }
         offset += u64::from(chunk.length);
-        crc32.combine(&crc32fast::Hasher::new_with_initial_len(chunk.crc32, bytes));
     }
     let file_bytes = if is_plain { offset } else { offset + AFTER_CHUNKS_BYTES };
     if segment.file_bytes != file_bytes {
         return Err(format!("its file has {} bytes, expected {file_bytes}", segment.file_bytes));
     }
-    let crc32 = crc32.finalize();
+    let crc32 = combined_crc32(segment.size_bytes, segment.chunk_bytes, segment.chunks.iter().map(|chunk| chunk.crc32));
     if crc32 != segment.crc32 {
         return Err(format!("its chunks add up to CRC-32 {crc32:08x}, expected {:08x}", segment.crc32));
     }

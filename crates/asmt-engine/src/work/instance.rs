@@ -125,7 +125,7 @@ impl InstanceLock {
         Ok(RestoreJournal { path, file })
     }
 
-    /// Removes the segments that killed restores have left, and their journals.
+    /// Removes the segments that killed restores have left, and puts their journals away.
     pub fn recover(&self, control: &Control) -> Result<()> {
         for (path, found) in self.dead_restores()? {
             for note in found.notes {
