@@ -98,7 +98,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['help', 'nosuch'], /unknown command "nosuch"/, /the commands are list, /],
   [['help', 'rest'], /unknown command "rest"/, /^did you mean asmt restore\?$/],
   [['nosuch', '--help'], /unknown command "nosuch"/, /the commands are list, /],
-  [['frobnicate'], /unknown command "frobnicate"/, /list, backup, restore, verify, retire or export/],
+  [['frobnicate'], /unknown command "frobnicate"/, /list, backup, restore, verify, retire, export or run/],
   [['-p', 'd'], /no command given/, /-b or -r/],
   [['-b', '-p', 'd', '-n'], /-n needs a value/, /-n NAME/],
   [['-b', '-p', 'd', '-n', '-v'], /-n needs a value, but "-v" follows/, /-n NAME/],
@@ -178,4 +178,25 @@ test('what cannot be read still tells its form and whether JSON is wanted', (t) 
   t.false(looksLikeAsmt(['-nbar']));
   t.true(wantsJson(['list', '--json', '--bad']));
   t.false(wantsJson(['list', '--', '--json']));
+});
+
+test('behind two dashes stands a command, for run alone', (t) => {
+  const typed = (...args: string[]) => {
+    const read = normalise(args);
+    return read.kind === 'run' ? [read.verb, read.values, read.operands, read.command] : read;
+  };
+  t.deepEqual(typed('run', '-z', '/d', '--', 'asd', '-h', '--', '--json'), [
+    'run',
+    { compress: true },
+    ['/d'],
+    ['asd', '-h', '--', '--json'],
+  ]);
+  t.deepEqual(typed('run', '/d', '--'), ['run', {}, ['/d'], []]);
+  t.deepEqual(typed('run', '--', 'asd'), ['run', {}, [], ['asd']]);
+  t.deepEqual(typed('restore', '--', 'run', '-x'), ['restore', {}, ['run', '-x'], []]);
+  t.deepEqual(typed('run', '/d', '--', 'asd', '--help'), ['run', {}, ['/d'], ['asd', '--help']]);
+  // What the command is given says nothing about the form or the output of asmt.
+  t.false(looksLikeAsmt(['run', '/d', '--', 'sh', '-r']));
+  t.false(wantsJson(['run', '/d', '--', 'sh', '--json']));
+  t.throws(() => normalise(['run', '-n', 'a', 'b', '/d', '--', 'asd']), { message: /-n takes one word/ });
 });

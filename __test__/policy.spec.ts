@@ -2,8 +2,9 @@ import test from 'ava';
 
 import { AsmtError } from '../src/errors.ts';
 import type { NamespaceReport } from '../src/generated/engine.ts';
-import { OPERANDS, VERBS, type Values, type Verb } from '../src/options.ts';
-import { notFound, resolve, verbOfAsmtForm, wordsOf } from '../src/policy.ts';
+import { OPERANDS, VERBS, optionNamed, type Values } from '../src/options.ts';
+import type { ErrorText } from '../src/outcome.ts';
+import { afterRestore, notFound, resolve, resolveRun, verbOfAsmtForm, wordsOf, type EngineVerb } from '../src/policy.ts';
 
 /** The resulting request, of any verb. */
 const requestOf = (...typed: Parameters<typeof resolve>): Record<string, unknown> => ({ ...resolve(...typed).request });
@@ -157,7 +158,7 @@ test('values at and past their limits', (t) => {
     t.throws(() => resolve('list', { namespace: value }, []), { message: /empty/ }, value);
 });
 
-const refused: [Verb, Values, string[], RegExp][] = [
+const refused: [EngineVerb, Values, string[], RegExp][] = [
   ['backup', {}, [], /backup needs a directory/],
   ['verify', {}, [''], /is empty/],
   ['restore', {}, ['a', 'b'], /one directory, but 2/],
@@ -224,6 +225,7 @@ test('a list that was asked for something says what it did not find, and what th
 
 test('options that every command takes', (t) => {
   for (const verb of VERBS) {
+    if (verb === 'run') continue;
     const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, OPERANDS[verb]);
     t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
   }
@@ -238,4 +240,61 @@ test('the words of a command ask for the same again', (t) => {
   t.deepEqual(words('verify', {}, ['d']), []);
   t.deepEqual(words('backup', { wait: true, deadline: '90' }, ['d']), ['--wait', '--deadline', '90s']);
   t.deepEqual(words('backup', { wait: '90min', deadline: 'infinity' }, ['d']), ['--wait=90min', '--deadline', 'infinity']);
+});
+
+test('run is a restore and a backup, and each gets the options that it takes', (t) => {
+  const values: Values = {
+    compress: true,
+    crc: true,
+    instance: '2',
+    'require-proof': true,
+    'allow-volatile': true,
+    metrics: '/m',
+  };
+  const meant = resolveRun({ ...values, hold: true, ready: '/r' }, ['/d'], ['asd', '--instance', '2']);
+  const shared = { directory: '/d', instance: 2, check: true, analyze: false, force_stale: false };
+  t.like(meant.restore.request, { verb: 'restore', ...shared, require_proof: true, allow_private_ipc: true });
+  t.like(meant.backup.request, { verb: 'backup', ...shared, compress: true, allow_volatile: true });
+  t.deepEqual(meant.restore.remarks, []);
+  t.deepEqual(meant.command, ['asd', '--instance', '2']);
+  t.deepEqual([meant.hold, meant.ready, meant.restore.metrics, meant.backup.metrics], [true, '/r', '/m', '/m']);
+  const alone = resolveRun({}, ['/d'], []);
+  t.like(alone.restore.request, { allow_private_ipc: false });
+  t.deepEqual([alone.command, alone.hold, alone.ready], [[], false, null]);
+  t.is((alone.backup.request as { replace?: boolean }).replace, optionNamed('replace') === undefined ? undefined : true);
+});
+
+const refusedRuns: [Values, string[], string[], RegExp, RegExp][] = [
+  [{}, [], ['asd'], /run needs a directory/, /asmt run DIR/],
+  [{}, ['/d', 'asd', '-x'], [], /unexpected argument "asd"/, /: asmt run \/d -- asd -x$/],
+  [{ path: '/d' }, ['asd'], [], /unexpected argument "asd"/, /: asmt run -p \/d -- asd$/],
+  [{}, ['/d'], [''], /the command is empty/, /variable/],
+  [{ analyze: true }, ['/d'], [], /run takes no --analyze/, /backup, restore/],
+  [{ json: true }, ['/d'], [], /run takes no --json/, /backup, restore/],
+  [{ 'force-stale': true }, ['/d'], [], /run takes no --force-stale/, /backup, restore/],
+  [{ ready: '' }, ['/d'], [], /--ready is empty/, /variable/],
+  [{ compress: true, columns: true }, ['/d'], [], /-z and -Z/, /use one of them/],
+];
+
+for (const [values, operands, command, message, hint] of refusedRuns) {
+  test(`run ${JSON.stringify(values)} ${[...operands, '--', ...command].join(' ')} is refused`, (t) => {
+    const error = t.throws(() => resolveRun(values, operands, command), { instanceOf: AsmtError, message });
+    t.is(error.kind, 'usage');
+    t.regex(error.hint, hint);
+  });
+}
+
+test('what run does after its restore', (t) => {
+  const failed = (kind: ErrorText['kind'], ...codes: string[]) =>
+    ({ kind, code: codes[0], problems: codes.map((code) => ({ code })) }) as unknown as ErrorText;
+  const all = (error: ErrorText | null) =>
+    [true, false].flatMap((hold) => [true, false].map((alone) => afterRestore(error, hold, alone)));
+  // Held with a sidecar and a command, not held with each.
+  t.deepEqual(all(null), ['go', 'go', 'go', 'go']);
+  t.deepEqual(all(failed('nothing-to-do', 'no-backup')), ['go', 'go', 'go', 'go']);
+  t.deepEqual(all(failed('stale', 'backup-stale')), ['leave', 'leave', 'cold', 'cold']);
+  t.deepEqual(all(failed('bug', 'bug')), ['leave', 'leave', 'cold', 'cold']);
+  t.deepEqual(all(failed('usage', 'directory-missing')), ['leave', 'leave', 'leave', 'leave']);
+  t.deepEqual(all(failed('interrupted', 'interrupted')), ['leave', 'leave', 'leave', 'leave']);
+  t.deepEqual(all(failed('stale', 'backup-stale', 'segment-attached')), ['go', 'leave', 'go', 'cold']);
 });

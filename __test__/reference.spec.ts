@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import test from 'ava';
 
 import { EXIT_STATUSES } from '../src/errors.ts';
-import { OPTIONS, VERBS, optionUsage } from '../src/options.ts';
+import { SPECS, VERBS, optionUsage } from '../src/options.ts';
 import { ROOT, run, show } from './helpers.ts';
 
 const TEXT = readFileSync(join(ROOT, 'docs', 'REFERENCE.md'), 'utf8');
@@ -27,8 +27,8 @@ test('each command has a section with each of its options', (t) => {
   for (const verb of VERBS) {
     const text = section(`### asmt ${verb}`);
     const rows = [...text.matchAll(/^\| `([^`]+)` \| /gm)].map(([, usage]) => usage);
-    const expected = OPTIONS.filter(
-      (spec) => (spec.verbs as readonly string[]).includes(verb) && !('selectsVerb' in spec) && spec.name !== 'version',
+    const expected = SPECS.filter(
+      (spec) => spec.verbs.includes(verb) && spec.selectsVerb === undefined && spec.name !== 'version',
     );
     t.deepEqual(rows, expected.map(optionUsage));
   }
@@ -36,7 +36,7 @@ test('each command has a section with each of its options', (t) => {
 
 test('each option has an entry of its own', (t) => {
   const entries = [...section('## Options').matchAll(/^- `([^`]+)`: /gm)].map(([, usage]) => usage);
-  t.deepEqual(entries, OPTIONS.map(optionUsage));
+  t.deepEqual(entries, SPECS.map(optionUsage));
 });
 
 test('each exit status is explained', (t) => {

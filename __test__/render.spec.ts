@@ -5,7 +5,7 @@ import { EXIT_STATUSES, exitStatus } from '../src/errors.ts';
 import { help, shortUsage } from '../src/help.ts';
 import type { Snapshot } from '../src/generated/engine.ts';
 import type { Report } from '../src/outcome.ts';
-import { OPTIONS, VERBS, optionUsage, type OptionSpec } from '../src/options.ts';
+import { SPECS, VERBS, optionUsage } from '../src/options.ts';
 import { ProgressDisplay } from '../src/progress.ts';
 import * as render from '../src/render.ts';
 import { parse } from '../src/users.ts';
@@ -247,6 +247,8 @@ test('one table of exit statuses', (t) => {
       ['timed-out', 8],
       ['not-reported', 9],
       ['bug', 70],
+      ['not-executable', 126],
+      ['not-found', 127],
       ['interrupted', 130],
     ],
   );
@@ -263,14 +265,13 @@ test('one table of exit statuses', (t) => {
 });
 
 test('help names every option, every command and every exit status', (t) => {
-  const specs: readonly OptionSpec[] = OPTIONS;
   const all = help(null);
-  for (const spec of specs) t.true(all.includes(optionUsage(spec)), spec.name);
+  for (const spec of SPECS) t.true(all.includes(optionUsage(spec)), spec.name);
   for (const { status, help: text } of EXIT_STATUSES) t.true(all.includes(`${status}  ${text}`), text);
   for (const verb of VERBS) {
     t.true(all.includes(`asmt ${verb}`));
     t.true(shortUsage().includes(`asmt ${verb}`));
-    for (const spec of specs) {
+    for (const spec of SPECS) {
       const isThere = help(verb).includes(`--${spec.name}`);
       t.is(isThere, spec.verbs.includes(verb) && !spec.selectsVerb && spec.name !== 'version', `${verb} --${spec.name}`);
     }

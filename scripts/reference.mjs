@@ -11,7 +11,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 import { EXIT_STATUSES } from '../src/errors.ts';
-import { OPERANDS, OPTIONS, VERBS, VERB_HELP, optionUsage } from '../src/options.ts';
+import { OPERANDS, SPECS, VERBS, VERB_HELP, optionUsage } from '../src/options.ts';
 import { ROOT } from './setup.mjs';
 
 const FILE = 'docs/REFERENCE.md';
@@ -69,7 +69,7 @@ function statusRows() {
 }
 
 function optionsOf(verb) {
-  return OPTIONS.filter((spec) => spec.verbs.includes(verb) && spec.selectsVerb === undefined && spec.name !== 'version');
+  return SPECS.filter((spec) => spec.verbs.includes(verb) && spec.selectsVerb === undefined && spec.name !== 'version');
 }
 
 function ofVerb(verb) {
@@ -79,7 +79,7 @@ function ofVerb(verb) {
 }
 
 function ofAsmtForm() {
-  const specs = OPTIONS.filter((spec) => spec.verbs.some((verb) => verb === 'backup' || verb === 'restore'));
+  const specs = SPECS.filter((spec) => spec.verbs.some((verb) => verb === 'backup' || verb === 'restore'));
   const usage = usageBlock(
     'asmt -b|-r',
     specs.filter((spec) => spec.name !== 'path'),

@@ -17,12 +17,18 @@ import { timeMs } from './times.ts';
 export type Typed =
   | { kind: 'help'; verb: Verb | null }
   | { kind: 'version' }
-  /** `verb` is null in ASMT's form, where an option says what to do. */
-  | { kind: 'run'; form: Form; verb: Verb | null; values: Values; operands: string[] };
+  /**
+   * `verb` is null in ASMT's form, where an option says what to do. `command` is what stands behind
+   * `--`, and only `run` has it apart from its operands.
+   */
+  | { kind: 'run'; form: Form; verb: Verb | null; values: Values; operands: string[]; command: string[] };
 
 /** Reads a command line without the program's name. Throws a usage error. */
 export function normalise(args: readonly string[]): Typed {
-  const { options, operands } = read(args);
+  const { options, operands: words } = read(args);
+  const isRun = words[0]?.text === 'run' && !words[0].isBehind;
+  const operands = isRun ? words.filter(({ isBehind }) => !isBehind) : words;
+  const command = isRun ? words.filter(({ isBehind }) => isBehind).map(({ text }) => text) : [];
   const has = (name: string) => options.some((option) => option.spec.name === name);
   const [word, ...rest] = operands.map(({ text }) => text);
   const verb = VERBS.find((candidate) => candidate === word) ?? null;
@@ -42,12 +48,12 @@ export function normalise(args: readonly string[]): Typed {
       throw AsmtError.usage(`unexpected argument "${word}"`, hint);
     }
     refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', ['-p']);
-    return { kind: 'run', form: 'asmt', verb: null, values: valuesOf(options), operands: [] };
+    return { kind: 'run', form: 'asmt', verb: null, values: valuesOf(options), operands: [], command };
   }
   if (verb === null) {
     if (word === undefined)
       throw AsmtError.usage('no command given', `use ${COMMANDS}, or the ASMT form with -b or -r; see asmt --help`);
-    return { kind: 'run', form: 'commands', verb: verbNamed(word), values: {}, operands: [] };
+    return { kind: 'run', form: 'commands', verb: verbNamed(word), values: {}, operands: [], command };
   }
   if (rest[0] === 'help' && rest.length === 1 && !has('path')) {
     throw AsmtError.usage(
@@ -58,7 +64,7 @@ export function normalise(args: readonly string[]): Typed {
   refuseLooseTime(args, options, operands);
   refuseSeveralValues(args, options, operands.slice(1), verb);
   if (rest.length === 0) refuseSwallowed(args, options, verb, []);
-  return { kind: 'run', form: 'commands', verb, values: valuesOf(options), operands: rest };
+  return { kind: 'run', form: 'commands', verb, values: valuesOf(options), operands: rest, command };
 }
 
 const COMMANDS = `${VERBS.slice(0, -1).join(', ')} or ${VERBS.at(-1)}`;
@@ -101,7 +107,8 @@ function refuseSeveralValues(
   place: Verb | 'asmt',
 ): void {
   const hasPath = options.some(({ spec }) => spec.name === 'path');
-  const wanted = (place === 'asmt' ? 1 : OPERANDS[place].length) - (hasPath ? 1 : 0);
+  const needed = place === 'asmt' ? 1 : OPERANDS[place].filter((operand) => !operand.startsWith('[')).length;
+  const wanted = needed - (hasPath ? 1 : 0);
   for (const { spec, typed, words } of options.filter((option) => option.spec.value?.endsWith(',...'))) {
     for (const { value, index, isAttached } of words) {
       const behind = index + (isAttached ? 1 : 2);
@@ -182,8 +189,13 @@ function refuseSwallowed(args: readonly string[], options: readonly Option[], ve
 
 /** Whether JSON was asked for, even if the rest makes no sense. */
 export function wantsJson(args: readonly string[]): boolean {
+  return beforeTerminator(args).includes('--json');
+}
+
+/** The words before `--`: those behind it are no options of asmt's. */
+function beforeTerminator(args: readonly string[]): readonly string[] {
   const end = args.indexOf('--');
-  return (end < 0 ? args : args.slice(0, end)).includes('--json');
+  return end < 0 ? args : args.slice(0, end);
 }
 
 /**
@@ -193,7 +205,7 @@ export function wantsJson(args: readonly string[]): boolean {
 export function looksLikeAsmt(args: readonly string[]): boolean {
   const flags = SPECS.filter((spec) => !spec.value).map((spec) => spec.short ?? '');
   const form = new RegExp(`^-[${flags.join('')}]*[br]`);
-  return args.some((arg) => form.test(arg) || arg === '--backup' || arg === '--restore');
+  return beforeTerminator(args).some((arg) => form.test(arg) || arg === '--backup' || arg === '--restore');
 }
 
 interface Option {
@@ -208,6 +220,8 @@ interface Option {
 interface Operand {
   text: string;
   index: number;
+  /** It stands behind `--`. */
+  isBehind: boolean;
 }
 
 function read(args: readonly string[]): { options: Option[]; operands: Operand[] } {
@@ -225,8 +239,10 @@ function read(args: readonly string[]): { options: Option[]; operands: Operand[]
   const { tokens } = parseArgs({ args: [...args], options: config, strict: false, allowPositionals: true, tokens: true });
   const options: Option[] = [];
   const operands: Operand[] = [];
+  let isBehind = false;
   for (const token of tokens) {
-    if (token.kind === 'positional') operands.push({ text: token.value, index: token.index });
+    if (token.kind === 'option-terminator') isBehind = true;
+    if (token.kind === 'positional') operands.push({ text: token.value, index: token.index, isBehind });
     if (token.kind !== 'option') continue;
     const letter = token.rawName.startsWith('--') ? undefined : token.rawName[1];
     const spec = letter === undefined ? optionNamed(token.name) : SPECS.find((candidate) => candidate.short === letter);

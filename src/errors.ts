@@ -20,6 +20,8 @@ export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly st
   { kind: 'timed-out', status: 8, help: 'gave up at the --deadline, and cleaned up' },
   { kind: 'not-reported', status: 9, help: 'done, but the report could not be written to standard output' },
   { kind: 'bug', status: 70, help: 'a bug in asmt' },
+  { kind: 'not-executable', status: 126, help: 'run: the command cannot be executed' },
+  { kind: 'not-found', status: 127, help: 'run: the command was not found' },
   { kind: 'interrupted', status: 130, help: 'interrupted, and cleaned up (143 by SIGTERM, 129 by SIGHUP, 131 by SIGQUIT)' },
 ];
 

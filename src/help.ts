@@ -17,6 +17,7 @@ const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   verify: ['asmt verify /var/backups/asmt'],
   export: ['asmt export /var/backups/asmt /mnt/for-asmt', 'asmt export -z -i 2 /var/backups/asmt /mnt/for-asmt'],
   retire: ['asmt retire /var/backups/asmt', 'asmt retire -n test -i 2 /var/backups/asmt'],
+  run: ['asmt run -z /var/backups/asmt -- asd --foreground', 'asmt run -z --ready /run/asmt/ready /var/backups/asmt'],
 };
 
 function columns(rows: readonly (readonly [string, string])[]): string {

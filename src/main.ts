@@ -41,7 +41,7 @@ async function main(): Promise<number> {
   if (typed.kind === 'version') return printed(await versionText());
   form = typed.form;
   const command = commandOf(typed.verb);
-  return command.given(typed.values, typed.operands).execute();
+  return command.given(typed.values, typed.operands, typed.command).execute();
 }
 
 /** Version, commit, and the engine: its target (with the libc), and the SIMD level in use. */

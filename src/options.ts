@@ -5,10 +5,11 @@
  * Must never: know how an option is carried out.
  */
 
-import type { Verb } from './generated/engine.ts';
+import type { Verb as EngineVerb } from './generated/engine.ts';
 
-export type { Verb };
-export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire', 'export'] as const satisfies readonly Verb[];
+/** What can be asked of the engine, and `run`, which asks it for a restore and for a backup. */
+export type Verb = EngineVerb | 'run';
+export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire', 'export', 'run'] as const satisfies readonly Verb[];
 
 /** What a command is for, in a line of the help. */
 export const VERB_HELP: Readonly<Record<Verb, string>> = {
@@ -18,9 +19,10 @@ export const VERB_HELP: Readonly<Record<Verb, string>> = {
   verify: 'read the backup in DIR and compare it with its manifest',
   retire: 'mark the backup in DIR as used, so that it is not restored again',
   export: 'write the backup in DIR to OUT, in the form of ASMT',
+  run: 'restore, run the server (or wait for SIGTERM), back up',
 };
 
-/** What stands behind the options of a command. */
+/** What stands behind the options of a command; in brackets what may be left out. */
 export const OPERANDS: Readonly<Record<Verb, readonly string[]>> = {
   list: [],
   backup: ['DIR'],
@@ -28,6 +30,7 @@ export const OPERANDS: Readonly<Record<Verb, readonly string[]>> = {
   verify: ['DIR'],
   retire: ['DIR'],
   export: ['DIR', 'OUT'],
+  run: ['DIR', '[-- COMMAND ...]'],
 };
 
 export interface OptionSpec {
@@ -43,7 +46,10 @@ export interface OptionSpec {
   readonly isValueOptional?: true;
   /** May be given several times: the values are joined by commas. */
   readonly repeats?: true;
-  /** Which commands take it; ASMT's own form takes what backup or restore takes. */
+  /**
+   * Which commands take it; ASMT's own form takes what backup or restore takes, and so does `run`
+   * (see `SPECS`).
+   */
   readonly verbs: readonly Verb[];
   /**
    * Field of the engine's request that it fills, and what its value is; none where it is about the
@@ -192,6 +198,14 @@ export const OPTIONS = [
     field: { name: 'wait_ms', kind: 'time' },
   },
   { name: 'deadline', value: 'TIME', verbs: ALL, help: 'give up after TIME, such as 90s or 10min, and clean up' },
+  {
+    name: 'metrics',
+    value: 'FILE',
+    verbs: ['backup', 'restore', 'verify'],
+    help: 'write the result to FILE, for the textfile collector of node_exporter',
+  },
+  { name: 'hold', verbs: ['run'], help: 'if the restore is refused, exit instead of going on without it' },
+  { name: 'ready', value: 'FILE', verbs: ['run'], help: 'make FILE when the restore is over; remove it at the end' },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and report each step' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },
@@ -200,8 +214,18 @@ export const OPTIONS = [
   { name: 'version', verbs: ALL, help: 'show the version' },
 ] as const satisfies readonly OptionSpec[];
 
-/** The table, for whoever walks it. */
-export const SPECS: readonly OptionSpec[] = OPTIONS;
+/**
+ * Options of backup or restore that `run` does not take: it does not only look, its output is that
+ * of the command, and what overrides a refusal once must not do so at each start.
+ */
+const NOT_OF_RUN: ReadonlySet<string> = new Set(['analyze', 'json', 'force-stale', 'backup', 'restore']);
+
+/** The table, for whoever walks it: `run` takes what backup or restore takes. */
+export const SPECS: readonly OptionSpec[] = OPTIONS.map((spec: OptionSpec) => {
+  const others = spec.verbs.filter((verb) => verb !== 'run');
+  const isOfRun = spec.verbs.some((verb) => verb === 'run' || verb === 'backup' || verb === 'restore');
+  return { ...spec, verbs: isOfRun && !NOT_OF_RUN.has(spec.name) ? [...others, 'run'] : others };
+});
 
 export type OptionName = (typeof OPTIONS)[number]['name'];
 

@@ -8,10 +8,11 @@
 import type * as engine from './generated/engine.ts';
 
 /**
- * What kind of failure: the engine's kinds, and two of the command line alone. `not-reported`: the
- * work is done, and its report was lost. `timed-out`: it was stopped at its deadline.
+ * What kind of failure: the engine's kinds, and those of the command line alone. `not-reported`:
+ * the work is done, and its report was lost. `timed-out`: it was stopped at its deadline.
+ * `not-executable` and `not-found`: the command of `run`.
  */
-export type Kind = engine.Kind | 'not-reported' | 'timed-out';
+export type Kind = engine.Kind | 'not-reported' | 'timed-out' | 'not-executable' | 'not-found';
 
 /** One thing that is wrong. */
 export type Problem = Omit<engine.Problem, 'kind' | 'code'> & { kind: Kind; code: string };

@@ -9,8 +9,8 @@
 import { quoted } from './argv.ts';
 import { AsmtError } from './errors.ts';
 import type { NamespaceReport, Request } from './generated/engine.ts';
-import { SPECS, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
-import type { Remark } from './outcome.ts';
+import { SPECS, optionNamed, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
+import type { ErrorText, Remark } from './outcome.ts';
 import { FOREVER_MS, timeMs, typedTime } from './times.ts';
 
 /** Longest name of a namespace, in bytes. */
@@ -24,17 +24,34 @@ export interface Invocation {
   json: boolean;
   /** How long it may take, in milliseconds; null without a limit. */
   deadlineMs: number | null;
+  /** File for the metrics of this run. */
+  metrics: string | null;
 }
 
+/** What is meant by `run`. */
+export interface RunInvocation {
+  restore: Invocation;
+  backup: Invocation;
+  /** Program and arguments; empty where asmt only waits for a signal. */
+  command: readonly string[];
+  /** Do not go on without the restore. */
+  hold: boolean;
+  /** File that is there while the server may run. */
+  ready: string | null;
+}
+
+/** A verb that the engine knows. */
+export type EngineVerb = Exclude<Verb, 'run'>;
+
 /** The verb of ASMT's own form. */
-export function verbOfAsmtForm(values: Values): Verb {
+export function verbOfAsmtForm(values: Values): EngineVerb {
   if (values.backup && values.restore)
     throw AsmtError.usage('both -b and -r are given', 'use one of them: -b backs up, -r restores');
   return values.restore ? 'restore' : 'backup';
 }
 
 /** What is meant by `verb` with these values and, behind the command, `operands`. */
-export function resolve(verb: Verb, values: Values, operands: readonly string[]): Invocation {
+export function resolve(verb: EngineVerb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
   const { rest, output } = outputOf(verb, operands, values.path !== undefined);
@@ -66,7 +83,59 @@ export function resolve(verb: Verb, values: Values, operands: readonly string[])
   const places = verb === 'list' ? {} : verb === 'export' ? { directory, output } : { directory };
   const request = { verb, ...places, ...Object.fromEntries(fields) } as Request;
   const deadlineMs = time('--deadline', values.deadline);
-  return { request, remarks, verbose: values.verbose === true, json: values.json === true, deadlineMs };
+  const metrics = pathOf('--metrics', text(values.metrics));
+  return { request, remarks, verbose: values.verbose === true, json: values.json === true, deadlineMs, metrics };
+}
+
+/** What is meant by `run`, and by each of its two halves. */
+export function resolveRun(values: Values, operands: readonly string[], command: readonly string[]): RunInvocation {
+  refuseForeignOptions('run', values);
+  const isNamed = values.path !== undefined && operands[0] !== values.path;
+  const words = operands.slice(isNamed ? 0 : 1);
+  if (words.length > 0 && command.length === 0) {
+    const line = ['asmt', 'run', ...(isNamed ? ['-p', text(values.path) ?? ''] : operands.slice(0, 1)), '--', ...words];
+    const hint = `a command stands behind two dashes: ${line.map(quoted).join(' ')}`;
+    throw AsmtError.usage(`unexpected argument "${words[0]}"`, hint);
+  }
+  directoryOf('run', text(values.path), operands, false);
+  if (command[0] === '') throw AsmtError.usage('the command is empty', 'is a variable in the script unset?');
+  const half = (verb: 'backup' | 'restore', added: Record<string, true>): Invocation =>
+    resolve(verb, { ...halfOf(verb, values), ...added }, operands);
+  // The server lives in the namespace in which asmt waits for it: the restored segments outlast
+  // the restore. Of another container than its own, asmt knows nothing.
+  const lasting = command.length > 0 ? { 'allow-private-ipc': true as const } : {};
+  // Where the backup that was restored is in the way of the next one, it is exchanged for it.
+  const exchanging = optionNamed('replace') === undefined ? {} : { replace: true as const };
+  return {
+    restore: half('restore', lasting),
+    backup: half('backup', exchanging),
+    command,
+    hold: values.hold === true,
+    ready: pathOf('--ready', text(values.ready)),
+  };
+}
+
+/** Those of the options of `run` that one of its halves does something with. */
+function halfOf(verb: 'backup' | 'restore', values: Values): Values {
+  const isOfHalf = ([name]: [string, unknown]) => {
+    const spec = optionNamed(name);
+    return (spec?.field?.verbs ?? spec?.verbs ?? []).includes(verb);
+  };
+  return Object.fromEntries(Object.entries(values).filter(isOfHalf));
+}
+
+/**
+ * What `run` does after its restore: `go` where nothing is missing, `cold` where it goes on without
+ * what was to be restored, `leave` where it does not go on.
+ */
+export function afterRestore(error: ErrorText | null, hold: boolean, isAlone: boolean): 'go' | 'cold' | 'leave' {
+  if (error === null || error.kind === 'nothing-to-do') return 'go';
+  // Without a command, a server that runs already cannot be held: asmt was started again beside
+  // it, and must be there for the backup.
+  if (isAlone && error.problems.some(({ code }) => code === 'segment-attached')) return 'go';
+  // A directory that is mistyped or not mounted would cost the restore now and the backup later.
+  if (error.kind === 'usage' || error.kind === 'interrupted' || hold) return 'leave';
+  return 'cold';
 }
 
 /** Name and value of the field that an option fills. */

@@ -14,30 +14,34 @@ import { NO_COLOURS, streamColours } from '../colours.ts';
 import { AsmtError, exitStatus, type Form } from '../errors.ts';
 import { jsonOf } from '../failure.ts';
 import type { Request } from '../generated/engine.ts';
+import { recordMetrics } from '../metrics-file.ts';
 import { endProcess, runJob, tellService } from '../native.ts';
-import type { Values, Verb } from '../options.ts';
+import type { Values } from '../options.ts';
 import type { Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { standardError, writeErr, writeOut } from '../output.ts';
-import { directoryIn, resolve, notFound, wordsOf, type Invocation } from '../policy.ts';
+import { directoryIn, resolve, notFound, wordsOf, type EngineVerb, type Invocation } from '../policy.ts';
 import { ProgressDisplay } from '../progress.ts';
 import * as render from '../render.ts';
-import { watchSignals } from '../signals.ts';
+import { STOPPING, watchSignals } from '../signals.ts';
 import { typedTime } from '../times.ts';
 import { systemNames } from '../users.ts';
 
 /** A command: what was typed, and which verb it is for. */
 export abstract class AsmtCommand extends Command {
   readonly form: Form = 'commands';
-  #values: Values = {};
-  #operands: readonly string[] = [];
-  #colours = NO_COLOURS;
+  protected values: Values = {};
+  protected operands: readonly string[] = [];
+  /** What stands behind `--`; of `run` alone. */
+  protected command: readonly string[] = [];
+  protected colours = NO_COLOURS;
 
-  protected abstract verb(values: Values): Verb;
+  protected abstract verb(values: Values): EngineVerb;
 
   /** Takes what was typed, as `argv.ts` has read it: clipanion only finds the command. */
-  given(values: Values, operands: readonly string[]): this {
-    this.#values = values;
-    this.#operands = operands;
+  given(values: Values, operands: readonly string[], command: readonly string[]): this {
+    this.values = values;
+    this.operands = operands;
+    this.command = command;
     return this;
   }
 
@@ -51,19 +55,54 @@ export abstract class AsmtCommand extends Command {
   }
 
   async execute(): Promise<number> {
-    const meant = resolve(this.verb(this.#values), this.#values, this.#operands);
-    this.#colours = await streamColours();
-    const { outcome: ended, why, shown } = await run(meant, this.#colours.err);
+    const meant = resolve(this.verb(this.values), this.values, this.operands);
+    this.colours = await streamColours();
+    return (await this.perform(meant)).status;
+  }
+
+  /**
+   * Does what is meant and shows what came of it; only the signals `stopping` stop it. Ends the
+   * process where the engine does not come back.
+   */
+  protected async perform(meant: Invocation, stopping = STOPPING): Promise<Performed> {
+    const {
+      outcome: ended,
+      why,
+      shown,
+    } = await run(meant, this.colours.err, stopping).catch((error: unknown) => {
+      const ours = AsmtError.of(error);
+      this.#record(meant, { ok: false, report: null, error: ours.toText() }, exitStatus(ours.kind, this.form));
+      throw error;
+    });
     const signal = why === DEADLINE ? null : why;
-    if (ended === null) endProcess(this.#show(meant, abandoned(meant, why), signal, shown));
+    const finish = (all: Outcome): number => {
+      const status = this.#show(meant, all, signal, shown);
+      this.#record(meant, all, status);
+      return status;
+    };
+    if (ended === null) endProcess(finish(abandoned(meant, why)));
     const outcome = why === DEADLINE ? late(meant, ended) : ended;
     if (meant.request.verb === 'list' && outcome.ok) {
       const error = await missing(meant, outcome.report);
       if (error !== null) Object.assign(outcome, { ok: false, error: error.toText() });
     }
-    const status = this.#show(meant, outcome, signal, shown);
+    const status = finish(outcome);
     tellService(render.serviceState(meant.request, outcome));
-    return status;
+    return { outcome, signal, status };
+  }
+
+  /** Writes the metrics, if that was asked for. What goes wrong there changes nothing else. */
+  #record(meant: Invocation, outcome: Outcome, status: number): void {
+    if (meant.metrics === null) return;
+    const lost = recordMetrics(meant.metrics, meant.request, outcome, status);
+    if (lost === null) return;
+    const message = `the metrics could not be written to ${meant.metrics}: ${lost}`;
+    writeErr(render.remark(this.colours.err, { code: 'metrics-not-written', message }));
+  }
+
+  /** Writes a result. Returns why it could not be written, or null. */
+  protected writeResult(text: string): string | null {
+    return writeOut(text);
   }
 
   /** Shows what came of it. Returns the exit status. */
@@ -76,7 +115,7 @@ export abstract class AsmtCommand extends Command {
     try {
       if (report !== null) report.remarks = [...meant.remarks, ...report.remarks];
       for (const remark of report?.remarks ?? meant.remarks) {
-        if (!shown.has(remark.message)) writeErr(render.remark(this.#colours.err, remark));
+        if (!shown.has(remark.message)) writeErr(render.remark(this.colours.err, remark));
         shown.add(remark.message);
       }
       if (meant.json) text = jsonOf(outcome, statusOf(kind));
@@ -84,19 +123,19 @@ export abstract class AsmtCommand extends Command {
     } catch (thrown) {
       if (done === null) throw thrown;
       const message = `its report cannot be shown in full, which is a bug in asmt: ${String(thrown)}`;
-      writeErr(render.remark(this.#colours.err, { code: 'not-shown', message }));
+      writeErr(render.remark(this.colours.err, { code: 'not-shown', message }));
       text = meant.json ? jsonOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
     }
-    const lost = writeOut(text);
-    if (error !== null) writeErr(render.failure(this.#colours.err, error));
+    const lost = this.writeResult(text);
+    if (error !== null) writeErr(render.failure(this.colours.err, error));
     const possible = report?.possible ?? [];
     if (possible.length > 0) {
       const alone = { ...meant, request: { ...meant.request, namespaces: possible } };
-      writeErr(render.alternative(this.#colours.err, meant.request.verb, possible, this.#commandToRun(alone)));
+      writeErr(render.alternative(this.colours.err, meant.request.verb, possible, this.#commandToRun(alone)));
     }
     if (lost === null) return statusOf(kind);
     const unreported = notReported(done, lost);
-    writeErr(render.failure(this.#colours.err, unreported.toText()));
+    writeErr(render.failure(this.colours.err, unreported.toText()));
     return statusOf(kind ?? unreported.kind);
   }
 
@@ -104,18 +143,18 @@ export abstract class AsmtCommand extends Command {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked
     // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
-    const segments = meant.verbose ? render.segmentTable(this.#colours.out, report.segments, systemNames()) : '';
+    const segments = meant.verbose ? render.segmentTable(this.colours.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
       if (isDone && report.namespaces.length === 0) writeErr('asmt: no Aerospike segments in this IPC namespace\n');
       return report.namespaces.length === 0
         ? ''
-        : render.namespaceTable(this.#colours.out, report) + (segments && `\n${segments}`);
+        : render.namespaceTable(this.colours.out, report) + (segments && `\n${segments}`);
     }
-    const plan = report.analyze && report.segments.length > 0 ? render.planTable(this.#colours.out, report) : '';
-    const summary = isDone ? render.summary(this.#colours.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
+    const plan = report.analyze && report.segments.length > 0 ? render.planTable(this.colours.out, report) : '';
+    const summary = isDone ? render.summary(this.colours.out, report, meant.verbose ? this.#commandToRun(meant) : null) : '';
     const verdicts = report.restorability.map(({ instance, ...verdict }) => {
       const place = report.restorability.length > 1 || instance > 0 ? `instance ${instance}: ` : '';
-      return render.restorability(this.#colours.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
+      return render.restorability(this.colours.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
     });
     return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
   }
@@ -200,6 +239,13 @@ function atDeadline(deadlineMs: number | null, stop: () => void): NodeJS.Timeout
   return deadlineMs === null || deadlineMs > MOST_TIMER_MS ? undefined : setTimeout(stop, deadlineMs);
 }
 
+/** What has become of what was meant. */
+export interface Performed {
+  outcome: Outcome;
+  signal: NodeJS.Signals | null;
+  status: number;
+}
+
 /** A job that has ended, or was given up: then there is no outcome. */
 interface Ended {
   outcome: Outcome | null;
@@ -209,7 +255,7 @@ interface Ended {
 }
 
 /** Runs the job, with its progress and its remarks on standard error in these colours. */
-async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
+async function run(meant: Invocation, colours: render.Colours, stopping: readonly NodeJS.Signals[]): Promise<Ended> {
   const shown = new Set<string>();
   const display = new ProgressDisplay(standardError);
   const say = (text: string) => {
@@ -228,7 +274,14 @@ async function run(meant: Invocation, colours: render.Colours): Promise<Ended> {
       say(render.event({ code: 'stopping', message: `${signal}: stopping and cleaning up` }));
       stop?.();
     },
-    (signal) => say(render.event({ code: 'stopping', message: `${signal} again: still cleaning up` })),
+    (signal) => {
+      const isStopping = signals.received() !== null;
+      const message = isStopping
+        ? `${signal} again: still cleaning up`
+        : `${signal}: still at work (${stopping.join(', ')}: stop it)`;
+      say(render.event({ code: 'stopping', message }));
+    },
+    stopping,
   );
   const deadline = atDeadline(meant.deadlineMs, () => {
     if (signals.received() !== null) return;

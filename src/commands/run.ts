@@ -1,0 +1,107 @@
+/**
+ * `asmt run`: a restore, then the server or a signal, then a backup; for a container. What each of
+ * the two halves does is what `asmt restore` and `asmt backup` do.
+ *
+ * Promise: a server that did not stop cleanly is not backed up: the engine judges its segments, and
+ * no exit status does. The backup is asked for however the command ended, for what was restored and
+ * not touched is worth as much as before. Standard output is the command's alone. Must never: start
+ * the command after a signal, or while a restore is under way.
+ */
+
+import { streamColours } from '../colours.ts';
+import { findProgram, runToEnd, type CommandEnd } from '../command.ts';
+import { AsmtError, exitStatus } from '../errors.ts';
+import { tellService } from '../native.ts';
+import { writeErr } from '../output.ts';
+import { afterRestore, resolveRun, type EngineVerb, type RunInvocation } from '../policy.ts';
+import { ReadyFile } from '../ready-file.ts';
+import * as render from '../render.ts';
+import { STOPPING, passSignals } from '../signals.ts';
+import { AsmtCommand } from './base.ts';
+
+/**
+ * What stops the backup at the end. Others were what it is made for, and may come again: whoever
+ * stops a container sends them more than once.
+ */
+const STOPPING_BACKUP: readonly NodeJS.Signals[] = ['SIGINT', 'SIGQUIT'];
+
+export class RunCommand extends AsmtCommand {
+  static override paths = [['run']];
+
+  protected override verb(): EngineVerb {
+    throw new Error('run is made of two verbs');
+  }
+
+  protected override writeResult(text: string): string | null {
+    writeErr(text);
+    return null;
+  }
+
+  override async execute(): Promise<number> {
+    const meant = resolveRun(this.values, this.operands, this.command);
+    const { err } = await streamColours();
+    this.colours = { out: err, err };
+    const [program] = meant.command;
+    if (program !== undefined) findProgram(program);
+    const ready = ReadyFile.at(meant.ready);
+    const { outcome, signal, status } = await this.perform(meant.restore);
+    // Until somebody else takes the signals, nothing is waited for: none gets lost.
+    const next = afterRestore(outcome.error, meant.hold, program === undefined);
+    // What a restore has completed in spite of the signal is backed up again: its own backup counts
+    // as used.
+    if (signal !== null && !outcome.ok) return exitStatus('interrupted', this.form, signal);
+    if (next === 'leave') return status;
+    if (next === 'cold')
+      this.#note('restore-refused', `going on without the restore (exit status ${status}), as --hold is not given`);
+    if (signal === null) {
+      ready.write(outcome.error?.code ?? 'done');
+      tellService('READY=1');
+    }
+    const end = await this.#served(meant, signal);
+    ready.remove();
+    const backup = await this.perform(meant.backup, STOPPING_BACKUP);
+    if (end.status !== 0) return end.status;
+    return backup.outcome.error?.kind === 'nothing-to-do' ? 0 : backup.status;
+  }
+
+  /** Waits until the server has ended, or until a signal says so. */
+  async #served(meant: RunInvocation, before: NodeJS.Signals | null): Promise<CommandEnd> {
+    if (meant.command.length === 0 || before !== null) {
+      if (before === null) this.#say('ready, and waiting for SIGTERM to back up');
+      const signal = before ?? (await nextStop());
+      this.#say(`${signal}: backing up`);
+      return { status: 0, how: '' };
+    }
+    const name = meant.command[0] ?? '';
+    try {
+      const rest = () => this.#say(`${name} has ended: waiting for the processes that it started`);
+      const end = await runToEnd(meant.command, rest);
+      this.#say(`${name} ${end.how}: backing up, if its segments are clean`);
+      return end;
+    } catch (error) {
+      const ours = AsmtError.of(error);
+      writeErr(render.failure(this.colours.err, ours.toText()));
+      return { status: exitStatus(ours.kind, this.form), how: 'was not started' };
+    }
+  }
+
+  #say(message: string): void {
+    writeErr(render.event({ code: 'run', message }));
+  }
+
+  #note(code: string, message: string): void {
+    writeErr(render.remark(this.colours.err, { code, message }));
+  }
+}
+
+/** The next signal that asks for a stop. Keeps the process alive. */
+function nextStop(): Promise<NodeJS.Signals> {
+  return new Promise((done) => {
+    const alive = setInterval(() => {}, 1 << 30);
+    passSignals((signal) => {
+      if (!STOPPING.includes(signal)) return;
+      clearInterval(alive);
+      done(signal);
+    });
+  });
+}
