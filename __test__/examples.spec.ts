@@ -174,7 +174,7 @@ testChecked('the playbook has racks in its inventory, and the words of asmt in i
       '-l',
       'rack_a',
       '-e',
-      'asmt_quiesce_seconds=1',
+      '{"asmt_quiesce_seconds": 1, "asmt_reboot": false}',
       join(ANSIBLE, 'reboot.yml'),
     ];
     const env = { PATH: `${BIN}:${process.env['PATH']}`, HOME: machine.path(), ANSIBLE_HOME: machine.path('ansible') };
