@@ -1,6 +1,7 @@
 /**
  * The deb and the rpm of an architecture, made by nfpm: the single file, the addon beside it (so
- * that nothing is unpacked at a start), an empty directory for backups, and the licences.
+ * that nothing is unpacked at a start), the unit with its settings, an empty directory for backups,
+ * and the licences.
  *
  * Their name is not `asmt`: Aerospike's deb has that name with version 2.x, of which 0.x would be a
  * downgrade. The command has the same name, so the packages exclude each other.
@@ -26,6 +27,16 @@ the options and files of Aerospike's own tool of that name.`;
 /** The project has no address; `.invalid` is the domain of names that are none (RFC 2606). */
 const MAINTAINER = 'The asmt project <noreply@asmt.invalid>';
 const DEB_ARCH = { x64: 'amd64', arm64: 'arm64' };
+
+/**
+ * The unit, its settings, and the drop-in of the other policy. A package replaces settings only if
+ * nobody has changed them.
+ */
+export const UNIT_FILES = [
+  { src: 'share/systemd/asmt.service', dst: '/usr/lib/systemd/system/asmt.service' },
+  { src: 'share/systemd/hold.conf', dst: '/usr/share/asmt/hold.conf' },
+  { src: 'share/default/asmt', dst: '/etc/default/asmt', type: 'config|noreplace' },
+];
 
 /** Makes both for a single file. `stage` gets them; `work` has what they are made of. */
 export function debAndRpm({ arch, file, addon, notices }, { version, seconds, work, stage, nfpm }) {
@@ -61,6 +72,8 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
       { src: file, dst: '/usr/bin/asmt', file_info: { mode: 0o755, mtime } },
       of(addon, '/usr/lib/asmt/asmt.node'),
       directory('/usr/lib/asmt'),
+      ...UNIT_FILES.map(({ src, dst, ...more }) => of(join(ROOT, src), dst, more)),
+      directory('/usr/share/asmt'),
       directory('/var/backups/asmt', 0o700),
       directory(doc, 0o755, { packager: 'rpm' }),
       directory(licences, 0o755, { packager: 'rpm' }),
