@@ -37,6 +37,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct LockFile {
     file: OwnedFd,
     name: &'static str,
+    /// How it is held; `None` while it is only open.
+    held: Option<Lock>,
 }
 
 /// The lock of the marks; released when dropped, if not before.
@@ -154,9 +156,9 @@ impl Store {
                 Opened::Denied { is_read_only: true } => return Ok(Some(Attempt::NoLocks)),
                 Opened::Denied { is_read_only: false } => return Ok(None),
             };
-            let file = LockFile { file, name };
+            let file = LockFile { file, name, held: None };
             match self.try_lock_file(&file, lock, if_missing) {
-                Ok(Attempt::Locked(true)) => return Ok(Some(Attempt::Locked(file))),
+                Ok(Attempt::Locked(true)) => return Ok(Some(Attempt::Locked(LockFile { held: Some(lock), ..file }))),
                 // Its last holder has removed it: then it keeps nobody out, and another one is
                 // made.
                 Ok(Attempt::Locked(false)) => {}
@@ -180,7 +182,7 @@ impl Store {
 
     /// Locks an open lock file. Returns true if it still has its name.
     fn try_lock_file(&self, lock: &LockFile, how: Lock, if_missing: IfMissing) -> Result<Attempt<bool>> {
-        let LockFile { file, name } = lock;
+        let LockFile { file, name, .. } = lock;
         let stat = fs::fstat(file).map_err(|error| Error::io("fstat", self.shown(name), error))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(self.not_a_lock(name, "not a regular file"));
@@ -251,9 +253,17 @@ impl Store {
     ///
     /// Errors: failed calls. A file that stays does no harm: the next run uses it.
     pub(super) fn remove_lock(&self, lock: &LockFile) -> Result<()> {
-        let LockFile { file, name } = lock;
-        let attempt = try_lock(file, Lock::Exclusive).map_err(|error| Error::io("flock", self.shown(name), error))?;
-        if !matches!(attempt, Attempt::Busy) && self.is_at(file, name)? {
+        let LockFile { file, name, held } = lock;
+        let is_own = match held {
+            // Nobody else removes or replaces it while it is held like that: it goes even if it can
+            // no longer be looked at.
+            Some(Lock::Exclusive) => self.is_at(file, name).unwrap_or(true),
+            Some(Lock::Shared) | None => {
+                let attempt = try_lock(file, Lock::Exclusive).map_err(|error| Error::io("flock", self.shown(name), error))?;
+                !matches!(attempt, Attempt::Busy) && self.is_at(file, name)?
+            }
+        };
+        if is_own {
             fs::unlinkat(&self.directory, *name, AtFlags::empty())
                 .map_err(|error| Error::io("unlink", self.shown(name), error))?;
         }
