@@ -190,7 +190,7 @@ const ROW_1: Record<string, (node: Node) => { args: string[]; options: RunOption
     return { args: [], options: {} };
   },
   'another default path': ({ machine }) => {
-    mkdirSync(machine.path('etc', 'aerospike'));
+    mkdirSync(machine.path('etc', 'aerospike'), { recursive: true });
     writeFileSync(machine.path('etc', 'aerospike', 'aerospike.conf'), configuration({ test: [] }));
     return { args: [], options: { env: { ASMT_CONFIG: '' } } };
   },
