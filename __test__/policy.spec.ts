@@ -20,6 +20,7 @@ test('defaults', (t) => {
     ...data,
     compress: false,
     columns: false,
+    replace: false,
     force_stale: false,
     allow_volatile: false,
     wait_ms: null,
@@ -86,6 +87,7 @@ test('everything at once', (t) => {
     analyze: true,
     config: '/c',
     devices: ['/dev/a', '/dev/b'],
+    replace: false,
     force_stale: true,
     allow_volatile: false,
     wait_ms: 90_000,
@@ -113,6 +115,12 @@ test('times are read as systemd reads them', (t) => {
   for (const typed of ['0', '-1', '1x', 's', '1h30', '9999d', '1e3', '0x10', '١٠s', '10 minutes later']) {
     t.throws(() => waits(typed), { message: `--wait is "${typed}", which is not a time of at most a year` });
   }
+});
+
+test('a backup may replace an older one', (t) => {
+  t.like(requestOf('backup', { replace: true }, ['d']), { replace: true });
+  const error = t.throws(() => requestOf('restore', { replace: true }, ['d']));
+  t.regex(String(error?.message), /restore takes no --replace/);
 });
 
 test('what is asked of proof', (t) => {

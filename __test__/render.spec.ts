@@ -178,6 +178,7 @@ const report: Report = {
       crc32: 'deadbeef',
     },
   ],
+  current: [],
   remarks: [],
   total_bytes: 2 ** 20,
   data_bytes: 2 ** 19,
@@ -187,6 +188,13 @@ const report: Report = {
   restorability: [],
   elapsed_ms: 1000,
 };
+
+test('a backup that is there already is all that is told', (t) => {
+  const current = report.namespaces.map((namespace) => ({ ...namespace, has_manifest: true }));
+  const same: Report = { ...report, verb: 'backup', directory: '/b', namespaces: [], segments: [], current };
+  t.is(render.summary(plain, same, null), 'nothing to do: the backup of 1 namespace in /b is current\n');
+  t.is(render.plainly(same), 'the backup in /b is current');
+});
 
 test('a summary says what, from where, how much and how fast', (t) => {
   const text = render.summary(plain, report, null);

@@ -10,6 +10,7 @@ const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   backup: [
     'asmt backup /var/backups/asmt',
     'asmt backup -Z /var/backups/asmt',
+    'asmt backup --replace /var/backups/asmt',
     'asmt backup -z -n test,bar -i 2 /var/backups/asmt',
     'asmt backup -a /var/backups/asmt',
   ],

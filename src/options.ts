@@ -166,6 +166,12 @@ export const OPTIONS = [
     field: { name: 'restorable', kind: 'flag' },
   },
   {
+    name: 'replace',
+    verbs: ['backup'],
+    help: 'replace older backups of the same namespaces in DIR, if any',
+    field: { name: 'replace', kind: 'flag' },
+  },
+  {
     name: 'force-stale',
     verbs: ['backup', 'restore', 'export'],
     help: 'go on even if it is stale, used or retired, or if that is unknown',

@@ -266,6 +266,10 @@ export function summary(colours: Colours, report: Report, command: string | null
     return what + files + (report.verb === 'backup' ? '' : made);
   });
   const count = plural(report.namespaces.length, 'namespace');
+  if (report.current.length > 0 && report.namespaces.length === 0) {
+    const nothing = `nothing to do: the backup of ${plural(report.current.length, 'namespace')} in ${directory} is current`;
+    return `${colours.green(nothing)}\n`;
+  }
   if (report.analyze) {
     const free = report.free_bytes === null ? '' : ` of ${size(report.free_bytes)} free`;
     const reserve = report.reserve_bytes === null ? '' : `; needs at least ${size(report.reserve_bytes)}${free}`;
@@ -289,6 +293,8 @@ export function summary(colours: Colours, report: Report, command: string | null
 
 /** What was done, in one sentence that cannot fail: where the report is lost or cannot be shown. */
 export function plainly(report: Report): string {
+  if (report.current.length > 0 && report.namespaces.length === 0)
+    return `the backup in ${visible(report.directory ?? '')} is current`;
   const names = report.namespaces.map(({ name, instance }) => `'${name}' of instance ${instance}`).join(', ');
   return `${visible(`${PAST[report.verb]} namespace ${names}`)} ${placeOf(report)}`;
 }

@@ -79,6 +79,10 @@ export type BackupRequest = {
    */
   devices: Array<string>;
   /**
+   * Take the place of older backups of the same namespaces.
+   */
+  replace: boolean;
+  /**
    * Go on where devices say that the backup will be stale.
    */
   force_stale: boolean;
@@ -319,6 +323,11 @@ export type Report = {
    * Namespaces.
    */
   namespaces: Array<NamespaceReport>;
+  /**
+   * Namespaces whose backup in the directory is current, so that no other one was made; backups
+   * that replace older ones only.
+   */
+  current: Array<NamespaceReport>;
   /**
    * Segments, by key.
    */
@@ -699,6 +708,8 @@ export type Remark = {
  * A stable name for what a remark or an event is about; scripts may compare it.
  */
 export type NoteCode =
+  | 'already-backed-up'
+  | 'completed'
   | 'configuration'
   | 'counting'
   | 'devices-not-noted'
@@ -717,6 +728,8 @@ export type NoteCode =
   | 'not-marked'
   | 'not-proven'
   | 'not-reserved'
+  | 'old-first'
+  | 'old-last'
   | 'other-host'
   | 'outlived'
   | 'overridden'

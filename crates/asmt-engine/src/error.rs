@@ -436,6 +436,14 @@ impl Error {
         self
     }
 
+    /// Says of the weightiest problem what is to be done next, in place of its own hint.
+    pub fn with_hint(mut self, hint: &str) -> Self {
+        if let Some(first) = self.problems.first_mut() {
+            hint.clone_into(&mut first.hint);
+        }
+        self
+    }
+
     /// Adds what went wrong while cleaning up after this error.
     pub fn and_while_cleaning_up(mut self, other: Error) -> Self {
         for problem in &mut self.problems {
@@ -485,6 +493,10 @@ pub type Result<T> = std::result::Result<T, Error>;
 texts! {
     /// A stable name for what a remark or an event is about; scripts may compare it.
     NoteCode:
+    /// The backup that is there is current: no other one was made.
+    AlreadyBackedUp = "already-backed-up";
+    /// A killed backup had decided to take the place of an older one: that was completed.
+    Completed = "completed";
     /// The configuration has something odd in it that does not keep it from being understood.
     Configuration = "configuration";
     /// Files are read to see how much of them is data.
@@ -521,6 +533,10 @@ texts! {
     NotProven = "not-proven";
     /// Room could not be reserved.
     NotReserved = "not-reserved";
+    /// An outdated backup is removed before the new one is made.
+    OldFirst = "old-first";
+    /// An older backup stays until the new one takes its place.
+    OldLast = "old-last";
     /// A backup of another host.
     OtherHost = "other-host";
     /// The server has run since an older backup in the directory was made.

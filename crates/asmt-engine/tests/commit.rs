@@ -60,6 +60,7 @@ fn plan_request(form: Form) -> plan::Request {
         namespaces: None,
         form,
         require_manifest: false,
+        replace: None,
         allow_volatile: true,
         allow_private_ipc: true,
         caller: asmt_engine::sys::process::own_caller(),
@@ -71,7 +72,10 @@ fn plan_request(form: Form) -> plan::Request {
 /// A backup of all there is, complete and not published.
 fn stage(store: &Store, form: Form) -> Unpublished<'_> {
     let inventory = segments::take().expect("an inventory");
-    let plan = plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(form));
+    stage_planned(store, &plan::backup(&inventory, &store.list().expect("a listing"), &plan_request(form)))
+}
+
+fn stage_planned<'s>(store: &'s Store, plan: &plan::Plan<plan::NamespaceBackup>) -> Unpublished<'s> {
     plan.check().expect("a plan");
     let host = look::server::host().expect("a host");
     let origin = Origin {
@@ -113,7 +117,7 @@ fn leave_half_a_commit(directory: &Path) -> (String, Vec<String>) {
         namespace: namespace.to_owned(),
         files: with_inodes(directory, names),
     };
-    let journal = Journal { namespaces: vec![namespace("one", &one), namespace("data", &data)] };
+    let journal = Journal { namespaces: vec![namespace("one", &one), namespace("data", &data)], ..Journal::default() };
     let name = format!(".asmt-run.{}-1-2-3", "0".repeat(32));
     fs::write(directory.join(&name), serde_json::to_string(&journal).expect("text")).expect("a journal");
     fs::remove_file(directory.join("asmt-manifest-0-data.json")).expect("removed");
@@ -251,6 +255,160 @@ fn nothing_is_published_after_a_stop_or_into_a_directory_that_has_moved() {
             assert_eq!((error.first().code, error.problems().len()), (code, 1), "{name}");
             assert_eq!(names(&left), Vec::<String>::new(), "{name}");
         }
+    });
+}
+
+/// A backup of all there is, which takes the place of the one that is there.
+fn stage_in_place(store: &Store, form: Form) -> Unpublished<'_> {
+    let listing = store.list().expect("a listing");
+    let request = plan::Request { replace: Some(plan::Fates::new()), ..plan_request(form) };
+    stage_planned(store, &plan::backup(&segments::take().expect("an inventory"), &listing, &request))
+}
+
+#[test]
+fn the_journal_decides_before_an_older_backup_goes() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let store = Store::open(&directory).expect("a directory");
+        store.lock(asmt_engine::store::Lock::Exclusive).expect("a lock");
+        let staged = stage_in_place(&store, Form::Gzip);
+        let watch = Watch::new(&directory);
+        commit::publish(staged, &[], &Control::default()).expect("published");
+        let seen = watch.seen();
+        let at = |event: &str| seen.iter().position(|seen| seen == event).unwrap_or_else(|| panic!("{event}: {seen:?}"));
+        assert_eq!((at("+.asmt-run.<run>"), at("-.asmt-run.<run>")), (0, seen.len() - 1));
+        // What commits the older ones goes first.
+        let first: BTreeSet<&str> = seen[1..3].iter().map(String::as_str).collect();
+        assert_eq!(first, BTreeSet::from(["-ae001000.dat", "-asmt-manifest-0-data.json"]));
+        let last_gone = seen.iter().rposition(|event| event.starts_with("-a")).expect("a removal");
+        assert!(at("+ae001001.dat.gz") > last_gone, "{seen:?}");
+        // ASMT takes no stripes beside an index.
+        assert!(at("-ad001000.dat") < at("-ae001101.dat"), "{seen:?}");
+        assert_eq!(at("+ae001000.dat"), seen.len() - 2);
+    });
+}
+
+#[test]
+fn what_was_decided_is_a_backup_under_either_name() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let store = Store::open(&directory).expect("a directory");
+        let old: Vec<(String, u64)> = with_inodes(&directory, &names(&directory));
+        let staged = stage_in_place(&store, Form::Gzip);
+        // A name that is taken, by something that cannot be removed, is found before the decision.
+        fs::create_dir(directory.join("ae001100.dat.gz")).expect("a directory");
+        let error = commit::publish(staged, &[], &Control::default()).expect_err("a taken name");
+        assert_eq!(error.first().code, Code::BackupExists);
+        fs::remove_dir(directory.join("ae001100.dat.gz")).expect("removed");
+        assert_eq!(with_inodes(&directory, &names(&directory)), old, "nothing has changed");
+        // Whatever has been done of it, the new one is read, and the older one is not.
+        let run = asmt_engine::format::run_id::RunId::parse(&format!("{}-1-2-3", "0".repeat(32))).expect("a run");
+        let staged = stage_in_place(&store, Form::Gzip);
+        let own = staged.temporaries.run().to_string();
+        std::mem::forget(staged);
+        let mut new: Vec<(String, u64)> = Vec::new();
+        for (name, inode) in with_inodes(&directory, &names(&directory)) {
+            let Some(published) = name.strip_prefix(&format!(".asmt-tmp.{own}.")) else { continue };
+            let temporary = format!(".asmt-tmp.{run}.{published}");
+            fs::rename(directory.join(&name), directory.join(temporary)).expect("renamed");
+            new.push((published.to_owned(), inode));
+        }
+        // Staged files have no manifest yet: that of the older backup, with other names, will do.
+        let is_of = |namespace: &str, name: &str| match namespace {
+            "one" => name.contains("001") || name.contains("-one"),
+            _ => name.contains("002") || name.contains("-data"),
+        };
+        let of = |namespace: &str, files: &[(String, u64)]| JournalNamespace {
+            namespace: namespace.to_owned(),
+            files: files.iter().filter(|(name, _)| is_of(namespace, name)).cloned().collect(),
+        };
+        let both = |files: &[(String, u64)]| vec![of("one", files), of("data", files)];
+        let journal = Journal { namespaces: both(&new), replaced: both(&old) };
+        let text = serde_json::to_string(&journal).expect("text");
+        fs::write(directory.join(Store::journal_name(&run)), text).expect("a journal");
+        let listed = |store: &Store| {
+            let listing = store.list().expect("a listing");
+            let files: BTreeSet<String> = listing.files.iter().map(|file| file.name.clone()).collect();
+            (files, listing.leftovers)
+        };
+        let expected: BTreeSet<String> = new.iter().map(|(name, _)| name.clone()).collect();
+        let (files, leftovers) = listed(&store);
+        assert_eq!(files, expected);
+        assert_eq!((leftovers.sweep.len(), leftovers.decided.len(), leftovers.interrupted.len()), (0, 1, 0));
+        for (name, _) in &new {
+            assert!(
+                store
+                    .read(name, fs::metadata(directory.join(format!(".asmt-tmp.{run}.{name}"))).expect(name).len(), false)
+                    .is_ok()
+            );
+        }
+        commit::complete(&store, &run, &leftovers.decided[0].journal, &Control::default()).expect("completed");
+        assert_eq!(with_inodes(&directory, &names(&directory)).into_iter().collect::<BTreeSet<_>>(), new.into_iter().collect());
+        assert_eq!(listed(&store).1, Default::default());
+    });
+}
+
+#[test]
+fn what_somebody_has_put_in_the_place_of_a_decided_backup_is_theirs() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let store = Store::open(&directory).expect("a directory");
+        let run = "0".repeat(32) + "-1-2-3";
+        let write = |name: &str| {
+            fs::write(directory.join(name), "new").expect("a file");
+            fs::metadata(directory.join(name)).expect("a file").ino()
+        };
+        let staged = write(&format!(".asmt-tmp.{run}.ae001000.dat"));
+        let of = |files| vec![JournalNamespace { namespace: "one".to_owned(), files }];
+        let decide = |namespaces, replaced| {
+            let text = serde_json::to_string(&Journal { namespaces, replaced }).expect("text");
+            fs::write(directory.join(format!(".asmt-run.{run}")), text).expect("a journal");
+            store.list().expect("a listing").leftovers
+        };
+        let base = fs::metadata(directory.join("ae001000.dat")).expect("a file").ino();
+        let new = || vec![("ae001000.dat".to_owned(), staged)];
+        let leftovers = decide(of(new()), of(vec![("ae001000.dat".to_owned(), base)]));
+        assert_eq!((leftovers.decided.len(), leftovers.sweep.len()), (1, 0));
+        // Another file has the name of the old base: a copy of some backup.
+        let leftovers = decide(of(new()), of(vec![("ae001000.dat".to_owned(), base + 1_000_000)]));
+        assert_eq!((leftovers.decided.len(), leftovers.sweep.len()), (0, 2));
+        // A file is nowhere: what is left of the rest is no backup.
+        let more = [new(), vec![("ae00ffff.dat".to_owned(), 1), ("ae001100.dat".to_owned(), 2)]].concat();
+        let leftovers = decide(of(more), of(vec![("ae001000.dat".to_owned(), base)]));
+        assert_eq!((leftovers.decided.len(), leftovers.sweep.len()), (0, 2));
+    });
+}
+
+#[test]
+fn what_is_outdated_is_accounted_for_while_it_is_removed() {
+    on_own_machine(|root| {
+        let directory = root.join("b");
+        backup(&directory, &Control::default());
+        let store = Store::open(&directory).expect("a directory");
+        let run = asmt_engine::sys::process::own_run().expect("an id");
+        store.try_abilities(&run, &[]).expect("a way to name files");
+        let (one, data): (Vec<String>, Vec<String>) =
+            names(&directory).into_iter().partition(|name| name.contains("001") || name.contains("-one"));
+        let watch = Watch::new(&directory);
+        commit::remove_outdated(&Temporaries::new(&store, &run), &[("one".to_owned(), one)]).expect("removed");
+        let expected = [
+            "+.asmt-run.<run>",
+            "-ae001000.dat",
+            "-asmt-manifest-0-one.json",
+            "-ad001000.dat",
+            "-ad001001.dat",
+            "-a2001000.dat",
+            "-a2001100.dat",
+            "-ae001100.dat",
+            "-ae001101.dat",
+            "-ae001001.dat",
+            "-.asmt-run.<run>",
+        ];
+        assert_eq!(watch.seen(), expected);
+        assert_eq!(names(&directory), data);
     });
 }
 

@@ -49,6 +49,7 @@ fn plan_request() -> plan::Request {
         namespaces: None,
         form: Form::Plain,
         require_manifest: false,
+        replace: None,
         allow_volatile: false,
         allow_private_ipc: false,
         caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX, unmapped_uid: None },

@@ -224,6 +224,7 @@ fn request() -> Request {
         namespaces: None,
         form: Form::Plain,
         require_manifest: false,
+        replace: None,
         allow_volatile: false,
         allow_private_ipc: false,
         caller: Caller { uid: 0, groups: vec![0], capabilities: u64::MAX, unmapped_uid: None },

@@ -9,7 +9,9 @@ use asmt_engine::facts::server::{
 use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
 use asmt_engine::format::{Encoding, HeaderStamp, Manifest, ServerFingerprint, Trace, TraceState};
 use asmt_engine::layout::server_config::{self, ServerConfig};
-use asmt_engine::plan::staleness::{Overrides, SLACK_MS, Verdict, judge_backup, judge_restore};
+use asmt_engine::plan::staleness::{
+    Fate, Overrides, SLACK_MS, Sighting, Verdict, fate, judge_backup, judge_restore, was_restored_here,
+};
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
 use asmt_shm::{Header, Key, NamespaceName, StripeHeader};
 use proptest::prelude::*;
@@ -191,7 +193,7 @@ impl Case {
         }
     }
 
-    fn judge(&self) -> Verdict {
+    fn asked(&self) -> Vec<NamespaceRestore> {
         let source = |key: u32| Source {
             key: Key(key),
             address: Key(key).address().expect("an address"),
@@ -212,11 +214,26 @@ impl Case {
             name: name(asked),
             nsid: Some(1),
             base_version: Some(12),
-            created_ms: None,
+            created_ms: (!self.manifests.is_empty()).then_some(MADE_MS),
             sources: vec![source(*key)],
         };
-        let asked: Vec<NamespaceRestore> = self.asked.iter().map(restore).collect();
-        judge_restore(&asked, &self.listing(), &self.evidence, self.overrides)
+        self.asked.iter().map(restore).collect()
+    }
+
+    fn judge(&self) -> Verdict {
+        judge_restore(&self.asked(), &self.listing(), &self.evidence, self.overrides)
+    }
+
+    /// What is to become of this backup, where a new one may replace it.
+    fn fate(&self, found: Sighting) -> Fate {
+        fate(&self.asked()[0], &self.listing(), &self.evidence, found)
+    }
+
+    /// The same boot and IPC namespace as those of the backup.
+    fn at_once(self) -> Self {
+        self.with(|case| {
+            (case.evidence.host.boot_id, case.evidence.host.ipc_namespace) = (BACKUP_BOOT.to_owned(), "id:b".to_owned());
+        })
     }
 
     fn codes(&self) -> Vec<Code> {
@@ -617,6 +634,87 @@ fn the_instance_is_named_where_it_is_not_0() {
     assert!(text.starts_with("namespace 'test' of instance 2: /dev/a has random "), "{text}");
 }
 
+#[test]
+fn an_older_backup_is_dead_or_current_only_where_that_is_shown() {
+    const NOTHING: Sighting = Sighting { is_whole: false, is_in_memory: false, has_served: false };
+    const WHOLE: Sighting = Sighting { is_whole: true, ..NOTHING };
+    const KEPT: Sighting = Sighting { is_in_memory: true, ..WHOLE };
+    const SERVED: Sighting = Sighting { has_served: true, ..WHOLE };
+    let moved_on = || Case::default().state("/dev/a", header("test", 8, true));
+    let retired = |case: Case| {
+        case.used("test", used_in(BOOT, None)).with(|case| {
+            let (_, mark) = case.marks.last_mut().expect("a mark");
+            let mark = mark.as_mut().expect("a readable mark");
+            mark.retired = mark.restores.pop();
+        })
+    };
+    let served = |case: Case| case.used("test", UseRecord { has_served: true, ..used_in(BOOT, None) });
+    let asmts = |case: Case| case.with(|case| case.manifests.clear());
+    let in_memory = Case::in_memory;
+    for (what, case, found, expected) in [
+        // Devices decide.
+        ("the same", Case::default(), WHOLE, Fate::Current),
+        ("the same, whatever is in memory", Case::default(), SERVED, Fate::Current),
+        ("the same, and not whole", Case::default(), NOTHING, Fate::Unsure),
+        ("the same, and retired", retired(Case::default()), WHOLE, Fate::Dead),
+        ("another random", moved_on(), WHOLE, Fate::Dead),
+        ("another random, and damaged", moved_on(), NOTHING, Fate::Dead),
+        ("not trusted", Case::default().state("/dev/a", header("test", 7, false)), WHOLE, Fate::Dead),
+        ("another random, without these segments", moved_on(), KEPT, Fate::Overtaken),
+        // A device that was replaced does not show that the server has run.
+        ("blank", Case::default().state("/dev/a", DeviceState::Blank), WHOLE, Fate::Unsure),
+        ("another namespace's", Case::default().state("/dev/a", header("other", 7, true)), WHOLE, Fate::Unsure),
+        ("unreadable", Case::default().state("/dev/a", DeviceState::Unreadable("is gone".to_owned())), WHOLE, Fate::Unsure),
+        // Memory.
+        ("the same segments", in_memory().at_once(), KEPT, Fate::Current),
+        ("the same segments, and not whole", in_memory().at_once(), Sighting { is_whole: false, ..KEPT }, Fate::Unsure),
+        ("others", in_memory().at_once(), WHOLE, Fate::Unsure),
+        ("a server's", in_memory(), SERVED, Fate::Dead),
+        ("a server's, beside a backup of ASMT's", asmts(in_memory()), SERVED, Fate::Unsure),
+        ("the same segments, and no manifest", asmts(in_memory()), KEPT, Fate::Unsure),
+        // Marks.
+        ("retired", retired(in_memory()), WHOLE, Fate::Dead),
+        ("a server was seen on it", served(in_memory()), WHOLE, Fate::Dead),
+        ("restored in this boot", in_memory().used("test", used_in(BOOT, Some("id:1"))), WHOLE, Fate::Unsure),
+        ("restored in another boot", in_memory().used("test", used_in(OTHER_BOOT, None)), WHOLE, Fate::Unsure),
+        (
+            "the same segments, and a restore that the next boot counts",
+            in_memory().at_once().used("test", used_in(BACKUP_BOOT, Some("id:b"))),
+            KEPT,
+            Fate::Unsure,
+        ),
+        // Signs are no proof.
+        ("a log has changed", in_memory().trace(TraceChange::Changed), WHOLE, Fate::Unsure),
+        ("a log has changed, the same segments", in_memory().at_once().trace(TraceChange::Changed), KEPT, Fate::Unsure),
+        ("a start is known", in_memory().started(BOOT, 500), WHOLE, Fate::Unsure),
+        (
+            "the same segments, and a directory that takes no mark",
+            in_memory().at_once().with(|case| case.evidence.is_markable = false),
+            KEPT,
+            Fate::Current,
+        ),
+        (
+            "another host's",
+            in_memory().at_once().with(|case| case.evidence.host.machine_id = Some("m2".to_owned())),
+            KEPT,
+            Fate::Unsure,
+        ),
+    ] {
+        assert_eq!(case.fate(found), expected, "{what}");
+    }
+}
+
+#[test]
+fn what_is_in_memory_comes_from_a_backup_if_its_mark_says_so() {
+    let here = || Case::in_memory().used("test", UseRecord { has_made: true, ..used_in(BOOT, Some("id:1")) });
+    let was = |case: Case| was_restored_here(&case.asked()[0], &case.listing(), &case.evidence.host);
+    assert!(was(here()));
+    assert!(!was(Case::in_memory()));
+    assert!(!was(here().with(|case| case.evidence.host.ipc_namespace = "id:2".to_owned())));
+    assert!(!was(here().with(|case| case.evidence.host.boot_id = OTHER_BOOT.to_owned())));
+    assert!(!was(Case::in_memory().used("test", used_in(BOOT, Some("id:1")))), "a restore that made nothing");
+}
+
 fn judged_backup(case: &Case) -> (Vec<Problem>, Vec<String>) {
     let namespace = NamespaceBackup {
         instance: 0,
@@ -625,6 +723,9 @@ fn judged_backup(case: &Case) -> (Vec<Problem>, Vec<String>) {
         base_version: Some(12),
         copies: Vec::new(),
         superseded: Vec::new(),
+        is_replacing: false,
+        outdated: Vec::new(),
+        current_ms: None,
     };
     let mut plan = Plan { namespaces: vec![namespace], refusals: Vec::new(), remarks: Vec::new() };
     judge_backup(&mut plan, &case.evidence, case.overrides);

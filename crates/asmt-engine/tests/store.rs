@@ -410,7 +410,7 @@ fn journal(root: &Root, run: &str, namespaces: &[(&str, &[(&str, u64)])]) {
         namespace: (*name).to_owned(),
         files: files.iter().map(|(name, inode)| ((*name).to_owned(), *inode)).collect(),
     };
-    let journal = Journal { namespaces: namespaces.iter().map(namespace).collect() };
+    let journal = Journal { namespaces: namespaces.iter().map(namespace).collect(), ..Journal::default() };
     root.write(&format!(".asmt-run.{run}"), serde_json::to_string(&journal).expect("text"));
 }
 

@@ -4,7 +4,7 @@
 //! directory, restores the backup that is there, and does the next run without manual cleanup. Must
 //! never: know beforehand what to find, apart from the end of the run.
 
-use crate::world::{Outcome, World, backup_names, perform_here, remove_all_but, sums};
+use crate::world::{Old, Outcome, World, backup_names, perform_here, remove_all_but, sums};
 use asmt_engine::error::Kind;
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
@@ -37,6 +37,7 @@ impl World {
             format!("it called itself a bug: {}", outcome.text)
         });
         match self.scenario().verb {
+            Verb::Backup if self.scenario().old != Old::None => self.judge_replacing(outcome, allowance, &mut wrong),
             Verb::Backup => self.judge_writing(outcome, allowance, &mut wrong),
             Verb::Export => {
                 wrong.same("names of the exported backup", &names(&self.exported_directory()), self.exported());
@@ -105,6 +106,46 @@ impl World {
                 wrong.unless(is_whole && is_exists, || format!("the next run fails: {}", failure.error));
             }
         }
+        let (restored, found) = self.restore_elsewhere();
+        if let Err(failure) = restored {
+            wrong.0.push(format!("the next backup cannot be restored: {}", failure.error));
+        }
+        wrong.same("what the next backup brings back", &found, &self.server_sums());
+        self.enter_server();
+        wrong.same("the server's segments after the next backup", &sums(), &self.server_sums());
+    }
+
+    /// Judges a backup that replaces an older one.
+    fn judge_replacing(&self, outcome: &Outcome, allowance: Allowance, wrong: &mut Wrong) {
+        self.enter_server();
+        wrong.same("the server's segments", &sums(), &self.server_sums());
+        let (left, old) = (backup_names(&self.directory()), backup_names(&self.old_directory()));
+        // A run that has failed after its decision says so.
+        let is_decided = outcome.problems.iter().any(|told| told.hint.starts_with("the new backup is whole"));
+        if outcome.is_done {
+            wrong.same("names after a run that said it is done", &left, self.whole());
+        } else if !outcome.is_killed() && !allowance.removal_failed && !allowance.follows_kill && !is_decided {
+            let is_gone = self.scenario().old == Old::Retired && left.is_empty();
+            wrong.unless(is_gone || left == old || is_told(outcome), || format!("it failed, and left {left:?}"));
+        }
+        // On a machine that knows nothing.
+        let (restored, found) = self.restore_elsewhere();
+        match restored {
+            Ok(()) => wrong.same("what is restored", &found, &self.server_sums()),
+            Err(failure) => {
+                wrong.unless(found.is_empty(), || format!("a refused restore left {found:?}"));
+                let is_fair = self.scenario().old == Old::Retired && !outcome.is_done && !is_decided;
+                wrong.unless(is_fair, || format!("there is no good backup: {}", failure.error));
+                let kinds = [Kind::Stale, Kind::Damaged, Kind::Usage, Kind::NothingToDo];
+                wrong.unless(kinds.contains(&failure.error.first().kind), || format!("restore refuses by {}", failure.error));
+            }
+        }
+        // The next run, without manual cleanup.
+        self.enter();
+        if let Err(failure) = self.write_here() {
+            wrong.0.push(format!("the next run fails: {}", failure.error));
+        }
+        wrong.same("names after the next backup", &backup_names(&self.directory()), self.whole());
         let (restored, found) = self.restore_elsewhere();
         if let Err(failure) = restored {
             wrong.0.push(format!("the next backup cannot be restored: {}", failure.error));

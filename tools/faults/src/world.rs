@@ -13,7 +13,7 @@ use asmt_engine::operations::Asked;
 use asmt_engine::operations::report::Verb;
 use asmt_engine::progress::Control;
 use asmt_engine::{Failure, Request, perform};
-use asmt_kit::files::names;
+use asmt_kit::files::{self, names};
 use asmt_kit::namespaces::{enter_ipc, new_ipc};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -38,6 +38,19 @@ pub struct Scenario {
     pub threads: u16,
     /// Command lines of the simulator that make a server's segments, one per namespace.
     pub shape: &'static [&'static str],
+    /// Backup: what is in the directory before. Where there is something, it is replaced.
+    pub old: Old,
+}
+
+/// An older backup of the same segments, in plain files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Old {
+    /// None.
+    None,
+    /// One of which nobody can tell whether it is current: it has no manifest.
+    Unsure,
+    /// One that was retired.
+    Retired,
 }
 
 /// Index, secondary index and data in small segments, because the first touch of memory is slow.
@@ -138,6 +151,11 @@ fn request(verb: Verb, directory: &Path, form: Form, check: bool, threads: u16) 
     asked(verb, directory, form, check, threads).into()
 }
 
+/// Copies a directory as it is, with owners and times.
+fn copy(from: &Path, to: &Path) {
+    files::run(Command::new("cp").arg("-a").arg(from).arg(to)).unwrap_or_else(|error| panic!("{error}"));
+}
+
 fn asked(verb: Verb, directory: &Path, form: Form, check: bool, threads: u16) -> Asked {
     let (compress, columns) = (form == Form::Gzip, form == Form::Columns);
     let asked = Asked { directory: Some(directory.to_owned()), instance: Some(0), compress, columns, check, ..Asked::new(verb) };
@@ -190,6 +208,9 @@ impl World {
                 .unwrap_or_else(|failure| panic!("no backup can be made: {}", failure.error));
         }
         world.whole = names(&world.directory());
+        if scenario.old != Old::None {
+            world.make_old();
+        }
         if scenario.verb == Verb::Restore && scenario.form != Form::Plain {
             // So that both is tried: a mark that is made, and one that is there.
             world.enter_spare();
@@ -198,6 +219,28 @@ impl World {
         }
         world.reset();
         world
+    }
+
+    /// Makes the older backup, and keeps it where no run finds it.
+    fn make_old(&self) {
+        let directory = self.directory();
+        self.clear();
+        let must = |verb| perform_here(verb, &directory, Form::Plain).unwrap_or_else(|failure| panic!("{}", failure.error));
+        must(Verb::Backup);
+        match self.scenario.old {
+            Old::Retired => must(Verb::Retire),
+            _ => names(&directory)
+                .iter()
+                .filter(|name| asmt_engine::format::is_manifest_name(name))
+                .for_each(|name| fs::remove_file(directory.join(name)).expect("to remove a manifest")),
+        }
+        let _ = fs::remove_dir_all(self.old_directory());
+        copy(&directory, &self.old_directory());
+    }
+
+    /// The older backup, as it is before each run.
+    pub fn old_directory(&self) -> PathBuf {
+        self.root.join("old")
     }
 
     /// The scenario.
@@ -224,7 +267,8 @@ impl World {
     fn request(&self) -> Request {
         let Scenario { verb, form, check, threads, .. } = self.scenario;
         if verb != Verb::Export {
-            return request(verb, &self.directory(), form, check, threads);
+            let replace = self.scenario.old != Old::None;
+            return Asked { replace, ..asked(verb, &self.directory(), form, check, threads) }.into();
         }
         Asked { output: Some(self.directory()), ..asked(verb, &self.exported_directory(), form, check, threads) }.into()
     }
@@ -319,6 +363,9 @@ impl World {
         let needs_backup = matches!(self.scenario.verb, Verb::Restore | Verb::Verify);
         if !needs_backup {
             self.clear();
+            if self.scenario.old != Old::None {
+                copy(&self.old_directory(), &self.directory());
+            }
         } else if backup_names(&self.directory()) != self.whole {
             self.clear();
             self.enter_server();
@@ -371,6 +418,7 @@ impl World {
                     Form::Columns => Some("-Z"),
                 };
                 command.args(check.then_some("-c")).args(of_form.filter(|_| [Verb::Backup, Verb::Export].contains(&verb)));
+                command.args((self.scenario.old != Old::None).then_some("--replace"));
                 command.arg("--json");
                 if verb != Verb::List {
                     command.arg(format!("-t{threads}"));

@@ -28,6 +28,8 @@ pub enum Seen {
     SomeStripes,
     /// All of it, to the last byte.
     Whole,
+    /// All of the older backup that is replaced.
+    Older,
     /// Something else.
     Wrong(String),
 }
@@ -62,6 +64,12 @@ impl Facts {
                     }
                     Seen::Wrong(text) => wrongs.push(format!("{tool} would restore a wrong '{}': {text}", truth.name)),
                     Seen::Whole => {}
+                    Seen::Older if is_after => {
+                        wrongs.push(format!("success was reported, and {tool} would restore the older '{}'", truth.name));
+                    }
+                    Seen::Older => {}
+                    // Only asmt finds a backup that was decided and has not all of its names.
+                    Seen::Nothing | Seen::SomeStripes if tool == "ASMT" && truth.older.is_some() && !is_after => {}
                     Seen::Nothing | Seen::SomeStripes if is_after || truth.is_standing => {
                         let since = if truth.is_standing { "backed up before" } else { "success was reported" };
                         wrongs.push(format!("{since}, and {tool} would restore {seen:?} of '{}'", truth.name));
@@ -114,12 +122,16 @@ pub fn look(root: &Path, truths: &[Truth], runs_next: bool) -> Result<Facts, Str
     }
     // Only a whole backup may be in the way of the next backup of the same namespace.
     let open: Vec<&Truth> =
-        truths.iter().zip(&facts.namespaces).filter(|(_, seen)| seen.0 != Seen::Whole).map(|(truth, _)| truth).collect();
+        truths.iter().zip(&facts.namespaces).filter(|(_, seen)| !is_backup(&seen.0)).map(|(truth, _)| truth).collect();
     if !open.is_empty() {
         facts.has_run_next = runs_next;
         facts.faults.extend(next_backup(&directory, &open, runs_next)?);
     }
     Ok(facts)
+}
+
+fn is_backup(seen: &Seen) -> bool {
+    matches!(seen, Seen::Whole | Seen::Older)
 }
 
 /// Reads the files of the directory by name; notes files that do not belong there, or that others
@@ -150,19 +162,28 @@ fn read_all(directory: &Path, facts: &mut Facts) -> Result<BTreeMap<String, Vec<
 }
 
 fn compare(accepted: &asmt::Accepted, truth: &Truth) -> Seen {
+    let seen = compare_with(accepted, truth, &truth.segments);
+    match truth.older.as_ref().filter(|_| matches!(seen, Seen::Wrong(_))).map(|older| compare_with(accepted, truth, older)) {
+        Some(Seen::Whole) => Seen::Older,
+        Some(Seen::SomeStripes) => Seen::SomeStripes,
+        _ => seen,
+    }
+}
+
+fn compare_with(accepted: &asmt::Accepted, truth: &Truth, segments: &BTreeMap<Key, String>) -> Seen {
     for (key, bytes) in &accepted.segments {
         // ASMT restores key, size and contents; it takes owner and mode from the file.
-        let expected = truth.segments.get(key).map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
+        let expected = segments.get(key).map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
         let found = format!("{key} {} {:08x}", bytes.len(), crc32fast::hash(bytes));
         if expected.as_ref() != Some(&found) {
             return Seen::Wrong(format!("{found}, expected {}", expected.as_deref().unwrap_or("no such segment")));
         }
     }
     match accepted.segments.len() {
-        count if count == truth.segments.len() => Seen::Whole,
+        count if count == segments.len() => Seen::Whole,
         // With index files of the same nsid beside them, it would have refused.
         _ if !accepted.has_base && !truth.has_index_at_nsid_of_stripes() => Seen::SomeStripes,
-        count => Seen::Wrong(format!("{count} segments, expected {}", truth.segments.len())),
+        count => Seen::Wrong(format!("{count} segments, expected {}", segments.len())),
     }
 }
 
@@ -173,8 +194,9 @@ fn on_own_memory<T: Send>(work: impl FnOnce() -> Result<T, String> + Send) -> Re
 
 /// Restores a namespace, and compares the segments.
 fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
-    // A retired backup is still whole. Its mark is checked elsewhere.
-    let force_stale = truth.mark == Some(Verb::Retire);
+    // A backup that was retired, or restored on another machine, is still whole. Its mark is
+    // checked elsewhere.
+    let force_stale = truth.mark == Some(Verb::Retire) || truth.older.is_some();
     let request = Asked { force_stale, ..request(Verb::Restore, directory, &[truth.name]) };
     let outcome = perform(&request.into(), "asmt powercut", &Control::default());
     let found = sums()?;
@@ -186,6 +208,7 @@ fn restore(directory: &Path, truth: &Truth) -> Result<Seen, String> {
         Ok(report) if report.namespaces.iter().any(|namespace| namespace.has_manifest != Some(true)) => {
             Seen::Wrong("it was taken without its manifest".to_owned())
         }
+        Ok(_) if truth.older.as_ref() == Some(&found) => Seen::Older,
         Ok(_) => first_difference(&found, &truth.segments).map_or(Seen::Whole, Seen::Wrong),
     };
     output_of("remove")?;
@@ -232,6 +255,7 @@ mod tests {
         Truth {
             name: "test",
             segments: BTreeMap::from([(key, format!("{key} 2 {:08x} 0 0 600", crc32fast::hash(b"ab")))]),
+            older: None,
             is_standing,
             mark,
             is_for_asmt: true,
@@ -260,6 +284,17 @@ mod tests {
         // A backup that was there before must be there all the time. Leftovers are allowed until
         // success.
         assert_eq!(facts(Seen::Nothing, Seen::Whole).wrongs(&[truth(true)], false).len(), 1);
+        // An older backup is as good until success, and only asmt must find either.
+        let older = [Truth { older: Some(BTreeMap::new()), ..truth(true) }];
+        for (ours, asmts, before, after) in [
+            (Seen::Older, Seen::Older, 0, 2),
+            (Seen::Whole, Seen::Nothing, 0, 1),
+            (Seen::Nothing, Seen::Older, 1, 2),
+            (Seen::Whole, Seen::Whole, 0, 0),
+        ] {
+            let facts = facts(ours, asmts);
+            assert_eq!((facts.wrongs(&older, false).len(), facts.wrongs(&older, true).len()), (before, after), "{facts:?}");
+        }
         let used = UsageMark::new(&Identity { made_ms: 1, boot_id: None, files: None });
         let mark = |mark| Facts { marks: vec![Some(mark)], ..facts(Seen::Whole, Seen::Whole) };
         let retired = [Truth { mark: Some(Verb::Retire), ..truth(true) }];

@@ -88,7 +88,7 @@ enum Change {
 pub fn watch(scenario: &Scenario, root: &Path, taken_out: Option<usize>) -> Result<Watched, String> {
     let directory = root.join(DIRECTORY);
     let _ = std::fs::remove_dir_all(&directory);
-    scenario.before.iter().try_for_each(|step| step.run(&Runner::Engine, &directory))?;
+    scenario.run_before(&Runner::Engine, &directory)?;
     if scenario.is_after_interruption {
         let whole = watch_steps(scenario, &directory, None)?;
         let of_interest = |moment: &&Moment| is_half_published(moment.snapshot.names.keys());
@@ -269,7 +269,7 @@ impl State {
 /// Replaces the inodes in a journal by those that the files have here. `None` if it is no journal.
 fn with_inodes(contents: &[u8], inodes: &HashMap<u64, u64>) -> Option<Vec<u8>> {
     let mut journal: Journal = contents.starts_with(b"{\"namespaces\"").then(|| serde_json::from_slice(contents).ok())??;
-    for (_, inode) in journal.namespaces.iter_mut().flat_map(|namespace| &mut namespace.files) {
+    for (_, inode) in journal.namespaces.iter_mut().chain(&mut journal.replaced).flat_map(|namespace| &mut namespace.files) {
         *inode = inodes.get(inode).copied().unwrap_or(0);
     }
     serde_json::to_vec(&journal).ok()
@@ -396,6 +396,13 @@ mod tests {
     fn a_directory_that_a_backup_has_made_is_durable_in_its_parent() {
         assert_eq!(wrongs("stripes", None), 0);
         assert!(wrongs("stripes", Some("the directory itself, in its parent")) > 0);
+    }
+
+    #[test]
+    fn an_older_backup_is_there_until_the_journal_has_decided() {
+        assert_eq!((wrongs("replaced", None), wrongs("replaced-z", None), wrongs("outdated", None)), (0, 0, 0));
+        assert!(wrongs("replaced", Some("the names of staged files")) > 0);
+        assert!(wrongs("replaced", Some("the journal, which decides")) > 0);
     }
 
     /// Found by the power loop: a dead run's journal could be gone before files that it accounted

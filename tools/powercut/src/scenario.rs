@@ -33,9 +33,14 @@ pub struct Step {
     pub form: Form,
     /// Of which namespaces; none means all.
     pub names: &'static [&'static str],
+    /// `--replace`.
+    pub replaces: bool,
 }
 
-const BACKUP: Step = Step { verb: Verb::Backup, form: Form::Plain, names: &[] };
+const BACKUP: Step = Step { verb: Verb::Backup, form: Form::Plain, names: &[], replaces: false };
+const REPLACE: Step = Step { replaces: true, ..BACKUP };
+const RESTORE: Step = Step { verb: Verb::Restore, ..BACKUP };
+const RETIRE: Step = Step { verb: Verb::Retire, ..BACKUP };
 
 /// A scenario.
 pub struct Scenario {
@@ -43,8 +48,11 @@ pub struct Scenario {
     pub name: &'static str,
     /// Namespaces in memory: the name, and options of the simulator.
     memory: &'static [(&'static str, &'static str)],
-    /// Commands before the log begins. Their backups must be there in every state.
+    /// Commands before the log begins. Their backups must be there in every state, unless they were
+    /// retired.
     pub before: &'static [Step],
+    /// These commands worked on other contents of the same segments. Then a state may have either.
+    pub is_older: bool,
     /// Commands that are logged. Success is reported after the last one.
     pub steps: &'static [Step],
     /// An interrupted backup of the same namespaces is in the directory at the beginning.
@@ -53,12 +61,16 @@ pub struct Scenario {
 
 const INDEX: &str = "--stage-size 512KiB --base-size 16KiB --treex-size 40KiB";
 
+/// Added to the seeds of what an older backup has.
+const OLDER: usize = 100;
+
 /// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "plain",
         memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
         before: &[],
+        is_older: false,
         steps: &[BACKUP],
         is_after_interruption: false,
     },
@@ -66,6 +78,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "compressed",
         memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
         before: &[],
+        is_older: false,
         steps: &[Step { form: Form::Gzip, ..BACKUP }],
         is_after_interruption: false,
     },
@@ -73,6 +86,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "columns",
         memory: &[("test", "--stages 3 --si-stages 1 --si-stage-size 256KiB --stripes 2 --stripe-size 256KiB")],
         before: &[],
+        is_older: false,
         steps: &[Step { form: Form::Columns, ..BACKUP }],
         is_after_interruption: false,
     },
@@ -84,6 +98,7 @@ pub const SCENARIOS: &[Scenario] = &[
             ("data", "--nsid 3 --no-index --stripes 3 --stripe-size 256KiB"),
         ],
         before: &[],
+        is_older: false,
         steps: &[BACKUP],
         is_after_interruption: false,
     },
@@ -91,6 +106,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "stripes",
         memory: &[("data", "--nsid 1 --no-index --stripes 8 --stripe-size 256KiB")],
         before: &[],
+        is_older: false,
         steps: &[BACKUP],
         is_after_interruption: false,
     },
@@ -98,6 +114,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "beside",
         memory: &[("old", "--nsid 1 --stages 1"), ("new", "--nsid 2 --stages 2")],
         before: &[Step { names: &["old"], ..BACKUP }],
+        is_older: false,
         steps: &[Step { names: &["new"], ..BACKUP }],
         is_after_interruption: false,
     },
@@ -105,6 +122,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "again",
         memory: &[("test", "--stages 2 --si-stages 1 --si-stage-size 256KiB")],
         before: &[],
+        is_older: false,
         steps: &[BACKUP],
         is_after_interruption: true,
     },
@@ -112,6 +130,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "superseded",
         memory: &[("one", "--nsid 1 --stages 1"), ("data", "--nsid 2 --no-index --stripes 2 --stripe-size 64KiB")],
         before: &[],
+        is_older: false,
         steps: &[BACKUP],
         is_after_interruption: true,
     },
@@ -119,14 +138,45 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "restored",
         memory: &[("test", "--stages 1")],
         before: &[BACKUP],
-        steps: &[Step { verb: Verb::Restore, ..BACKUP }],
+        is_older: false,
+        steps: &[RESTORE],
         is_after_interruption: false,
     },
     Scenario {
         name: "retired",
         memory: &[("test", "--stages 1")],
         before: &[BACKUP],
-        steps: &[Step { verb: Verb::Retire, ..BACKUP }],
+        is_older: false,
+        steps: &[RETIRE],
+        is_after_interruption: false,
+    },
+    // Segments that come from a restore, as far as is known: nobody can tell whether a server has
+    // run since the older backup.
+    Scenario {
+        name: "replaced",
+        memory: &[("one", "--nsid 1 --stages 2 --si-stages 1 --si-stage-size 256KiB"), ("two", "--nsid 2 --stages 1")],
+        before: &[BACKUP, RESTORE],
+        is_older: true,
+        steps: &[REPLACE],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "replaced-z",
+        memory: &[("one", "--nsid 1 --stages 2"), ("two", "--nsid 2 --stages 1")],
+        before: &[BACKUP, RESTORE],
+        is_older: true,
+        steps: &[Step { form: Form::Gzip, ..REPLACE }],
+        is_after_interruption: false,
+    },
+    Scenario {
+        name: "outdated",
+        memory: &[
+            ("test", "--nsid 1 --stages 1 --stripes 2 --stripe-size 64KiB"),
+            ("data", "--nsid 2 --no-index --stripes 2 --stripe-size 64KiB"),
+        ],
+        before: &[BACKUP, RETIRE],
+        is_older: true,
+        steps: &[REPLACE],
         is_after_interruption: false,
     },
 ];
@@ -137,6 +187,8 @@ pub struct Truth {
     pub name: &'static str,
     /// Its segments, each as the simulator sums it: key, size, CRC-32, owner, group, mode.
     pub segments: BTreeMap<Key, String>,
+    /// The same in the backup that is replaced, if there is one.
+    pub older: Option<BTreeMap<Key, String>>,
     /// It was backed up before the log begins.
     pub is_standing: bool,
     /// The mark that its backup must have after success was reported: restored or retired.
@@ -198,7 +250,8 @@ impl Step {
         match runner {
             Runner::Engine => {
                 let (compress, columns) = (self.form == Form::Gzip, self.form == Form::Columns);
-                let request = Asked { compress, columns, ..request(self.verb, directory, self.names) };
+                let replace = self.replaces;
+                let request = Asked { compress, columns, replace, ..request(self.verb, directory, self.names) };
                 perform(&request.into(), "asmt powercut", &Control::default())
                     .map(drop)
                     .map_err(|failure| failure.error.to_string())
@@ -215,6 +268,7 @@ impl Step {
                     Form::Gzip => Some("-z"),
                     Form::Columns => Some("-Z"),
                 });
+                command.args(self.replaces.then_some("--replace"));
                 if !self.names.is_empty() {
                     command.arg("-n").arg(self.names.join(","));
                 }
@@ -229,26 +283,56 @@ impl Step {
 impl Scenario {
     /// Makes the segments, in place of those that are there.
     pub fn fill_memory(&self) -> Result<Vec<Truth>, String> {
-        output_of("remove")?;
-        let mut all = BTreeMap::new();
+        let older = if self.is_older { self.make_segments(OLDER)?.into_iter().map(Some).collect() } else { Vec::new() };
+        let older = older.into_iter().chain(std::iter::repeat(None));
         let mut truths = Vec::new();
-        for (number, (name, words)) in self.memory.iter().enumerate() {
-            output_of(&format!("make --name {name} --seed {} {INDEX} {words}", number + 1))?;
-            let segments: BTreeMap<Key, String> = sums()?.into_iter().filter(|(key, _)| !all.contains_key(key)).collect();
-            all.extend(segments.clone());
-            let is_standing = self.before.iter().any(|step| step.names.is_empty() || step.names.contains(name));
+        for (((name, _), segments), older) in self.memory.iter().zip(self.make_segments(0)?).zip(older) {
+            let is_of_it = |step: &&Step| step.names.is_empty() || step.names.contains(name);
+            let is_retired = self.before.iter().filter(is_of_it).any(|step| step.verb == Verb::Retire);
+            let is_standing = self.before.iter().any(|step| is_of_it(&step)) && !is_retired;
             let mark = self.steps.iter().map(|step| step.verb).find(|verb| *verb != Verb::Backup);
             let is_for_asmt = self.steps.iter().all(|step| step.form != Form::Columns);
-            truths.push(Truth { name, segments, is_standing, mark, is_for_asmt });
+            truths.push(Truth { name, segments, older, is_standing, mark, is_for_asmt });
         }
         Ok(truths)
+    }
+
+    /// Makes the segments, and returns those of each namespace. The first seed decides what is in
+    /// them.
+    fn make_segments(&self, seed: usize) -> Result<Vec<BTreeMap<Key, String>>, String> {
+        output_of("remove")?;
+        let mut all = BTreeMap::new();
+        let mut made = Vec::new();
+        for (number, (name, words)) in self.memory.iter().enumerate() {
+            output_of(&format!("make --name {name} --seed {} {INDEX} {words}", seed + number + 1))?;
+            let segments: BTreeMap<Key, String> = sums()?.into_iter().filter(|(key, _)| !all.contains_key(key)).collect();
+            all.extend(segments.clone());
+            made.push(segments);
+        }
+        Ok(made)
+    }
+
+    /// Runs the commands that come before the log, with the segments that they work on.
+    pub fn run_before(&self, runner: &Runner, directory: &Path) -> Result<(), String> {
+        let run = || self.before.iter().try_for_each(|step| step.run(runner, directory));
+        if !self.is_older {
+            return run();
+        }
+        self.make_segments(OLDER)?;
+        run()?;
+        // So that the restore may have made the segments that come now.
+        let runtime = std::env::var_os("ASMT_RUNTIME_DIR").map(PathBuf::from).unwrap_or_default();
+        for name in names(&runtime).iter().filter(|name| name.starts_with("restored-")) {
+            std::fs::remove_file(runtime.join(name)).map_err(text_of("cannot remove", name))?;
+        }
+        self.make_segments(0).map(drop)
     }
 
     /// Brings the disk to the state in which the log begins.
     pub fn prepare(&self, machine: &mut Machine, runner: &Runner) -> Result<(), String> {
         if !self.before.is_empty() {
             let mounted = machine.mount().map_err(text_of("cannot mount", ""))?;
-            self.before.iter().try_for_each(|step| step.run(runner, &mounted.path().join(DIRECTORY)))?;
+            self.run_before(runner, &mounted.path().join(DIRECTORY))?;
             drop(mounted);
             machine.keep().map_err(text_of("cannot keep", ""))?;
         }

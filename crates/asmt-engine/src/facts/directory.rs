@@ -3,11 +3,12 @@
 //! Invariant: nothing here calls the system; `store/above.rs` looks, `plan.rs` judges.
 
 use crate::error::Problem;
+use crate::format::journal::Journal;
 use crate::format::mark::UsageMark;
 use crate::format::run_id::RunId;
 use crate::format::{Encoding, Manifest, ManifestError};
 use asmt_shm::{Address, Header, Key};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 /// A directory above the backup directory, a directory that holds a symbolic link on its path, or
 /// such a link itself. Whoever may change it can put another directory at the path. A step that
@@ -183,8 +184,24 @@ pub struct Leftovers {
     pub superseded: BTreeSet<String>,
     /// Namespaces whose backup was interrupted before its commit.
     pub interrupted: Vec<Interrupted>,
+    /// Backups that a run had decided to put in the place of older ones, and that do not have all
+    /// of their names yet. They are read as if they had.
+    pub decided: Vec<Decided>,
     /// Runs that are still at work here.
     pub live: Vec<RunId>,
+}
+
+/// What a dead run had decided, and not completed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// The run.
+    pub run: RunId,
+    /// Its journal, without the namespaces whose names somebody else has taken since.
+    pub journal: Journal,
+    /// Files that have no final name yet: final name and temporary name.
+    pub staged: BTreeMap<String, String>,
+    /// Files of the older backups that are still there.
+    pub replaced: BTreeSet<String>,
 }
 
 /// A namespace whose backup was interrupted before its commit.

@@ -31,7 +31,8 @@ impl Operation<'_> {
     }
 
     pub(super) fn is_backup_possible(&self, request: &plan::Request) -> Result<bool> {
-        self.plan_backup(&self.listing_to_analyze()?, request).map(|planned| planned.plan.check().is_ok())
+        let listing = self.listing_to_analyze()?;
+        self.plan_backup_beside(None, &listing, request).map(|planned| planned.plan.check().is_ok())
     }
 
     pub(super) fn backup_all(&self) -> std::result::Result<Report, Failure> {
@@ -45,16 +46,22 @@ impl Operation<'_> {
         let _runtime = InstanceLock::lock(request.instance)?;
         if self.request.analyze {
             let listing = self.listing_to_analyze()?;
-            let Planned { plan, .. } = self.plan_backup(&listing, &request)?;
+            let Planned { plan, .. } = self.plan_backup_beside(None, &listing, &request)?;
             let mut report = self.new_report().with_backup_plan(&plan.namespaces);
             report.reserve_bytes = Some(plan::data_bytes(&plan.namespaces));
             report.free_bytes = listing.target.and_then(|target| target.free_bytes);
             return checked(&plan, report);
         }
         let path = self.directory()?;
+        self.complete_decided(&path)?;
         // Looked at before the directory is made: what must not be backed up, or not there, leaves
         // no trace.
-        let Planned { plan: before, .. } = self.plan_backup(&Store::look(&path)?, &request)?;
+        let mut look = Store::look(&path)?;
+        if self.request.replace {
+            // How much room there is shows when it is known what an older backup leaves.
+            look.target.iter_mut().for_each(|target| target.free_bytes = None);
+        }
+        let Planned { plan: before, .. } = self.plan_backup(&look, &request)?;
         if let Err(failure) = checked(&before, self.new_report().with_backup_plan(&before.namespaces)) {
             self.mark_outlived_at(&path);
             return Err(failure);
@@ -63,11 +70,15 @@ impl Operation<'_> {
         store.lock(Lock::Exclusive)?;
         let mut listing = Listing { target: Some(store.target()?), ..store.list()? };
         self.mark_outlived(&store, &mut listing)?;
-        let planned = self.plan_backup(&listing, &request)?;
-        let plan = &planned.plan;
+        let mut planned = self.plan_backup_beside(Some(&store), &listing, &request)?;
+        let plan = &mut planned.plan;
         let report = checked(plan, self.new_report().with_backup_plan(&plan.namespaces))?;
         plan::check_same(&before.namespaces, &plan.namespaces)?;
         self.control.remark(&plan.remarks);
+        plan.namespaces.retain(|namespace| namespace.current_ms.is_none());
+        if plan.namespaces.is_empty() && listing.leftovers.sweep.is_empty() {
+            return Ok(report);
+        }
         self.control.begin_changes()?;
         let takes_places = plan.namespaces.iter().any(|namespace| !namespace.superseded.is_empty());
         let old_journals = store.sweep(&listing.leftovers, takes_places)?;
@@ -75,8 +86,20 @@ impl Operation<'_> {
             self.control
                 .note(NoteCode::Swept, format!("removed {} files left by an interrupted backup", listing.leftovers.sweep.len()));
         }
+        if planned.plan.namespaces.is_empty() {
+            return Ok(report);
+        }
         self.expect_passes(None, report.total_bytes);
         let run = crate::sys::process::own_run()?;
+        let outdated = planned.plan.namespaces.iter().filter(|namespace| !namespace.outdated.is_empty());
+        let outdated: Vec<(String, Vec<String>)> =
+            outdated.map(|namespace| (namespace.name.to_string(), namespace.outdated.clone())).collect();
+        if !outdated.is_empty() {
+            store.try_abilities(&run, &[])?;
+            commit::remove_outdated(&Temporaries::new(&store, &run), &outdated)?;
+            let count: usize = outdated.iter().map(|(_, files)| files.len()).sum();
+            self.control.note(NoteCode::OldFirst, format!("removed {count} files of outdated backups"));
+        }
         let origin = self.origin(&planned, &listing);
         let Planned { plan, evidence, .. } = planned;
         let mut staged = copy_out::stage(Temporaries::new(&store, &run), &plan.namespaces, &origin, self.options, self.control)?;
@@ -123,7 +146,7 @@ impl Operation<'_> {
         let all = plan::Request { namespaces: Some(names.into_iter().collect()), ..request };
         let judged = self.judge_reading(store, listing, &all)?;
         let targets = targets(&judged.plan, listing);
-        let seen = judged.plan.namespaces.iter().map(|namespace| judged.seen_served(namespace, listing));
+        let seen = judged.plan.namespaces.iter().map(|namespace| judged.seen_served_since(namespace, listing));
         let seen = seen.collect::<Result<Vec<_>>>()?;
         if seen.iter().all(Option::is_none) {
             return Ok(());
@@ -159,6 +182,33 @@ impl Operation<'_> {
             Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
             Err(error) => Err(error),
         }
+    }
+
+    /// Plans a backup beside what is in the directory. Without `store`, nothing is read of that but
+    /// what the listing has.
+    fn plan_backup_beside(&self, store: Option<&Store>, listing: &Listing, request: &plan::Request) -> Result<Planned> {
+        self.plan_backup(listing, &self.request_beside(store, listing, request)?)
+    }
+
+    /// The request, with what is to become of older backups. Without `store`, nothing is read of
+    /// them but what the listing has.
+    pub(super) fn request_beside(
+        &self,
+        store: Option<&Store>,
+        listing: &Listing,
+        request: &plan::Request,
+    ) -> Result<plan::Request> {
+        if request.replace.is_none() || self.request.directory.is_none() {
+            return Ok(request.clone());
+        }
+        let fates = match store {
+            Some(store) => self.fates(store, listing, request, self.request.check)?,
+            None => match Store::open(&self.directory()?) {
+                Ok(store) => self.fates(&store, listing, request, false)?,
+                Err(_) => plan::Fates::new(),
+            },
+        };
+        Ok(plan::Request { replace: Some(fates), ..request.clone() })
     }
 
     pub(super) fn plan_backup(&self, listing: &Listing, request: &plan::Request) -> Result<Planned> {

@@ -80,6 +80,14 @@ impl Judged {
         self.holds_all(namespace, is_it) && !self.stripes_differ(namespace, listing)
     }
 
+    /// The same, where the ids of the segments were noted: times alone prove nothing.
+    pub(super) fn is_kept_by_id(&self, namespace: &NamespaceRestore, listing: &Listing) -> bool {
+        let manifests = listing.manifests_of(self.evidence.instance);
+        let manifest = manifests.iter().find(|manifest| manifest.namespace == namespace.name);
+        let has_id = |source: &Source| manifest.is_some_and(|manifest| manifest.shmid_of(source.key).is_some());
+        namespace.sources.iter().all(has_id) && self.is_kept(namespace, listing)
+    }
+
     /// Whether every segment of a namespace is in memory, is the one that is meant, and is attached
     /// by nobody, with a base that a start would trust. A server that has run has made base anew.
     fn holds_all(&self, namespace: &NamespaceRestore, is_it: impl Fn(&Source, &Segment) -> bool) -> bool {
@@ -148,6 +156,24 @@ impl Judged {
         let has_served = has_run || made_since.is_some() || self.stripes_differ(namespace, listing);
         let served_ms = made_since.filter(|_| !has_run).and_then(|segment| segment.stat.changed_ms());
         Ok(if has_served { Some(UseRecord { has_served, served_ms, ..use_of(&self.evidence.host)? }) } else { None })
+    }
+
+    /// The same, where it is certain that what shows it is not what was backed up: without a
+    /// manifest, only what came into memory later than the files.
+    pub(super) fn seen_served_since(
+        &self,
+        namespace: &NamespaceRestore,
+        listing: &Listing,
+    ) -> crate::error::Result<Option<UseRecord>> {
+        let made_ms = staleness::identity_of(namespace, listing).made_ms;
+        let is_later = |segment: &Segment| {
+            let is_of_instance = segment.address.instance == namespace.instance;
+            let is_restored = self.restored.shmids.contains(&segment.stat.shmid);
+            is_of_instance && !is_restored && segment.stat.changed_ms().is_none_or(|at_ms| at_ms > made_ms)
+        };
+        let is_certain = self.verdict.has_run || self.stripes_differ(namespace, listing);
+        let counts = namespace.created_ms.is_some() || is_certain || self.inventory.segments.values().any(is_later);
+        if counts { self.seen_served(namespace, listing) } else { Ok(None) }
     }
 
     /// The same, but for segments of namespaces that have no backup in the directory: another asmt

@@ -26,6 +26,7 @@ mod export;
 mod judged;
 mod list;
 mod outcome;
+mod replacing;
 pub mod report;
 mod request;
 mod restore;
@@ -107,6 +108,7 @@ impl<'r> Operation<'r> {
             namespaces: self.names.clone(),
             form: self.request.form(),
             require_manifest: self.request.require_manifest,
+            replace: self.request.replace.then(plan::Fates::new),
             allow_volatile: self.request.allow_volatile,
             allow_private_ipc: self.request.allow_private_ipc,
             caller: crate::sys::process::own_caller(),

@@ -124,6 +124,9 @@ pub struct Report {
     pub analyze: bool,
     /// Namespaces.
     pub namespaces: Vec<NamespaceReport>,
+    /// Namespaces whose backup in the directory is current, so that no other one was made; backups
+    /// that replace older ones only.
+    pub current: Vec<NamespaceReport>,
     /// Segments, by key.
     pub segments: Vec<SegmentReport>,
     /// What the user should know.
@@ -184,6 +187,7 @@ impl Report {
             output: None,
             analyze,
             namespaces: Vec::new(),
+            current: Vec::new(),
             segments: Vec::new(),
             remarks: Vec::new(),
             total_bytes: 0,
@@ -233,10 +237,16 @@ impl Report {
         for namespace in namespaces {
             let segments: Vec<&Segment> = namespace.copies.iter().map(|copy| &copy.segment).collect();
             let name = Some(namespace.name.to_string());
-            self.namespaces.push(NamespaceReport {
+            let report = NamespaceReport {
                 base_version: namespace.base_version,
                 ..namespace_of_segments(namespace.instance, name.clone(), namespace.nsid, &segments)
-            });
+            };
+            if namespace.current_ms.is_some() {
+                let (has_manifest, created_ms) = (Some(true), namespace.current_ms);
+                self.current.push(NamespaceReport { has_manifest, created_ms, ..report });
+                continue;
+            }
+            self.namespaces.push(report);
             self.segments.extend(namespace.copies.iter().map(|copy| SegmentReport {
                 file: Some(copy.file_name()),
                 encoding: Some(copy.encoding.name()),

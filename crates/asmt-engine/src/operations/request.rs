@@ -96,6 +96,8 @@ pub struct BackupRequest {
     pub config: Option<PathBuf>,
     /// Storage devices and files, instead of those that the configuration names.
     pub devices: Vec<PathBuf>,
+    /// Take the place of older backups of the same namespaces.
+    pub replace: bool,
     /// Go on where devices say that the backup will be stale.
     pub force_stale: bool,
     /// Allow a directory that a reboot empties.
@@ -209,6 +211,8 @@ pub struct Asked {
     pub config: Option<PathBuf>,
     /// As in the requests.
     pub devices: Vec<PathBuf>,
+    /// As in [`BackupRequest`].
+    pub replace: bool,
     /// As in [`BackupRequest`] and [`RestoreRequest`].
     pub force_stale: bool,
     /// As in [`RestoreRequest`].
@@ -242,6 +246,7 @@ impl Asked {
             require_manifest: false,
             config: None,
             devices: Vec::new(),
+            replace: false,
             force_stale: false,
             force_host: false,
             allow_volatile: false,
@@ -280,6 +285,7 @@ impl From<Request> for Asked {
                 analyze,
                 config,
                 devices,
+                replace,
                 force_stale,
                 allow_volatile,
                 wait_ms,
@@ -294,6 +300,7 @@ impl From<Request> for Asked {
                 analyze,
                 config,
                 devices,
+                replace,
                 force_stale,
                 allow_volatile,
                 wait_ms,
@@ -412,6 +419,7 @@ impl From<Asked> for Request {
                 analyze: asked.analyze,
                 config: asked.config,
                 devices: asked.devices,
+                replace: asked.replace,
                 force_stale: asked.force_stale,
                 allow_volatile: asked.allow_volatile,
                 wait_ms: asked.wait_ms,

@@ -26,6 +26,7 @@ impl Operation<'_> {
         loop {
             let before = InUse::now(request.instance)?;
             let listing = self.listing_to_analyze()?;
+            let request = &self.request_beside(None, &listing, request)?;
             let planned = self.plan_backup(&listing, request)?;
             servers.add(&planned.inventory, request.instance)?;
             let mut refusals = planned.plan.refusals;

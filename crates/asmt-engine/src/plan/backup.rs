@@ -1,7 +1,7 @@
 //! Plans a backup: the directory, the requested namespaces, and the room for their files.
 
 use crate::error::{Code, Error, NoteCode, Problem, Remark, Result};
-use crate::facts::directory::{Listing, Target, Volatile, Writable};
+use crate::facts::directory::{FileRecord, Listing, Target, Volatile, Writable};
 use crate::facts::memory::{Inventory, Keeper, Segment};
 use crate::format::mark::is_used_name_of;
 use crate::hints;
@@ -40,9 +40,17 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
     for (group, is_outranked) in strangers::set_aside(inventory, &groups, chosen, request, &mut plan) {
         plan.extend(strangers::plan_group(inventory, listing, request, &group, is_outranked));
     }
-    plan.remarks.extend(unseen_holes_remark(inventory, &plan.namespaces));
-    check_target(listing, &mut plan);
+    let written: Vec<NamespaceBackup> = written(&plan.namespaces).cloned().collect();
+    plan.remarks.extend(unseen_holes_remark(inventory, &written));
+    if plan.namespaces.is_empty() || !written.is_empty() {
+        check_target(listing, &mut plan);
+    }
     plan
+}
+
+/// The namespaces that are written: not those of which a current backup is there.
+pub fn written(namespaces: &[NamespaceBackup]) -> impl Iterator<Item = &NamespaceBackup> {
+    namespaces.iter().filter(|namespace| namespace.current_ms.is_none())
 }
 
 /// Bytes of data that a backup copies, without holes. Compressed files need less.
@@ -51,7 +59,7 @@ pub fn data_bytes(namespaces: &[NamespaceBackup]) -> u64 {
 }
 
 fn sum_of_data(namespaces: &[NamespaceBackup], counts: impl Fn(&Copy) -> bool) -> u64 {
-    let copies = namespaces.iter().flat_map(|namespace| &namespace.copies).filter(|copy| counts(copy));
+    let copies = written(namespaces).flat_map(|namespace| &namespace.copies).filter(|copy| counts(copy));
     let data = |segment: &Segment| segment.resident_bytes.map_or(0, |resident| resident.saturating_add(segment.swapped_bytes));
     copies.map(|copy| data(&copy.segment)).fold(0, u64::saturating_add)
 }
@@ -65,7 +73,11 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     // What something is compressed to shows when it is.
     let needed = sum_of_data(&plan.namespaces, |copy| copy.encoding.is_plain());
     let most = data_bytes(&plan.namespaces);
-    let free_bytes = target.free_bytes.unwrap_or(u64::MAX);
+    let are_free = match plan.namespaces.iter().find(|namespace| namespace.is_replacing) {
+        Some(_) => "are free while the older backup is there, which stays until the new one is complete",
+        None => "are free",
+    };
+    let free_bytes = target.free_bytes.unwrap_or(u64::MAX).saturating_add(freed_bytes(listing, &plan.namespaces));
     // What an interrupted backup has left goes first.
     if most <= free_bytes || !listing.leftovers.sweep.is_empty() {
         return;
@@ -76,10 +88,17 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     } else {
         plan.refuse(
             Code::DiskFull,
-            format!("no room in {path}: the files need at least {needed} bytes, and {free_bytes} are free"),
+            format!("no room in {path}: the files need at least {needed} bytes, and {free_bytes} {are_free}"),
             hints::NO_ROOM,
         );
     }
+}
+
+/// Bytes that are free once outdated backups are gone. A file that has another name elsewhere stays.
+fn freed_bytes(listing: &Listing, namespaces: &[NamespaceBackup]) -> u64 {
+    let outdated = || namespaces.iter().flat_map(|namespace| &namespace.outdated);
+    let is_freed = |file: &&FileRecord| file.link_count == 1 && outdated().any(|name| *name == file.name);
+    listing.files.iter().filter(is_freed).map(|file| file.allocated_bytes).fold(0, u64::saturating_add)
 }
 
 /// Refuses a directory that cannot be written to.

@@ -99,7 +99,7 @@ pub fn plan_group_backup(
     plan.refusals.extend(faults);
     let Some(name) = &group.name else { return };
     let nsids: BTreeSet<u8> = segments.iter().map(|segment| segment.address.nsid).collect();
-    let superseded = in_the_way::check(listing, request, group, &nsids, plan);
+    let old = in_the_way::check(listing, request, group, &nsids, plan);
     let copies: Vec<Copy> = segments
         .iter()
         .map(|&segment| {
@@ -115,7 +115,10 @@ pub fn plan_group_backup(
         nsid: group.nsid,
         base_version,
         copies,
-        superseded,
+        superseded: old.superseded,
+        is_replacing: old.is_replacing,
+        outdated: old.outdated,
+        current_ms: old.current_ms,
     });
 }
 

@@ -4,16 +4,16 @@
 //! or not. A hint names exactly the files of that backup, and names them for removal only if it was
 //! retired. Must never: call the system.
 
-use crate::error::Code;
+use crate::error::{Code, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing};
 use crate::facts::server::Host;
-use crate::format::mark::{Identity, UsageMark, used_name};
-use crate::format::{Manifest, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
+use crate::format::mark::{Identity, UsageMark, is_used_name, used_name};
+use crate::format::{Manifest, ManifestError, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
 use crate::hints::shell_word;
 use crate::layout::namespace::{Group, group};
-use crate::plan::staleness::{identity_of_files, is_of_host, may_be_of_server};
+use crate::plan::staleness::{Fate, identity_of_files, is_of_host, may_be_of_server};
 use crate::plan::titles::{title, title_of};
-use crate::plan::{Plan, Request};
+use crate::plan::{Fates, OldBackup, Plan, Request};
 use asmt_shm::{Key, NamespaceName};
 use std::collections::BTreeSet;
 
@@ -28,17 +28,27 @@ struct Found<'l> {
     mark: Option<&'l UsageMark>,
     /// The host or container where it was made, if that is another server than this one.
     elsewhere: Option<String>,
+    /// It was made on this host, as far as its manifest tells.
+    is_of_host: bool,
 }
 
-/// Refuses if files of the same instance and nsid are in the directory. Returns the files that an
-/// interrupted run had committed, and that this backup replaces.
-pub(super) fn check<T>(
-    listing: &Listing,
-    request: &Request,
-    group: &Group,
-    nsids: &BTreeSet<u8>,
-    plan: &mut Plan<T>,
-) -> Vec<String> {
+/// The files that a backup takes the place of, and what is to become of them.
+#[derive(Default)]
+pub(super) struct Old {
+    /// Files that are removed just before the new backup is published.
+    pub(super) superseded: Vec<String>,
+    /// Some of these are a backup, which stays good until then.
+    pub(super) is_replacing: bool,
+    /// Files of an outdated backup, which go first.
+    pub(super) outdated: Vec<String>,
+    /// When the backup was made that is current.
+    pub(super) current_ms: Option<u64>,
+}
+
+/// Refuses if files of the same instance and nsid are in the directory, unless they are those of an
+/// older backup of the same namespace that may be replaced. Returns these, and files that an
+/// interrupted run had committed.
+pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsids: &BTreeSet<u8>, plan: &mut Plan<T>) -> Old {
     let (instance, own_title) = (group.instance, title_of(group));
     let own_manifest = group.name.as_ref().map(|name| manifest_name(instance, name));
     let is_ours = |name: &str| {
@@ -51,13 +61,18 @@ pub(super) fn check<T>(
     let there: BTreeSet<&str> = files.chain(manifests).chain(unsafe_files).filter(|name| is_ours(name)).collect();
     let (superseded, mut in_the_way): (BTreeSet<&str>, BTreeSet<&str>) =
         there.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
+    let mut old = Old { superseded: superseded.into_iter().map(str::to_owned).collect(), ..Old::default() };
     for found in backups_in(listing, instance, &request.host) {
         if !found.files.iter().any(|name| in_the_way.contains(name)) {
             continue;
         }
         let first = found.files.iter().find(|name| in_the_way.contains(*name)).copied().unwrap_or_default();
         in_the_way.retain(|name| !found.files.contains(name));
-        plan.refuse(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
+        let problem = Problem::new(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
+        match &request.replace {
+            Some(fates) => replace(&found, problem, listing, group, fates, &mut old, plan),
+            None => plan.refusals.push(problem),
+        }
     }
     // A file that cannot be read belongs to no known backup.
     if let Some(first) = in_the_way.first() {
@@ -72,7 +87,75 @@ pub(super) fn check<T>(
              be needed",
         );
     }
-    superseded.into_iter().map(str::to_owned).collect()
+    old
+}
+
+/// Decides what is to become of a backup in the way that may be replaced. `problem` is the refusal
+/// of a backup that must not be.
+fn replace<T>(
+    found: &Found<'_>,
+    mut problem: Problem,
+    listing: &Listing,
+    group: &Group,
+    fates: &Fates,
+    old: &mut Old,
+    plan: &mut Plan<T>,
+) {
+    let own_title = title_of(group);
+    let known = group.name.as_ref().and_then(|name| fates.get(name));
+    let unsure = OldBackup { fate: Fate::Unsure, was_restored_here: false };
+    let OldBackup { fate, was_restored_here } = known.copied().unwrap_or(unsure);
+    let unsafe_file = listing.problems.iter().find(|(name, _)| found.files.contains(&name.as_str()));
+    let is_too_new = |name: &&str| {
+        let mut records = listing.manifests.iter().filter(|record| record.name == **name);
+        records.any(|record| matches!(record.manifest, Err(ManifestError::TooNew(_))))
+    };
+    let is_known = unsafe_file.is_none() && !found.files.iter().any(|name| is_too_new(&name));
+    // A container that has taken the place of another one knows by its mark which backup it was
+    // restored from.
+    let is_heir = found.is_of_host && was_restored_here && fate == Fate::Dead;
+    let why = match (found.title == own_title, is_known, found.elsewhere.is_none() || is_heir) {
+        (false, ..) => "it is that of another namespace",
+        (_, false, _) => unsafe_file.map_or("a newer asmt made it", |(_, problem)| problem.message.as_str()),
+        (.., false) => "it belongs to another server",
+        _ => "",
+    };
+    if !why.is_empty() {
+        problem.message = format!("{}; --replace does not apply: {why}", problem.message);
+        plan.refusals.push(problem);
+        return;
+    }
+    // What a mark says stays: other backups in the directory are judged by it, too.
+    let files = found.files.iter().filter(|name| !is_used_name(name)).map(|name| (*name).to_owned());
+    let made = rfc3339(found.made_ms);
+    let remark = |code, text: &str| Remark::new(code, format!("{own_title}: the backup of {made} {text}"));
+    match fate {
+        Fate::Current => {
+            old.current_ms = Some(found.made_ms);
+            let text = "is there already, and the server has not run since: it stays, and no other one is made";
+            plan.remarks.push(remark(NoteCode::AlreadyBackedUp, text));
+        }
+        Fate::Dead => {
+            old.outdated.extend(files);
+            plan.remarks.push(remark(NoteCode::OldFirst, "is outdated: it is removed before the new one is made"));
+        }
+        Fate::Unsure => {
+            old.superseded.extend(files);
+            old.is_replacing = true;
+            let text = "stays until the new one is complete and takes its place";
+            plan.remarks.push(remark(NoteCode::OldLast, text));
+        }
+        Fate::Overtaken => plan.refuse(
+            Code::DeviceSetTorn,
+            format!(
+                "{own_title}: the segments in memory are those of the backup of {made}, and a storage device or file shows that \
+                 the server has run since, without them"
+            ),
+            "do not back them up, and do not restore that backup: leave the segments, and start the server where and how it \
+             last ran, so that it reads its devices; if the device does not belong to this server, name the right ones with \
+             --config or --device",
+        ),
+    }
 }
 
 /// The backups of an instance in a directory, with and without a manifest.
@@ -91,7 +174,8 @@ fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<
         let mark = mark_of(listing, instance, Some(&manifest.namespace), &identity, &mut files);
         let title = title(&manifest.namespace, instance);
         let elsewhere = elsewhere(manifest, here);
-        found.push(Found { title, files, made_ms: manifest.created_ms, has_manifest: true, mark, elsewhere });
+        let (made_ms, is_of_host) = (manifest.created_ms, is_of_host(manifest, here));
+        found.push(Found { title, files, made_ms, has_manifest: true, mark, elsewhere, is_of_host });
     }
     let loose = listing.files.iter().filter(|file| file.address.instance == instance && !claimed.contains(&file.key));
     for group in group(loose.map(|file| (file.key, file.address, file.header.name()))) {
@@ -114,6 +198,7 @@ fn backups_in<'l>(listing: &'l Listing, instance: u8, here: &Host) -> Vec<Found<
             has_manifest: false,
             mark,
             elsewhere: None,
+            is_of_host: true,
         });
     }
     found

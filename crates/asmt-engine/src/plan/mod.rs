@@ -32,16 +32,29 @@ mod verify;
 mod waiting;
 
 pub use at_work::SERVER_COMMAND;
-pub use backup::{backup, check_same, data_bytes};
+pub use backup::{backup, check_same, data_bytes, written};
 pub use group::do_zeros_outweigh;
 pub use restore::{SERVED_HINT, restore};
 #[cfg(feature = "testing")]
 pub use room::UndecidedRoom;
 pub use room::{decide_room, threads_within, undecided_room};
+use staleness::Fate;
 pub use strangers::is_strangers;
 pub use titles::{title, titles};
 pub use verify::verify;
 pub use waiting::{as_if_let_go, reason_to_wait};
+
+/// What is to become of older backups, by the names of their namespaces.
+pub type Fates = BTreeMap<NamespaceName, OldBackup>;
+
+/// An older backup that a new one may replace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OldBackup {
+    /// What is to become of it.
+    pub fate: Fate,
+    /// What is in memory was restored from it.
+    pub was_restored_here: bool,
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -54,6 +67,9 @@ pub struct Request {
     pub form: Form,
     /// Restore and verify: refuse what has no manifest.
     pub require_manifest: bool,
+    /// Backup: what is to become of older backups of the same namespaces, by name; one that is not
+    /// named here is unsure. `None` if none must be there.
+    pub replace: Option<Fates>,
     /// Backup: go to a directory that a reboot empties, too.
     pub allow_volatile: bool,
     /// Restore: make segments where they seem to end with this process, too.
@@ -147,9 +163,17 @@ pub struct NamespaceBackup {
     pub base_version: Option<u32>,
     /// Segments, by key.
     pub copies: Vec<Copy>,
-    /// Files of an interrupted run that this backup takes the place of; removed just before it is
-    /// published.
+    /// Files that this backup takes the place of: of an interrupted run, or of an older backup;
+    /// removed just before it is published.
     pub superseded: Vec<String>,
+    /// These files are those of an older backup, which stays good until this one has taken its
+    /// place.
+    pub is_replacing: bool,
+    /// Files of an outdated backup, which are removed before this one is made.
+    pub outdated: Vec<String>,
+    /// When the backup was made that is there, and current: nothing is to be done. Milliseconds
+    /// since 1970.
+    pub current_ms: Option<u64>,
 }
 
 /// Where the bytes of a segment come from.

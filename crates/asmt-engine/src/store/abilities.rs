@@ -157,16 +157,18 @@ impl Store {
         }
     }
 
+    /// The error for a final name that somebody else has taken.
+    pub fn name_taken(&self, name: &str) -> Error {
+        Error::new(
+            Code::BackupExists,
+            format!("{} was created while the backup was made", self.shown(name)),
+            "find out what else writes to this directory",
+        )
+    }
+
     /// Gives a staged file its final name, which must be free.
     pub fn publish(&self, temporary: &str, name: &str) -> Result<()> {
         let directory = &self.directory;
-        let exists = || {
-            Error::new(
-                Code::BackupExists,
-                format!("{} was created while the backup was made", self.shown(name)),
-                "find out what else writes to this directory",
-            )
-        };
         let named = match Naming::of(self.naming.load(Ordering::Relaxed)) {
             Naming::NoReplace => fs::renameat_with(directory, temporary, directory, name, RenameFlags::NOREPLACE),
             Naming::Link => match fs::linkat(directory, temporary, directory, name, AtFlags::empty()) {
@@ -180,7 +182,7 @@ impl Store {
         };
         match named {
             Ok(()) => Ok(()),
-            Err(Errno::EXIST) => Err(exists()),
+            Err(Errno::EXIST) => Err(self.name_taken(name)),
             Err(error) => Err(Error::io("rename", self.shown(name), error)),
         }
     }

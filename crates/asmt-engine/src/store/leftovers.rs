@@ -1,8 +1,8 @@
 //! The leftovers of dead runs in the directory, and their removal.
 
 use crate::error::{Error, Problem, Result};
-use crate::facts::directory::{Interrupted, Leftovers};
-use crate::format::journal::{JOURNAL_PREFIX, Journal, TEMPORARY_PREFIX, published_name};
+use crate::facts::directory::{Decided, Interrupted, Leftovers};
+use crate::format::journal::{JOURNAL_PREFIX, Journal, JournalNamespace, TEMPORARY_PREFIX, published_name, temporary_name};
 use crate::format::mark::is_used_name;
 use crate::format::run_id::RunId;
 use crate::format::{is_manifest_name, parse_file_name};
@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::sys::process::{Unseen, is_other_and_may_live, own_run};
 use rustix::fs::{self, AtFlags, FileType};
 use rustix::io::Errno;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 /// Largest journal that is read: the names of ten times as many files as a namespace can have.
@@ -61,13 +61,28 @@ impl Store {
             // A journal is renamed into place when it is complete; one that cannot be read is not
             // ours.
             let Some(journal) = text.and_then(|text| serde_json::from_str::<Journal>(&text).ok()) else { continue };
-            self.judge_journal(&journal, &mut leftovers)?;
+            match name.strip_prefix(JOURNAL_PREFIX).and_then(RunId::parse).filter(|_| journal.is_decision()) {
+                Some(run) => self.judge_decision(run, journal, &mut leftovers)?,
+                None => self.judge_journal(&journal, &mut leftovers)?,
+            }
         }
+        let is_decided = |name: &String| {
+            leftovers.decided.iter().any(|decided| {
+                Self::journal_name(&decided.run) == *name || decided.staged.values().any(|temporary| temporary == name)
+            })
+        };
+        temporaries.retain(|name| !is_decided(name));
+        journals.retain(|name| !is_decided(name));
         // Journals come last: while one is there, the next run can still sweep the files that it
         // lists.
         leftovers.sweep.extend(temporaries);
         leftovers.sweep.extend(journals.into_iter().cloned());
         Ok(leftovers)
+    }
+
+    /// Returns true if a run has left a journal, or is publishing.
+    pub fn has_journals(&self) -> Result<bool> {
+        Ok(self.names()?.iter().any(|name| name.starts_with(JOURNAL_PREFIX)))
     }
 
     /// Decides what happens to the files that a dead run had begun to publish.
@@ -113,6 +128,53 @@ impl Store {
                 .into_iter()
                 .filter_map(|(instance, name)| Some(Interrupted { instance: instance?, namespace: name.clone() })),
         );
+        Ok(())
+    }
+
+    /// Decides what happens to what a dead run had decided. A namespace of which a file is missing,
+    /// or has a name that somebody else has taken since, is no backup any more.
+    pub(super) fn judge_decision(&self, run: RunId, journal: Journal, leftovers: &mut Leftovers) -> Result<()> {
+        let is_of_backup = |(name, _): &&(String, u64)| parse_file_name(name).is_some() || is_manifest_name(name);
+        let mut decided = Decided { run, journal: Journal::default(), staged: BTreeMap::new(), replaced: BTreeSet::new() };
+        for namespace in journal.namespaces {
+            let of_name = |other: &&JournalNamespace| other.namespace == namespace.namespace;
+            let replaced: Vec<JournalNamespace> = journal.replaced.iter().filter(of_name).cloned().collect();
+            let is_replaced = |name: &str, found: u64| {
+                replaced.iter().flat_map(|old| &old.files).any(|(old, inode)| old == name && *inode == found)
+            };
+            let (mut staged, mut published) = (BTreeMap::new(), Vec::new());
+            let (mut is_whole, mut is_taken) = (true, false);
+            for (name, inode) in namespace.files.iter().filter(is_of_backup) {
+                let temporary = temporary_name(&decided.run, name);
+                let found = self.inode_of(name)?;
+                is_taken |= found.is_some_and(|found| found != *inode && !is_replaced(name, found));
+                if found == Some(*inode) {
+                    published.push(name.clone());
+                } else if self.inode_of(&temporary)? == Some(*inode) {
+                    staged.insert(name.clone(), temporary);
+                } else {
+                    is_whole = false;
+                }
+            }
+            if is_taken || !is_whole {
+                // Where nothing is staged, it was complete once. Where a name was taken, nobody can
+                // tell whose the others are.
+                let is_torn = !is_taken && !staged.is_empty();
+                leftovers.sweep.extend(published.into_iter().rev().filter(|_| is_torn));
+                continue;
+            }
+            for (name, inode) in replaced.iter().flat_map(|old| &old.files).filter(is_of_backup) {
+                if self.inode_of(name)? == Some(*inode) {
+                    decided.replaced.insert(name.clone());
+                }
+            }
+            decided.staged.extend(staged);
+            decided.journal.replaced.extend(replaced);
+            decided.journal.namespaces.push(namespace);
+        }
+        if !decided.staged.is_empty() {
+            leftovers.decided.push(decided);
+        }
         Ok(())
     }
 

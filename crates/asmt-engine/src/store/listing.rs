@@ -74,9 +74,15 @@ impl Store {
         let names = self.names()?;
         let mut listing = Listing { directory: Some(self.record()?), ..Listing::default() };
         listing.leftovers = self.leftovers(&names, &mut listing.problems)?;
-        let swept: BTreeSet<&str> = listing.leftovers.sweep.iter().map(String::as_str).collect();
+        let decided = &listing.leftovers.decided;
+        let hidden = listing.leftovers.sweep.iter().chain(decided.iter().flat_map(|decided| &decided.replaced));
+        let hidden: BTreeSet<&str> = hidden.map(String::as_str).collect();
+        let staged: BTreeMap<String, String> = decided.iter().flat_map(|decided| decided.staged.clone()).collect();
+        let seen = names.iter().filter(|name| !hidden.contains(name.as_str())).cloned();
+        let seen: BTreeSet<String> = seen.chain(staged.keys().cloned()).collect();
+        *self.staged.lock() = staged;
         let mut files: BTreeMap<Key, FileRecord> = BTreeMap::new();
-        for name in names.iter().filter(|name| !swept.contains(name.as_str())) {
+        for name in &seen {
             if let Some((key, address, encoding)) = parse_file_name(name) {
                 match listed(name, self.file_record(name, key, address, encoding))? {
                     Ok(record) => {

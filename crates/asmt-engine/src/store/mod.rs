@@ -22,6 +22,7 @@ use crate::sys::dir::names_at;
 use crate::sys::fsync;
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU8};
@@ -57,6 +58,9 @@ pub struct Store {
     lock_file: Mutex<Option<lock::LockFile>>,
     /// The way in which files get their names here: an [`abilities::Naming`].
     naming: AtomicU8,
+    /// Files of a backup that a dead run had decided and not named, as the last listing found them:
+    /// final name and temporary name.
+    staged: Mutex<BTreeMap<String, String>>,
 }
 
 impl Drop for Store {
@@ -95,6 +99,7 @@ impl Store {
                 is_locked: AtomicBool::new(false),
                 lock_file: Mutex::new(None),
                 naming: AtomicU8::new(0),
+                staged: Mutex::new(BTreeMap::new()),
             }),
             Err(Errno::NOENT) => Err(Error::new(
                 Code::DirectoryMissing,
@@ -144,7 +149,8 @@ impl Store {
         let unsafe_file = |what: &str| Ok(Err(self.unsafe_file(name, what)));
         // The open must not block: a FIFO would wait for its writer.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = match fs::openat(&self.directory, name, flags, Mode::empty()) {
+        let staged = self.staged.lock().get(name).cloned();
+        let file = match fs::openat(&self.directory, staged.as_deref().unwrap_or(name), flags, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::LOOP) => return unsafe_file("a symbolic link"),
             Err(Errno::NXIO | Errno::NODEV) => return unsafe_file("a socket or device"),

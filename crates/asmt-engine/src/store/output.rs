@@ -2,7 +2,7 @@
 //! backup.
 
 use crate::error::{Error, Result};
-use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX, published_name};
+use crate::format::journal::{JOURNAL_PREFIX, TEMPORARY_PREFIX, published_name, temporary_name};
 use crate::format::run_id::RunId;
 use crate::store::Store;
 use crate::store::direct::{ALIGNMENT, Buffer, make_direct, read_at_most, set_direct};
@@ -162,7 +162,7 @@ impl Store {
     /// caller holds [`Self::lock_marks`]: temporary files of others for this name are leftovers of
     /// dead runs.
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
-        let temporary = format!("{TEMPORARY_PREFIX}{}.{name}", crate::sys::process::own_run()?);
+        let temporary = temporary_name(&crate::sys::process::own_run()?, name);
         let names = self.names()?;
         let of_dead = names.iter().filter(|found| found.starts_with(TEMPORARY_PREFIX) && published_name(found) == name);
         self.remove_all(of_dead.map(String::as_str))?;
@@ -183,7 +183,7 @@ impl Store {
 
     /// Makes a file to stage, under a temporary name: empty, 0600, for this run alone.
     pub fn create(&self, run: &RunId, name: &str) -> Result<OutputFile> {
-        let temporary = format!("{TEMPORARY_PREFIX}{run}.{name}");
+        let temporary = temporary_name(run, name);
         self.make(temporary.clone(), name, &temporary)
     }
 

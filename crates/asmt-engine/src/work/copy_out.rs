@@ -45,8 +45,10 @@ pub struct UnpublishedFile {
 /// A namespace whose files are complete and durable.
 #[derive(Debug)]
 pub struct UnpublishedNamespace {
-    /// Files of an interrupted run that this backup replaces; removed just before it is published.
+    /// Files that this backup replaces; removed just before it is published.
     pub superseded: Vec<String>,
+    /// These files are a backup, which stays good until this one has taken its place.
+    pub is_replacing: bool,
     /// Its manifest, not yet written.
     pub manifest: Manifest,
     /// Its files, by key.
@@ -169,7 +171,8 @@ fn stage_in(
                 allocated_bytes: store.allocated_bytes(&job.temporary),
             }
         });
-        UnpublishedNamespace { superseded: namespace.superseded.clone(), manifest, files: files.collect() }
+        let (superseded, is_replacing) = (namespace.superseded.clone(), namespace.is_replacing);
+        UnpublishedNamespace { superseded, is_replacing, manifest, files: files.collect() }
     });
     Ok((staged.collect(), data_bytes, reserved_bytes))
 }

@@ -112,7 +112,7 @@ fn stage_in(
         let (segments, files): (Vec<_>, Vec<_>) =
             left.by_ref().take(original.manifest.segments.len()).map(|job| (job.written(), job.file(store))).unzip();
         let manifest = Manifest { segments, ..original.manifest.clone() };
-        UnpublishedNamespace { superseded: original.superseded.clone(), manifest, files }
+        UnpublishedNamespace { superseded: original.superseded.clone(), is_replacing: false, manifest, files }
     });
     let namespaces: Vec<UnpublishedNamespace> = namespaces.collect();
     if options.check {

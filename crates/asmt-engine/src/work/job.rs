@@ -41,9 +41,14 @@ impl<'s> Temporaries<'s> {
         self.store
     }
 
+    /// Lets go of what is still there, which stays. Returns the names.
+    pub fn keep(&self) -> Vec<String> {
+        std::mem::take(&mut *self.lock())
+    }
+
     /// Removes what is still there.
     pub fn remove(&self) -> Result<()> {
-        let names = std::mem::take(&mut *self.lock());
+        let names = self.keep();
         self.store.remove_all(names.iter().map(String::as_str))
     }
 

@@ -4,9 +4,11 @@
 //! Must never: touch a segment, a file or the clock.
 
 use super::*;
+use asmt_engine::facts::directory::{Target, Writable};
 use asmt_engine::facts::memory::Attacher;
 use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
-use asmt_engine::format::parse_file_name;
+use asmt_engine::format::{ManifestError, parse_file_name};
+use asmt_engine::plan::staleness::Fate;
 use asmt_shm::MAX_SEGMENT_BYTES;
 
 fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {
@@ -703,6 +705,132 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
     let expected = "backup-exists: /b already contains a backup of namespace 'test' (1970-01-01, not restored yet): 9 files, the \
                     first is ad005000.dat.gz";
     assert_eq!(refused(&plan), [expected]);
+}
+
+/// A request that may replace a backup of 'test' of which this is known.
+fn replacing(fate: Fate) -> Request {
+    let old = plan::OldBackup { fate, was_restored_here: false };
+    Request { replace: Some(plan::Fates::from([(name("test"), old)])), ..request() }
+}
+
+fn with_free_bytes(listing: Listing, free_bytes: u64) -> Listing {
+    let target = Target { path: "/b".to_owned(), writable: Writable::Yes, free_bytes: Some(free_bytes) };
+    Listing { target: Some(target), ..listing }
+}
+
+#[test]
+fn an_older_backup_goes_first_or_last_or_stays() {
+    let listing = both(committed("test", 0, whole()), committed("other", 0, index("other", 0, 2, 1)));
+    let own = committed("test", 0, whole());
+    let files =
+        own.files.iter().map(|file| file.name.clone()).chain(["asmt-manifest-0-test.json".to_owned()]).collect::<Vec<_>>();
+    let text = "namespace 'test': the backup of 1970-01-01T00:00:01Z";
+    let plan_with = |request: &Request| {
+        let plan = plan::backup(&memory(whole()), &listing, request);
+        assert_eq!(refused(&plan), [] as [&str; 0]);
+        plan
+    };
+    let plan = plan_with(&replacing(Fate::Dead));
+    let [namespace] = plan.namespaces.as_slice() else { panic!("one namespace") };
+    assert_eq!((&namespace.outdated, namespace.superseded.len(), namespace.is_replacing), (&files, 0, false));
+    assert_eq!(remarked(&plan), [format!("old-first: {text} is outdated: it is removed before the new one is made")]);
+    let last = [format!("old-last: {text} stays until the new one is complete and takes its place")];
+    // One of which nothing is known is unsure.
+    let unknown = Request { replace: Some(plan::Fates::new()), ..request() };
+    for request in [replacing(Fate::Unsure), unknown] {
+        let plan = plan_with(&request);
+        let [namespace] = plan.namespaces.as_slice() else { panic!("one namespace") };
+        assert_eq!((&namespace.superseded, namespace.outdated.len(), namespace.is_replacing), (&files, 0, true));
+        assert_eq!(remarked(&plan), last);
+    }
+    let plan = plan_with(&replacing(Fate::Current));
+    assert_eq!((plan.namespaces[0].current_ms, plan::data_bytes(&plan.namespaces)), (Some(1000), 0));
+    assert_eq!(plan::written(&plan.namespaces).count(), 0);
+    let stays = "is there already, and the server has not run since: it stays, and no other one is made";
+    assert_eq!(remarked(&plan), [format!("already-backed-up: {text} {stays}")]);
+    let plan = plan::backup(&memory(whole()), &listing, &replacing(Fate::Overtaken));
+    assert_eq!(plan.refusals.iter().map(|problem| problem.code).collect::<Vec<_>>(), [Code::DeviceSetTorn]);
+    // The mark stays: it speaks of other backups, too.
+    let mut marked = listing.clone();
+    let mark = UsageMark::new(&Identity { made_ms: 1000, boot_id: Some("boot".to_owned()), files: None });
+    marked.marks.push(("asmt-used-0-test.json".to_owned(), Ok(mark)));
+    assert_eq!(plan::backup(&memory(whole()), &marked, &replacing(Fate::Dead)).namespaces[0].outdated, files);
+}
+
+#[test]
+fn room_is_counted_with_what_goes_first_and_without_what_goes_last() {
+    let mut found = memory(whole());
+    for segment in found.segments.values_mut() {
+        segment.resident_bytes = Some(8192);
+    }
+    let needed = 8 * 8192;
+    let allocated: u64 = committed("test", 0, whole()).files.iter().map(|file| file.allocated_bytes).sum();
+    assert!(allocated > needed, "so that nothing else need be free");
+    let plan_with = |free_bytes, change: fn(&mut Listing), fate| {
+        let mut listing = with_free_bytes(committed("test", 0, whole()), free_bytes);
+        change(&mut listing);
+        refused(&plan::backup(&found, &listing, &replacing(fate)))
+    };
+    let full = |free_bytes, what: &str| {
+        vec![format!("disk-full: no room in /b: the files need at least {needed} bytes, and {free_bytes} {what}")]
+    };
+    let linked: fn(&mut Listing) = |listing| listing.files.iter_mut().for_each(|file| file.link_count = 2);
+    let last = "are free while the older backup is there, which stays until the new one is complete";
+    assert_eq!(plan_with(0, |_| {}, Fate::Dead), Vec::<String>::new());
+    // A file with another name elsewhere stays where it is.
+    assert_eq!(plan_with(0, linked, Fate::Dead), full(0, "are free"));
+    assert_eq!(plan_with(needed - 1, |_| {}, Fate::Unsure), full(needed - 1, last));
+    assert_eq!(plan_with(needed, |_| {}, Fate::Unsure), Vec::<String>::new());
+    // Nothing is written.
+    let denied: fn(&mut Listing) = |listing| listing.target.as_mut().expect("a target").writable = Writable::ReadOnlyFileSystem;
+    assert_eq!(plan_with(0, denied, Fate::Current), Vec::<String>::new());
+    assert_eq!(plan_with(1 << 30, denied, Fate::Unsure).len(), 1);
+}
+
+#[test]
+fn only_what_is_known_to_be_this_namespaces_is_replaced() {
+    let of = |listing: &Listing, request: &Request| {
+        let plan = plan::backup(&memory(whole()), listing, request);
+        let refusals = refused(&plan);
+        let [refusal] = refusals.as_slice() else { panic!("one refusal: {refusals:?}") };
+        refusal.split("; --replace does not apply: ").nth(1).unwrap_or_default().to_owned()
+    };
+    let dead = || replacing(Fate::Dead);
+    let under_its_nsid = committed("new", 0, index("new", 0, 1, 1));
+    assert_eq!(of(&under_its_nsid, &dead()), "it is that of another namespace");
+    let mut doubled = committed("test", 0, whole());
+    doubled.problems.push(unreadable("ae001100.dat.gz"));
+    assert_eq!(of(&doubled, &dead()), "ae001100.dat.gz is a directory");
+    let mut newer = committed("test", 0, whole());
+    newer.manifests[0].manifest = Err(ManifestError::TooNew(99));
+    assert_eq!(of(&newer, &dead()), "a newer asmt made it");
+    let elsewhere = |change: fn(&mut Manifest)| {
+        let mut listing = committed("test", 0, whole());
+        change(listing.manifests[0].manifest.as_mut().expect("a manifest"));
+        listing
+    };
+    let other_host = elsewhere(|manifest| manifest.host = "other".to_owned());
+    let container = elsewhere(|manifest| {
+        manifest.boot_id = String::new();
+        manifest.noted.ipc_namespace = Some("id:7".to_owned());
+    });
+    let heir = |fate| {
+        let old = plan::OldBackup { fate, was_restored_here: true };
+        Request { replace: Some(plan::Fates::from([(name("test"), old)])), ..request() }
+    };
+    for (listing, request) in [(&other_host, dead()), (&other_host, heir(Fate::Dead)), (&container, dead())] {
+        assert_eq!(of(listing, &request), "it belongs to another server");
+    }
+    assert_eq!(of(&container, &heir(Fate::Unsure)), "it belongs to another server");
+    assert_eq!(refused(&plan::backup(&memory(whole()), &container, &heir(Fate::Dead))), [] as [&str; 0]);
+    // One without a manifest, or with a damaged one, is replaced.
+    let mut damaged = committed("test", 0, whole());
+    damaged.manifests[0].manifest = Err(ManifestError::Damaged("it is empty".to_owned()));
+    for listing in [directory(whole()), damaged] {
+        let plan = plan::backup(&memory(whole()), &listing, &replacing(Fate::Unsure));
+        assert_eq!(refused(&plan), [] as [&str; 0]);
+        assert_eq!(plan.namespaces[0].superseded.len(), listing.files.len() + listing.manifests.len());
+    }
 }
 
 /// A backup that is in the way a month later is described, and named for removal only if it was

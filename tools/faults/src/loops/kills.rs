@@ -15,22 +15,65 @@ use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Shown};
-use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use crate::world::{CHUNKS, Old, Outcome, Program, SMALL, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "backup-columns-c", verb: Verb::Backup, form: Form::Columns, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO },
-    Scenario { name: "backup-z-threads", verb: Verb::Backup, form: Form::Gzip, check: false, threads: 4, shape: CHUNKS },
-    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, check: false, threads: 1, shape: SMALL },
-    Scenario { name: "export-two", verb: Verb::Export, form: Form::Plain, check: true, threads: 1, shape: TWO },
-    Scenario { name: "restore-c", verb: Verb::Restore, form: Form::Plain, check: true, threads: 1, shape: SMALL },
-    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, check: false, threads: 1, shape: TWO },
-    Scenario { name: "restore-threads", verb: Verb::Restore, form: Form::Plain, check: true, threads: 4, shape: CHUNKS },
-    Scenario { name: "verify", verb: Verb::Verify, form: Form::Plain, check: false, threads: 1, shape: SMALL },
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None },
+    Scenario {
+        name: "backup-columns-c",
+        verb: Verb::Backup,
+        form: Form::Columns,
+        check: true,
+        threads: 1,
+        shape: SMALL,
+        old: Old::None,
+    },
+    Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO, old: Old::None },
+    Scenario {
+        name: "backup-z-threads",
+        verb: Verb::Backup,
+        form: Form::Gzip,
+        check: false,
+        threads: 4,
+        shape: CHUNKS,
+        old: Old::None,
+    },
+    Scenario { name: "replace", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::Unsure },
+    Scenario {
+        name: "replace-z-two",
+        verb: Verb::Backup,
+        form: Form::Gzip,
+        check: false,
+        threads: 1,
+        shape: TWO,
+        old: Old::Unsure,
+    },
+    Scenario {
+        name: "replace-retired",
+        verb: Verb::Backup,
+        form: Form::Plain,
+        check: false,
+        threads: 1,
+        shape: SMALL,
+        old: Old::Retired,
+    },
+    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, check: false, threads: 1, shape: SMALL, old: Old::None },
+    Scenario { name: "export-two", verb: Verb::Export, form: Form::Plain, check: true, threads: 1, shape: TWO, old: Old::None },
+    Scenario { name: "restore-c", verb: Verb::Restore, form: Form::Plain, check: true, threads: 1, shape: SMALL, old: Old::None },
+    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, check: false, threads: 1, shape: TWO, old: Old::None },
+    Scenario {
+        name: "restore-threads",
+        verb: Verb::Restore,
+        form: Form::Plain,
+        check: true,
+        threads: 4,
+        shape: CHUNKS,
+        old: Old::None,
+    },
+    Scenario { name: "verify", verb: Verb::Verify, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None },
 ];
 
 /// Signals that Node handles, and the exit status of a run that they stop; `None` for one that

@@ -12,7 +12,7 @@ use crate::judge::Allowance;
 use crate::sys::{self, Limit};
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Shown};
-use crate::world::{Outcome, Program, SMALL, Scenario, World};
+use crate::world::{Old, Outcome, Program, SMALL, Scenario, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use asmt_kit::files::names;
@@ -24,8 +24,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 const BACKUP: Scenario =
-    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL };
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None };
 const BACKUP_ZC: Scenario = Scenario { name: "backup-zc", form: Form::Gzip, check: true, ..BACKUP };
+const REPLACE: Scenario = Scenario { name: "replace", old: Old::Unsure, ..BACKUP };
+const REPLACE_RETIRED: Scenario = Scenario { name: "replace-retired", old: Old::Retired, ..BACKUP };
 const RESTORE: Scenario = Scenario { name: "restore", verb: Verb::Restore, ..BACKUP };
 const RESTORE_Z: Scenario = Scenario { name: "restore-columns", form: Form::Columns, ..RESTORE };
 const VERIFY: Scenario = Scenario { name: "verify", verb: Verb::Verify, ..BACKUP };
@@ -50,6 +52,10 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
                 },
             );
         }
+    }
+    for scenario in [REPLACE, REPLACE_RETIRED] {
+        let name = format!("space:room-ext4-{}", scenario.name);
+        with_disk(&name, scratch, tally, scenario, "ext4", 32, &mut |world, count, tally| little_room(world, 1, count, tally));
     }
     with_disk("space:inodes", scratch, tally, BACKUP, "ext4-few-inodes", 32, &mut few_inodes);
     for scenario in [BACKUP, BACKUP_ZC, RESTORE, VERIFY] {

@@ -12,7 +12,7 @@ use crate::calls::Call;
 use crate::sys::memory_at;
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Shown, Stepped};
-use crate::world::{CHUNKS, Outcome, Program, SMALL, Scenario, TWO, World};
+use crate::world::{CHUNKS, Old, Outcome, Program, SMALL, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use asmt_shm::sysv::{Access, Attachment, SegmentStat};
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 const INDEX: Scenario =
-    Scenario { name: "start", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: SMALL };
+    Scenario { name: "start", verb: Verb::Restore, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None };
 const TWO_INDEXES: Scenario = Scenario { name: "start-two", shape: TWO, ..INDEX };
 const STRIPES: Scenario =
     Scenario { name: "start-stripes", shape: &["--no-index --stripes 3 --stripe-size 128KiB --stripe-fill 1"], ..INDEX };

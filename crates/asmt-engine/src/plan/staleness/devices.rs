@@ -117,6 +117,7 @@ impl<'l> Judge<'l> {
                     let is_exact = found_on == Some(Medium::Device) && !noted.is_file;
                     self.has_moved_on |= is_exact && problem.code == Code::BackupStale;
                     self.has_run |= has_run && !is_exact;
+                    self.device_has_run |= has_run && is_exact;
                     self.differs.insert(name.clone());
                     self.found.push(Finding { name, path: path.clone(), problem });
                 }

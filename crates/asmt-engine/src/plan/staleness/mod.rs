@@ -21,9 +21,11 @@ use std::collections::BTreeSet;
 
 mod backup;
 mod devices;
+mod fate;
 mod signs;
 
 pub use backup::{judge_backup, noted_devices};
+pub use fate::{Fate, Sighting, fate, was_restored_here};
 
 /// Time by which a sign must be later than a backup, if only times can be compared: clocks are
 /// coarse, and a stopping server writes its last lines while a backup may already begin.
@@ -71,6 +73,9 @@ pub struct Verdict {
     /// storage file, whose old header a power cut can bring back, or a device that is only named
     /// now.
     pub has_run: bool,
+    /// A block device that was noted shows for certain that the server has run since: it has
+    /// another random, or is not trusted.
+    pub device_has_run: bool,
 }
 
 /// One namespace's backup, and its claims.
@@ -230,6 +235,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     // named then.
     let has_moved_on = judge.has_moved_on && !found.is_empty();
     let has_run = judge.has_run && !found.is_empty();
+    let device_has_run = judge.device_has_run && !found.is_empty();
     // If a device that could prove it does not answer, that comes first: with an answer, marks and
     // signs would not count.
     let waits = |claim: &Claim<'_>| !overrides.stale && judge.waits_for_device(claim);
@@ -274,7 +280,7 @@ pub fn judge_restore(asked: &[NamespaceRestore], listing: &Listing, evidence: &E
     }
     remarks.extend(overridden);
     let is_proven = unproven.is_empty() && !judge.claims.is_empty();
-    Verdict { refusals, remarks, is_proven, must_mark, has_run }
+    Verdict { refusals, remarks, is_proven, must_mark, has_run, device_has_run }
 }
 
 /// A noted device, and the manifest that noted it.
@@ -317,6 +323,8 @@ struct Judge<'l> {
     has_moved_on: bool,
     /// A witness shows it that may not show it again.
     has_run: bool,
+    /// A noted block device shows a start of the server, and not only that it was replaced.
+    device_has_run: bool,
     /// The findings on devices that speak against a restore.
     found: Vec<Finding>,
 }
@@ -363,7 +371,8 @@ impl<'l> Judge<'l> {
         }
         let (same, differs) = (BTreeSet::new(), BTreeSet::new());
         let found = Vec::new();
-        Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on: false, has_run: false, found }
+        let (has_moved_on, has_run, device_has_run) = (false, false, false);
+        Self { listing, evidence, instance, claims, noted, same, differs, has_moved_on, has_run, device_has_run, found }
     }
 
     /// The name of a namespace in messages.
