@@ -375,6 +375,11 @@ fn what_somebody_has_put_in_the_place_of_a_decided_backup_is_theirs() {
         // Another file has the name of the old base: a copy of some backup.
         let leftovers = decide(of(new()), of(vec![("ae001000.dat".to_owned(), base + 1_000_000)]));
         assert_eq!((leftovers.decided.len(), leftovers.sweep.len()), (0, 2));
+        // No name leads to anything but a file of a backup.
+        let odd = [new(), vec![("../ae001000.dat".to_owned(), 1), (".asmt-lock".to_owned(), 2)]].concat();
+        let leftovers = decide(of(odd), of(vec![("ae001000.dat".to_owned(), base), ("secret".to_owned(), 3)]));
+        let journal = &leftovers.decided[0].journal;
+        assert_eq!((journal.namespaces[0].files.len(), journal.replaced[0].files.len()), (1, 1));
         // A file is nowhere: what is left of the rest is no backup.
         let more = [new(), vec![("ae00ffff.dat".to_owned(), 1), ("ae001100.dat".to_owned(), 2)]].concat();
         let leftovers = decide(of(more), of(vec![("ae001000.dat".to_owned(), base)]));

@@ -133,8 +133,11 @@ impl Store {
 
     /// Decides what happens to what a dead run had decided. A namespace of which a file is missing,
     /// or has a name that somebody else has taken since, is no backup any more.
-    pub(super) fn judge_decision(&self, run: RunId, journal: Journal, leftovers: &mut Leftovers) -> Result<()> {
-        let is_of_backup = |(name, _): &&(String, u64)| parse_file_name(name).is_some() || is_manifest_name(name);
+    pub(super) fn judge_decision(&self, run: RunId, mut journal: Journal, leftovers: &mut Leftovers) -> Result<()> {
+        // The names are only claims, as in any other journal.
+        for namespace in journal.namespaces.iter_mut().chain(&mut journal.replaced) {
+            namespace.files.retain(|(name, _)| parse_file_name(name).is_some() || is_manifest_name(name));
+        }
         let mut decided = Decided { run, journal: Journal::default(), staged: BTreeMap::new(), replaced: BTreeSet::new() };
         for namespace in journal.namespaces {
             let of_name = |other: &&JournalNamespace| other.namespace == namespace.namespace;
@@ -144,7 +147,7 @@ impl Store {
             };
             let (mut staged, mut published) = (BTreeMap::new(), Vec::new());
             let (mut is_whole, mut is_taken) = (true, false);
-            for (name, inode) in namespace.files.iter().filter(is_of_backup) {
+            for (name, inode) in &namespace.files {
                 let temporary = temporary_name(&decided.run, name);
                 let found = self.inode_of(name)?;
                 is_taken |= found.is_some_and(|found| found != *inode && !is_replaced(name, found));
@@ -163,7 +166,7 @@ impl Store {
                 leftovers.sweep.extend(published.into_iter().rev().filter(|_| is_torn));
                 continue;
             }
-            for (name, inode) in replaced.iter().flat_map(|old| &old.files).filter(is_of_backup) {
+            for (name, inode) in replaced.iter().flat_map(|old| &old.files) {
                 if self.inode_of(name)? == Some(*inode) {
                     decided.replaced.insert(name.clone());
                 }
