@@ -9,6 +9,7 @@
 /** What qemu-user lacks or shows wrongly. */
 const ADVICE = 'qemu-user accepts every advice on memory and does nothing';
 const OPEN_FILES = "qemu-user shows the flags of its own open files, in this machine's numbers";
+const ROOT = 'qemu-user looks up / below the directory of the emulated libraries (-L)';
 const CACHE = 'qemu-user has no preadv2, which tells what the page cache holds';
 const ITSELF = 'runs its own program, which only binfmt_misc can do for another processor';
 const LONG = 'tries each length of each file: takes more than 15 minutes in an emulator';
@@ -16,6 +17,7 @@ const LONG = 'tries each length of each file: takes more than 15 minutes in an e
 /** By name of the test program, then of the test. */
 export const SKIPPED_IN_EMULATOR = {
   asmt_shm: {
+    'sysv::tests::bytes_are_held_by_one_holder_at_a_time': ADVICE,
     'sysv::tests::attaching_a_segment_of_one_page_leaves_the_memory_behind_it_alone': ADVICE,
   },
   engine: {
@@ -27,5 +29,6 @@ export const SKIPPED_IN_EMULATOR = {
     bytes_are_read_wherever_they_stand_and_past_the_page_cache: OPEN_FILES,
     what_is_written_past_the_page_cache_is_what_was_given_and_stays_past_it: OPEN_FILES,
     what_was_read_does_not_stay_in_the_nodes_memory: CACHE,
+    who_can_exchange_a_directory_on_the_path_is_found_as_the_kernel_resolves_it: ROOT,
   },
 };

@@ -302,12 +302,16 @@ export class Machine {
     void gone.then(() => {
       hasEnded = true;
     });
-    this.#init = await until('systemd', () => {
-      if (hasEnded) throw new Error(`systemd did not start\n${text}`);
-      const children = readFileSync(`/proc/${boot.pid}/task/${boot.pid}/children`, 'utf8').trim();
-      const isSystemd = /^\d+$/.test(children) && readFileSync(`/proc/${children}/comm`, 'utf8') === 'systemd\n';
-      return isSystemd && Number(children);
-    }, 5);
+    this.#init = await until(
+      'systemd',
+      () => {
+        if (hasEnded) throw new Error(`systemd did not start\n${text}`);
+        const children = readFileSync(`/proc/${boot.pid}/task/${boot.pid}/children`, 'utf8').trim();
+        const isSystemd = /^\d+$/.test(children) && readFileSync(`/proc/${children}/comm`, 'utf8') === 'systemd\n';
+        return isSystemd && Number(children);
+      },
+      5,
+    );
     if (!isWaiting) return;
     await until('multi-user.target', () => {
       if (hasEnded) throw new Error(`systemd has ended\n${text}`);
@@ -342,7 +346,9 @@ export class Machine {
 
   /** The ids of its processes, as this machine knows them, whose command line matches. */
   processes(pattern) {
-    const text = spawnSync('find', [this.#group, '-name', 'cgroup.procs', '-exec', 'cat', '{}', '+'], { encoding: 'utf8' }).stdout;
+    const text = spawnSync('find', [this.#group, '-name', 'cgroup.procs', '-exec', 'cat', '{}', '+'], {
+      encoding: 'utf8',
+    }).stdout;
     const has = (pid) => {
       try {
         return pattern.test(readFileSync(`/proc/${pid}/cmdline`, 'utf8').replaceAll('\0', ' '));
@@ -350,7 +356,10 @@ export class Machine {
         return false;
       }
     };
-    return text.split('\n').filter((pid) => pid !== '' && pid !== '0' && has(pid)).map(Number);
+    return text
+      .split('\n')
+      .filter((pid) => pid !== '' && pid !== '0' && has(pid))
+      .map(Number);
   }
 
   /** Waits until the server serves, and returns how it has started. */
