@@ -106,7 +106,7 @@ export function violations() {
       `${file}: only store/ asks sys/fsync.rs to make things durable`,
     );
   }
-  // Calls, methods of std, and flags with which each write is durable. `sync()` of ours is a method.
+  // Calls, methods of std, and flags with which each write is durable. Our own `sync` is a method.
   const durable =
     /\b(fsync|fdatasync|syncfs|sync_file_range|msync)\(|(?<!\.|fn )\bsync\(|\bsync_(all|data)\b|\bO_D?SYNC\b|\bOFlags::[DR]?SYNC\b/;
   for (const file of [...CRATES, 'crates/asmt-napi/src'].flatMap((source) => files(source, '.rs'))) {

@@ -161,6 +161,9 @@ function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unk
       case 'flag':
       case undefined:
         return [field?.name ?? name, values[name as OptionName] === true];
+      default:
+        // A kind that has no case above does not compile here.
+        throw new TypeError(`unknown kind of field: ${String(field?.kind satisfies undefined)}`);
     }
   };
 }

@@ -346,8 +346,8 @@ impl<'j> Untrusted<'j> {
             failed.get_or_insert_with(|| Error::new(Code::SegmentAttached, text, ""));
         }
         match (failed, self.journal.take()) {
-            // The journal stays as long as a segment does: the next run removes the segment, and puts
-            // the journal away.
+            // The journal stays as long as a segment does: the next run removes that, and puts the
+            // journal away.
             (Some(error), _) => Err(error),
             (None, Some(journal)) => journal.end(),
             (None, None) => Ok(()),
