@@ -125,7 +125,8 @@ interface PodContainer {
 testChecked('asmt understands its command in the file of Kubernetes', (t) => {
   const all = documents(join(EXAMPLES, 'kubernetes.yml')) as { kind: string; spec: Record<string, unknown> }[];
   const set = all.find(({ kind }) => kind === 'StatefulSet');
-  const { template } = set?.spec as {
+  if (set === undefined) throw new Error('no StatefulSet');
+  const { template } = set.spec as {
     template: { spec: { initContainers: PodContainer[]; terminationGracePeriodSeconds: number } };
   };
   const [sidecar] = template.spec.initContainers;

@@ -115,7 +115,7 @@ test('of what is in the file, only what has the right form is believed', (t) => 
     `asmt_last_run_exit_status{${labels}} 1 1700000000`,
     `asmt_last_run_exit_status{directory="/srv/b"} 1`,
     `asmt_last_run_exit_status{${labels},more="x"} 1`,
-    `asmt_last_run_exit_status{${labels.replace('backup"', 'ba"ckup"')}} 1`,
+    `asmt_last_run_exit_status{${labels.replace('backup"', 'back"up"')}} 1`,
     `node_load1{${labels}} 1`,
     `asmt_last_run_exit_status 1`,
     '\u0000\u0001{}',

@@ -18,6 +18,8 @@ import { MAIN, ROOT, SIM, temporaries } from './setup.mjs';
 
 const FILE = join(ROOT, 'docs', 'RUNBOOK.md');
 const DIRECTORY = process.env.ASMT_RUNBOOK_DIRECTORY;
+/** How far a run is: only a slow machine says it. */
+const PROGRESS = /^asmt: \w+( \S+ \w+ of .*)?$/;
 /** Longest line of an output. */
 const WIDTH = 116;
 
@@ -60,7 +62,7 @@ function inside() {
   const env = { ASMT_CONFIG: undefined, ASMT_RUNTIME_DIR: undefined };
   for (const name of ['ASMT_CONFIG', 'ASMT_RUNTIME_DIR']) delete process.env[name];
   must('hostname', ['node1']);
-  const sizes = ['--stage-size', '128MiB'];
+  const sizes = ['--stage-size', '64MiB'];
   let running = null;
   const server = (verb, ...more) => {
     running?.kill('SIGKILL');
@@ -90,17 +92,27 @@ function inside() {
     const done = spawnSync(process.execPath, [MAIN, ...args], { encoding: 'utf8', env: { ...process.env, ...env } });
     // Both streams, as a terminal shows them.
     const text = `${done.stderr}${done.stdout}`.replaceAll(loop, '/dev/nvme0n1');
-    lines.push(...text.trimEnd().split('\n').flatMap(folded));
+    const shown = text
+      .trimEnd()
+      .split('\n')
+      .filter((line) => !PROGRESS.test(line));
+    lines.push(...shown.flatMap((line) => (/^(asmt:|HINT:|exported)/.test(line) ? folded(line) : [line])));
     if (done.status !== 0) lines.push('# echo $?', String(done.status));
     return done;
   };
 
+  // Somebody beside asmt lives in the namespace, as on any node.
+  const neighbour = spawn('sleep', ['infinity'], { stdio: 'ignore' });
+  process.on('exit', () => neighbour.kill());
   // The server as it is found: it has started on empty devices, has served, and holds its segments.
   must(SIM, ['device', '--path', loop, '--name', 'test', '--random', '7']);
   server('start', ...sizes);
   part('running', () => asmt('list'));
   if (VERBS.includes('preflight')) part('preflight', () => asmt('preflight', DIR));
   server('stop');
+  // An index of some size, in the place of an empty one.
+  must(SIM, ['remove']);
+  must(SIM, ['make', '--stages', '2', '--stage-size', '64MiB', '--fill', '0.6']);
   part('stopped', () => {
     only('systemctl stop aerospike');
     asmt('list');
@@ -134,6 +146,7 @@ function inside() {
     spawnSync(process.execPath, [MAIN, 'backup', '-Z', DIR]);
     asmt('export', DIR, '/var/backups/for-asmt');
   });
+  neighbour.kill();
   finish(parts);
 }
 
@@ -163,7 +176,7 @@ function folded(line) {
 function masked(text) {
   return text
     .replaceAll(/[0-9a-f]{16}/g, 'X')
-    .replaceAll(/\d+(\.\d+)?( [KMG]?i?B)?/g, 'N')
+    .replaceAll(/\d+(\.\d+)?( ([KMG]i)?B| min \d+ s| s)?/g, 'N')
     .replaceAll(/\s+/g, ' ');
 }
 
@@ -176,8 +189,8 @@ function finish(parts) {
     missing.delete(name);
     // A part of what is not there any more, or not yet.
     if (text === undefined) changed.push(`${name} is unknown`);
-    if (text === undefined || masked(old) === masked(`\n${text}\n`)) return whole;
-    changed.push(name);
+    if (text === undefined) return whole;
+    if (masked(old) !== masked(`\n${text}\n`)) changed.push(name);
     return `${begin}\n${text}\n${end}`;
   });
   for (const name of missing) changed.push(`${name} has no place`);
@@ -188,5 +201,5 @@ function finish(parts) {
     return;
   }
   writeFileSync(FILE, after);
-  process.stderr.write(`docs/RUNBOOK.md: ${changed.length === 0 ? 'current' : `wrote ${changed.join(', ')}`}\n`);
+  process.stderr.write(`docs/RUNBOOK.md: ${changed.length === 0 ? 'other numbers' : changed.join(', ')}\n`);
 }

@@ -67,8 +67,9 @@ function isExecutable(path: string): boolean {
 }
 
 /**
- * Runs a command to its end; after a signal that asks for a stop, to that of its group. `waiting` is
- * called when it has ended and others of its group have not. Rejects if it could not be started.
+ * Runs a command to its end; after a signal that asks for a stop, to that of its group. `waiting`
+ * is called when it has ended and others of its group have not. Rejects if it could not be
+ * started.
  */
 export async function runToEnd(words: readonly string[], waiting: () => void): Promise<CommandEnd> {
   const [name = '', ...rest] = words;

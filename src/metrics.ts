@@ -78,14 +78,14 @@ export function withResults(before: string, measured: Measured): string {
 
 /** Whether a sample is about what a run has found out anew. */
 function replacedBy({ command, isWhole, outcome }: Measured, instance: number): (sample: Sample) => boolean {
-  const names = namespacesOf(outcome, instance).map(({ name }) => name);
+  const names = new Set(namespacesOf(outcome, instance).map(({ name }) => name));
   return ({ name, labels }) => {
     if (labels['aerospike_instance'] !== String(instance)) return false;
     if (name.startsWith('asmt_last_run_')) return labels['command'] === command;
     if (name === 'asmt_backup_verified') return isVerifiedNow({ command, outcome }) !== null;
     if (!outcome.ok) return false;
     if (name.startsWith('asmt_last_success_')) return labels['command'] === command;
-    return isWhole || names.includes(labels['namespace'] ?? '');
+    return isWhole || names.has(labels['namespace'] ?? '');
   };
 }
 
@@ -126,7 +126,8 @@ function isVerifiedNow({ command, outcome, isReadBack = false }: Pick<Measured, 
   if (outcome.error?.problems.some(({ kind }) => kind === 'damaged')) return false;
   if (!outcome.ok || outcome.report === null) return null;
   if (command === 'backup') return isReadBack;
-  // A restore compares every byte that it reads, too; without a manifest, there is nothing to compare with.
+  // A restore compares every byte that it reads, too. Without a manifest, there is nothing to
+  // compare with.
   const isCompared = outcome.report.namespaces.every(({ has_manifest: has }) => has === true);
   return command === 'verify' || command === 'restore' ? isCompared : null;
 }
