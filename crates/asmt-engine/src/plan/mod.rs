@@ -32,7 +32,7 @@ mod verify;
 mod waiting;
 
 pub use at_work::SERVER_COMMAND;
-pub use backup::{backup, check_same, data_bytes, written};
+pub use backup::{backup, check_same, data_bytes};
 pub use group::do_zeros_outweigh;
 pub use restore::{SERVED_HINT, restore};
 #[cfg(feature = "testing")]
