@@ -54,6 +54,24 @@ test('defaults', (t) => {
     ...proof,
     restorable: false,
   });
+  const ofPreflight = {
+    verb: 'preflight',
+    instance: 0,
+    ...names,
+    compress: false,
+    columns: false,
+    config: null,
+    devices: [],
+    ...proof,
+    force_stale: false,
+    force_host: false,
+    allow_volatile: false,
+    allow_private_ipc: false,
+  };
+  t.deepEqual(requestOf('preflight', {}, ['d']), { ...ofPreflight, leg: null, directory: 'd' });
+  t.deepEqual(requestOf('preflight', {}, ['backup']), { ...ofPreflight, leg: 'backup', directory: null });
+  t.deepEqual(requestOf('preflight', {}, ['restore', 'd']), { ...ofPreflight, leg: 'restore', directory: 'd' });
+  t.deepEqual(requestOf('preflight', {}, ['./backup']), { ...ofPreflight, leg: null, directory: './backup' });
   t.deepEqual(requestOf('retire', {}, ['d']), { verb: 'retire', directory: 'd', instance: 0, ...names });
   t.deepEqual(requestOf('list', {}, []), { verb: 'list', instance: null, ...names });
   t.false(resolve('list', {}, []).verbose);
@@ -185,6 +203,8 @@ const refused: [EngineVerb, Values, string[], RegExp][] = [
   ['backup', { 'require-proof': true }, ['d'], /backup takes no --require-proof/],
   ['restore', { restorable: true }, ['d'], /restore takes no --restorable/],
   ['restore', { 'require-proof': true, 'force-stale': true }, ['d'], /--require-proof and --force-stale cannot be used together/],
+  ['preflight', {}, ['restore'], /preflight restore needs a directory/],
+  ['preflight', { analyze: true }, ['d'], /preflight takes no --analyze/],
   ['retire', {}, [], /retire needs a directory/],
   ['backup', { compress: true, columns: true }, ['d'], /-z and -Z cannot be used together/],
   ['export', { columns: true }, ['d', 'o'], /export takes no --columns/],
@@ -234,7 +254,8 @@ test('a list that was asked for something says what it did not find, and what th
 test('options that every command takes', (t) => {
   for (const verb of VERBS) {
     if (verb === 'run') continue;
-    const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, OPERANDS[verb]);
+    const words = verb === 'preflight' ? ['restore', 'd'] : OPERANDS[verb];
+    const { request } = resolve(verb, { namespace: 'x', instance: '3', verbose: true, json: true }, words);
     t.deepEqual([request.namespaces, request.instance], [['x'], 3]);
   }
 });

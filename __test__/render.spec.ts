@@ -186,6 +186,7 @@ const report: Report = {
   free_bytes: null,
   possible: [],
   restorability: [],
+  preflight: null,
   elapsed_ms: 1000,
 };
 

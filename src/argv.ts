@@ -167,7 +167,7 @@ function operandsFrom(operands: readonly Operand[], index: number): Operand[] {
 function refuseSwallowed(args: readonly string[], options: readonly Option[], verb: Verb, before: readonly string[]): void {
   const has = (name: string) => options.some(({ spec }) => spec.name === name);
   if (verb === 'list' || has('path')) return;
-  const isOptional = verb === 'backup' && has('analyze');
+  const isOptional = verb === 'preflight' || (verb === 'backup' && has('analyze'));
   for (const { spec, typed, words } of options) {
     for (const { value, index, isAttached } of words) {
       const isLast = !isAttached && index + 2 === args.length;

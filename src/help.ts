@@ -7,6 +7,11 @@ import { OPERANDS, SPECS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type V
 
 const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   list: ['asmt list', 'asmt list -v -i 0 -n test'],
+  preflight: [
+    'asmt preflight /var/backups/asmt',
+    'asmt preflight backup -Z /var/backups/asmt',
+    'asmt preflight restore --json /var/backups/asmt',
+  ],
   backup: [
     'asmt backup /var/backups/asmt',
     'asmt backup -Z /var/backups/asmt',

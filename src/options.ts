@@ -9,11 +9,21 @@ import type { Verb as EngineVerb } from './generated/engine.ts';
 
 /** What can be asked of the engine, and `run`, which asks it for a restore and for a backup. */
 export type Verb = EngineVerb | 'run';
-export const VERBS = ['list', 'backup', 'restore', 'verify', 'retire', 'export', 'run'] as const satisfies readonly Verb[];
+export const VERBS = [
+  'list',
+  'preflight',
+  'backup',
+  'restore',
+  'verify',
+  'retire',
+  'export',
+  'run',
+] as const satisfies readonly Verb[];
 
 /** What a command is for, in a line of the help. */
 export const VERB_HELP: Readonly<Record<Verb, string>> = {
   list: 'show the Aerospike segments in shared memory',
+  preflight: 'say what would stand in the way of a backup or a restore, and do nothing',
   backup: 'copy the segments to files in DIR before a reboot',
   restore: 'copy the files in DIR back to shared memory before the server starts',
   verify: 'read the backup in DIR and compare it with its manifest',
@@ -25,6 +35,7 @@ export const VERB_HELP: Readonly<Record<Verb, string>> = {
 /** What stands behind the options of a command; in brackets what may be left out. */
 export const OPERANDS: Readonly<Record<Verb, readonly string[]>> = {
   list: [],
+  preflight: ['[backup|restore]', '[DIR]'],
   backup: ['DIR'],
   restore: ['DIR'],
   verify: ['DIR'],
@@ -72,8 +83,9 @@ export interface Field {
 }
 
 const ALL = VERBS;
-const WITH_DIRECTORY = ['backup', 'restore', 'verify', 'retire', 'export'] as const;
+const WITH_DIRECTORY = ['preflight', 'backup', 'restore', 'verify', 'retire', 'export'] as const;
 const WITH_DATA = ['backup', 'restore', 'verify', 'export'] as const;
+const WITH_SERVER = ['preflight', ...WITH_DATA] as const;
 
 export const OPTIONS = [
   {
@@ -97,16 +109,16 @@ export const OPTIONS = [
   {
     name: 'compress',
     short: 'z',
-    verbs: ['backup', 'restore', 'export'],
+    verbs: ['preflight', 'backup', 'restore', 'export'],
     help: 'compress with gzip, as ASMT does; restore detects it automatically',
-    field: { name: 'compress', kind: 'flag', verbs: ['backup', 'export'] },
+    field: { name: 'compress', kind: 'flag', verbs: ['preflight', 'backup', 'export'] },
   },
   {
     name: 'columns',
     short: 'Z',
-    verbs: ['backup', 'restore'],
+    verbs: ['preflight', 'backup', 'restore'],
     help: 'compress by columns: smaller and faster; ASMT cannot read it',
-    field: { name: 'columns', kind: 'flag', verbs: ['backup'] },
+    field: { name: 'columns', kind: 'flag', verbs: ['preflight', 'backup'] },
   },
   {
     name: 'crc',
@@ -134,14 +146,14 @@ export const OPTIONS = [
   },
   {
     name: 'require-manifest',
-    verbs: ['restore', 'verify'],
+    verbs: ['preflight', 'restore', 'verify'],
     help: 'refuse a backup that has no manifest (checksums)',
     field: { name: 'require_manifest', kind: 'flag' },
   },
   {
     name: 'config',
     value: 'FILE',
-    verbs: WITH_DATA,
+    verbs: WITH_SERVER,
     help: "server configuration file (default: $ASMT_CONFIG or the unit's)",
     field: { name: 'config', kind: 'path' },
   },
@@ -149,13 +161,13 @@ export const OPTIONS = [
     name: 'device',
     value: 'PATH,...',
     repeats: true,
-    verbs: WITH_DATA,
+    verbs: WITH_SERVER,
     help: 'server storage devices and files, if not as configured',
     field: { name: 'devices', kind: 'paths' },
   },
   {
     name: 'require-proof',
-    verbs: ['restore', 'verify'],
+    verbs: ['preflight', 'restore', 'verify'],
     help: 'refuse if no storage device proves that the backup is current',
     field: { name: 'require_proof', kind: 'flag' },
   },
@@ -173,25 +185,25 @@ export const OPTIONS = [
   },
   {
     name: 'force-stale',
-    verbs: ['backup', 'restore', 'export'],
+    verbs: ['preflight', 'backup', 'restore', 'export'],
     help: 'go on even if it is stale, used or retired, or if that is unknown',
     field: { name: 'force_stale', kind: 'flag' },
   },
   {
     name: 'force-host',
-    verbs: ['restore', 'export'],
+    verbs: ['preflight', 'restore', 'export'],
     help: 'go on even if the backup was made on another host',
     field: { name: 'force_host', kind: 'flag' },
   },
   {
     name: 'allow-volatile',
-    verbs: ['backup', 'export'],
+    verbs: ['preflight', 'backup', 'export'],
     help: 'allow a target that is lost on reboot (tmpfs, ramfs, tmpfiles.d)',
     field: { name: 'allow_volatile', kind: 'flag' },
   },
   {
     name: 'allow-private-ipc',
-    verbs: ['restore'],
+    verbs: ['preflight', 'restore'],
     help: 'restore into an IPC namespace that seems to end with asmt',
     field: { name: 'allow_private_ipc', kind: 'flag' },
   },

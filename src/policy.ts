@@ -8,7 +8,7 @@
 
 import { quoted } from './argv.ts';
 import { AsmtError } from './errors.ts';
-import type { NamespaceReport, Request } from './generated/engine.ts';
+import type { Leg, NamespaceReport, Request } from './generated/engine.ts';
 import { SPECS, optionNamed, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
 import type { ErrorText, Remark } from './outcome.ts';
 import { FOREVER_MS, timeMs, typedTime } from './times.ts';
@@ -54,8 +54,12 @@ export function verbOfAsmtForm(values: Values): EngineVerb {
 export function resolve(verb: EngineVerb, values: Values, operands: readonly string[]): Invocation {
   refuseForeignOptions(verb, values);
   const remarks: Remark[] = [];
-  const { rest, output } = outputOf(verb, operands, values.path !== undefined);
-  const directory = directoryOf(verb, text(values.path), rest, values.analyze === true);
+  const { leg, words } = legOf(verb, operands);
+  const { rest, output } = outputOf(verb, words, values.path !== undefined);
+  // What is in memory can be checked without a directory, as in the documentation of ASMT: asmt -a
+  // -b -n test.
+  const isOptional = verb === 'backup' ? values.analyze === true : verb === 'preflight' && leg !== 'restore';
+  const directory = directoryOf(verb, leg === null ? verb : `${verb} ${leg}`, text(values.path), rest, isOptional);
   if (verb === 'backup' && directory === null) {
     const message = 'no directory given: free space and write permission are not checked';
     remarks.push({ code: 'no-directory', message });
@@ -81,7 +85,8 @@ export function resolve(verb: EngineVerb, values: Values, operands: readonly str
   const isOfVerb = ({ field, verbs }: OptionSpec) => field !== undefined && (field.verbs ?? verbs).includes(verb);
   const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values));
   const places = verb === 'list' ? {} : verb === 'export' ? { directory, output } : { directory };
-  const request = { verb, ...places, ...Object.fromEntries(fields) } as Request;
+  const about = verb === 'preflight' ? { leg } : {};
+  const request = { verb, ...about, ...places, ...Object.fromEntries(fields) } as Request;
   const deadlineMs = time('--deadline', values.deadline);
   const metrics = pathOf('--metrics', text(values.metrics));
   return { request, remarks, verbose: values.verbose === true, json: values.json === true, deadlineMs, metrics };
@@ -97,7 +102,7 @@ export function resolveRun(values: Values, operands: readonly string[], command:
     const hint = `a command stands behind two dashes: ${line.map(quoted).join(' ')}`;
     throw AsmtError.usage(`unexpected argument "${words[0]}"`, hint);
   }
-  directoryOf('run', text(values.path), operands, false);
+  directoryOf('run', 'run', text(values.path), operands, false);
   if (command[0] === '') throw AsmtError.usage('the command is empty', 'is a variable in the script unset?');
   const half = (verb: 'backup' | 'restore', added: Record<string, true>): Invocation =>
     resolve(verb, { ...halfOf(verb, values), ...added }, operands);
@@ -246,7 +251,20 @@ function outputOf(verb: Verb, operands: readonly string[], hasPath: boolean): { 
   return { rest: operands.slice(0, -1), output };
 }
 
-function directoryOf(verb: Verb, path: string | undefined, operands: readonly string[], isAnalysis: boolean): string | null {
+/** What a preflight is about, which is the first word, and the words after it. */
+function legOf(verb: Verb, operands: readonly string[]): { leg: Leg | null; words: readonly string[] } {
+  const [first, ...words] = operands;
+  const isLeg = verb === 'preflight' && (first === 'backup' || first === 'restore');
+  return isLeg ? { leg: first, words } : { leg: null, words: operands };
+}
+
+function directoryOf(
+  verb: Verb,
+  command: string,
+  path: string | undefined,
+  operands: readonly string[],
+  isOptional: boolean,
+): string | null {
   const [operand, ...more] = operands;
   if (verb === 'list') {
     if (operand !== undefined)
@@ -255,17 +273,15 @@ function directoryOf(verb: Verb, path: string | undefined, operands: readonly st
   }
   if (more.length > 0) {
     const words = operands.map((word) => `"${word}"`).join(', ');
-    const message = `${verb} takes one directory, but ${operands.length} are given: ${words}`;
+    const message = `${command} takes one directory, but ${operands.length} are given: ${words}`;
     throw AsmtError.usage(message, 'give one of them; put a path with a space in it in quotes');
   }
   if (path !== undefined && operand !== undefined && path !== operand) {
     throw AsmtError.usage(`two directories are given, "${operand}" and "${path}"`, 'give one of them');
   }
   const directory = path ?? operand;
-  // As in the documentation of ASMT: asmt -a -b -n test. What is in memory can be checked without a
-  // directory.
-  if (directory === undefined && verb === 'backup' && isAnalysis) return null;
-  if (directory === undefined) throw AsmtError.usage(`${verb} needs a directory`, `write asmt ${verb} DIR, or -p DIR`);
+  if (directory === undefined && isOptional) return null;
+  if (directory === undefined) throw AsmtError.usage(`${command} needs a directory`, `write asmt ${command} DIR, or -p DIR`);
   refuseOddPath('the directory', directory);
   return directory;
 }

@@ -6,7 +6,16 @@
  * characters in it. Must never: write, read a clock, or decide what happens.
  */
 
-import type { NamespaceReport, Restorability, SegmentReport, Request, Snapshot } from './generated/engine.ts';
+import type {
+  Answer,
+  NamespaceReport,
+  Preflight,
+  Request,
+  Restorability,
+  SegmentReport,
+  Snapshot,
+  Topic,
+} from './generated/engine.ts';
 import type { ErrorText, Outcome, Problem, Remark, Report } from './outcome.ts';
 import type { Names } from './users.ts';
 
@@ -25,6 +34,7 @@ const PAST: Readonly<Record<Report['verb'], string>> = {
   verify: 'verified',
   retire: 'retired',
   export: 'exported',
+  preflight: 'checked',
 };
 
 const PHASES: Readonly<Record<Snapshot['phase'], string>> = {
@@ -339,6 +349,125 @@ export function alternative(colours: Colours, verb: Report['verb'], names: reado
       ? 'can be restored without the others, which the server would then cold-start'
       : `can be ${PAST[verb]} without the others, whose data in memory is lost at the reboot`;
   return `${colours.bold('HINT:')} ${visible(names.join(', '))} ${what}: ${command}\n`;
+}
+
+const WIDTH = 80;
+const ANSWERS: Readonly<Record<Answer, string>> = { ready: 'yes', 'not-ready': 'NO', unknown: 'unknown', note: 'note' };
+const TOPICS: Readonly<Record<Topic, string>> = {
+  applies: 'applies',
+  server: 'server',
+  backup: 'backup',
+  restore: 'restore',
+  room: 'room',
+  memory: 'memory',
+  rights: 'rights',
+  time: 'time',
+  unit: 'unit',
+  reboot: 'reboot',
+  'cold-start': 'cold start',
+  'stripe-size': 'stripes',
+  changed: 'changed',
+};
+/** Columns before the text of a line: its answer and its topic. */
+const BEFORE_TEXT = 21;
+/** Columns of a name; its bytes are at most as many. */
+const NAME_COLUMNS = 31;
+
+/** A word in the colour of an answer. */
+function coloured(colours: Colours, answer: Answer, word: string): string {
+  switch (answer) {
+    case 'ready':
+      return colours.green(word);
+    case 'not-ready':
+      return colours.red(word);
+    case 'unknown':
+      return colours.yellow(word);
+    default:
+      return word;
+  }
+}
+
+/** The columns that a text takes on a terminal: many letters of Asia take two. */
+function columnsOf(text: string): number {
+  const wide =
+    /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\u{1f000}-\u{3fffd}]/u;
+  let columns = 0;
+  for (const letter of text) columns += wide.test(letter) ? 2 : 1;
+  return columns;
+}
+
+/** As much of a text as fits into so many columns, and the rest. */
+function cut(text: string, columns: number): [string, string] {
+  let begin = '';
+  for (const letter of text) {
+    if (columnsOf(begin + letter) > columns) break;
+    begin += letter;
+  }
+  return [begin, text.slice(begin.length)];
+}
+
+/** A text in lines of at most so many columns; a word that is longer, like a path, is cut. */
+function wrapped(text: string, columns: number): string[] {
+  const lines: string[] = [];
+  let line = '';
+  for (const word of text.split(' ')) {
+    const longer = line === '' ? word : `${line} ${word}`;
+    if (columnsOf(longer) <= columns) {
+      line = longer;
+      continue;
+    }
+    if (line !== '') lines.push(line);
+    line = word;
+    while (columnsOf(line) > columns) {
+      const [begin, rest] = cut(line, columns);
+      lines.push(begin);
+      line = rest;
+    }
+  }
+  return [...lines, line];
+}
+
+/** A name that fits into its column. */
+function shortName(name: string): string {
+  const shown = visible(name);
+  const [begin] = cut(shown, NAME_COLUMNS);
+  const text = begin === shown ? shown : `${cut(shown, NAME_COLUMNS - 3)[0]}...`;
+  return text + ' '.repeat(NAME_COLUMNS - columnsOf(text));
+}
+
+/** The page of a preflight: what it is about, each namespace, each answer, and the verdict. */
+export function preflight(colours: Colours, report: Report, found: Preflight): string {
+  const yesOrNo = (answer: boolean | null) => (answer === null ? '-' : answer ? 'yes' : 'NO');
+  const legs = [...(found.backup ? ['backup'] : []), ...(found.restore ? ['restore'] : [])].join(' and ');
+  const place = report.directory === null ? '' : `, ${visible(report.directory)}`;
+  const head = wrapped(`preflight of a ${legs}${place}; nothing was changed`, WIDTH);
+  const columns = ['applies', 'backup ', 'restore', 'allocated', 'resident'];
+  const widths = [7, 7, 7, 9, 8];
+  const row = (cells: readonly string[]) =>
+    cells.map((cell, index) => (index < 3 ? cell.padEnd(widths[index] ?? 0) : cell.padStart(widths[index] ?? 0))).join('  ');
+  const names = found.namespaces.map((namespace) => {
+    const { applies, backup, restore, allocated_bytes: allocated, resident_bytes: resident } = namespace;
+    const cells = [applies ? 'yes' : 'no', yesOrNo(backup), yesOrNo(restore), sizeOrDash(allocated), sizeOrDash(resident)];
+    return `${shortName(namespace.name)}  ${row(cells)}`.trimEnd();
+  });
+  const title = colours.bold(`${'namespace'.padEnd(NAME_COLUMNS)}  ${row(columns)}`);
+  const namespaces = names.length === 0 ? [] : ['', title, ...names];
+  const indent = ' '.repeat(BEFORE_TEXT);
+  const checks = found.checks.flatMap(({ topic, answer, text, hint }, index) => {
+    const after = found.checks[index + 1];
+    const [first = '', ...rest] = wrapped(visible(text), WIDTH - BEFORE_TEXT);
+    const start = coloured(colours, answer, ANSWERS[answer].padEnd(9)) + TOPICS[topic].padEnd(BEFORE_TEXT - 9);
+    // What several lines share is said after the last of them.
+    const isShared = after?.topic === topic && after.hint === hint;
+    const next = hint === '' || isShared ? [] : wrapped(`next: ${visible(hint)}`, WIDTH - BEFORE_TEXT);
+    return [start + first, ...[...rest, ...next].map((line) => indent + line)];
+  });
+  const once = found.server_runs && found.backup ? ' once the server has been stopped cleanly' : '';
+  const later = found.after_reboot ? ' after the reboot' : '';
+  const verdict = found.ready
+    ? `${colours.green('ready')} for a ${legs}${once}${later}`
+    : `${colours.red('NOT READY')} for a ${legs}`;
+  return [...head, ...namespaces, '', ...checks, '', verdict].map((line) => `${line}\n`).join('');
 }
 
 /**

@@ -143,6 +143,10 @@ export abstract class AsmtCommand extends Command {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked
     // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
+    if (report.preflight !== null) {
+      const all = meant.verbose ? `\n${render.segmentTable(this.colours.out, report.segments, systemNames())}` : '';
+      return render.preflight(this.colours.out, report, report.preflight) + all;
+    }
     const segments = meant.verbose ? render.segmentTable(this.colours.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
       if (isDone && report.namespaces.length === 0) writeErr('asmt: no Aerospike segments in this IPC namespace\n');
@@ -162,7 +166,7 @@ export abstract class AsmtCommand extends Command {
 
 /** Whether it changed something: then it is done, and what else goes wrong does not undo it. */
 function isWork({ verb, analyze }: Report): boolean {
-  return !analyze && verb !== 'list' && verb !== 'verify';
+  return !analyze && verb !== 'list' && verb !== 'verify' && verb !== 'preflight';
 }
 
 /** The report is lost: of work that is done, or of a question whose answer it was. */
@@ -228,7 +232,7 @@ function ignore(): void {}
 
 /** Whether it takes so long that its progress is shown: a look does not. */
 function showsProgress(request: Request): boolean {
-  return request.verb !== 'list' && !('analyze' in request && request.analyze);
+  return request.verb !== 'list' && request.verb !== 'preflight' && !('analyze' in request && request.analyze);
 }
 
 /** Longest time that a timer of Node takes. */

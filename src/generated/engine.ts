@@ -7,7 +7,7 @@
 /**
  * Which operation.
  */
-export type Verb = 'list' | 'backup' | 'restore' | 'verify' | 'retire' | 'export';
+export type Verb = 'list' | 'backup' | 'restore' | 'verify' | 'retire' | 'export' | 'preflight';
 
 /**
  * A request.
@@ -18,7 +18,8 @@ export type Request =
   | ({ verb: 'restore' } & RestoreRequest)
   | ({ verb: 'verify' } & VerifyRequest)
   | ({ verb: 'retire' } & RetireRequest)
-  | ({ verb: 'export' } & ExportRequest);
+  | ({ verb: 'export' } & ExportRequest)
+  | ({ verb: 'preflight' } & PreflightRequest);
 
 /**
  * Request for a list.
@@ -282,6 +283,73 @@ export type ExportRequest = {
 };
 
 /**
+ * Request for a preflight. The options are those of the backup and the restore that it is about.
+ */
+export type PreflightRequest = {
+  /**
+   * What it is about; null means both, as far as they apply.
+   */
+  leg: Leg | null;
+  /**
+   * Directory; null for a backup of which nothing is known but what is in memory.
+   */
+  directory: string | null;
+  /**
+   * Instance; null means 0.
+   */
+  instance: number | null;
+  /**
+   * Namespaces; null means every one.
+   */
+  namespaces: Array<string> | null;
+  /**
+   * As in [`BackupRequest`].
+   */
+  compress: boolean;
+  /**
+   * As in [`BackupRequest`].
+   */
+  columns: boolean;
+  /**
+   * As in [`RestoreRequest`].
+   */
+  require_manifest: boolean;
+  /**
+   * The server's configuration; null means that of its packages, if it is there.
+   */
+  config: string | null;
+  /**
+   * Storage devices and files, instead of those that the configuration names.
+   */
+  devices: Array<string>;
+  /**
+   * As in [`RestoreRequest`].
+   */
+  require_proof: boolean;
+  /**
+   * As in [`BackupRequest`] and [`RestoreRequest`].
+   */
+  force_stale: boolean;
+  /**
+   * As in [`RestoreRequest`].
+   */
+  force_host: boolean;
+  /**
+   * As in [`BackupRequest`].
+   */
+  allow_volatile: boolean;
+  /**
+   * As in [`RestoreRequest`].
+   */
+  allow_private_ipc: boolean;
+};
+
+/**
+ * What a preflight is about.
+ */
+export type Leg = 'backup' | 'restore';
+
+/**
  * What an operation comes to: its report, or why it failed, or both.
  */
 export type Outcome = {
@@ -362,6 +430,10 @@ export type Report = {
    * Whether a restore here would be accepted, one entry for each instance; verifications only.
    */
   restorability: Array<Restorability>;
+  /**
+   * What would stand in the way; preflights only.
+   */
+  preflight: Preflight | null;
   /**
    * How long it took.
    */
@@ -545,6 +617,156 @@ export type Restorability = {
 };
 
 /**
+ * What would stand in the way of a backup or a restore.
+ */
+export type Preflight = {
+  /**
+   * No line is not ready or unknown.
+   */
+  ready: boolean;
+  /**
+   * A backup was judged.
+   */
+  backup: boolean;
+  /**
+   * A restore was judged.
+   */
+  restore: boolean;
+  /**
+   * The server runs, as far as can be seen: a backup was judged as after its clean stop.
+   */
+  server_runs: boolean;
+  /**
+   * The segments of the backup are still in memory: a restore was judged as after a reboot.
+   */
+  after_reboot: boolean;
+  /**
+   * Namespaces, by name.
+   */
+  namespaces: Array<NamespaceReadiness>;
+  /**
+   * All lines, by topic.
+   */
+  checks: Array<Check>;
+  /**
+   * Bytes of data that a backup would copy.
+   */
+  data_bytes: number | null;
+  /**
+   * Bytes that are free at the target.
+   */
+  free_bytes: number | null;
+  /**
+   * Memory that a restore needs at most.
+   */
+  memory_bytes: number | null;
+  /**
+   * Memory that is available for it.
+   */
+  available_bytes: number | null;
+  /**
+   * Expected time of a backup.
+   */
+  backup_ms: number | null;
+  /**
+   * Expected time of a restore.
+   */
+  restore_ms: number | null;
+  /**
+   * Most time of the server's stop, by its unit.
+   */
+  stop_ms: number | null;
+  /**
+   * Time after which a reboot is forced.
+   */
+  reboot_ms: number | null;
+};
+
+/**
+ * Whether asmt applies to a namespace, and whether it is ready.
+ */
+export type NamespaceReadiness = {
+  /**
+   * Name, or what there is to say without one.
+   */
+  name: string;
+  /**
+   * Part of it is in shared memory, or in the backup, and is lost by a reboot otherwise.
+   */
+  applies: boolean;
+  /**
+   * Why it does not apply, or what limits it; empty where there is nothing to say.
+   */
+  why: string;
+  /**
+   * It would be backed up; null where no backup was asked for, or none of it is in memory.
+   */
+  backup: boolean | null;
+  /**
+   * It would be restored; null where no restore was asked for, or it is in no backup.
+   */
+  restore: boolean | null;
+  /**
+   * Size of its segments in memory; of those in the backup where it is not in memory. Null where
+   * it is neither there nor there, or where it is not certain which segments are its own.
+   */
+  allocated_bytes: number | null;
+  /**
+   * Of these resident; null where that is not known.
+   */
+  resident_bytes: number | null;
+};
+
+/**
+ * A line of a preflight.
+ */
+export type Check = {
+  /**
+   * What it is about.
+   */
+  topic: Topic;
+  /**
+   * The answer.
+   */
+  answer: Answer;
+  /**
+   * What was found.
+   */
+  text: string;
+  /**
+   * The next step; empty where there is none.
+   */
+  hint: string;
+  /**
+   * Code of the refusal that `--analyze` has for it; null where it has none.
+   */
+  code: Code | null;
+};
+
+/**
+ * What a line of a preflight is about.
+ */
+export type Topic =
+  | 'applies'
+  | 'server'
+  | 'backup'
+  | 'restore'
+  | 'room'
+  | 'memory'
+  | 'rights'
+  | 'time'
+  | 'unit'
+  | 'reboot'
+  | 'cold-start'
+  | 'stripe-size'
+  | 'changed';
+
+/**
+ * What a line of a preflight answers.
+ */
+export type Answer = 'ready' | 'not-ready' | 'unknown' | 'note';
+
+/**
  * Why an operation failed: the weightiest problem, and all of them (at least one).
  */
 export type ErrorText = {
@@ -629,6 +851,7 @@ export type Kind = 'bug' | 'interrupted' | 'usage' | 'damaged' | 'stale' | 'refu
 export type Code =
   | 'bug'
   | 'interrupted'
+  | 'not-ready'
   | 'directory-missing'
   | 'not-a-directory'
   | 'no-backup'

@@ -88,6 +88,8 @@ codes! {
     Bug = "bug", Bug;
     /// A stop was asked for before the commit.
     Interrupted = "interrupted", Interrupted;
+    /// A preflight has found something that is not ready, or that cannot be told.
+    NotReady = "not-ready", Refused;
     /// The directory to read from is not there.
     DirectoryMissing = "directory-missing", Usage;
     /// The path is not a directory.

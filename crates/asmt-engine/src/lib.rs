@@ -40,9 +40,10 @@ pub use error::{Code, Error, Kind, NoteCode, Problem, Remark};
 pub use facts::memory::State;
 pub use operations::report::{NamespaceReport, Report, Restorability, SegmentReport, Verb};
 pub use operations::{
-    BackupRequest, Build, ErrorText, ExportRequest, Failure, ListRequest, Outcome, Request, RestoreRequest, RetireRequest,
-    VerifyRequest, build, perform,
+    BackupRequest, Build, ErrorText, ExportRequest, Failure, Leg, ListRequest, Outcome, PreflightRequest, Request,
+    RestoreRequest, RetireRequest, VerifyRequest, build, perform,
 };
+pub use plan::preflight::{Answer, Check, NamespaceReadiness, Preflight, Topic};
 pub use progress::{Control, Event, Phase, Snapshot};
 
 // The modules are private, but public to tests and tools, for which the feature `testing` exists.

@@ -87,6 +87,7 @@ fn stage_planned<'s>(store: &'s Store, plan: &plan::Plan<plan::NamespaceBackup>)
         configuration: None,
         earlier_uses: Vec::new(),
         settings: BTreeMap::new(),
+        binary: None,
     };
     let run = asmt_engine::sys::process::own_run().expect("an id");
     copy_out::stage(Temporaries::new(store, &run), &plan.namespaces, &origin, OPTIONS, &Control::default()).expect("staged")

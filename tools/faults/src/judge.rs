@@ -46,7 +46,7 @@ impl World {
                 wrong.unless(read.is_ok(), || "the exported backup is no longer whole".to_owned());
             }
             Verb::Restore => self.judge_restore(outcome, allowance, &mut wrong),
-            Verb::Verify | Verb::List | Verb::Retire => self.judge_reading(&mut wrong),
+            Verb::Verify | Verb::List | Verb::Retire | Verb::Preflight => self.judge_reading(&mut wrong),
         }
         // The record of the segments that a finished restore has made is kept.
         let is_kept = |name: &String| name.ends_with(".lock") || name.starts_with("restored-");

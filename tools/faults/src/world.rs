@@ -307,7 +307,7 @@ impl World {
     pub fn enter(&self) {
         match self.scenario.verb {
             Verb::Restore | Verb::Verify | Verb::Retire | Verb::Export => self.enter_spare(),
-            Verb::Backup | Verb::List => self.enter_server(),
+            Verb::Backup | Verb::List | Verb::Preflight => self.enter_server(),
         }
     }
 
@@ -411,6 +411,7 @@ impl World {
                     Verb::Verify => "verify",
                     Verb::Retire => "retire",
                     Verb::Export => "export",
+                    Verb::Preflight => "preflight",
                 });
                 let of_form = match form {
                     Form::Plain => None,

@@ -170,6 +170,24 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Leaves out segments as if they had been removed: their memory is available then, and they
+    /// count against no limit.
+    pub fn leave_out(&mut self, shmids: &HashSet<i32>, page_bytes: u64) {
+        let (gone, left) =
+            std::mem::take(&mut self.segments).into_iter().partition(|(_, segment)| shmids.contains(&segment.stat.shmid));
+        self.segments = left;
+        for segment in BTreeMap::<Key, Segment>::into_values(gone) {
+            let resident_bytes = segment.resident_bytes.unwrap_or(0);
+            let memory = &mut self.memory;
+            memory.available_bytes = memory.available_bytes.map(|bytes| bytes.saturating_add(resident_bytes));
+            memory.promisable_bytes = memory.promisable_bytes.map(|bytes| bytes.saturating_add(segment.stat.size_bytes));
+            if let Some(limits) = &mut self.limits {
+                limits.segment_count = limits.segment_count.saturating_sub(1);
+                limits.total_pages = limits.total_pages.saturating_sub(segment.stat.size_bytes.div_ceil(page_bytes));
+            }
+        }
+    }
+
     /// Groups segments by instance, namespace name and makers. A stripe is matched by the name in
     /// it, whatever its nsid, and an index segment by its base. Segments without a readable name
     /// form a group of their own.

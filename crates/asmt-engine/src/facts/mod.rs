@@ -6,3 +6,4 @@ pub mod caller;
 pub mod directory;
 pub mod memory;
 pub mod server;
+pub mod units;

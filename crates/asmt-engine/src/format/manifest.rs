@@ -88,6 +88,31 @@ mod as_text {
     }
 }
 
+/// The server's program, as it was when a backup was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerBinary {
+    /// Path.
+    #[serde(rename = "of")]
+    pub path: String,
+    /// Bytes of the file.
+    pub size: u64,
+    /// Last change of its contents, nanoseconds since 1970: text, as in [`TraceState`].
+    #[serde(with = "as_text")]
+    pub modified_ns: u64,
+    /// Name and version of the package that it came with; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+}
+
+/// How long it took to copy the segments of a backup, of all its namespaces together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRun {
+    /// Bytes of data; holes are not counted.
+    pub data_bytes: u64,
+    /// Milliseconds, until all of it was durable.
+    pub elapsed_ms: u64,
+}
+
 /// What was noted beside the segments, to tell later whether the server has run since. Backups of
 /// asmt 0.1 before it noted this have none of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -117,6 +142,10 @@ pub struct ServerFingerprint {
     pub beside: Option<Vec<i32>>,
     /// Settings of the namespace that a start compares with its segments, by name.
     pub settings: BTreeMap<String, Setting>,
+    /// The server's program; `None` if it was not found, and in backups made before it was noted.
+    pub binary: Option<ServerBinary>,
+    /// How long the copy took. `None` in exports, and in backups made before it was noted.
+    pub run: Option<CopyRun>,
 }
 
 /// The manifest of one namespace.
@@ -180,6 +209,10 @@ pub struct HeadLine {
     beside: Option<Vec<i32>>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     settings: BTreeMap<String, Setting>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<ServerBinary>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<CopyRun>,
     segment_count: u64,
 }
 
@@ -270,6 +303,8 @@ impl Manifest {
             shmids: self.noted.shmids.clone(),
             beside: self.noted.beside.clone(),
             settings: self.noted.settings.clone(),
+            server: self.noted.binary.clone(),
+            run: self.noted.run,
             segment_count: self.segments.len() as u64,
         };
         let mut text = json_line(&head);
@@ -331,6 +366,8 @@ impl Manifest {
             shmids: head.shmids,
             beside: head.beside,
             settings: head.settings,
+            binary: head.server,
+            run: head.run,
         };
         Ok(Self {
             tool: head.tool,
@@ -451,6 +488,13 @@ mod tests {
                     ("partition-tree-sprigs".to_owned(), Setting { text: "?".to_owned(), value: None }),
                 ]
                 .into(),
+                binary: Some(ServerBinary {
+                    path: "/usr/bin/asd".to_owned(),
+                    size: 9,
+                    modified_ns: u64::MAX,
+                    package: Some("aerospike-server-enterprise 8.1.2.0-1".to_owned()),
+                }),
+                run: Some(CopyRun { data_bytes: 5, elapsed_ms: 6 }),
             },
             segments: vec![
                 segment(0xad00_5001, 8192, Encoding::Gzip),
@@ -624,6 +668,16 @@ mod tests {
     #[test]
     fn unknown_fields_of_the_same_version_are_let_be() {
         assert!(Manifest::parse(&forged("\"host\":", "\"colour\":[],\"host\":")).is_ok());
+    }
+
+    #[test]
+    fn a_manifest_of_before_the_server_was_noted_is_read_and_written_the_same() {
+        let mut old = manifest();
+        assert_eq!(Manifest::parse(&old.to_text()).as_ref(), Ok(&old));
+        (old.noted.binary, old.noted.run) = (None, None);
+        let text = old.to_text();
+        assert!(!text.contains("\"server\"") && !text.contains("\"run\""));
+        assert_eq!(Manifest::parse(&text), Ok(old));
     }
 
     #[test]

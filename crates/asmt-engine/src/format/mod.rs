@@ -26,7 +26,7 @@ pub use frame::{
     ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Content, FIRST_CHUNK_OFFSET, GZIP_TRAILER_BYTES,
     MAX_DEFLATE_RATIO, SECTOR_BYTES, columns_front, gzip_front, gzip_tail,
 };
-pub use manifest::{HeaderStamp, MANIFEST_VERSION, Manifest, ServerFingerprint, Trace, TraceState};
+pub use manifest::{CopyRun, HeaderStamp, MANIFEST_VERSION, Manifest, ServerBinary, ServerFingerprint, Trace, TraceState};
 pub use manifest_line::ManifestError;
 pub use manifest_segment::ManifestSegment;
 pub use names::{Encoding, Form, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};

@@ -75,6 +75,9 @@ pub const DATA_SIZE: &str = "data-size";
 /// Number of sprigs in each partition of the index; a start does not take over an index with
 /// another number.
 pub const TREE_SPRIGS: &str = "partition-tree-sprigs";
+/// The size of a stage of the index. Whether a start takes over stages of another size is not
+/// known.
+pub const INDEX_STAGE_SIZE: &str = "index-stage-size";
 
 /// The configuration of a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,7 +92,8 @@ pub struct NamespaceConfig {
     pub sindex_type: Option<String>,
     /// The server keeps a checkpoint of this index (a preview of 8.2).
     pub has_index_checkpoint: bool,
-    /// [`DATA_SIZE`] (of `storage-engine memory`) and [`TREE_SPRIGS`], if they are there.
+    /// [`DATA_SIZE`] (of `storage-engine memory`), [`TREE_SPRIGS`] and [`INDEX_STAGE_SIZE`], if
+    /// they are there.
     pub settings: BTreeMap<String, Setting>,
 }
 
@@ -387,7 +391,7 @@ impl<'t> Reader<'t> {
             (Section::Storage, "device") => self.read_device(LineKind::Device, name, values, opens)?,
             (Section::Storage, "file") => self.read_device(LineKind::File, name, values, opens)?,
             (Section::Storage, DATA_SIZE) if self.namespace.storage == Storage::Memory => self.read_setting(name, values)?,
-            (Section::Namespace, TREE_SPRIGS) => self.read_setting(name, values)?,
+            (Section::Namespace, TREE_SPRIGS | INDEX_STAGE_SIZE) => self.read_setting(name, values)?,
             // Sections begin or end in other places than it seems.
             (_, "namespace" | "storage-engine" | "device") => return Err(self.misplaced(name)),
             (
@@ -656,6 +660,7 @@ network {
 namespace test {
     replication-factor 2
     partition-tree-sprigs 512
+    index-stage-size 4G
     index-type shmem
     sindex-type flash {
         mount /mnt/sindex
@@ -750,7 +755,7 @@ namespace only {
             index_type: Some("shmem".to_owned()),
             sindex_type: Some("flash".to_owned()),
             has_index_checkpoint: false,
-            settings: [setting(TREE_SPRIGS, "512", Some(512))].into(),
+            settings: [setting(TREE_SPRIGS, "512", Some(512)), setting(INDEX_STAGE_SIZE, "4G", Some(4 << 30))].into(),
         };
         let cache = NamespaceConfig {
             storage: Storage::Memory,
@@ -781,7 +786,7 @@ namespace only {
             "cache [Memory, File /srv/cache.dat, index pmem, data-size 4G = 4294967296] \
              only [Memory, checkpoint, data-size 1G = 1073741824] \
              test [Device, Device /dev/nvme0n1p1 > /dev/sdb1, Device /dev/nvme1n1p1, Device /not/, index shmem, sindex flash, \
-             partition-tree-sprigs 512 = 512] \
+             index-stage-size 4G = 4294967296, partition-tree-sprigs 512 = 512] \
              work /srv/aerospike log /var/log/aerospike/aerospike.log"
         );
     }

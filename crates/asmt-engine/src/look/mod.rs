@@ -10,3 +10,4 @@ pub mod segments;
 pub mod server;
 pub mod service;
 pub mod traces;
+pub mod units;

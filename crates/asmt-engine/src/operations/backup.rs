@@ -16,11 +16,12 @@ use crate::work::job::Temporaries;
 use crate::work::note::Origin;
 use crate::work::{commit, copy_out};
 use std::path::Path;
+use std::time::Instant;
 
 /// A backup as it was planned, with what it was planned from.
 pub(super) struct Planned {
     pub(super) plan: Plan<NamespaceBackup>,
-    evidence: Evidence,
+    pub(super) evidence: Evidence,
     pub(super) inventory: Inventory,
 }
 
@@ -102,11 +103,14 @@ impl Operation<'_> {
         }
         let origin = self.origin(&planned, &listing);
         let Planned { plan, evidence, .. } = planned;
+        let since = Instant::now();
         let mut staged = copy_out::stage(Temporaries::new(&store, &run), &plan.namespaces, &origin, self.options, self.control)?;
+        let copied_in = since.elapsed();
         let now = self.evidence_for_backup(&listing, request.instance)?;
         check_unchanged(&evidence, &now, Verb::Backup)?;
         // As late as can be: a server writes its last lines when its segments are complete already.
         staged.note_traces(&now.traces);
+        staged.note_run(copied_in);
         let mut report = report.with_staged(&staged.namespaces);
         report.data_bytes = Some(staged.data_bytes);
         report.reserve_bytes = Some(staged.reserved_bytes);
@@ -216,8 +220,19 @@ impl Operation<'_> {
         if inventory.segments.is_empty() {
             inventory.keeper = Some(look::keeper::keeper()?);
         }
-        let mut plan = plan::backup(&inventory, listing, request);
         let evidence = self.evidence_for_backup(listing, request.instance)?;
+        Ok(self.plan_backup_of(inventory, evidence, listing, request))
+    }
+
+    /// Plans the backup of an inventory, whether or not it is that of this moment.
+    pub(super) fn plan_backup_of(
+        &self,
+        inventory: Inventory,
+        evidence: Evidence,
+        listing: &Listing,
+        request: &plan::Request,
+    ) -> Planned {
+        let mut plan = plan::backup(&inventory, listing, request);
         staleness::judge_backup(&mut plan, &evidence, self.overrides());
         if inventory.keeper != Some(Keeper::Nobody) {
             plan::left_out::explain_nothing(&mut plan.refusals, request.namespaces.as_deref(), &evidence.configuration);
@@ -230,7 +245,7 @@ impl Operation<'_> {
             remarks.retain(|remark| !is_denied || remark.code != NoteCode::NamespaceLeftOut);
             plan.remarks.extend(remarks);
         }
-        Ok(Planned { plan, evidence, inventory })
+        Planned { plan, evidence, inventory }
     }
 
     /// What a backup can note. Devices that earlier backups of this server in the directory have
@@ -258,6 +273,7 @@ impl Operation<'_> {
                 facts::server::Configuration::NotThere(_) => None,
             },
             settings: plan::settings::configured(&evidence.configuration),
+            binary: look::units::server_binary(),
             earlier_uses: staleness::uses_in(listing, evidence.instance),
             shmids,
         }

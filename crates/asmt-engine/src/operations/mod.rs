@@ -26,6 +26,7 @@ mod export;
 mod judged;
 mod list;
 mod outcome;
+mod preflight;
 mod replacing;
 pub mod report;
 mod request;
@@ -36,7 +37,10 @@ mod waiting;
 
 pub use build::{Build, build};
 pub use outcome::{ErrorText, Outcome};
-pub use request::{Asked, BackupRequest, ExportRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest};
+pub use request::{
+    Asked, BackupRequest, ExportRequest, Leg, ListRequest, PreflightRequest, Request, RestoreRequest, RetireRequest,
+    VerifyRequest,
+};
 
 /// A failure, with what was planned as far as that was possible.
 #[derive(Debug)]
@@ -69,6 +73,7 @@ pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result:
         Verb::Verify => operation.verify(),
         Verb::Retire => operation.retire(),
         Verb::Export => operation.export(),
+        Verb::Preflight => operation.preflight(),
     };
     match &mut outcome {
         Ok(report) => with_time(report),

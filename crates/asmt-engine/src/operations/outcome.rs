@@ -53,8 +53,9 @@ mod tests {
     use crate::facts::memory::State;
     use crate::operations::report::{NamespaceReport, Restorability, SegmentReport, Verb};
     use crate::operations::request::{
-        BackupRequest, ExportRequest, ListRequest, Request, RestoreRequest, RetireRequest, VerifyRequest,
+        BackupRequest, ExportRequest, Leg, ListRequest, PreflightRequest, Request, RestoreRequest, RetireRequest, VerifyRequest,
     };
+    use crate::plan::preflight::{Answer, Check, NamespaceReadiness, Preflight, Topic};
     use crate::progress::{Event, Phase, Snapshot};
     use ts_rs::{Config, TS};
 
@@ -84,12 +85,19 @@ mod tests {
             declaration::<VerifyRequest>(config),
             declaration::<RetireRequest>(config),
             declaration::<ExportRequest>(config),
+            declaration::<PreflightRequest>(config),
+            declaration::<Leg>(config),
             declaration::<Outcome>(config),
             declaration::<Report>(config),
             declaration::<NamespaceReport>(config),
             declaration::<State>(config),
             declaration::<SegmentReport>(config),
             declaration::<Restorability>(config),
+            declaration::<Preflight>(config),
+            declaration::<NamespaceReadiness>(config),
+            declaration::<Check>(config),
+            declaration::<Topic>(config),
+            declaration::<Answer>(config),
             declaration::<ErrorText>(config),
             declaration::<Problem>(config),
             declaration::<Kind>(config),

@@ -8,6 +8,7 @@ use crate::error::{Problem, Remark};
 use crate::facts::memory::{Inventory, Segment, State};
 use crate::format::ManifestSegment;
 use crate::look::segments;
+use crate::plan::preflight::Preflight;
 use crate::plan::staleness::Verdict;
 use crate::plan::{NamespaceBackup, NamespaceRestore, Source};
 use crate::work::copy_out::UnpublishedNamespace;
@@ -32,6 +33,8 @@ pub enum Verb {
     Retire,
     /// Write a backup anew, in a form that ASMT restores.
     Export,
+    /// Say what would stand in the way of a backup or a restore.
+    Preflight,
 }
 
 /// A namespace.
@@ -145,6 +148,8 @@ pub struct Report {
     pub possible: Vec<String>,
     /// Whether a restore here would be accepted, one entry for each instance; verifications only.
     pub restorability: Vec<Restorability>,
+    /// What would stand in the way; preflights only.
+    pub preflight: Option<Preflight>,
     /// How long it took.
     pub elapsed_ms: u64,
 }
@@ -196,6 +201,7 @@ impl Report {
             free_bytes: None,
             possible: Vec::new(),
             restorability: Vec::new(),
+            preflight: None,
             elapsed_ms: 0,
         }
     }

@@ -25,6 +25,54 @@ pub enum Request {
     Retire(RetireRequest),
     /// Write a backup anew, in a form that ASMT restores.
     Export(ExportRequest),
+    /// Say what would stand in the way of a backup or a restore.
+    Preflight(PreflightRequest),
+}
+
+/// What a preflight is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub enum Leg {
+    /// A backup.
+    Backup,
+    /// A restore.
+    Restore,
+}
+
+/// Request for a preflight. The options are those of the backup and the restore that it is about.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(test, derive(ts_rs::TS))]
+pub struct PreflightRequest {
+    /// What it is about; null means both, as far as they apply.
+    pub leg: Option<Leg>,
+    /// Directory; null for a backup of which nothing is known but what is in memory.
+    pub directory: Option<PathBuf>,
+    /// Instance; null means 0.
+    pub instance: Option<u8>,
+    /// Namespaces; null means every one.
+    pub namespaces: Option<Vec<String>>,
+    /// As in [`BackupRequest`].
+    pub compress: bool,
+    /// As in [`BackupRequest`].
+    pub columns: bool,
+    /// As in [`RestoreRequest`].
+    pub require_manifest: bool,
+    /// The server's configuration; null means that of its packages, if it is there.
+    pub config: Option<PathBuf>,
+    /// Storage devices and files, instead of those that the configuration names.
+    pub devices: Vec<PathBuf>,
+    /// As in [`RestoreRequest`].
+    pub require_proof: bool,
+    /// As in [`BackupRequest`] and [`RestoreRequest`].
+    pub force_stale: bool,
+    /// As in [`RestoreRequest`].
+    pub force_host: bool,
+    /// As in [`BackupRequest`].
+    pub allow_volatile: bool,
+    /// As in [`RestoreRequest`].
+    pub allow_private_ipc: bool,
 }
 
 /// Request for an export.
@@ -227,6 +275,8 @@ pub struct Asked {
     pub require_proof: bool,
     /// As in [`VerifyRequest`].
     pub restorable: bool,
+    /// As in [`PreflightRequest`].
+    pub leg: Option<Leg>,
 }
 
 impl Asked {
@@ -254,6 +304,7 @@ impl Asked {
             allow_private_ipc: false,
             require_proof: false,
             restorable: false,
+            leg: None,
         }
     }
 }
@@ -392,6 +443,25 @@ impl From<Request> for Asked {
                 allow_volatile,
                 ..Self::new(Verb::Export)
             },
+            Request::Preflight(preflight) => Self {
+                leg: preflight.leg,
+                directory: preflight.directory,
+                instance: preflight.instance,
+                namespaces: preflight.namespaces,
+                compress: preflight.compress,
+                columns: preflight.columns,
+                // Nothing is done.
+                analyze: true,
+                require_manifest: preflight.require_manifest,
+                config: preflight.config,
+                devices: preflight.devices,
+                require_proof: preflight.require_proof,
+                force_stale: preflight.force_stale,
+                force_host: preflight.force_host,
+                allow_volatile: preflight.allow_volatile,
+                allow_private_ipc: preflight.allow_private_ipc,
+                ..Self::new(Verb::Preflight)
+            },
             Request::Retire(RetireRequest { directory, instance, namespaces }) => {
                 Self { directory: Some(directory), instance, namespaces, ..Self::new(Verb::Retire) }
             }
@@ -468,6 +538,22 @@ impl From<Asked> for Request {
                 allow_volatile: asked.allow_volatile,
             }),
             Verb::Retire => Self::Retire(RetireRequest { directory: needed, instance, namespaces }),
+            Verb::Preflight => Self::Preflight(PreflightRequest {
+                leg: asked.leg,
+                directory,
+                instance,
+                namespaces,
+                compress: asked.compress,
+                columns: asked.columns,
+                require_manifest: asked.require_manifest,
+                config: asked.config,
+                devices: asked.devices,
+                require_proof: asked.require_proof,
+                force_stale: asked.force_stale,
+                force_host: asked.force_host,
+                allow_volatile: asked.allow_volatile,
+                allow_private_ipc: asked.allow_private_ipc,
+            }),
         }
     }
 }
@@ -489,10 +575,11 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_what_a_request_says() {
-        for verb in [Verb::List, Verb::Backup, Verb::Restore, Verb::Verify, Verb::Retire, Verb::Export] {
+        for verb in [Verb::List, Verb::Backup, Verb::Restore, Verb::Verify, Verb::Retire, Verb::Export, Verb::Preflight] {
             let directory = (verb != Verb::List).then(|| PathBuf::from("/d"));
             let output = (verb == Verb::Export).then(|| PathBuf::from("/o"));
-            let asked = Asked { directory, output, instance: Some(3), ..Asked::new(verb) };
+            let analyze = verb == Verb::Preflight;
+            let asked = Asked { directory, output, analyze, instance: Some(3), ..Asked::new(verb) };
             let request = Request::from(asked.clone());
             assert_eq!(Asked::from(request.clone()), asked);
             let text = serde_json::to_string(&request).expect("plain structures always serialise");

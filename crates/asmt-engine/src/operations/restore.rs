@@ -137,7 +137,7 @@ impl<'r> Operation<'r> {
         request: &plan::Request,
     ) -> Result<Judged> {
         let mut inventory = segments::take()?;
-        inventory.segments.retain(|_, segment| !leftovers.contains(&segment.stat.shmid));
+        inventory.leave_out(leftovers, request.page_bytes);
         inventory.keeper = Some(look::keeper::keeper()?);
         let mut plan = plan::restore(listing, &inventory, request);
         // Nobody's segments but the server's and asmt's own tell anything of the server.

@@ -22,6 +22,7 @@ pub mod export;
 mod group;
 mod in_the_way;
 pub mod left_out;
+pub mod preflight;
 mod restore;
 mod room;
 pub mod settings;

@@ -37,6 +37,7 @@ mod listing;
 mod lock;
 mod output;
 mod place;
+mod probe;
 
 #[cfg(feature = "testing")]
 pub use crate::format::journal::{LOCK_NAME, MARKS_LOCK_NAME};
@@ -45,6 +46,7 @@ pub use direct::Buffer;
 pub use entries::modified_ms;
 pub use input::InputFile;
 pub use output::OutputFile;
+pub use probe::Rate;
 
 /// Time that a run waits for another one that reads or writes marks.
 const MARKS_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);

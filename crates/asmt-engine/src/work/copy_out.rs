@@ -8,7 +8,7 @@
 
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::facts::memory::Segment;
-use crate::format::{FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Trace, chunk_range, length_of};
+use crate::format::{CopyRun, FIRST_CHUNK_OFFSET, Manifest, ManifestSegment, Trace, chunk_range, length_of};
 use crate::plan::{Copy, NamespaceBackup, Source};
 use crate::progress::{Control, Phase};
 use crate::store::{OutputFile, Store};
@@ -26,6 +26,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// A file that is complete and durable under its temporary name.
 #[derive(Clone, Debug)]
@@ -73,6 +74,14 @@ impl Unpublished<'_> {
     pub fn note_traces(&mut self, traces: &[Trace]) {
         for namespace in &mut self.namespaces {
             namespace.manifest.noted.traces = traces.to_vec();
+        }
+    }
+
+    /// Notes in every manifest how long the copy took.
+    pub fn note_run(&mut self, elapsed: Duration) {
+        let elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        for namespace in &mut self.namespaces {
+            namespace.manifest.noted.run = Some(CopyRun { data_bytes: self.data_bytes, elapsed_ms });
         }
     }
 }

@@ -111,7 +111,9 @@ fn stage_in(
     let namespaces = originals.iter().map(|original| {
         let (segments, files): (Vec<_>, Vec<_>) =
             left.by_ref().take(original.manifest.segments.len()).map(|job| (job.written(), job.file(store))).unzip();
-        let manifest = Manifest { segments, ..original.manifest.clone() };
+        let mut manifest = Manifest { segments, ..original.manifest.clone() };
+        // That was how long the backup took.
+        manifest.noted.run = None;
         UnpublishedNamespace { superseded: original.superseded.clone(), is_replacing: false, manifest, files }
     });
     let namespaces: Vec<UnpublishedNamespace> = namespaces.collect();

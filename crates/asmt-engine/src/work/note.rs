@@ -3,7 +3,7 @@
 use crate::error::{Code, Error, Result};
 use crate::facts::server::Host;
 use crate::format::{
-    Chunk, Encoding, HeaderStamp, Manifest, ManifestSegment, ServerFingerprint, chunk_range, length_of, zero_bytes,
+    Chunk, Encoding, HeaderStamp, Manifest, ManifestSegment, ServerBinary, ServerFingerprint, chunk_range, length_of, zero_bytes,
 };
 use crate::layout::server_config::Setting;
 use crate::plan::{Copy, NamespaceBackup};
@@ -28,6 +28,8 @@ pub struct Origin {
     pub configuration: Option<String>,
     /// Its settings that a start compares with segments, for each namespace.
     pub settings: BTreeMap<NamespaceName, BTreeMap<String, Setting>>,
+    /// The server's program.
+    pub binary: Option<ServerBinary>,
     /// Uses of earlier backups, from marks in the directory.
     pub earlier_uses: Vec<String>,
     /// Ids of all segments of the instance, of any namespace.
@@ -98,6 +100,9 @@ pub fn manifest_of(namespace: &NamespaceBackup, jobs: &[Job<'_>], origin: &Origi
             shmids: namespace.copies.iter().map(|copy| copy.segment.stat.shmid).collect(),
             beside: Some(beside(&origin.shmids, namespace)),
             settings: origin.settings.get(&namespace.name).cloned().unwrap_or_default(),
+            binary: origin.binary.clone(),
+            // Noted last: see [`Unpublished::note_run`].
+            run: None,
         },
         segments: segments.collect::<Result<_>>()?,
     })
