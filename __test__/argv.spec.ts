@@ -98,7 +98,7 @@ const refused: [string[], RegExp, RegExp][] = [
   [['help', 'nosuch'], /unknown command "nosuch"/, /the commands are list, /],
   [['help', 'rest'], /unknown command "rest"/, /^did you mean asmt restore\?$/],
   [['nosuch', '--help'], /unknown command "nosuch"/, /the commands are list, /],
-  [['frobnicate'], /unknown command "frobnicate"/, /list, backup, restore, verify, retire, export or run/],
+  [['frobnicate'], /unknown command "frobnicate"/, /list, preflight, backup, restore, verify, retire, export or run/],
   [['-p', 'd'], /no command given/, /-b or -r/],
   [['-b', '-p', 'd', '-n'], /-n needs a value/, /-n NAME/],
   [['-b', '-p', 'd', '-n', '-v'], /-n needs a value, but "-v" follows/, /-n NAME/],

@@ -8,11 +8,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { optionNamed } from '../src/options.ts';
-import { Machine, SIM, show, testTraced, until, type Run } from './helpers.ts';
-
-/** `run` exchanges the backup that it restored, as soon as a backup can do that. */
-const CAN_REPLACE = optionNamed('replace') !== undefined;
+import { Machine, SIM, manifestLines, show, testTraced, until, type Run } from './helpers.ts';
 
 /**
  * A server in a shell: it starts warm or cold, and stops cleanly on SIGTERM and SIGINT, with the
@@ -72,16 +68,16 @@ test('a container is stopped and started again: the server is warm', async (t) =
   t.regex(first.stdout, /^namespace 'test' .* started cold[^]*\nserving\n[^]*stopped by TERM\n$/, show(first));
   t.regex(first.stderr, /error: no backup found: .*\n[^]*server exited with status 0: backing up[^]*\nbacked up 1 namespace to /);
   const before = await machine.memory();
+  const older = manifestLines(directory);
   await machine.sim('remove');
   const second = await machine.asmt(['run', directory, '--', server], { env, during: sending(['serving', 'SIGTERM']) });
   t.regex(second.stdout, /started warm/, show(second));
   t.regex(second.stderr, /restored 1 namespace from /, show(second));
-  // Until a backup can replace another, the one that was restored is in the way.
-  t.is(second.status, CAN_REPLACE ? 0 : 3, show(second));
-  if (!CAN_REPLACE) return;
+  t.is(second.status, 0, show(second));
+  t.notDeepEqual(manifestLines(directory), older, show(second));
   await machine.sim('remove');
   await machine.expect(0, ['restore', directory]);
-  t.not(await machine.memory(), before);
+  t.is(await machine.memory(), before);
 });
 
 test('standard output and the words behind -- are the command alone', async (t) => {
@@ -193,13 +189,10 @@ test('a refused restore: the server starts cold, or with --hold not at all', asy
   t.is(held.status, 4, show(held));
   t.is(held.stdout, '');
   t.is(await machine.memory(), '');
-  const old = machine.names(directory);
   const cold = await machine.asmt(['run', directory, '--', server], { env, during: sending(['serving', 'SIGTERM']) });
   t.regex(cold.stderr, /error: .*has run since[^]*note: going on without the restore \(exit status 4\)/, show(cold));
   t.regex(cold.stdout, /started cold/);
-  // A backup that never can be restored is exchanged, or in the way.
-  t.is(cold.status, CAN_REPLACE ? 0 : 3, show(cold));
-  if (!CAN_REPLACE) t.deepEqual(machine.names(directory), old);
+  t.is(cold.status, 0, show(cold));
 });
 
 test('a directory that is not there with its parent starts nothing', async (t) => {
@@ -231,7 +224,7 @@ testTraced('a signal during the restore: cleaned up, and nothing is started', as
   );
   t.is(done.status, 143, show(done));
   t.is(done.stdout, '');
-  t.is(await machine.memory(), '');
+  t.is(await machine.memory(), '', show(done));
   t.false(existsSync(ready));
 });
 
@@ -316,7 +309,6 @@ test('without a command: a server that runs is left alone, also with --hold, and
   const { machine, directory } = await node(t);
   await machine.sim('make');
   await machine.expect(0, ['backup', directory]);
-  const old = machine.names(directory);
   const server = await machine.hold();
   const done = await machine.asmt(['run', '--hold', directory], { during: sending(['waiting for SIGTERM', 'SIGTERM']) });
   t.is(done.status, 3, show(done));

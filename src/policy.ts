@@ -109,11 +109,10 @@ export function resolveRun(values: Values, operands: readonly string[], command:
   // The server lives in the namespace in which asmt waits for it: the restored segments outlast
   // the restore. Of another container than its own, asmt knows nothing.
   const lasting = command.length > 0 ? { 'allow-private-ipc': true as const } : {};
-  // Where the backup that was restored is in the way of the next one, it is exchanged for it.
-  const exchanging = optionNamed('replace') === undefined ? {} : { replace: true as const };
   return {
     restore: half('restore', lasting),
-    backup: half('backup', exchanging),
+    // The backup that was restored is in the way of the next one.
+    backup: half('backup', { replace: true }),
     command,
     hold: values.hold === true,
     ready: pathOf('--ready', text(values.ready)),
