@@ -8,7 +8,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 
 import test, { type ExecutionContext } from 'ava';
 
-import { Machine, SIM, manifestLines, show, testTraced, until, type Run } from './helpers.ts';
+import { Machine, MAIN, manifestLines, show, SIM, testAsRoot, testTraced, type Run, until } from './helpers.ts';
 
 /**
  * A server in a shell: it starts warm or cold, and stops cleanly on SIGTERM and SIGINT, with the
@@ -309,6 +309,7 @@ test('without a command: a server that runs is left alone, also with --hold, and
   const { machine, directory } = await node(t);
   await machine.sim('make');
   await machine.expect(0, ['backup', directory]);
+  const old = machine.names(directory);
   const server = await machine.hold();
   const done = await machine.asmt(['run', '--hold', directory], { during: sending(['waiting for SIGTERM', 'SIGTERM']) });
   t.is(done.status, 3, show(done));
@@ -341,6 +342,23 @@ testTraced('a second SIGTERM does not cost the backup, and SIGINT stops it', asy
   const done = await traced('SIGHUP');
   t.is(done.status, 0, show(done));
   await machine.expect(0, ['verify', directory]);
+});
+
+testAsRoot('as process 1 it works, and asks for an init', async (t) => {
+  const { machine, directory, server, env } = await node(t);
+  const container = ['--pid', '--fork', '--kill-child', '--mount-proc', process.execPath, MAIN, 'run', directory, '--'];
+  // `unshare` passes no signal on: the server is stopped from within.
+  const command = ['sh', '-c', '"$0" & until [ -e "$1" ]; do sleep 0.1; done; kill $!; wait $!', server, machine.path('go')];
+  const done = await machine.exec('unshare', [...container, ...command], {
+    env,
+    during: async (_, output) => {
+      await until('serving', () => output().includes('serving'));
+      writeFileSync(machine.path('go'), '');
+    },
+  });
+  t.is(done.status, 0, show(done));
+  t.regex(done.stderr, /note: asmt is process 1.*--init/, show(done));
+  t.true(machine.names(directory).includes('ae001000.dat'), show(done));
 });
 
 test('a ready file that cannot be made: nothing is done', async (t) => {

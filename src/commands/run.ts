@@ -44,6 +44,9 @@ export class RunCommand extends AsmtCommand {
     const [program] = meant.command;
     if (program !== undefined) findProgram(program);
     const ready = ReadyFile.at(meant.ready);
+    if (process.pid === 1) {
+      this.#note('no-init', 'asmt is process 1, and reaps its own command alone: give it an init (docker run --init)');
+    }
     const { outcome, signal, status } = await this.perform(meant.restore);
     // Until somebody else takes the signals, nothing is waited for: none gets lost.
     const next = afterRestore(outcome.error, meant.hold, program === undefined);
