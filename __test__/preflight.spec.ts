@@ -403,7 +403,7 @@ testTraced('killed while it writes, or where files need a name, it leaves nothin
   t.is(killed.signal, 'SIGKILL', show(killed));
   t.deepEqual(machine.names(directory), []);
   // A file system that has no files without a name: the name is gone before the first byte. The
-  // call is that thread's so manieth on the directory.
+  // calls of each thread on the directory are counted.
   const trace = machine.path('trace');
   const words = ['-f', '-qq', '-P', directory, '-e', 'trace=openat', '-o', trace, process.execPath, MAIN];
   await machine.exec('strace', [...words, 'preflight', directory]);
@@ -519,7 +519,7 @@ const check = (topic: Check['topic'], answer: Check['answer'], text: string, hin
 
 /** A page with what is longest in each of its places. */
 function longest(): [Report, Preflight] {
-  const path = `/${'long-directory/'.repeat(12)}${'b'.repeat(90)}`;
+  const path = `/${'0123456789012/'.repeat(12)}${'0'.repeat(90)}`;
   const bytes = { allocated_bytes: 1023 * 2 ** 40 + 2 ** 39, resident_bytes: 1023 * 2 ** 30 };
   const row = (name: string) => ({ name, applies: true, why: '', backup: false, restore: true, ...bytes });
   const judged: Preflight = {
@@ -540,7 +540,7 @@ function longest(): [Report, Preflight] {
       check('backup', 'not-ready', `${path} is a system directory, with other files in it`, `use another one than ${path}`),
       check('backup', 'not-ready', 'first of two with one next step', 'do this'),
       check('backup', 'not-ready', 'second of two with one next step', 'do this'),
-      check('cold-start', 'unknown', 'systemd does not answer: \u001b[31mred'),
+      check('cold-start', 'unknown', 'systemd does not answer: \u001b[1;31m!'),
       check('stripe-size', 'ready', `namespace '${'名前空間'.repeat(8)}'`),
     ],
     data_bytes: null,

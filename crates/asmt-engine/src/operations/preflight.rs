@@ -1,9 +1,9 @@
 //! `preflight`: what would stand in the way of a backup or a restore, before the night.
 //!
 //! Promise: it plans as `--analyze` does, and lists each refusal. It changes nothing: what it
-//! writes to the target for a moment has no name. Where the server runs, a backup is judged as after its
-//! clean stop; where the segments of a backup are still in memory, a restore is judged as after a
-//! reboot.
+//! writes to the target for a moment has no name. Where the server runs, a backup is judged as
+//! after its clean stop; where the segments of a backup are still in memory, a restore is judged as
+//! after a reboot.
 
 use crate::error::{Code, Error, Kind, NoteCode, Problem, Remark, Result};
 use crate::facts::directory::{Listing, Writable};
