@@ -19,12 +19,12 @@ const TEST = ['--name', 'test', '--nsid', '1'] as const;
 const BAR = ['--name', 'bar', '--nsid', '2'] as const;
 
 /** The codes of what a run has remarked of older backups. */
-const OLD = ['already-backed-up', 'old-first', 'old-last'];
+const OLD = new Set<string>(['already-backed-up', 'old-first', 'old-last']);
 
 /** Backs up with `--replace`. Returns what became of older backups. */
 async function replace(machine: Machine, directory: string, ...args: string[]): Promise<string[]> {
   const { report } = await machine.json(0, ['backup', '--replace', ...args, directory]);
-  return report?.remarks.map(({ code }) => code).filter((code) => OLD.includes(code)) ?? [];
+  return report?.remarks.map(({ code }) => code).filter((code) => OLD.has(code)) ?? [];
 }
 
 /** The names in a backup directory that belong to no backup. */
@@ -63,7 +63,7 @@ testAsRoot('a backup that is current stays, and that is success with a code of i
   for (const args of [[], ['-a'], ['-z'], ['-c'], ['-n', 'test']]) {
     const { report } = await machine.json(0, ['backup', '--replace', ...args, directory]);
     t.deepEqual(
-      report?.remarks.map(({ code }) => code).filter((code) => OLD.includes(code)),
+      report?.remarks.map(({ code }) => code).filter((code) => OLD.has(code)),
       ['already-backed-up'],
       args.join(' '),
     );
@@ -80,7 +80,7 @@ testAsRoot('a backup that is current stays, and that is success with a code of i
   const asmt = await machine.expect(0, ['-b', '--replace', '-p', directory]);
   t.is(asmt.stdout, text.stdout);
   // What is current by its segments must be undamaged, where it is read.
-  const [file = ''] = machine.names(directory).filter((name) => name.startsWith('ae0011'));
+  const file = machine.names(directory).find((name) => name.startsWith('ae0011')) ?? '';
   const bytes = readFileSync(join(directory, file));
   bytes[5] = (bytes[5] ?? 0) ^ 1;
   writeFileSync(join(directory, file), bytes);

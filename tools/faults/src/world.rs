@@ -19,6 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -41,6 +42,10 @@ pub struct Scenario {
     /// Backup: what is in the directory before. Where there is something, it is replaced.
     pub old: Old,
 }
+
+/// A plain backup into a directory in which there is none.
+pub const BACKUP: Scenario =
+    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None };
 
 /// An older backup of the same segments, in plain files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,10 +234,14 @@ impl World {
         must(Verb::Backup);
         match self.scenario.old {
             Old::Retired => must(Verb::Retire),
-            _ => names(&directory)
-                .iter()
-                .filter(|name| asmt_engine::format::is_manifest_name(name))
-                .for_each(|name| fs::remove_file(directory.join(name)).expect("to remove a manifest")),
+            // As ASMT leaves it: each file has the mode of its segment.
+            _ => names(&directory).iter().map(|name| (name, directory.join(name))).for_each(|(name, path)| {
+                if asmt_engine::format::is_manifest_name(name) {
+                    fs::remove_file(path).expect("to remove a manifest");
+                } else if crate::is_real_root() {
+                    fs::set_permissions(path, fs::Permissions::from_mode(0o640)).expect("to change a mode");
+                }
+            }),
         }
         let _ = fs::remove_dir_all(self.old_directory());
         copy(&directory, &self.old_directory());

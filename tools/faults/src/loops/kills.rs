@@ -15,65 +15,25 @@ use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Shown};
-use crate::world::{CHUNKS, Old, Outcome, Program, SMALL, Scenario, TWO, World};
+use crate::world::{BACKUP, CHUNKS, Old, Outcome, Program, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use std::path::Path;
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None },
-    Scenario {
-        name: "backup-columns-c",
-        verb: Verb::Backup,
-        form: Form::Columns,
-        check: true,
-        threads: 1,
-        shape: SMALL,
-        old: Old::None,
-    },
-    Scenario { name: "backup-two", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: TWO, old: Old::None },
-    Scenario {
-        name: "backup-z-threads",
-        verb: Verb::Backup,
-        form: Form::Gzip,
-        check: false,
-        threads: 4,
-        shape: CHUNKS,
-        old: Old::None,
-    },
-    Scenario { name: "replace", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::Unsure },
-    Scenario {
-        name: "replace-z-two",
-        verb: Verb::Backup,
-        form: Form::Gzip,
-        check: false,
-        threads: 1,
-        shape: TWO,
-        old: Old::Unsure,
-    },
-    Scenario {
-        name: "replace-retired",
-        verb: Verb::Backup,
-        form: Form::Plain,
-        check: false,
-        threads: 1,
-        shape: SMALL,
-        old: Old::Retired,
-    },
-    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, check: false, threads: 1, shape: SMALL, old: Old::None },
-    Scenario { name: "export-two", verb: Verb::Export, form: Form::Plain, check: true, threads: 1, shape: TWO, old: Old::None },
-    Scenario { name: "restore-c", verb: Verb::Restore, form: Form::Plain, check: true, threads: 1, shape: SMALL, old: Old::None },
-    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, check: false, threads: 1, shape: TWO, old: Old::None },
-    Scenario {
-        name: "restore-threads",
-        verb: Verb::Restore,
-        form: Form::Plain,
-        check: true,
-        threads: 4,
-        shape: CHUNKS,
-        old: Old::None,
-    },
-    Scenario { name: "verify", verb: Verb::Verify, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None },
+    BACKUP,
+    Scenario { name: "backup-columns-c", form: Form::Columns, check: true, ..BACKUP },
+    Scenario { name: "backup-two", shape: TWO, ..BACKUP },
+    Scenario { name: "backup-z-threads", form: Form::Gzip, threads: 4, shape: CHUNKS, ..BACKUP },
+    Scenario { name: "replace", old: Old::Unsure, ..BACKUP },
+    Scenario { name: "replace-z-two", form: Form::Gzip, shape: TWO, old: Old::Unsure, ..BACKUP },
+    Scenario { name: "replace-retired", old: Old::Retired, ..BACKUP },
+    Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, ..BACKUP },
+    Scenario { name: "export-two", verb: Verb::Export, check: true, shape: TWO, ..BACKUP },
+    Scenario { name: "restore-c", verb: Verb::Restore, check: true, ..BACKUP },
+    Scenario { name: "restore-two", verb: Verb::Restore, form: Form::Gzip, shape: TWO, ..BACKUP },
+    Scenario { name: "restore-threads", verb: Verb::Restore, check: true, threads: 4, shape: CHUNKS, ..BACKUP },
+    Scenario { name: "verify", verb: Verb::Verify, ..BACKUP },
 ];
 
 /// Signals that Node handles, and the exit status of a run that they stop; `None` for one that

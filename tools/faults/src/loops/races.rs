@@ -10,7 +10,7 @@ use super::{act_at, clean_calls};
 use crate::driver::Told;
 use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
-use crate::world::{CHUNKS, Old, Outcome, Program, SMALL, Scenario, World, perform_here, sums};
+use crate::world::{BACKUP, CHUNKS, Outcome, Program, Scenario, World, perform_here, sums};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use asmt_kit::files::names;
@@ -21,8 +21,6 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-const BACKUP: Scenario =
-    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None };
 const RESTORE: Scenario = Scenario { name: "restore", verb: Verb::Restore, ..BACKUP };
 const BACKUP_THREADS: Scenario = Scenario { name: "backup-threads", threads: 4, shape: CHUNKS, ..BACKUP };
 const RESTORE_THREADS: Scenario = Scenario { name: "restore-threads", threads: 4, shape: CHUNKS, ..RESTORE };

@@ -12,7 +12,7 @@ use crate::judge::Allowance;
 use crate::sys::{self, Limit};
 use crate::tally::{Count, Tally};
 use crate::tracer::{Action, Shown};
-use crate::world::{Old, Outcome, Program, SMALL, Scenario, World};
+use crate::world::{BACKUP, Old, Outcome, Program, Scenario, World};
 use asmt_engine::format::Form;
 use asmt_engine::operations::report::Verb;
 use asmt_kit::files::names;
@@ -23,8 +23,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-const BACKUP: Scenario =
-    Scenario { name: "backup", verb: Verb::Backup, form: Form::Plain, check: false, threads: 1, shape: SMALL, old: Old::None };
 const BACKUP_ZC: Scenario = Scenario { name: "backup-zc", form: Form::Gzip, check: true, ..BACKUP };
 const REPLACE: Scenario = Scenario { name: "replace", old: Old::Unsure, ..BACKUP };
 const REPLACE_RETIRED: Scenario = Scenario { name: "replace-retired", old: Old::Retired, ..BACKUP };
