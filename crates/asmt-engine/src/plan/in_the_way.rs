@@ -5,7 +5,7 @@
 //! retired. Must never: call the system.
 
 use crate::error::{Code, NoteCode, Problem, Remark};
-use crate::facts::directory::{FileRecord, Listing};
+use crate::facts::directory::{FileRecord, Listing, ManifestRecord};
 use crate::facts::server::Host;
 use crate::format::mark::{Identity, UsageMark, is_used_name, used_name};
 use crate::format::{Manifest, ManifestError, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
@@ -69,8 +69,12 @@ pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsid
         let first = found.files.iter().find(|name| in_the_way.contains(*name)).copied().unwrap_or_default();
         in_the_way.retain(|name| !found.files.contains(name));
         let problem = Problem::new(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
-        match &request.replace {
-            Some(fates) => replace(&found, problem, listing, group, fates, &mut old, plan),
+        match request.replace.as_ref().map(|fates| fate_of(&found, listing, group, fates)) {
+            Some(Ok(fate)) => old.take(fate, &found, &own_title, plan),
+            Some(Err(why)) => {
+                let message = format!("{}; --replace does not apply: {why}", problem.message);
+                plan.refusals.push(Problem { message, ..problem });
+            }
             None => plan.refusals.push(problem),
         }
     }
@@ -90,71 +94,64 @@ pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsid
     old
 }
 
-/// Decides what is to become of a backup in the way that may be replaced. `problem` is the refusal
-/// of a backup that must not be.
-fn replace<T>(
-    found: &Found<'_>,
-    mut problem: Problem,
-    listing: &Listing,
-    group: &Group,
-    fates: &Fates,
-    old: &mut Old,
-    plan: &mut Plan<T>,
-) {
-    let own_title = title_of(group);
+/// What is to become of a backup in the way. The error says why it must not be replaced.
+fn fate_of(found: &Found<'_>, listing: &Listing, group: &Group, fates: &Fates) -> Result<Fate, String> {
+    if found.title != title_of(group) {
+        return Err("it is that of another namespace".to_owned());
+    }
+    if let Some((_, problem)) = listing.problems.iter().find(|(name, _)| found.files.contains(&name.as_str())) {
+        return Err(problem.message.clone());
+    }
+    let is_too_new = |record: &&ManifestRecord| matches!(record.manifest, Err(ManifestError::TooNew(_)));
+    if listing.manifests.iter().filter(is_too_new).any(|record| found.files.contains(&record.name.as_str())) {
+        return Err("a newer asmt made it".to_owned());
+    }
     let known = group.name.as_ref().and_then(|name| fates.get(name));
     let unsure = OldBackup { fate: Fate::Unsure, was_restored_here: false };
     let OldBackup { fate, was_restored_here } = known.copied().unwrap_or(unsure);
-    let unsafe_file = listing.problems.iter().find(|(name, _)| found.files.contains(&name.as_str()));
-    let is_too_new = |name: &&str| {
-        let mut records = listing.manifests.iter().filter(|record| record.name == **name);
-        records.any(|record| matches!(record.manifest, Err(ManifestError::TooNew(_))))
-    };
-    let is_known = unsafe_file.is_none() && !found.files.iter().any(|name| is_too_new(&name));
     // A container that has taken the place of another one knows by its mark which backup it was
     // restored from.
     let is_heir = found.is_of_host && was_restored_here && fate == Fate::Dead;
-    let why = match (found.title == own_title, is_known, found.elsewhere.is_none() || is_heir) {
-        (false, ..) => "it is that of another namespace",
-        (_, false, _) => unsafe_file.map_or("a newer asmt made it", |(_, problem)| problem.message.as_str()),
-        (.., false) => "it belongs to another server",
-        _ => "",
-    };
-    if !why.is_empty() {
-        problem.message = format!("{}; --replace does not apply: {why}", problem.message);
-        plan.refusals.push(problem);
-        return;
+    if found.elsewhere.is_some() && !is_heir {
+        return Err("it belongs to another server".to_owned());
     }
-    // What a mark says stays: other backups in the directory are judged by it, too.
-    let files = found.files.iter().filter(|name| !is_used_name(name)).map(|name| (*name).to_owned());
-    let made = rfc3339(found.made_ms);
-    let remark = |code, text: &str| Remark::new(code, format!("{own_title}: the backup of {made} {text}"));
-    match fate {
-        Fate::Current => {
-            old.current_ms = Some(found.made_ms);
-            let text = "is there already, and the server has not run since: it stays, and no other one is made";
-            plan.remarks.push(remark(NoteCode::AlreadyBackedUp, text));
-        }
-        Fate::Dead => {
-            old.outdated.extend(files);
-            plan.remarks.push(remark(NoteCode::OldFirst, "is outdated: it is removed before the new one is made"));
-        }
-        Fate::Unsure => {
-            old.superseded.extend(files);
-            old.is_replacing = true;
-            let text = "stays until the new one is complete and takes its place";
-            plan.remarks.push(remark(NoteCode::OldLast, text));
-        }
-        Fate::Overtaken => plan.refuse(
-            Code::DeviceSetTorn,
-            format!(
-                "{own_title}: the segments in memory are those of the backup of {made}, and a storage device or file shows that \
-                 the server has run since, without them"
+    Ok(fate)
+}
+
+impl Old {
+    /// Adds a backup that may be replaced.
+    fn take<T>(&mut self, fate: Fate, found: &Found<'_>, own_title: &str, plan: &mut Plan<T>) {
+        // What a mark says stays: other backups in the directory are judged by it, too.
+        let files = found.files.iter().filter(|name| !is_used_name(name)).map(|name| (*name).to_owned());
+        let made = rfc3339(found.made_ms);
+        let remark = |code, text: &str| Remark::new(code, format!("{own_title}: the backup of {made} {text}"));
+        match fate {
+            Fate::Current => {
+                self.current_ms = Some(found.made_ms);
+                let text = "is there already, and the server has not run since: it stays, and no other one is made";
+                plan.remarks.push(remark(NoteCode::AlreadyBackedUp, text));
+            }
+            Fate::Dead => {
+                self.outdated.extend(files);
+                plan.remarks.push(remark(NoteCode::OldFirst, "is outdated: it is removed before the new one is made"));
+            }
+            Fate::Unsure => {
+                self.superseded.extend(files);
+                self.is_replacing = true;
+                let text = "stays until the new one is complete and takes its place";
+                plan.remarks.push(remark(NoteCode::OldLast, text));
+            }
+            Fate::Overtaken => plan.refuse(
+                Code::DeviceSetTorn,
+                format!(
+                    "{own_title}: the segments in memory are those of the backup of {made}, and a storage device or file shows \
+                     that the server has run since, without them"
+                ),
+                "do not back them up, and do not restore that backup: leave the segments, and start the server where and how \
+                 it last ran, so that it reads its devices; if the device does not belong to this server, name the right ones \
+                 with --config or --device",
             ),
-            "do not back them up, and do not restore that backup: leave the segments, and start the server where and how it \
-             last ran, so that it reads its devices; if the device does not belong to this server, name the right ones with \
-             --config or --device",
-        ),
+        }
     }
 }
 
