@@ -29,7 +29,7 @@ import { parseArgs } from 'node:util';
 
 import { MOST_GLIBC, newerThan, symbolVersions } from './elf.mjs';
 import { check, counts, sha256 } from './package/checks.mjs';
-import { PACKAGE } from './package/linux.mjs';
+import { PACKAGE, UNIT_FILES } from './package/linux.mjs';
 import { startRegistry } from './package/registry.mjs';
 import { NFPM, installTools } from './package/tools.mjs';
 import { ROOT, SIM, step, temporaries } from './setup.mjs';
@@ -43,6 +43,7 @@ const RPM_ARCH = { x64: 'x86_64', arm64: 'aarch64' }[arch];
 const SINGLE = join(OUT, 'bin', `asmt-${version}-linux-${arch}`);
 const DEB = join(OUT, 'deb', `${PACKAGE}_${version}-1_${DEB_ARCH}.deb`);
 const RPM = join(OUT, 'rpm', `${PACKAGE}-${version}-1.${RPM_ARCH}.rpm`);
+const [UNIT, , SETTINGS] = UNIT_FILES.map(({ dst }) => dst);
 
 const { values: options } = parseArgs({ options: { only: { type: 'string' } } });
 const scratch = mkdtempSync(join(temporaries(), 'asmt-packages-'));
@@ -241,6 +242,11 @@ function deb() {
     overlay(`dpkg -i ${DEB}; dpkg -i ${theirs} && exit 9; asmt --version | grep -q 'asmt ${version}'
       dpkg -r ${PACKAGE}; dpkg -i ${theirs}; asmt | grep -q theirs`);
   });
+  check('deb: the unit is not enabled, changed settings stay until the package is purged', () => {
+    overlay(`dpkg -i ${DEB}; test -e ${UNIT}; test -z "$(find /etc/systemd/system -name asmt.service)"
+      echo ASMT_COMPRESS=1 >> ${SETTINGS}; dpkg -i ${DEB}; grep -q ^ASMT_COMPRESS ${SETTINGS}
+      dpkg -r ${PACKAGE}; test ! -e ${UNIT}; test -e ${SETTINGS}; dpkg -P ${PACKAGE}; test ! -e ${SETTINGS}`);
+  });
   check('deb: no script of a maintainer', () => {
     same(run('dpkg-deb', ['--ctrl-tarfile', DEB], { encoding: 'latin1' }).match(/\.\/(?:pre|post)(?:inst|rm)/g), null);
   });
@@ -272,6 +278,12 @@ function rpm() {
   check("rpm: Aerospike's over ours is refused, and the command stays; after a removal it is theirs", () => {
     overlay(`${begin}; rpm -i ${RPM}; rpm -U ${theirs} && exit 9; asmt --version | grep -q 'asmt ${version}'
       rpm -e ${PACKAGE}; rpm -i ${theirs}; asmt | grep -q theirs`);
+  });
+  check('rpm: the unit is not enabled, changed settings stay', () => {
+    same(run('rpm', ['-qp', '--queryformat', '[%{FILENAMES} %{FILEFLAGS:fflags}\n]', RPM]).includes(`${SETTINGS} cn\n`), true);
+    overlay(`${begin}; rpm -i ${RPM}; test -e ${UNIT}; test -z "$(find /etc/systemd/system -name asmt.service)"
+      echo ASMT_COMPRESS=1 >> ${SETTINGS}; rpm -U --replacepkgs ${RPM}; grep -q ^ASMT_COMPRESS ${SETTINGS}
+      rpm -e ${PACKAGE}; test ! -e ${UNIT}; grep -q ^ASMT_COMPRESS ${SETTINGS}.rpmsave`);
   });
   check('rpm: no script of a package', () => same(run('rpm', ['-qp', '--scripts', '--triggers', RPM]).trim(), ''));
 }

@@ -23,7 +23,7 @@ const PARTS = {
   lint,
   rust: rustTests,
   loops: async () => {
-    for (const script of ['power.mjs', 'faults.mjs', 'sequences.mjs']) await loop(script);
+    for (const script of ['power.mjs', 'faults.mjs', 'sequences.mjs', 'reboot.mjs']) await loop(script);
   },
   specs,
 };

@@ -12,9 +12,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { DIRECTORY, until } from './machine.mjs';
 
 /** Exit statuses of asmt. */
-const [DONE, REFUSED, STALE, NOTHING] = ['0', '3', '4', '7'];
-/** An older backup: stale, or gone, where the new one has failed. */
+const [DONE, REFUSED, STALE, DAMAGED, NOTHING] = ['0', '3', '4', '5', '7'];
+/** Where the last backup has failed: an older one is stale, or gone. */
 const OUTDATED = [STALE, NOTHING];
+/** Where the last backup was ended in its middle: the same, or there is nothing but its files. */
+const INTERRUPTED = [DAMAGED, ...OUTDATED];
 /** Each write of a file, or each read, takes this long: there is a middle of the work. */
 const slow = (call) => `/usr/bin/strace -D -f -qq -o /dev/null -e trace=${call} -e inject=${call}:delay_exit=500000 `;
 
@@ -196,7 +198,7 @@ export const CASES = [
       await machine.boot();
       same('starts of the server', await machine.serving(machine.expected + 1), 'cold');
       machine.expected += 1;
-      same('exit status of the restore', machine.show('ExecMainStatus'), OUTDATED);
+      same('exit status of the restore', machine.show('ExecMainStatus'), INTERRUPTED);
       await warmReboot(machine);
     },
   },
@@ -262,15 +264,15 @@ export const CASES = [
       await first(machine);
       await machine.shutDown();
       await machine.loseMemory();
-      machine.write('etc/fstab', '/missing /var/backups none bind,nofail 0 0\n');
+      machine.write('etc/fstab', 'tmpfs /var/backups tmpfs nofail,size=wrong 0 0\n');
       await machine.boot();
       await booted(machine, { restore: '0', server: 'cold' }, 'inactive');
       machine.run('mount', '--bind', '/disk', '/var/backups');
       machine.run('sh', '-c', "echo '/disk /var/backups none bind,nofail 0 0' > /etc/fstab");
       machine.run('systemctl', 'daemon-reload');
-      // The server runs, so there is nothing to restore; the unit is there for the next backup.
+      // The server has run, so the backup is stale; the unit is there for the next one.
       machine.run('systemctl', 'start', 'asmt.service');
-      same('exit status of the restore', machine.show('ExecMainStatus'), REFUSED);
+      same('exit status of the restore', machine.show('ExecMainStatus'), STALE);
       await warmReboot(machine);
     },
   },
@@ -337,7 +339,7 @@ export const CASES = [
       await machine.boot();
       same('start of the server', await machine.serving(machine.expected + 1), 'cold');
       machine.expected += 1;
-      same('exit status of the restore', machine.show('ExecMainStatus'), ['5', ...OUTDATED]);
+      same('exit status of the restore', machine.show('ExecMainStatus'), INTERRUPTED);
       await warmReboot(machine);
     },
   },
@@ -420,7 +422,7 @@ export const CASES = [
       await machine.reboot();
       same('start of the server', await machine.serving(2), 'cold');
       machine.expected = 2;
-      same('exit status of the restore', machine.show('ExecMainStatus'), ['5', ...OUTDATED]);
+      same('exit status of the restore', machine.show('ExecMainStatus'), INTERRUPTED);
       removeDropIn(machine, 'asmt.service', 'slow');
       removeDropIn(machine, 'reboot.target', 'test');
       await warmReboot(machine);

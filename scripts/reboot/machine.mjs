@@ -2,9 +2,9 @@
  * Machines that can be rebooted: a real systemd in namespaces of its own, over an overlay of this
  * machine's files, with the package installed and a stand-in for the server.
  *
- * Promise: a machine's disk, its storage device and the file system of its backups outlive a reboot;
- * its shared memory does not. When this process ends, however it ends, nothing runs on. Must never:
- * run a command of a guest on this machine.
+ * Promise: a machine's disk, its storage device and the file system of its backups outlive a
+ * reboot; its shared memory does not. When this process ends, however it ends, nothing runs on.
+ * Must never: run a command of a guest on this machine.
  */
 
 import { spawn, spawnSync } from 'node:child_process';
@@ -98,6 +98,9 @@ function must(command, args, options = {}) {
   throw new Error(`${command} ${args.join(' ')} ${how}\n${done.stdout}${done.stderr}`);
 }
 
+/** Returns true if a process has ended. */
+const hasEnded = ({ exitCode, signalCode }) => exitCode !== null || signalCode !== null;
+
 /** Starts a process that ends with its input, so with this one. Returns it and its first line. */
 async function held(command, args) {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -165,7 +168,7 @@ export class Image {
       notify: !text.trimEnd().endsWith('\n0'),
     };
     if (this.can.replace) return;
-    // Until it can: the unit's command without the option, and the older backup is moved away first.
+    // Until it can: the unit's command without the option, and older backups are moved away first.
     put('opt/asd/move-away', MOVE_AWAY, 0o755);
     put('etc/systemd/system/asmt.service.d/00-no-replace.conf', `[Service]\nExecStop=\n${this.backup()}\n`);
   }
@@ -234,6 +237,7 @@ export class Machine {
 
   /** Puts the storage device in; a boot does that by itself. Returns its minor number. */
   async plugIn() {
+    this.isPluggedIn = true;
     // A device that is detached while it is open is there until it is closed.
     const script = 'd=$(losetup --find --show "$1"); exec 9< "$d"; losetup --detach "$d"; echo "$d"; exec cat';
     const [process, device] = await held('sh', ['-ec', script, 'sh', this.path('device.img')]);
@@ -298,14 +302,10 @@ export class Machine {
       boot.once('close', done);
     });
     this.#boot = { child: boot, gone };
-    let hasEnded = false;
-    void gone.then(() => {
-      hasEnded = true;
-    });
     this.#init = await until(
       'systemd',
       () => {
-        if (hasEnded) throw new Error(`systemd did not start\n${text}`);
+        if (hasEnded(boot)) throw new Error(`systemd did not start\n${text}`);
         const children = readFileSync(`/proc/${boot.pid}/task/${boot.pid}/children`, 'utf8').trim();
         const isSystemd = /^\d+$/.test(children) && readFileSync(`/proc/${children}/comm`, 'utf8') === 'systemd\n';
         return isSystemd && Number(children);
@@ -314,7 +314,7 @@ export class Machine {
     );
     if (!isWaiting) return;
     await until('multi-user.target', () => {
-      if (hasEnded) throw new Error(`systemd has ended\n${text}`);
+      if (hasEnded(boot)) throw new Error(`systemd has ended\n${text}`);
       return this.try('systemctl', 'is-active', 'multi-user.target').status === 0;
     });
     await until('an end of all jobs', () => this.try('systemctl', 'list-jobs').stdout.includes('No jobs running'));
@@ -395,11 +395,9 @@ export class Machine {
 
   /** Waits until it is off. */
   async off() {
-    let hasEnded = false;
-    void this.#boot.gone.then(() => {
-      hasEnded = true;
-    });
-    await until('the end of the machine', () => hasEnded);
+    const { child } = this.#boot;
+    await until('the end of the machine', () => hasEnded(child));
+    await this.#boot.gone;
     await until('an empty control group', () => removeGroup(this.#group));
     this.#boot = null;
   }
