@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 
 import { CASES } from './reboot/cases.mjs';
 import { Image, Machine, traces, whyNot } from './reboot/machine.mjs';
-import { MAIN, build, install, step, temporaries } from './setup.mjs';
+import { MAIN, SIM, build, install, temporaries } from './setup.mjs';
 
 const { values } = parseArgs({
   options: { short: { type: 'boolean' }, built: { type: 'boolean' }, list: { type: 'boolean' }, only: { type: 'string' } },
@@ -36,9 +36,7 @@ if (why !== null) {
   end();
 }
 // `npm test` has built everything.
-if (values.built || (values.short && existsSync(MAIN))) {
-  step('building the simulator (cargo, release)', 'cargo', ['build', '--release', '--locked', '--package', 'asmt-sim']);
-} else {
+if (!values.built && !(values.short && [MAIN, SIM].every(existsSync))) {
   install();
   build();
 }
