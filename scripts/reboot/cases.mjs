@@ -312,6 +312,18 @@ export const CASES = [
     },
   },
   {
+    name: 'the unit is stopped while the server runs',
+    async run(machine) {
+      await first(machine);
+      machine.run('systemctl', 'stop', 'asmt.service');
+      same('state of the unit', machine.try('systemctl', 'is-failed', 'asmt.service').stdout.trim(), 'failed');
+      same('state of the server', machine.show('ActiveState', 'aerospike.service'), 'active');
+      machine.run('systemctl', 'start', 'asmt.service');
+      same('state of the unit', machine.show('ActiveState'), 'active');
+      await warmReboot(machine);
+    },
+  },
+  {
     name: 'the server alone is restarted',
     async run(machine) {
       await first(machine);
