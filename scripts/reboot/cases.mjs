@@ -117,6 +117,10 @@ export const CASES = [
     async run(machine) {
       await first(machine);
       await warmReboot(machine);
+      // Each boot has its own id, also for the unit.
+      const manifest = machine.run('cat', `${DIRECTORY}/asmt-manifest-0-test.json`);
+      const [, bootId] = /"boot_id": ?"([^"]+)"/.exec(manifest) ?? [];
+      same('boot of the backup', bootId, machine.bootIds[0]);
     },
   },
   {

@@ -18,6 +18,7 @@ mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 # It stays over a soft reboot.
 mount --bind "$dir/run" "$root/run"
+cp "$dir/boot_id" "$root/run/boot_id"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mount -t tmpfs -o mode=755 tmpfs "$root/dev"
 for name in null zero full random urandom tty; do

@@ -148,11 +148,14 @@ export class Image {
     copyFileSync(SIM, join(upper, 'opt', 'asd', 'asmt-sim'));
     cpSync(join(HERE, 'asd'), join(upper, 'usr', 'bin', 'asd'));
     put('usr/lib/systemd/system/aerospike.service', readFileSync(join(HERE, 'aerospike.service'), 'utf8'));
+    // The unit's sandbox has a /proc of its own, which shows the boot of this machine.
+    const bootId = '[Service]\nBindReadOnlyPaths=/run/boot_id:/proc/sys/kernel/random/boot_id\n';
+    put('etc/systemd/system/asmt.service.d/00-boot-id.conf', bootId);
     // No unit that this machine has enabled.
     const script = `mount --bind "$1" "$1"; cd "$1"
       mount -t overlay overlay -o lowerdir=/,upperdir=installed,workdir=installed-work installed-root
       cd installed-root; mount -t proc proc proc; mount --rbind /dev dev
-      find etc/systemd/system -mindepth 1 -delete
+      find etc/systemd/system -mindepth 1 -maxdepth 1 ! -name asmt.service.d -exec rm -rf {} +
       for unit in ${MASKED.join(' ')}; do ln -s /dev/null etc/systemd/system/$unit; done
       cat > tmp/first.deb; chroot . dpkg --install --force-unsafe-io --force-depends /tmp/first.deb; rm tmp/first.deb
       chroot . systemctl --no-reload enable aerospike.service asmt.service
@@ -204,6 +207,8 @@ export class Machine {
   /** Its storage device, and the process that keeps it. */
   #device = null;
   isPluggedIn = true;
+  /** The ids of its boots. */
+  bootIds = [];
   /** The process that keeps its shared memory, as the kernel does. */
   #kernel = null;
   /** The process that has started systemd. */
@@ -279,7 +284,8 @@ export class Machine {
   async boot(options = {}) {
     rmSync(this.path('run'), { recursive: true, force: true });
     mkdirSync(this.path('run'));
-    writeFileSync(this.path('boot_id'), `${randomUUID()}\n`);
+    this.bootIds.push(randomUUID());
+    writeFileSync(this.path('boot_id'), `${this.bootIds.at(-1)}\n`);
     [this.#kernel] = await held('unshare', ['--ipc', 'sh', '-c', 'echo ready; exec cat']);
     rmSync(this.path('device'), { force: true });
     if (this.isPluggedIn) await this.plugIn();
