@@ -29,6 +29,7 @@ import { crc32 } from 'node:zlib';
 import test, { type ExecutionContext } from 'ava';
 
 import type { Outcome } from '../src/outcome.ts';
+import { violations } from './schema.ts';
 
 export const ROOT = resolve(import.meta.dirname, '..');
 export const MAIN = join(ROOT, 'dist', 'main.js');
@@ -83,7 +84,7 @@ function collect(child: ChildProcess): { stdout: () => string; stderr: () => str
   return { stdout: () => Buffer.concat(out).toString(), stderr: () => Buffer.concat(err).toString() };
 }
 
-/** Runs a command to its end. */
+/** Runs a command to its end. What asmt prints for programs must fit its schema. */
 export async function run(command: string, args: readonly string[], options: RunOptions = {}): Promise<Run> {
   // A process without rights, or within limits, could not write its coverage, and would say so.
   const isConfined = [command, ...args].some((word) => word === 'setpriv' || word.includes('ulimit'));
@@ -100,7 +101,10 @@ export async function run(command: string, args: readonly string[], options: Run
   });
   await options.during?.(child, () => stdout() + stderr());
   const [status, signal] = await ended;
-  return { command: [command, ...args].join(' '), status, signal, stdout: stdout(), stderr: stderr() };
+  const done = { command: [command, ...args].join(' '), status, signal, stdout: stdout(), stderr: stderr() };
+  const wrong = args.includes(MAIN) ? violations(args, options.env ?? {}, done) : [];
+  if (wrong.length > 0) throw new Error(`${wrong.join('\n')}\n${show(done)}`);
+  return done;
 }
 
 /** Waits until `condition` holds; fails after more time than any machine needs. */

@@ -51,8 +51,8 @@ test('namespaces of all instances, by name, with what is resident', async (t) =>
   t.is(report?.segments.length, 22);
   t.false(report?.segments.some(({ key }) => key === '12345678'));
   const text = await machine.expect(0, ['list', '-v', '-i', '3']);
-  t.regex(text.stdout, /^instance +namespace +nsid/, show(text));
-  t.regex(text.stdout, /\n +3 +bar +2 +12 +15 /, show(text));
+  t.regex(text.stdout, /^inst +namespace +nsid/, show(text));
+  t.regex(text.stdout, /\n +3 +bar +2 +15 /, show(text));
   t.regex(text.stdout, /\n0xad305007 +\d+ +root +root +0666 +0 +1048576 +3 +5 +bar +data-stage +7 +-\n/, show(text));
   t.notRegex(text.stdout, /cache/, show(text));
   t.regex((await machine.expect(0, ['list', '-n', 'cache'])).stdout, /cache/);
@@ -106,7 +106,7 @@ testTraced('what another asmt is at work on is not called running', async (t) =>
   await machine.sim('remove');
   await during('pread64', 'asmt: filled', ['restore'], ['busy'], async () => {
     const { stdout } = await machine.expect(0, ['list']);
-    return /busy: another asmt is working on it/.test(stdout) ? ['busy'] : [stdout];
+    return /busy: another asmt at work/.test(stdout) ? ['busy'] : [stdout];
   });
   t.deepEqual(await states(), ['clean']);
   // A server beside it counts more.
@@ -142,6 +142,20 @@ test('states: running, torn, not cleanly shut down, incomplete, unknown version'
     report?.namespaces.map(({ name, state: found }) => [name, found]),
     [['test', 'incomplete']],
   );
+});
+
+test('a list fits 80 columns, whatever the names and the states are', async (t) => {
+  const machine = await Machine.start(t);
+  const longest = 'a-name-of-thirty-one-bytes-long';
+  await machine.sim('make', '--name', 'users', '--stripes', '2');
+  await machine.sim('make', '--name', longest, '--nsid', '2');
+  const lines = async () => (await machine.expect(0, ['list'])).stdout.trimEnd().split('\n');
+  const [, ...rows] = await lines();
+  t.regex(rows[0] ?? '', /^   0  users +1 +6 .* clean: can be backed up$/);
+  t.regex(rows[1] ?? '', new RegExp(`^   0  ${longest}$`));
+  t.regex(rows[2] ?? '', /^ {10,}2 .* clean: can be backed up$/);
+  await machine.sim('poke', '--key', 'ad001001', '--offset', '56', '--hex', '00');
+  for (const line of await lines()) t.true(line.length <= 80, line);
 });
 
 test('foreign segments are not touched: no attach, no change of times', async (t) => {

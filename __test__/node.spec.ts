@@ -170,7 +170,7 @@ testAsRoot('where /proc hides the processes of others (ProtectProc=invisible), r
   t.regex(byUser.stderr, /by a process that cannot be seen from here\nHINT: /, show(byUser));
   const listed = await hidden([...user, process.execPath, MAIN, 'list']);
   t.is(listed.status, 0, show(listed));
-  t.regex(listed.stdout, /running: a process has it attached/, show(listed));
+  t.regex(listed.stdout, /running: held by a process/, show(listed));
   await server.end();
   for (const args of [
     ['backup', machine.path('b')],

@@ -36,6 +36,12 @@ test('the package holds the command line, the loader of the engine, and the lice
     'native/index.cjs',
     'native/index.d.ts',
     'package.json',
+    'share/asmt.8',
+    'share/completions/_asmt',
+    'share/completions/asmt.bash',
+    'share/completions/asmt.fish',
+    'share/schema/asmt-output.schema.json',
+    'share/schema/asmt-progress.schema.json',
   ];
   t.deepEqual(paths, expected.toSorted(), show(done));
   t.is(statSync(MAIN).mode & 0o111, 0o111);

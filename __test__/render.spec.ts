@@ -6,7 +6,7 @@ import { help, shortUsage } from '../src/help.ts';
 import type { Snapshot } from '../src/generated/engine.ts';
 import type { Report } from '../src/outcome.ts';
 import { SPECS, VERBS, optionUsage } from '../src/options.ts';
-import { ProgressDisplay } from '../src/progress.ts';
+import { JsonProgress, ProgressDisplay } from '../src/progress.ts';
 import * as render from '../src/render.ts';
 import { parse } from '../src/users.ts';
 
@@ -133,6 +133,30 @@ test('progress: one line drawn again on a terminal, else a line every five secon
   t.regex(written[0] ?? '', /^asmt: 25 %, copying 1 B of 4 B.*\n$/);
 });
 
+test('progress as JSON: a line when the phase changes, one a second, and the last state', (t) => {
+  const snapshot: Snapshot = { ...NO_PROGRESS, phase: 'copy', total_bytes: 100 };
+  let nowMs = 0;
+  const written: string[] = [];
+  const progress = new JsonProgress({ write: (text) => written.push(text) }, () => nowMs);
+  for (nowMs = 0; nowMs <= 2_000; nowMs += 125) progress.show({ ...snapshot, done_bytes: nowMs / 20 });
+  progress.show({ ...snapshot, phase: 'check', done_bytes: 1 });
+  progress.show({ ...snapshot, phase: 'check', done_bytes: 2 });
+  progress.end();
+  progress.end();
+  const lines = written.map((text) => JSON.parse(text) as Snapshot & { type: string });
+  t.deepEqual(
+    lines.map(({ phase, done_bytes: done }) => [phase, done]),
+    [
+      ['copy', 0],
+      ['copy', 50],
+      ['copy', 100],
+      ['check', 1],
+      ['check', 2],
+    ],
+  );
+  t.deepEqual(Object.keys(lines[0] ?? {}), ['schema_version', 'type', 'phase', 'done_bytes', 'total_bytes', 'elapsed_ms']);
+});
+
 const report: Report = {
   verb: 'restore',
   directory: '/d\u001b',
@@ -231,6 +255,44 @@ test('the plan of an analysis says what goes where, and how to do it', (t) => {
   t.regex(row ?? '', /^ae201000\.dat +0xae201000 +1\.00 MiB/);
   t.regex(render.summary(plain, analysis, 'asmt restore /d'), /nothing was done\nto run it: asmt restore \/d\n/);
   t.regex(render.planTable(plain, { ...analysis, verb: 'backup' }), /\n0xae201000 +ae201000\.dat/);
+});
+
+/** The list of these namespaces; where nothing else is said, each is clean. */
+function listed(...namespaces: Partial<Report['namespaces'][number]>[]): string {
+  const usual = { name: 'test', state: 'clean' as const, instance: 0, resident_bytes: 2 ** 20 };
+  const all = namespaces.map((namespace) => ({ ...report.namespaces[0]!, ...usual, ...namespace }));
+  return render.namespaceTable(plain, { ...report, verb: 'list', namespaces: all });
+}
+
+const STATES = [
+  'clean',
+  'running',
+  'asmt-at-work',
+  'unclean',
+  'incomplete',
+  'torn',
+  'unreadable',
+  'unknown-version',
+  'data-only',
+] as const;
+
+test('a list fits 80 columns in every state, with the widest numbers', (t) => {
+  const widest = { nsid: 1023, segment_count: 12_345_678, size_bytes: 1023 * 2 ** 40, resident_bytes: 1023 * 2 ** 40 };
+  for (const state of STATES) {
+    for (const length of [1, 9, 10, 20, 31]) {
+      const name = 'n'.repeat(length);
+      const text = listed({ ...widest, state, instance: 15, name, base_version: 4_294_967 });
+      t.true(text.includes(` ${name}`), text);
+      for (const line of text.split('\n')) t.true(line.length <= 80, line);
+    }
+  }
+});
+
+test('lists are as they were agreed on', (t) => {
+  t.snapshot(listed({ name: 'test' }, { name: 'users', nsid: 2, size_bytes: 2 ** 38, segment_count: 260 }), 'usual names');
+  t.snapshot(listed(...STATES.map((state, index) => ({ state, name: `ns${index}` }))), 'every state');
+  t.snapshot(listed({ name: 'n'.repeat(31) }, { name: 'bar' }, { name: null, state: 'incomplete' }), 'a long name, and none');
+  t.snapshot(listed({ name: 'bar', swapped_bytes: 5 * 2 ** 20 }, { name: 'test' }), 'something is swapped out');
 });
 
 test("ASMT's table has its columns, and names from the system's files", (t) => {

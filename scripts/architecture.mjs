@@ -56,15 +56,20 @@ export function violations() {
   const typescript = files('src', '.ts');
   const engine = files('crates/asmt-engine/src', '.rs');
 
-  for (const file of [
-    'src/policy.ts',
-    'src/argv.ts',
-    'src/options.ts',
-    'src/errors.ts',
-    'src/render.ts',
-    'src/help.ts',
-    'src/metrics.ts',
+  for (const name of [
+    'policy',
+    'argv',
+    'environment',
+    'options',
+    'errors',
+    'render',
+    'json',
+    'voice',
+    'help',
+    'metrics',
+    'times',
   ]) {
+    const file = `src/${name}.ts`;
     const values = [...read(file).matchAll(/^import (?!type\b).*?from '([^']+)'/gms)].map((match) => match[1]);
     const impure = values.filter((name) => /^node:(?!util$)|native|^clipanion$|^chalk$/.test(name));
     rule(impure.length === 0, `${file} is pure and must not import ${impure.join(', ')}`);

@@ -73,7 +73,7 @@ report();
 /** The root package, and one for each target, put together by napi's own tool. */
 function npmPackages() {
   const root = fresh(join(WORK, 'npm'));
-  const files = ['package.json', 'README.md', 'LICENSE', 'dist', 'native/index.cjs', 'native/index.d.ts'];
+  const files = ['package.json', 'README.md', 'LICENSE', 'dist', 'native/index.cjs', 'native/index.d.ts', 'share'];
   if (!existsSync(join(ROOT, 'native', 'index.cjs'))) {
     step('making the loader of the addon (napi)', 'npm', ['run', '--silent', 'build:native']);
   }

@@ -224,6 +224,7 @@ function deb() {
     overlay(`dpkg -i ${older} && asmt | grep -q 'ours 0.0.9' && dpkg -i ${DEB} && test -z "$(dpkg --verify ${PACKAGE})"
       test "$(stat -c '%a %U' /var/backups/asmt)" = '700 root'
       test -z "$(ls -A /var/backups/asmt)"
+      ${texts('vendor-completions')}
       mount -t tmpfs -o noexec tmpfs /tmp
       . ${WORK}; work /var/backups/asmt asmt
       before=$(find /var/backups/asmt -type f -exec sha256sum {} +)
@@ -261,6 +262,7 @@ function rpm() {
   check('rpm: installed over an older one, verified, used, removed: a backup stays', () => {
     overlay(`${begin}; rpm -i ${older} && asmt | grep -q 'ours 0.0.9' && rpm -U ${RPM} && rpm -V ${PACKAGE}
       test "$(stat -c '%a %U' /var/backups/asmt)" = '700 root'
+      ${texts('site-functions')}
       mount -t tmpfs -o noexec tmpfs /tmp
       . ${WORK}; work /var/backups/asmt asmt
       before=$(find /var/backups/asmt -type f -exec sha256sum {} +)
@@ -286,6 +288,15 @@ function rpm() {
       rpm -e ${PACKAGE}; test ! -e ${UNIT}; grep -q ^ASMT_COMPRESS ${SETTINGS}.rpmsave`);
   });
   check('rpm: no script of a package', () => same(run('rpm', ['-qp', '--scripts', '--triggers', RPM]).trim(), ''));
+}
+
+/** Checks the manual page, the completions and the schemas of an installed package. */
+function texts(zsh) {
+  return `zcat /usr/share/man/man8/asmt.8.gz | grep -q '^.TH ASMT 8 .*"asmt ${version}"'
+      bash -c '. /usr/share/bash-completion/completions/asmt; complete -p asmt' | grep -q _asmt
+      head -n 1 /usr/share/zsh/${zsh}/_asmt | grep -qx '#compdef asmt'
+      grep -q '^complete -c asmt ' /usr/share/fish/vendor_completions.d/asmt.fish
+      test -s /usr/share/asmt/asmt-output.schema.json; test -s /usr/share/asmt/asmt-progress.schema.json`;
 }
 
 /** What lintian and rpmlint find, without what `scripts/package/` explains. */

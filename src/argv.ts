@@ -23,8 +23,11 @@ export type Typed =
    */
   | { kind: 'run'; form: Form; verb: Verb | null; values: Values; operands: string[]; command: string[] };
 
-/** Reads a command line without the program's name. Throws a usage error. */
-export function normalise(args: readonly string[]): Typed {
+/**
+ * Reads a command line without the program's name. Throws a usage error. `hasDirectory` says that a
+ * command without a directory has one all the same, from the environment.
+ */
+export function normalise(args: readonly string[], hasDirectory = false): Typed {
   const { options, operands: words } = read(args);
   const isRun = words[0]?.text === 'run' && !words[0].isBehind;
   const operands = isRun ? words.filter(({ isBehind }) => !isBehind) : words;
@@ -47,7 +50,7 @@ export function normalise(args: readonly string[]): Typed {
           : 'give the directory with -p DIR, and namespaces with -n a,b';
       throw AsmtError.usage(`unexpected argument "${word}"`, hint);
     }
-    refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', ['-p']);
+    refuseSwallowed(args, options, has('restore') ? 'restore' : 'backup', false, ['-p']);
     return { kind: 'run', form: 'asmt', verb: null, values: valuesOf(options), operands: [], command };
   }
   if (verb === null) {
@@ -63,7 +66,7 @@ export function normalise(args: readonly string[]): Typed {
   }
   refuseLooseTime(args, options, operands);
   refuseSeveralValues(args, options, operands.slice(1), verb);
-  if (rest.length === 0) refuseSwallowed(args, options, verb, []);
+  if (rest.length === 0) refuseSwallowed(args, options, verb, hasDirectory, []);
   return { kind: 'run', form: 'commands', verb, values: valuesOf(options), operands: rest, command };
 }
 
@@ -164,10 +167,16 @@ function operandsFrom(operands: readonly Operand[], index: number): Operand[] {
  * Refuses an option that took the directory for its value, as in `backup -n /srv/b`: the directory
  * is what is missing then.
  */
-function refuseSwallowed(args: readonly string[], options: readonly Option[], verb: Verb, before: readonly string[]): void {
+function refuseSwallowed(
+  args: readonly string[],
+  options: readonly Option[],
+  verb: Verb,
+  hasDirectory: boolean,
+  before: readonly string[],
+): void {
   const has = (name: string) => options.some(({ spec }) => spec.name === name);
   if (verb === 'list' || has('path')) return;
-  const isOptional = verb === 'preflight' || (verb === 'backup' && has('analyze'));
+  const isOptional = hasDirectory || verb === 'preflight' || (verb === 'backup' && has('analyze'));
   for (const { spec, typed, words } of options) {
     for (const { value, index, isAttached } of words) {
       const isLast = !isAttached && index + 2 === args.length;
@@ -189,11 +198,19 @@ function refuseSwallowed(args: readonly string[], options: readonly Option[], ve
 
 /** Whether JSON was asked for, even if the rest makes no sense. */
 export function wantsJson(args: readonly string[]): boolean {
-  return beforeTerminator(args).includes('--json');
+  return beforeOperands(args).includes('--json');
 }
 
-/** The words before `--`: those behind it are no options of asmt's. */
-function beforeTerminator(args: readonly string[]): readonly string[] {
+/** The form of progress that was asked for, even if the rest makes no sense. */
+export function progressForm(args: readonly string[]): string | undefined {
+  const words = beforeOperands(args);
+  const attached = words.findLast((word) => word.startsWith('--progress='))?.slice('--progress='.length);
+  const at = words.lastIndexOf('--progress');
+  return attached ?? (at < 0 ? undefined : words[at + 1]);
+}
+
+/** The words up to `--`. */
+function beforeOperands(args: readonly string[]): readonly string[] {
   const end = args.indexOf('--');
   return end < 0 ? args : args.slice(0, end);
 }
@@ -205,7 +222,7 @@ function beforeTerminator(args: readonly string[]): readonly string[] {
 export function looksLikeAsmt(args: readonly string[]): boolean {
   const flags = SPECS.filter((spec) => !spec.value).map((spec) => spec.short ?? '');
   const form = new RegExp(`^-[${flags.join('')}]*[br]`);
-  return beforeTerminator(args).some((arg) => form.test(arg) || arg === '--backup' || arg === '--restore');
+  return beforeOperands(args).some((arg) => form.test(arg) || arg === '--backup' || arg === '--restore');
 }
 
 interface Option {
@@ -301,7 +318,7 @@ function unknownOption(typed: string): AsmtError {
  * The candidates that begin with the word; without such, those that are fewest letters away, and
  * not too many.
  */
-function similar(typed: string, candidates: readonly string[]): string[] {
+export function similar(typed: string, candidates: readonly string[]): string[] {
   const word = typed.toLowerCase();
   const begun = word.length > 1 ? candidates.filter((candidate) => candidate.startsWith(word)) : [];
   if (begun.length > 0) return begun;

@@ -3,7 +3,8 @@
  *
  * Promise: they are those that chalk decides on. Loading chalk takes as long as all of asmt's own
  * code, so that it is not asked where the answer is known: neither stream is a terminal, and
- * nothing in the environment makes chalk colour what is none.
+ * nothing in the environment makes chalk colour what is none; or NO_COLOR is set, which chalk does
+ * not know. As in Node itself, FORCE_COLOR counts more than that.
  */
 
 import { fstatSync, statSync } from 'node:fs';
@@ -27,6 +28,8 @@ const FORCING = ['FORCE_COLOR', 'TF_BUILD'];
 
 /** The colours of both streams. */
 export async function streamColours(): Promise<StreamColours> {
+  // An empty one counts as none: https://no-color.org.
+  if (process.env['NO_COLOR'] && !('FORCE_COLOR' in process.env)) return NO_COLOURS;
   const isForced = FORCING.some((name) => name in process.env);
   if (!isForced && !mayBeTerminal(1) && !mayBeTerminal(2)) return NO_COLOURS;
   const { Chalk, supportsColor, supportsColorStderr } = await import('chalk');

@@ -5,7 +5,7 @@
  * here, so that there is one way to show them. Must never: print, or end the process.
  */
 
-import type { ErrorText, Kind, Problem } from './outcome.ts';
+import type { ErrorText, FailureKind as Kind, Problem } from './outcome.ts';
 
 /** Exit status of the commands, and what the help says to it. */
 export const EXIT_STATUSES: readonly { readonly kind: Kind | 'done'; readonly status: number; readonly help: string }[] = [

@@ -5,7 +5,8 @@
 import { EXIT_STATUSES } from './errors.ts';
 import { OPERANDS, SPECS, VERBS, VERB_HELP, optionUsage, type OptionSpec, type Verb } from './options.ts';
 
-const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
+/** Commands that show what is usual. */
+export const EXAMPLES: Readonly<Record<Verb, readonly string[]>> = {
   list: ['asmt list', 'asmt list -v -i 0 -n test'],
   preflight: [
     'asmt preflight /var/backups/asmt',
@@ -55,7 +56,9 @@ export function help(verb: Verb | null): string {
     `Commands:\n${columns(VERBS.map((name): [string, string] => [name, VERB_HELP[name]]))}\n`,
     `Options:\n${optionRows(SPECS)}\n`,
     `Exit status of the commands:\n${columns(statuses)}`,
-    'The ASMT form (-b or -r) exits with 0 or 1.\n',
+    'The ASMT form (-b or -r) exits with 0 or 1.\n\n',
+    'Each option also has a variable, such as ASMT_NAMESPACE=test or ASMT_VERBOSE=1, and ASMT_DIR is DIR.\n',
+    'What is typed counts more. Variables have no effect in the ASMT form.\n',
   ].join('');
 }
 

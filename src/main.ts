@@ -8,8 +8,9 @@
  * to be as quick as Node alone.
  */
 
-import { looksLikeAsmt, normalise, wantsJson } from './argv.ts';
+import { looksLikeAsmt, normalise, progressForm, wantsJson } from './argv.ts';
 import { commandOf } from './commands/all.ts';
+import { hasDirectory, isOn, set } from './environment.ts';
 import { AsmtError, exitStatus, type Form } from './errors.ts';
 import { fail } from './failure.ts';
 import { help, shortUsage } from './help.ts';
@@ -27,7 +28,11 @@ async function start(): Promise<void> {
   try {
     process.exitCode = await main();
   } catch (error) {
-    process.exitCode = await fail(error, form, wantsJson(args));
+    // Variables count in the commands only.
+    const env = form === 'commands' ? process.env : {};
+    const json = wantsJson(args) || isOn(env, 'json');
+    const progress = (progressForm(args) ?? set(env, 'progress')) === 'json' ? 'json' : 'text';
+    process.exitCode = await fail(error, form, json, progress);
   }
 }
 
@@ -36,7 +41,7 @@ async function main(): Promise<number> {
     writeErr(shortUsage());
     return exitStatus('usage', form);
   }
-  const typed = normalise(args);
+  const typed = normalise(args, hasDirectory(process.env));
   if (typed.kind === 'help') return printed(help(typed.verb));
   if (typed.kind === 'version') return printed(await versionText());
   form = typed.form;

@@ -69,8 +69,16 @@ export interface OptionSpec {
   readonly field?: Field;
   /** Least and largest value of a whole number. */
   readonly range?: readonly [number, number];
+  /** Values that it can have, if these are words. */
+  readonly choices?: readonly string[];
   /** Only in ASMT's own form, where it says what to do. */
   readonly selectsVerb?: Verb;
+  /** Its variable, if that is not `ASMT_` and its name; null for none (see `variablesOf`). */
+  readonly variable?: string | null;
+  /**
+   * It turns a protection off, or the work: where a variable asks for it, every run says so.
+   */
+  readonly isRemarked?: true;
   readonly help: string;
 }
 
@@ -105,7 +113,14 @@ export const OPTIONS = [
     field: { name: 'instance', kind: 'integer' },
     range: [0, 15],
   },
-  { name: 'path', short: 'p', value: 'DIR', verbs: WITH_DIRECTORY, help: 'backup directory (same as the DIR argument)' },
+  {
+    name: 'path',
+    short: 'p',
+    value: 'DIR',
+    verbs: WITH_DIRECTORY,
+    help: 'backup directory (same as the DIR argument)',
+    variable: 'ASMT_DIR',
+  },
   {
     name: 'compress',
     short: 'z',
@@ -143,6 +158,7 @@ export const OPTIONS = [
     verbs: WITH_DATA,
     help: 'check only, and show what would be done',
     field: { name: 'analyze', kind: 'flag' },
+    isRemarked: true,
   },
   {
     name: 'require-manifest',
@@ -156,6 +172,8 @@ export const OPTIONS = [
     verbs: WITH_SERVER,
     help: "server configuration file (default: $ASMT_CONFIG or the unit's)",
     field: { name: 'config', kind: 'path' },
+    // The engine reads $ASMT_CONFIG, which may name a file that is missing.
+    variable: null,
   },
   {
     name: 'device',
@@ -188,24 +206,28 @@ export const OPTIONS = [
     verbs: ['preflight', 'backup', 'restore', 'export'],
     help: 'go on even if it is stale, used or retired, or if that is unknown',
     field: { name: 'force_stale', kind: 'flag' },
+    isRemarked: true,
   },
   {
     name: 'force-host',
     verbs: ['preflight', 'restore', 'export'],
     help: 'go on even if the backup was made on another host',
     field: { name: 'force_host', kind: 'flag' },
+    isRemarked: true,
   },
   {
     name: 'allow-volatile',
     verbs: ['preflight', 'backup', 'export'],
     help: 'allow a target that is lost on reboot (tmpfs, ramfs, tmpfiles.d)',
     field: { name: 'allow_volatile', kind: 'flag' },
+    isRemarked: true,
   },
   {
     name: 'allow-private-ipc',
     verbs: ['preflight', 'restore'],
     help: 'restore into an IPC namespace that seems to end with asmt',
     field: { name: 'allow_private_ipc', kind: 'flag' },
+    isRemarked: true,
   },
   {
     name: 'wait',
@@ -225,11 +247,19 @@ export const OPTIONS = [
   { name: 'hold', verbs: ['run'], help: 'if the restore is refused, exit instead of going on without it' },
   { name: 'ready', value: 'FILE', verbs: ['run'], help: 'make FILE when the restore is over; remove it at the end' },
   { name: 'verbose', short: 'v', verbs: ALL, help: 'show a table of the segments, and report each step' },
+  { name: 'quiet', short: 'q', verbs: ALL, help: 'print nothing but errors; the exit status has the result' },
   { name: 'json', verbs: ALL, help: 'print one JSON object on standard output' },
+  {
+    name: 'progress',
+    value: 'FORM',
+    verbs: WITH_DIRECTORY,
+    help: 'form of what goes to standard error: text, or json (a line each)',
+    choices: ['text', 'json'],
+  },
   { name: 'backup', short: 'b', verbs: ['backup'], selectsVerb: 'backup', help: 'back up (ASMT form)' },
   { name: 'restore', short: 'r', verbs: ['restore'], selectsVerb: 'restore', help: 'restore (ASMT form)' },
-  { name: 'help', short: 'h', verbs: ALL, help: 'show this help' },
-  { name: 'version', verbs: ALL, help: 'show the version' },
+  { name: 'help', short: 'h', verbs: ALL, help: 'show this help', variable: null },
+  { name: 'version', verbs: ALL, help: 'show the version', variable: null },
 ] as const satisfies readonly OptionSpec[];
 
 /**
@@ -249,6 +279,24 @@ export type OptionName = (typeof OPTIONS)[number]['name'];
 
 /** Values of options as typed; flags that are not given are missing. */
 export type Values = { readonly [name in OptionName]?: string | true };
+
+/** Options that exclude each other, and why. */
+export const EXCLUSIVE: readonly (readonly [OptionName, OptionName, string])[] = [
+  ['compress', 'columns', '-Z is smaller and faster, and only asmt reads it; ASMT, too, reads what -z makes'],
+  ['require-proof', 'force-stale', 'the first refuses if nothing proves that the backup is current, the second restores anyway'],
+  ['quiet', 'verbose', 'the first prints nothing but errors, the second reports each step'],
+];
+
+/** The variables of the environment that give an option: one for each of its long names. */
+export function variablesOf({ name, aliases, selectsVerb, variable }: OptionSpec): readonly string[] {
+  if (variable === null || selectsVerb !== undefined) return [];
+  const other = (aliases ?? []).map(variableNamed);
+  return [variable ?? variableNamed(name), ...other];
+}
+
+function variableNamed(name: string): string {
+  return `ASMT_${name.toUpperCase().replaceAll('-', '_')}`;
+}
 
 /** The option of a long name or an alias. */
 export function optionNamed(name: string): OptionSpec | undefined {

@@ -9,7 +9,16 @@
 import { quoted } from './argv.ts';
 import { AsmtError } from './errors.ts';
 import type { Leg, NamespaceReport, Request } from './generated/engine.ts';
-import { SPECS, optionNamed, type Field, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
+import {
+  EXCLUSIVE,
+  SPECS,
+  optionNamed,
+  type Field,
+  type OptionName,
+  type OptionSpec,
+  type Values,
+  type Verb,
+} from './options.ts';
 import type { ErrorText, Remark } from './outcome.ts';
 import { FOREVER_MS, timeMs, typedTime } from './times.ts';
 
@@ -21,7 +30,9 @@ export interface Invocation {
   request: Request;
   remarks: Remark[];
   verbose: boolean;
+  quiet: boolean;
   json: boolean;
+  progress: 'text' | 'json';
   /** How long it may take, in milliseconds; null without a limit. */
   deadlineMs: number | null;
   /** File for the metrics of this run. */
@@ -43,6 +54,9 @@ export interface RunInvocation {
 /** A verb that the engine knows. */
 export type EngineVerb = Exclude<Verb, 'run'>;
 
+/** The variables that gave options which were not typed. */
+export type Sources = ReadonlyMap<string, string>;
+
 /** The verb of ASMT's own form. */
 export function verbOfAsmtForm(values: Values): EngineVerb {
   if (values.backup && values.restore)
@@ -50,25 +64,36 @@ export function verbOfAsmtForm(values: Values): EngineVerb {
   return values.restore ? 'restore' : 'backup';
 }
 
-/** What is meant by `verb` with these values and, behind the command, `operands`. */
-export function resolve(verb: EngineVerb, values: Values, operands: readonly string[]): Invocation {
+/**
+ * What is meant by `verb` with these values and, behind the command, `operands`. An error names the
+ * variable of an option that comes from one.
+ */
+export function resolve(
+  verb: EngineVerb,
+  values: Values,
+  operands: readonly string[],
+  sources: Sources = new Map<string, string>(),
+): Invocation {
   refuseForeignOptions(verb, values);
+  refuseExclusive(values, sources);
+  refuseOtherChoices(values, sources);
   const remarks: Remark[] = [];
   const { leg, words } = legOf(verb, operands);
   const { rest, output } = outputOf(verb, words, values.path !== undefined);
   // What is in memory can be checked without a directory, as in the documentation of ASMT: asmt -a
   // -b -n test.
   const isOptional = verb === 'backup' ? values.analyze === true : verb === 'preflight' && leg !== 'restore';
-  const directory = directoryOf(verb, leg === null ? verb : `${verb} ${leg}`, text(values.path), rest, isOptional);
+  const directory = directoryOf(
+    verb,
+    leg === null ? verb : `${verb} ${leg}`,
+    text(values.path),
+    rest,
+    isOptional,
+    sources.get('path'),
+  );
   if (verb === 'backup' && directory === null) {
     const message = 'no directory given: free space and write permission are not checked';
     remarks.push({ code: 'no-directory', message });
-  }
-  if (values.compress && values.columns) {
-    throw AsmtError.usage(
-      '-z and -Z cannot be used together',
-      'use one of them: -Z is smaller and faster, and only asmt reads it; ASMT, too, reads what -z makes',
-    );
   }
   if (verb === 'restore' && (values.compress ?? values.columns)) {
     remarks.push({
@@ -76,24 +101,33 @@ export function resolve(verb: EngineVerb, values: Values, operands: readonly str
       message: `${values.columns ? '-Z' : '-z'} has no effect on restore: compressed files are detected automatically`,
     });
   }
-  if (values['require-proof'] && values['force-stale']) {
-    throw AsmtError.usage(
-      '--require-proof and --force-stale cannot be used together',
-      'use one of them: the first refuses if nothing proves that the backup is current, the second restores anyway',
-    );
-  }
   const isOfVerb = ({ field, verbs }: OptionSpec) => field !== undefined && (field.verbs ?? verbs).includes(verb);
-  const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values));
+  const fields = SPECS.filter(isOfVerb).map(fieldOf(verb, values, sources));
   const places = verb === 'list' ? {} : verb === 'export' ? { directory, output } : { directory };
   const about = verb === 'preflight' ? { leg } : {};
   const request = { verb, ...about, ...places, ...Object.fromEntries(fields) } as Request;
   const deadlineMs = time('--deadline', values.deadline);
   const metrics = pathOf('--metrics', text(values.metrics));
-  return { request, remarks, verbose: values.verbose === true, json: values.json === true, deadlineMs, metrics };
+  const { verbose, quiet, json, progress } = values;
+  return {
+    request,
+    remarks,
+    verbose: verbose === true,
+    quiet: quiet === true,
+    json: json === true,
+    progress: progress === 'json' ? 'json' : 'text',
+    deadlineMs,
+    metrics,
+  };
 }
 
 /** What is meant by `run`, and by each of its two halves. */
-export function resolveRun(values: Values, operands: readonly string[], command: readonly string[]): RunInvocation {
+export function resolveRun(
+  values: Values,
+  operands: readonly string[],
+  command: readonly string[],
+  sources: Sources = new Map<string, string>(),
+): RunInvocation {
   refuseForeignOptions('run', values);
   const isNamed = values.path !== undefined && operands[0] !== values.path;
   const words = operands.slice(isNamed ? 0 : 1);
@@ -102,10 +136,10 @@ export function resolveRun(values: Values, operands: readonly string[], command:
     const hint = `a command stands behind two dashes: ${line.map(quoted).join(' ')}`;
     throw AsmtError.usage(`unexpected argument "${words[0]}"`, hint);
   }
-  directoryOf('run', 'run', text(values.path), operands, false);
+  directoryOf('run', 'run', text(values.path), operands, false, sources.get('path'));
   if (command[0] === '') throw AsmtError.usage('the command is empty', 'is a variable in the script unset?');
   const half = (verb: 'backup' | 'restore', added: Record<string, true>): Invocation =>
-    resolve(verb, { ...halfOf(verb, values), ...added }, operands);
+    resolve(verb, { ...halfOf(verb, values), ...added }, operands, sources);
   // The server lives in the namespace in which asmt waits for it: the restored segments outlast
   // the restore. Of another container than its own, asmt knows nothing.
   const lasting = command.length > 0 ? { 'allow-private-ipc': true as const } : {};
@@ -143,25 +177,26 @@ export function afterRestore(error: ErrorText | null, hold: boolean, isAlone: bo
 }
 
 /** Name and value of the field that an option fills. */
-function fieldOf(verb: Verb, values: Values): (spec: OptionSpec) => [string, unknown] {
+function fieldOf(verb: Verb, values: Values, sources: Sources): (spec: OptionSpec) => [string, unknown] {
   return (spec) => {
     const { name, field } = spec;
     const value = text(values[name as OptionName]);
+    const given = sources.get(name) ?? `--${name}`;
     switch (field?.kind) {
       case 'integer': {
-        const number = integer(spec, value);
+        const number = integer(spec, given, value);
         // A restore, and with it the mark that one was used, is of one server.
         const isOfOne = name === 'instance' && verb !== 'list' && verb !== 'verify';
         return [field.name, number ?? (isOfOne ? 0 : null)];
       }
       case 'names':
-        return [field.name, namesOf(value)];
+        return [field.name, namesOf(given, value)];
       case 'path':
-        return [field.name, pathOf(`--${name}`, value)];
+        return [field.name, pathOf(given, value)];
       case 'paths':
-        return [field.name, pathsOf(`--${name}`, value)];
+        return [field.name, pathsOf(given, value)];
       case 'time':
-        return [field.name, time(`--${name}`, values[name as OptionName])];
+        return [field.name, time(given, values[name as OptionName])];
       case 'flag':
       case undefined:
         return [field?.name ?? name, values[name as OptionName] === true];
@@ -223,6 +258,29 @@ function refuseForeignOptions(verb: Verb, values: Values): void {
   }
 }
 
+/** An option as an error names it: its variable if it comes from one, else its shortest name. */
+function namedIn(sources: Sources, name: OptionName): string {
+  const short = optionNamed(name)?.short;
+  return sources.get(name) ?? (short === undefined ? `--${name}` : `-${short}`);
+}
+
+function refuseExclusive(values: Values, sources: Sources): void {
+  for (const [first, second, why] of EXCLUSIVE) {
+    if (values[first] === undefined || values[second] === undefined) continue;
+    const names = [first, second].map((name) => namedIn(sources, name));
+    throw AsmtError.usage(`${names.join(' and ')} cannot be used together`, `use one of them: ${why}`);
+  }
+}
+
+function refuseOtherChoices(values: Values, sources: Sources): void {
+  for (const { name, choices } of SPECS) {
+    const value = values[name as OptionName];
+    if (choices === undefined || typeof value !== 'string' || choices.includes(value)) continue;
+    const given = sources.get(name) ?? `--${name}`;
+    throw AsmtError.usage(`${given} is "${value}", but must be ${choices.join(' or ')}`, `write --${name} ${choices[0]}`);
+  }
+}
+
 function text(value: string | true | undefined): string | undefined {
   return typeof value === 'string' ? value : undefined;
 }
@@ -263,6 +321,7 @@ function directoryOf(
   path: string | undefined,
   operands: readonly string[],
   isOptional: boolean,
+  variable = 'the directory',
 ): string | null {
   const [operand, ...more] = operands;
   if (verb === 'list') {
@@ -281,7 +340,7 @@ function directoryOf(
   const directory = path ?? operand;
   if (directory === undefined && isOptional) return null;
   if (directory === undefined) throw AsmtError.usage(`${command} needs a directory`, `write asmt ${command} DIR, or -p DIR`);
-  refuseOddPath('the directory', directory);
+  refuseOddPath(variable, directory);
   return directory;
 }
 
@@ -307,11 +366,11 @@ function pathsOf(option: string, typed: string | undefined): string[] {
   return [...new Set(paths)];
 }
 
-function namesOf(typed: string | undefined): string[] | null {
+function namesOf(option: string, typed: string | undefined): string[] | null {
   if (typed === undefined) return null;
   const names = typed.split(',');
   for (const name of names) {
-    if (name === '') throw AsmtError.usage(`a name in --namespace "${typed}" is empty`, 'separate names with one comma: -n a,b');
+    if (name === '') throw AsmtError.usage(`a name in ${option} "${typed}" is empty`, 'separate names with one comma: -n a,b');
     // oxlint-disable-next-line no-control-regex -- they are what this is about
     if (/[\u0000-\u001f\u007f-\u009f\ufffd]/.test(name)) {
       throw AsmtError.usage(
@@ -330,14 +389,14 @@ function namesOf(typed: string | undefined): string[] | null {
   return [...new Set(names)];
 }
 
-function integer({ name, short, range }: OptionSpec, typed: string | undefined): number | null {
+function integer({ name, short, range }: OptionSpec, option: string, typed: string | undefined): number | null {
   if (typed === undefined) return null;
   const value = Number(typed);
   const [least, most] = range ?? [0, Number.MAX_SAFE_INTEGER];
   if (!/^[0-9]{1,9}$/.test(typed) || value < least || value > most) {
     throw AsmtError.usage(
-      `--${name} is "${typed}", but must be a whole number from ${least} to ${most}`,
-      `write ${short === undefined ? `--${name}` : `-${short}`} ${least}, for example`,
+      `${option} is "${typed}", but must be a whole number from ${least} to ${most}`,
+      `write ${option === `--${name}` ? `${short === undefined ? option : `-${short}`} ` : `${option}=`}${least}, for example`,
     );
   }
   return value;

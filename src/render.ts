@@ -6,17 +6,8 @@
  * characters in it. Must never: write, read a clock, or decide what happens.
  */
 
-import type {
-  Answer,
-  NamespaceReport,
-  Preflight,
-  Request,
-  Restorability,
-  SegmentReport,
-  Snapshot,
-  Topic,
-} from './generated/engine.ts';
-import type { ErrorText, Outcome, Problem, Remark, Report } from './outcome.ts';
+import type { Answer, NamespaceReport, Preflight, Request, SegmentReport, Snapshot, Topic } from './generated/engine.ts';
+import type { ErrorText, Outcome, Problem, Remark, Report, Restorability } from './outcome.ts';
 import type { Names } from './users.ts';
 
 /** Colours of a stream: chalk's, or none. */
@@ -99,6 +90,12 @@ type Align = 'left' | 'right';
 
 /** Rows under a head, columns aligned, two spaces between; no line ends in a space. */
 export function table(colours: Colours, head: readonly [string, Align][], rows: readonly (readonly string[])[]): string {
+  return linesOf(colours, head, rows)
+    .map((text) => `${text}\n`)
+    .join('');
+}
+
+function linesOf(colours: Colours, head: readonly [string, Align][], rows: readonly (readonly string[])[]): string[] {
   const widths = head.map(([name], column) => Math.max(name.length, ...rows.map((row) => row[column]?.length ?? 0)));
   const line = (cells: readonly string[]) =>
     cells
@@ -107,7 +104,7 @@ export function table(colours: Colours, head: readonly [string, Align][], rows: 
       )
       .join('  ')
       .trimEnd();
-  return [colours.bold(line(head.map(([name]) => name))), ...rows.map(line)].map((text) => `${text}\n`).join('');
+  return [colours.bold(line(head.map(([name]) => name))), ...rows.map(line)];
 }
 
 function orDash(value: string | number | null): string {
@@ -123,43 +120,68 @@ function nameOf(namespace: NamespaceReport): string {
   return namespace.name === null ? `(nsid ${namespace.nsid ?? namespace.data_nsid ?? '?'}, no name)` : visible(namespace.name);
 }
 
+/** At most 27 characters each: see `LIST_COLUMNS`. */
 const STATES: Readonly<Record<NonNullable<NamespaceReport['state']>, string>> = {
   clean: 'clean: can be backed up',
-  running: 'running: a process has it attached',
-  'asmt-at-work': 'busy: another asmt is working on it',
+  running: 'running: held by a process',
+  'asmt-at-work': 'busy: another asmt at work',
   unclean: 'not cleanly shut down',
   incomplete: 'incomplete',
-  torn: 'its data stripes are not a complete set',
-  unreadable: 'cannot be read: owned by another user',
+  torn: 'torn: incomplete stripe set',
+  unreadable: 'cannot be read: other owner',
   'unknown-version': 'unknown version',
   'data-only': 'data only: can be backed up',
 };
 
-/** The namespaces of a list. */
+/** What the state of a namespace is called. */
+function stateOf({ state, base_version: version }: NamespaceReport): string {
+  const text = state === null ? '-' : STATES[state];
+  return state === 'unknown-version' && version !== null ? `${text} ${version}` : text;
+}
+
+/** Most columns of a list: those of a console, and of a mail. */
+const LIST_COLUMNS = 80;
+
+/**
+ * The namespaces of a list, in 80 columns. A name that is too long for that has a line of its own,
+ * above the rest of its row. What is swapped out, which hardly ever is any, follows the table.
+ */
 export function namespaceTable(colours: Colours, report: Report): string {
   const head: [string, Align][] = [
-    ['instance', 'right'],
+    ['inst', 'right'],
     ['namespace', 'left'],
     ['nsid', 'right'],
-    ['version', 'right'],
     ['segments', 'right'],
     ['size', 'right'],
     ['resident', 'right'],
-    ['swapped', 'right'],
     ['state', 'left'],
   ];
+  const NAME = 1;
   const rows = report.namespaces.map((namespace) => [
     String(namespace.instance),
-    nameOf(namespace),
+    namespace.name === null ? '(no name)' : nameOf(namespace),
     orDash(namespace.nsid ?? namespace.data_nsid),
-    orDash(namespace.base_version),
     String(namespace.segment_count),
     size(namespace.size_bytes),
     sizeOrDash(namespace.resident_bytes),
-    sizeOrDash(namespace.swapped_bytes),
-    namespace.state === null ? '-' : STATES[namespace.state],
+    stateOf(namespace),
   ]);
-  return table(colours, head, rows);
+  const widths = head.map(([name], column) => Math.max(name.length, ...rows.map((row) => row[column]?.length ?? 0)));
+  const others = widths.reduce((sum, width) => sum + width + 2, -2) - (widths[NAME] ?? 0);
+  const most = Math.max('namespace'.length, LIST_COLUMNS - others);
+  const isLong = (row: readonly string[]) => (row[NAME]?.length ?? 0) > most;
+  const shortened = rows.map((row) => (isLong(row) ? ['', '', ...row.slice(NAME + 1)] : row));
+  const [first = '', ...lines] = linesOf(colours, head, shortened);
+  const text = lines.flatMap((line, index) => {
+    const row = rows[index] ?? [];
+    return isLong(row) ? [`${(row[0] ?? '').padStart(widths[0] ?? 0)}  ${row[NAME]}`, line] : [line];
+  });
+  const swapped = report.namespaces
+    .filter(({ swapped_bytes: bytes }) => bytes > 0)
+    .map((namespace) => {
+      return `namespace ${nameOf(namespace)} of instance ${namespace.instance}: ${size(namespace.swapped_bytes)} are swapped out`;
+    });
+  return [first, ...text, ...swapped].map((line) => `${line}\n`).join('');
 }
 
 /** ASMT's table of segments. */

@@ -1,7 +1,7 @@
 /**
  * The deb and the rpm of an architecture, made by nfpm: the single file, the addon beside it (so
- * that nothing is unpacked at a start), the unit with its settings, an empty directory for backups,
- * and the licences.
+ * that nothing is unpacked at a start), the unit with its settings, the manual page, completions, the
+ * schemas of the JSON, an empty directory for backups, and the licences.
  *
  * Their name is not `asmt`: Aerospike's deb has that name with version 2.x, of which 0.x would be a
  * downgrade. The command has the same name, so the packages exclude each other.
@@ -51,6 +51,8 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
   const debian = zipped(join(work, 'changelog.Debian.gz'), debianChanges(version, seconds));
   const copyright = join(work, 'copyright');
   writeFileSync(copyright, copyrightText());
+  const page = zipped(join(work, 'asmt.8.gz'), readFileSync(join(ROOT, 'share', 'asmt.8')));
+  const schemas = readdirSync(join(ROOT, 'share', 'schema')).toSorted();
   const of = (src, dst, more = {}) => ({ src, dst, file_info: { mode: 0o644, mtime }, ...more });
   const pages = readdirSync(join(ROOT, 'docs'))
     .filter((name) => name.endsWith('.md'))
@@ -75,6 +77,12 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
       ...UNIT_FILES.map(({ src, dst, ...more }) => of(join(ROOT, src), dst, more)),
       directory('/usr/share/asmt'),
       directory('/var/backups/asmt', 0o700),
+      of(page, '/usr/share/man/man8/asmt.8.gz'),
+      of(completion('asmt.bash'), '/usr/share/bash-completion/completions/asmt'),
+      of(completion('asmt.fish'), '/usr/share/fish/vendor_completions.d/asmt.fish'),
+      of(completion('_asmt'), '/usr/share/zsh/vendor-completions/_asmt', { packager: 'deb' }),
+      of(completion('_asmt'), '/usr/share/zsh/site-functions/_asmt', { packager: 'rpm' }),
+      ...schemas.map((name) => of(join(ROOT, 'share', 'schema', name), `/usr/share/asmt/${name}`)),
       directory(doc, 0o755, { packager: 'rpm' }),
       directory(licences, 0o755, { packager: 'rpm' }),
       ...pages.map((name) => of(join(ROOT, 'docs', name), `${doc}/docs/${name}`, { packager: 'deb' })),
@@ -113,6 +121,9 @@ export function debAndRpm({ arch, file, addon, notices }, { version, seconds, wo
     step(`${packager} for ${arch} (nfpm)`, nfpm, args, { SOURCE_DATE_EPOCH: String(seconds) });
   }
 }
+
+/** A completion of the repository. */
+const completion = (name) => join(ROOT, 'share', 'completions', name);
 
 /** Writes a text compressed, without a time. Returns the path. */
 function zipped(path, text) {

@@ -11,20 +11,22 @@ import { Command } from 'clipanion';
 
 import { quoted } from '../argv.ts';
 import { NO_COLOURS, streamColours } from '../colours.ts';
+import { withEnvironment } from '../environment.ts';
 import { AsmtError, exitStatus, type Form } from '../errors.ts';
-import { jsonOf } from '../failure.ts';
 import type { Request } from '../generated/engine.ts';
+import { outputOf } from '../json.ts';
 import { recordMetrics } from '../metrics-file.ts';
 import { endProcess, runJob, tellService } from '../native.ts';
 import type { Values } from '../options.ts';
-import type { Kind, Outcome, Remark, Report } from '../outcome.ts';
+import type { FailureKind as Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { standardError, writeErr, writeOut } from '../output.ts';
 import { directoryIn, resolve, notFound, wordsOf, type EngineVerb, type Invocation } from '../policy.ts';
-import { ProgressDisplay } from '../progress.ts';
+import { JsonProgress, NO_DISPLAY, ProgressDisplay, type Display } from '../progress.ts';
 import * as render from '../render.ts';
 import { STOPPING, watchSignals } from '../signals.ts';
 import { typedTime } from '../times.ts';
 import { systemNames } from '../users.ts';
+import { voiceOf, type Voice } from '../voice.ts';
 
 /** A command: what was typed, and which verb it is for. */
 export abstract class AsmtCommand extends Command {
@@ -55,7 +57,10 @@ export abstract class AsmtCommand extends Command {
   }
 
   async execute(): Promise<number> {
-    const meant = resolve(this.verb(this.values), this.values, this.operands);
+    const verb = this.verb(this.values);
+    const given = withEnvironment(verb, this.form, this.values, this.operands, process.env);
+    const meant = resolve(verb, given.values, this.operands, given.sources);
+    meant.remarks.unshift(...given.remarks);
     this.colours = await streamColours();
     return (await this.perform(meant)).status;
   }
@@ -65,19 +70,20 @@ export abstract class AsmtCommand extends Command {
    * process where the engine does not come back.
    */
   protected async perform(meant: Invocation, stopping = STOPPING): Promise<Performed> {
+    const voice = voiceOf(meant, this.colours.err);
     const {
       outcome: ended,
       why,
       shown,
-    } = await run(meant, this.colours.err, stopping).catch((error: unknown) => {
+    } = await run(meant, voice, stopping).catch((error: unknown) => {
       const ours = AsmtError.of(error);
-      this.#record(meant, { ok: false, report: null, error: ours.toText() }, exitStatus(ours.kind, this.form));
+      this.#record(meant, { ok: false, report: null, error: ours.toText() }, exitStatus(ours.kind, this.form), voice);
       throw error;
     });
     const signal = why === DEADLINE ? null : why;
     const finish = (all: Outcome): number => {
-      const status = this.#show(meant, all, signal, shown);
-      this.#record(meant, all, status);
+      const status = this.#show(meant, voice, all, signal, shown);
+      this.#record(meant, all, status, voice);
       return status;
     };
     if (ended === null) endProcess(finish(abandoned(meant, why)));
@@ -92,12 +98,12 @@ export abstract class AsmtCommand extends Command {
   }
 
   /** Writes the metrics, if that was asked for. What goes wrong there changes nothing else. */
-  #record(meant: Invocation, outcome: Outcome, status: number): void {
+  #record(meant: Invocation, outcome: Outcome, status: number, voice: Voice): void {
     if (meant.metrics === null) return;
     const lost = recordMetrics(meant.metrics, meant.request, outcome, status);
     if (lost === null) return;
     const message = `the metrics could not be written to ${meant.metrics}: ${lost}`;
-    writeErr(render.remark(this.colours.err, { code: 'metrics-not-written', message }));
+    writeErr(voice.remark({ code: 'metrics-not-written', message }));
   }
 
   /** Writes a result. Returns why it could not be written, or null. */
@@ -106,7 +112,7 @@ export abstract class AsmtCommand extends Command {
   }
 
   /** Shows what came of it. Returns the exit status. */
-  #show(meant: Invocation, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
+  #show(meant: Invocation, voice: Voice, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
     const { report, error } = outcome;
     const done = outcome.ok && report !== null && isWork(report) ? report : null;
     const statusOf = (kind: Kind | null) => exitStatus(kind, this.form, signal);
@@ -115,31 +121,31 @@ export abstract class AsmtCommand extends Command {
     try {
       if (report !== null) report.remarks = [...meant.remarks, ...report.remarks];
       for (const remark of report?.remarks ?? meant.remarks) {
-        if (!shown.has(remark.message)) writeErr(render.remark(this.colours.err, remark));
+        if (!shown.has(remark.message)) writeErr(voice.remark(remark));
         shown.add(remark.message);
       }
-      if (meant.json) text = jsonOf(outcome, statusOf(kind));
-      else if (report !== null) text = this.#text(meant, report, outcome.ok);
+      if (meant.json) text = outputOf(outcome, statusOf(kind));
+      else if (report !== null && !meant.quiet) text = this.#text(meant, voice, report, outcome.ok);
     } catch (thrown) {
       if (done === null) throw thrown;
       const message = `its report cannot be shown in full, which is a bug in asmt: ${String(thrown)}`;
-      writeErr(render.remark(this.colours.err, { code: 'not-shown', message }));
-      text = meant.json ? jsonOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
+      writeErr(voice.remark({ code: 'not-shown', message }));
+      text = meant.json ? outputOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
     }
     const lost = this.writeResult(text);
-    if (error !== null) writeErr(render.failure(this.colours.err, error));
+    if (error !== null) writeErr(voice.failure(error));
     const possible = report?.possible ?? [];
     if (possible.length > 0) {
       const alone = { ...meant, request: { ...meant.request, namespaces: possible } };
-      writeErr(render.alternative(this.colours.err, meant.request.verb, possible, this.#commandToRun(alone)));
+      writeErr(voice.alternative(meant.request.verb, possible, this.#commandToRun(alone)));
     }
     if (lost === null) return statusOf(kind);
     const unreported = notReported(done, lost);
-    writeErr(render.failure(this.colours.err, unreported.toText()));
+    writeErr(voice.failure(unreported.toText()));
     return statusOf(kind ?? unreported.kind);
   }
 
-  #text(meant: Invocation, report: Report, isDone: boolean): string {
+  #text(meant: Invocation, voice: Voice, report: Report, isDone: boolean): string {
     // A plan that must not be executed is still worth seeing, where seeing it is what was asked
     // for.
     if (!isDone && !report.analyze && report.verb !== 'verify' && report.verb !== 'list') return '';
@@ -149,7 +155,7 @@ export abstract class AsmtCommand extends Command {
     }
     const segments = meant.verbose ? render.segmentTable(this.colours.out, report.segments, systemNames()) : '';
     if (report.verb === 'list') {
-      if (isDone && report.namespaces.length === 0) writeErr('asmt: no Aerospike segments in this IPC namespace\n');
+      if (isDone && report.namespaces.length === 0) writeErr(voice.event(NOTHING_THERE));
       return report.namespaces.length === 0
         ? ''
         : render.namespaceTable(this.colours.out, report) + (segments && `\n${segments}`);
@@ -163,6 +169,8 @@ export abstract class AsmtCommand extends Command {
     return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
   }
 }
+
+const NOTHING_THERE: Remark = { code: 'nothing-there', message: 'no Aerospike segments in this IPC namespace' };
 
 /** Whether it changed something: then it is done, and what else goes wrong does not undo it. */
 function isWork({ verb, analyze }: Report): boolean {
@@ -258,24 +266,32 @@ interface Ended {
   shown: Set<string>;
 }
 
-/** Runs the job, with its progress and its remarks on standard error in these colours. */
-async function run(meant: Invocation, colours: render.Colours, stopping: readonly NodeJS.Signals[]): Promise<Ended> {
+/** Where its progress is shown. `-q` is about what people read. */
+function displayOf({ request, progress, quiet }: Invocation): Display {
+  if (!showsProgress(request)) return NO_DISPLAY;
+  if (progress === 'json') return new JsonProgress(standardError);
+  return quiet ? NO_DISPLAY : new ProgressDisplay(standardError);
+}
+
+/** Runs the job, with its progress and its remarks on standard error. */
+async function run(meant: Invocation, voice: Voice, stopping: readonly NodeJS.Signals[]): Promise<Ended> {
   const shown = new Set<string>();
-  const display = new ProgressDisplay(standardError);
+  const display = displayOf(meant);
   const say = (text: string) => {
+    if (text === '') return;
     display.clear();
     standardError.write(text);
   };
   const remark = (remark: Remark) => {
     if (shown.has(remark.message)) return;
     shown.add(remark.message);
-    say(render.remark(colours, remark));
+    say(voice.remark(remark));
   };
   let stop: (() => void) | null = null;
   let isLate = false;
   const signals = watchSignals(
     (signal) => {
-      say(render.event({ code: 'stopping', message: `${signal}: stopping and cleaning up` }));
+      say(voice.event({ code: 'stopping', message: `${signal}: stopping and cleaning up` }));
       stop?.();
     },
     (signal) => {
@@ -283,14 +299,14 @@ async function run(meant: Invocation, colours: render.Colours, stopping: readonl
       const message = isStopping
         ? `${signal} again: still cleaning up`
         : `${signal}: still at work (${stopping.join(', ')}: stop it)`;
-      say(render.event({ code: 'stopping', message }));
+      say(voice.event({ code: 'stopping', message }));
     },
     stopping,
   );
   const deadline = atDeadline(meant.deadlineMs, () => {
     if (signals.received() !== null) return;
     isLate = true;
-    say(render.event({ code: 'stopping', message: 'the time is over (--deadline): stopping and cleaning up' }));
+    say(voice.event({ code: 'stopping', message: 'the time is over (--deadline): stopping and cleaning up' }));
     stop?.();
   });
   meant.remarks.forEach(remark);
@@ -300,8 +316,8 @@ async function run(meant: Invocation, colours: render.Colours, stopping: readonl
       (progress) => {
         progress.events.filter((event) => event.is_remark).forEach(remark);
         const events = meant.verbose ? progress.events.filter((event) => !event.is_remark) : [];
-        if (events.length > 0) say(events.map(render.event).join(''));
-        if (showsProgress(meant.request)) display.show(progress);
+        if (events.length > 0) say(events.map((event) => voice.event(event)).join(''));
+        display.show(progress);
       },
       (stopJob) => {
         stop = stopJob;
@@ -312,6 +328,6 @@ async function run(meant: Invocation, colours: render.Colours, stopping: readonl
     return { outcome, why: isLate ? DEADLINE : signals.received(), shown };
   } finally {
     clearTimeout(deadline);
-    display.clear();
+    display.end();
   }
 }

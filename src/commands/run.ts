@@ -10,6 +10,7 @@
 
 import { streamColours } from '../colours.ts';
 import { findProgram, runToEnd, type CommandEnd } from '../command.ts';
+import { withEnvironment } from '../environment.ts';
 import { AsmtError, exitStatus } from '../errors.ts';
 import { tellService } from '../native.ts';
 import { writeErr } from '../output.ts';
@@ -38,7 +39,9 @@ export class RunCommand extends AsmtCommand {
   }
 
   override async execute(): Promise<number> {
-    const meant = resolveRun(this.values, this.operands, this.command);
+    const given = withEnvironment('run', this.form, this.values, this.operands, process.env);
+    const meant = resolveRun(given.values, this.operands, this.command, given.sources);
+    meant.restore.remarks.unshift(...given.remarks);
     const { err } = await streamColours();
     this.colours = { out: err, err };
     const [program] = meant.command;
