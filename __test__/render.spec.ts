@@ -154,7 +154,18 @@ test('progress as JSON: a line when the phase changes, one a second, and the las
       ['check', 2],
     ],
   );
-  t.deepEqual(Object.keys(lines[0] ?? {}), ['schema_version', 'type', 'phase', 'done_bytes', 'total_bytes', 'elapsed_ms']);
+  t.deepEqual(Object.keys(lines[0] ?? {}), [
+    'schema_version',
+    'type',
+    'phase',
+    'done_bytes',
+    'total_bytes',
+    'elapsed_ms',
+    'pass',
+    'passes',
+    'earlier_bytes',
+    'later_bytes',
+  ]);
 });
 
 const report: Report = {
