@@ -138,7 +138,7 @@ test('times are read as systemd reads them', (t) => {
 test('a backup may replace an older one', (t) => {
   t.like(requestOf('backup', { replace: true }, ['d']), { replace: true });
   const error = t.throws(() => requestOf('restore', { replace: true }, ['d']));
-  t.regex(String(error?.message), /restore takes no --replace/);
+  t.regex(error?.message ?? '', /restore takes no --replace/);
 });
 
 test('what is asked of proof', (t) => {

@@ -401,7 +401,6 @@ mod tests {
     #[test]
     fn an_older_backup_is_there_until_the_journal_has_decided() {
         assert_eq!((wrongs("replaced", None), wrongs("replaced-z", None), wrongs("outdated", None)), (0, 0, 0));
-        assert!(wrongs("replaced", Some("the names of staged files")) > 0);
         assert!(wrongs("replaced", Some("the journal, which decides")) > 0);
     }
 
