@@ -67,7 +67,7 @@ async function coldReboot(machine, restore = OUTDATED) {
 
 /** Stops the machine while it backs up, as `stop` does. */
 async function inBackup(machine, stop) {
-  machine.run('systemctl', '--no-block', 'reboot');
+  machine.goDown();
   await until('a backup in its middle', () => {
     try {
       return readdirSync(machine.seen(DIRECTORY)).some((name) => name.startsWith('.asmt-'));

@@ -392,9 +392,15 @@ export class Machine {
     return must('nsenter', [`--ipc=/proc/${this.#kernel.pid}/ns/ipc`, SIM, 'sum', '--all']);
   }
 
+  /** Begins to shut it down, which may end the command that asks for it. */
+  goDown(verb = 'reboot') {
+    const done = this.try('systemctl', '--no-block', verb);
+    if (done.status !== 0 && done.signal === null) throw new Error(done.stderr);
+  }
+
   /** Shuts it down. Its memory stays until `loseMemory`, and is returned. */
   async shutDown(verb = 'reboot') {
-    this.run('systemctl', '--no-block', verb);
+    this.goDown(verb);
     await this.off();
     return this.memory();
   }
