@@ -437,7 +437,8 @@ export class Machine {
 
   /** Cuts its power. */
   async cut() {
-    process.kill(this.#init, 'SIGKILL');
+    // It may be off by itself already.
+    if (!hasEnded(this.#boot.child)) process.kill(this.#init, 'SIGKILL');
     await this.off();
     await this.loseMemory();
   }
