@@ -322,150 +322,213 @@ impl Asked {
 
 impl From<Request> for Asked {
     fn from(request: Request) -> Self {
-        // Every field is named, so that one that is forgotten here does not compile.
         match request {
-            Request::List(ListRequest { instance, namespaces }) => Self { instance, namespaces, ..Self::new(Verb::List) },
-            Request::Backup(BackupRequest {
-                directory,
-                instance,
-                namespaces,
-                compress,
-                columns,
-                check,
-                threads,
-                analyze,
-                config,
-                devices,
-                replace,
-                force_stale,
-                allow_volatile,
-                wait_ms,
-            }) => Self {
-                directory,
-                instance,
-                namespaces,
-                compress,
-                columns,
-                check,
-                threads,
-                analyze,
-                config,
-                devices,
-                replace,
-                force_stale,
-                allow_volatile,
-                wait_ms,
-                ..Self::new(Verb::Backup)
-            },
-            Request::Restore(RestoreRequest {
-                directory,
-                instance,
-                namespaces,
-                check,
-                threads,
-                analyze,
-                require_manifest,
-                config,
-                devices,
-                force_stale,
-                force_host,
-                allow_private_ipc,
-                require_proof,
-            }) => Self {
-                directory: Some(directory),
-                instance,
-                namespaces,
-                check,
-                threads,
-                analyze,
-                require_manifest,
-                config,
-                devices,
-                force_stale,
-                force_host,
-                allow_private_ipc,
-                require_proof,
-                ..Self::new(Verb::Restore)
-            },
-            Request::Verify(VerifyRequest {
-                directory,
-                instance,
-                namespaces,
-                check,
-                threads,
-                analyze,
-                require_manifest,
-                config,
-                devices,
-                require_proof,
-                restorable,
-            }) => Self {
-                directory: Some(directory),
-                instance,
-                namespaces,
-                check,
-                threads,
-                analyze,
-                require_manifest,
-                config,
-                devices,
-                require_proof,
-                restorable,
-                ..Self::new(Verb::Verify)
-            },
-            Request::Export(ExportRequest {
-                directory,
-                output,
-                instance,
-                namespaces,
-                compress,
-                check,
-                threads,
-                analyze,
-                config,
-                devices,
-                force_stale,
-                force_host,
-                allow_volatile,
-            }) => Self {
-                directory: Some(directory),
-                output: Some(output),
-                instance,
-                namespaces,
-                compress,
-                check,
-                threads,
-                analyze,
-                config,
-                devices,
-                force_stale,
-                force_host,
-                allow_volatile,
-                ..Self::new(Verb::Export)
-            },
-            Request::Preflight(preflight) => Self {
-                leg: preflight.leg,
-                directory: preflight.directory,
-                instance: preflight.instance,
-                namespaces: preflight.namespaces,
-                compress: preflight.compress,
-                columns: preflight.columns,
-                // Nothing is done.
-                analyze: true,
-                require_manifest: preflight.require_manifest,
-                config: preflight.config,
-                devices: preflight.devices,
-                require_proof: preflight.require_proof,
-                force_stale: preflight.force_stale,
-                force_host: preflight.force_host,
-                allow_volatile: preflight.allow_volatile,
-                allow_private_ipc: preflight.allow_private_ipc,
-                ..Self::new(Verb::Preflight)
-            },
-            Request::Retire(RetireRequest { directory, instance, namespaces }) => {
-                Self { directory: Some(directory), instance, namespaces, ..Self::new(Verb::Retire) }
-            }
+            Request::List(list) => list.into(),
+            Request::Backup(backup) => backup.into(),
+            Request::Restore(restore) => restore.into(),
+            Request::Verify(verify) => verify.into(),
+            Request::Export(export) => export.into(),
+            Request::Retire(retire) => retire.into(),
+            Request::Preflight(preflight) => preflight.into(),
         }
+    }
+}
+
+// Each names every field of the request, so that one that is forgotten does not compile.
+
+impl From<ListRequest> for Asked {
+    fn from(request: ListRequest) -> Self {
+        let ListRequest { instance, namespaces } = request;
+        Self { instance, namespaces, ..Self::new(Verb::List) }
+    }
+}
+
+impl From<BackupRequest> for Asked {
+    fn from(request: BackupRequest) -> Self {
+        let BackupRequest {
+            directory,
+            instance,
+            namespaces,
+            compress,
+            columns,
+            check,
+            threads,
+            analyze,
+            config,
+            devices,
+            replace,
+            force_stale,
+            allow_volatile,
+            wait_ms,
+        } = request;
+        Self {
+            directory,
+            instance,
+            namespaces,
+            compress,
+            columns,
+            check,
+            threads,
+            analyze,
+            config,
+            devices,
+            replace,
+            force_stale,
+            allow_volatile,
+            wait_ms,
+            ..Self::new(Verb::Backup)
+        }
+    }
+}
+
+impl From<RestoreRequest> for Asked {
+    fn from(request: RestoreRequest) -> Self {
+        let RestoreRequest {
+            directory,
+            instance,
+            namespaces,
+            check,
+            threads,
+            analyze,
+            require_manifest,
+            config,
+            devices,
+            force_stale,
+            force_host,
+            allow_private_ipc,
+            require_proof,
+        } = request;
+        Self {
+            directory: Some(directory),
+            instance,
+            namespaces,
+            check,
+            threads,
+            analyze,
+            require_manifest,
+            config,
+            devices,
+            force_stale,
+            force_host,
+            allow_private_ipc,
+            require_proof,
+            ..Self::new(Verb::Restore)
+        }
+    }
+}
+
+impl From<VerifyRequest> for Asked {
+    fn from(request: VerifyRequest) -> Self {
+        let VerifyRequest {
+            directory,
+            instance,
+            namespaces,
+            check,
+            threads,
+            analyze,
+            require_manifest,
+            config,
+            devices,
+            require_proof,
+            restorable,
+        } = request;
+        Self {
+            directory: Some(directory),
+            instance,
+            namespaces,
+            check,
+            threads,
+            analyze,
+            require_manifest,
+            config,
+            devices,
+            require_proof,
+            restorable,
+            ..Self::new(Verb::Verify)
+        }
+    }
+}
+
+impl From<ExportRequest> for Asked {
+    fn from(request: ExportRequest) -> Self {
+        let ExportRequest {
+            directory,
+            output,
+            instance,
+            namespaces,
+            compress,
+            check,
+            threads,
+            analyze,
+            config,
+            devices,
+            force_stale,
+            force_host,
+            allow_volatile,
+        } = request;
+        Self {
+            directory: Some(directory),
+            output: Some(output),
+            instance,
+            namespaces,
+            compress,
+            check,
+            threads,
+            analyze,
+            config,
+            devices,
+            force_stale,
+            force_host,
+            allow_volatile,
+            ..Self::new(Verb::Export)
+        }
+    }
+}
+
+impl From<PreflightRequest> for Asked {
+    fn from(request: PreflightRequest) -> Self {
+        let PreflightRequest {
+            leg,
+            directory,
+            instance,
+            namespaces,
+            compress,
+            columns,
+            require_manifest,
+            config,
+            devices,
+            require_proof,
+            force_stale,
+            force_host,
+            allow_volatile,
+            allow_private_ipc,
+        } = request;
+        // Nothing is done.
+        Self {
+            leg,
+            directory,
+            instance,
+            namespaces,
+            compress,
+            columns,
+            require_manifest,
+            config,
+            devices,
+            require_proof,
+            force_stale,
+            force_host,
+            allow_volatile,
+            allow_private_ipc,
+            analyze: true,
+            ..Self::new(Verb::Preflight)
+        }
+    }
+}
+
+impl From<RetireRequest> for Asked {
+    fn from(request: RetireRequest) -> Self {
+        let RetireRequest { directory, instance, namespaces } = request;
+        Self { directory: Some(directory), instance, namespaces, ..Self::new(Verb::Retire) }
     }
 }
 
