@@ -1,7 +1,7 @@
 /**
  * The deb and the rpm of an architecture, made by nfpm: the single file, the addon beside it (so
- * that nothing is unpacked at a start), the unit with its settings, the manual page, completions, the
- * schemas of the JSON, an empty directory for backups, and the licences.
+ * that nothing is unpacked at a start), the unit with its settings, the manual page, completions,
+ * the schemas of the JSON, an empty directory for backups, and the licences.
  *
  * Their name is not `asmt`: Aerospike's deb has that name with version 2.x, of which 0.x would be a
  * downgrade. The command has the same name, so the packages exclude each other.

@@ -255,7 +255,10 @@ export class Machine {
   /** Writes a file of its disk while it is off; null removes it. */
   write(path, text, mode = 0o644) {
     const file = this.path('upper', path);
-    if (text === null) return rmSync(file, { force: true });
+    if (text === null) {
+      rmSync(file, { force: true });
+      return;
+    }
     mkdirSync(dirname(file), { recursive: true });
     writeFileSync(file, text, { mode });
   }

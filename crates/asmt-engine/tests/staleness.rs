@@ -9,8 +9,9 @@ use asmt_engine::facts::server::{
 use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
 use asmt_engine::format::{Encoding, HeaderStamp, Manifest, ServerFingerprint, Trace, TraceState};
 use asmt_engine::layout::server_config::{self, ServerConfig};
+use asmt_engine::plan::fates::Fate;
 use asmt_engine::plan::staleness::{
-    Fate, Overrides, SLACK_MS, Sighting, Verdict, fate, judge_backup, judge_restore, was_restored_here,
+    Overrides, SLACK_MS, Sighting, Verdict, fate, judge_backup, judge_restore, was_restored_here,
 };
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
 use asmt_shm::{Header, Key, NamespaceName, StripeHeader};

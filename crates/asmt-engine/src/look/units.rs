@@ -99,8 +99,8 @@ pub fn server_binary() -> Option<ServerBinary> {
 /// The program of a unit's `ExecStart=`.
 fn program_of(unit: &str) -> Option<String> {
     let lines = unit.lines().filter_map(|line| line.trim().strip_prefix("ExecStart")?.trim_start().strip_prefix('='));
-    let words = lines.filter_map(|line| line.split_whitespace().next());
-    let path = words.last()?.trim_start_matches(['-', '@', ':', '+', '!']);
+    let mut words = lines.filter_map(|line| line.split_whitespace().next());
+    let path = words.next_back()?.trim_start_matches(['-', '@', ':', '+', '!']);
     path.starts_with('/').then(|| path.to_owned())
 }
 

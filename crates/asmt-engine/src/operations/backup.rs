@@ -5,6 +5,7 @@ use crate::facts;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Keeper};
 use crate::facts::server::Evidence;
+use crate::format::run_id::RunId;
 use crate::look::{self, segments};
 use crate::operations::report::{Report, Verb};
 use crate::operations::{Failure, Operation, check_unchanged, checked, targets};
@@ -92,15 +93,7 @@ impl Operation<'_> {
         }
         self.expect_passes(None, report.total_bytes);
         let run = crate::sys::process::own_run()?;
-        let outdated = planned.plan.namespaces.iter().filter(|namespace| !namespace.outdated.is_empty());
-        let outdated: Vec<(String, Vec<String>)> =
-            outdated.map(|namespace| (namespace.name.to_string(), namespace.outdated.clone())).collect();
-        if !outdated.is_empty() {
-            store.try_abilities(&run, &[])?;
-            commit::remove_outdated(&Temporaries::new(&store, &run), &outdated)?;
-            let count: usize = outdated.iter().map(|(_, files)| files.len()).sum();
-            self.control.note(NoteCode::OldFirst, format!("removed {count} files of outdated backups"));
-        }
+        self.remove_outdated(&store, &run, &planned.plan.namespaces)?;
         let origin = self.origin(&planned, &listing);
         let Planned { plan, evidence, .. } = planned;
         let since = Instant::now();
@@ -116,6 +109,21 @@ impl Operation<'_> {
         report.reserve_bytes = Some(staged.reserved_bytes);
         commit::publish(staged, &old_journals, self.control)?;
         Ok(report)
+    }
+
+    /// Removes the backups that are outdated, before anything is written.
+    fn remove_outdated(&self, store: &Store, run: &RunId, namespaces: &[NamespaceBackup]) -> Result<()> {
+        let outdated = namespaces.iter().filter(|namespace| !namespace.outdated.is_empty());
+        let outdated: Vec<(String, Vec<String>)> =
+            outdated.map(|namespace| (namespace.name.to_string(), namespace.outdated.clone())).collect();
+        if outdated.is_empty() {
+            return Ok(());
+        }
+        store.try_abilities(run, &[])?;
+        commit::remove_outdated(&Temporaries::new(store, run), &outdated)?;
+        let count: usize = outdated.iter().map(|(_, files)| files.len()).sum();
+        self.control.note(NoteCode::OldFirst, format!("removed {count} files of outdated backups"));
+        Ok(())
     }
 
     /// As [`Self::mark_outlived`], where the backup is refused already: what fails here changes

@@ -536,6 +536,7 @@ impl From<RetireRequest> for Asked {
 /// one verb after the other.
 #[cfg(feature = "testing")]
 impl From<Asked> for Request {
+    #[expect(clippy::too_many_lines, reason = "one arm for each verb, with all of its fields")]
     fn from(asked: Asked) -> Self {
         let Asked { directory, instance, namespaces, .. } = asked.clone();
         let needed = directory.clone().unwrap_or_default();

@@ -94,7 +94,7 @@ pub fn check_target(listing: &Listing, plan: &mut Plan<NamespaceBackup>) {
     }
 }
 
-/// Bytes that are free once outdated backups are gone. A file that has another name elsewhere stays.
+/// Bytes that are free once outdated backups are gone. A file with another name elsewhere stays.
 fn freed_bytes(listing: &Listing, namespaces: &[NamespaceBackup]) -> u64 {
     let outdated = || namespaces.iter().flat_map(|namespace| &namespace.outdated);
     let is_freed = |file: &&FileRecord| file.link_count == 1 && outdated().any(|name| *name == file.name);

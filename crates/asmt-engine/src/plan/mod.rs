@@ -19,6 +19,7 @@ mod at_work;
 mod backup;
 mod checks;
 pub mod export;
+pub mod fates;
 mod group;
 mod in_the_way;
 pub mod left_out;
@@ -34,28 +35,16 @@ mod waiting;
 
 pub use at_work::SERVER_COMMAND;
 pub use backup::{backup, check_same, data_bytes};
+pub use fates::{Fates, OldBackup};
 pub use group::do_zeros_outweigh;
 pub use restore::{SERVED_HINT, restore};
 #[cfg(feature = "testing")]
 pub use room::UndecidedRoom;
 pub use room::{decide_room, threads_within, undecided_room};
-use staleness::Fate;
 pub use strangers::is_strangers;
 pub use titles::{title, titles};
 pub use verify::verify;
 pub use waiting::{as_if_let_go, reason_to_wait};
-
-/// What is to become of older backups, by the names of their namespaces.
-pub type Fates = BTreeMap<NamespaceName, OldBackup>;
-
-/// An older backup that a new one may replace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OldBackup {
-    /// What is to become of it.
-    pub fate: Fate,
-    /// What is in memory was restored from it.
-    pub was_restored_here: bool,
-}
 
 /// What is asked for.
 #[derive(Clone, Debug)]

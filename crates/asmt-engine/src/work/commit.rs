@@ -2,10 +2,10 @@
 //!
 //! Promise: a backup appears with one rename, that of base (without base, that of the manifest),
 //! when everything that it needs is durable; where it takes the place of an older one, with the
-//! journal that says so, and not a moment without either; a restored namespace is trusted after one store, that
-//! of base's shutdown word. A kill or a power cut between two steps leaves nothing that a start, a
-//! restore or ASMT would trust. Must never: retry an fsync, go on after one has failed, or remove a
-//! segment after the first word that a start would trust.
+//! journal that says so, and not a moment without either; a restored namespace is trusted after one
+//! store, that of base's shutdown word. A kill or a power cut between two steps leaves nothing that
+//! a start, a restore or ASMT would trust. Must never: retry an fsync, go on after one has failed,
+//! or remove a segment after the first word that a start would trust.
 
 use crate::error::{Error, NoteCode, Result};
 use crate::format::journal::{Journal, JournalNamespace, temporary_name};

@@ -8,7 +8,7 @@ use asmt_engine::facts::directory::{Target, Writable};
 use asmt_engine::facts::memory::Attacher;
 use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
 use asmt_engine::format::{ManifestError, parse_file_name};
-use asmt_engine::plan::staleness::Fate;
+use asmt_engine::plan::fates::Fate;
 use asmt_shm::MAX_SEGMENT_BYTES;
 
 fn file_names(plan: &Plan<plan::NamespaceBackup>) -> Vec<String> {

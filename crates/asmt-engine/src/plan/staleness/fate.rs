@@ -1,7 +1,7 @@
 //! What is to become of an older backup that a new one of the same namespace may replace.
 //!
-//! Pure. Promise: a backup is called dead only if something shows that the server has run since, and
-//! current only if something proves that it has not. Must never: take doubt for either. What is
+//! Pure. Promise: a backup is called dead only if something shows that the server has run since,
+//! and current only if something proves that it has not. Must never: take doubt for either. What is
 //! called dead is removed before there is another one, and where one is called current no other is
 //! made.
 
@@ -11,20 +11,7 @@ use crate::facts::directory::Listing;
 use crate::facts::server::{Evidence, Host};
 use crate::format::mark::used_name;
 use crate::plan::NamespaceRestore;
-
-/// What is to become of an older backup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// The server has run since, or the backup was retired: it may go before the new one is made.
-    Dead,
-    /// It is proven that the server has not run since: it is as good as a new one.
-    Current,
-    /// The segments in memory are those of the backup, and the server has run since, without them:
-    /// a backup of them would be of no use, and could pass for a current one.
-    Overtaken,
-    /// It cannot be told: it stays good until the new one has taken its place.
-    Unsure,
-}
+use crate::plan::fates::Fate;
 
 /// What was found of a backup beside what its manifest noted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
