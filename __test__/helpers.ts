@@ -102,7 +102,10 @@ export async function run(command: string, args: readonly string[], options: Run
   await options.during?.(child, () => stdout() + stderr());
   const [status, signal] = await ended;
   const done = { command: [command, ...args].join(' '), status, signal, stdout: stdout(), stderr: stderr() };
-  const wrong = args.includes(MAIN) ? violations(args, options.env ?? {}, done) : [];
+  // What stands behind two dashes is another command's.
+  const end = args.indexOf('--', args.indexOf(MAIN));
+  const own = end < 0 ? args : args.slice(0, end);
+  const wrong = own.includes(MAIN) ? violations(own, options.env ?? {}, done) : [];
   if (wrong.length > 0) throw new Error(`${wrong.join('\n')}\n${show(done)}`);
   return done;
 }

@@ -3,8 +3,8 @@
  * where it is used.
  */
 
-import { cpSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 
 import test from 'ava';
 
@@ -36,13 +36,13 @@ test('the package holds the command line, the loader of the engine, and the lice
     'native/index.cjs',
     'native/index.d.ts',
     'package.json',
-    'share/asmt.8',
-    'share/completions/_asmt',
-    'share/completions/asmt.bash',
-    'share/completions/asmt.fish',
-    'share/schema/asmt-output.schema.json',
-    'share/schema/asmt-progress.schema.json',
+    ...readdirSync(join(ROOT, 'share'), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => join('share', relative(join(ROOT, 'share'), entry.parentPath), entry.name)),
   ];
+  for (const name of ['asmt.8', 'completions/_asmt', 'schema/asmt-output.schema.json']) {
+    t.true(paths.includes(`share/${name}`), name);
+  }
   t.deepEqual(paths, expected.toSorted(), show(done));
   t.is(statSync(MAIN).mode & 0o111, 0o111);
   t.regex(readFileSync(MAIN, 'utf8'), /^#!\/usr\/bin\/env node\n/);

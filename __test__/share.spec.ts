@@ -11,7 +11,7 @@ import { Ajv } from 'ajv';
 import test from 'ava';
 
 import { EXIT_STATUSES } from '../src/errors.ts';
-import { OPERANDS, OPTIONS, VERBS, variablesOf, type OptionSpec } from '../src/options.ts';
+import { OPERANDS, SPECS, VERBS, variablesOf, type OptionSpec } from '../src/options.ts';
 import { Machine, ROOT, run, show, testIf } from './helpers.ts';
 import { schemaText, violation } from './schema.ts';
 
@@ -20,7 +20,9 @@ const MANUAL = join(SHARE, 'asmt.8');
 const BASH = join(SHARE, 'completions', 'asmt.bash');
 const ZSH = join(SHARE, 'completions', '_asmt');
 const FISH = join(SHARE, 'completions', 'asmt.fish');
-const SPECS: readonly OptionSpec[] = OPTIONS;
+
+/** A text for a regular expression. */
+const escaped = (text: string) => text.replaceAll(/[.*+?^${}()|[\]\\]/g, String.raw`\$&`);
 
 const testWith = (program: string) => {
   const isThere = spawnSync('sh', ['-c', `command -v ${program}`]).status === 0;
@@ -73,10 +75,11 @@ testWith('mandoc')('the manual page has its sections, each command, option, exit
   const part = (name: string) => text.split(`\n${name}\n`)[1]?.split(/^[A-Z][A-Z ]+$/m)[0] ?? '';
   for (const verb of VERBS) {
     t.true(part('SYNOPSIS').includes(`asmt ${[verb, '[options]', ...OPERANDS[verb]].join(' ')}\n`), verb);
-    t.regex(part('COMMANDS'), new RegExp(`^ +${[verb, ...OPERANDS[verb]].join(' ')}(\n| {2})`, 'm'));
+    t.regex(part('COMMANDS'), new RegExp(`^ +${escaped([verb, ...OPERANDS[verb]].join(' '))}(\n| {2})`, 'm'));
   }
   for (const spec of SPECS) {
-    const usage = namesOf(spec).join(', ') + (spec.value === undefined ? '' : ` ${spec.value}`);
+    const usage =
+      namesOf(spec).join(', ') + (spec.value === undefined ? '' : spec.isValueOptional ? `[=${spec.value}]` : ` ${spec.value}`);
     t.true(
       part('OPTIONS')
         .split('\n')
@@ -229,11 +232,12 @@ test('a run whose JSON does not fit the schema fails its spec', async (t) => {
   await t.notThrowsAsync(() => print('text\n', 'asmt: note: text\n'));
 });
 
-test('everything in share/ is of the list of what is written', (t) => {
-  const names = readdirSync(SHARE, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map(({ name }) => name)
-    .toSorted();
+test('each page, completion and schema is of the list of what is written', (t) => {
+  const names = ['', 'completions', 'schema'].flatMap((folder) =>
+    readdirSync(join(SHARE, folder), { withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name),
+  );
   const script =
     readFileSync(join(ROOT, 'scripts', 'reference.mjs'), 'utf8') +
     readFileSync(join(ROOT, 'scripts', 'reference', 'schema.mjs'), 'utf8');
