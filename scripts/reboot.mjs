@@ -1,6 +1,6 @@
 /**
  * `npm run test:reboot`: machines with a real systemd and the package's unit are rebooted, and lose
- * power, in all the ways that docs/RELIABILITY.md lists (`-- --only TEXT`: the cases whose name has
+ * power, in all the ways that docs/REBOOTS.md lists (`-- --only TEXT`: the cases whose name has
  * it; `--list`: their names; `--short`: those that `npm test` runs; `--built`: without a build).
  *
  * Promise: does the missing set-up by itself; prints a line of TAP for each case, and the counts at
