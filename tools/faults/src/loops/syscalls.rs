@@ -11,7 +11,7 @@ use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::Tally;
 use crate::tracer::Action;
-use crate::world::{BACKUP, CHUNKS, Old, Outcome, Program, Scenario, TWO, World};
+use crate::world::{BACKUP, CHUNKS, Outcome, Program, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::format::journal::MARKS_LOCK_NAME;
 use asmt_engine::operations::report::Verb;
@@ -35,14 +35,13 @@ const SHORT: (&str, i32) = ("short", 0);
 /// signal.
 const MOST_INTERRUPTIONS: usize = 100;
 
+// A run that replaces an older backup is not among them: what it must report of one that it cannot
+// read is open (docs/RELIABILITY.md, "What is not covered").
 const SCENARIOS: &[Scenario] = &[
     BACKUP,
     Scenario { name: "backup-columns-c", form: Form::Columns, check: true, ..BACKUP },
     Scenario { name: "backup-two", shape: TWO, ..BACKUP },
     Scenario { name: "backup-z-threads", form: Form::Gzip, threads: 4, shape: CHUNKS, ..BACKUP },
-    Scenario { name: "replace", old: Old::Unsure, ..BACKUP },
-    Scenario { name: "replace-z-two", form: Form::Gzip, shape: TWO, old: Old::Unsure, ..BACKUP },
-    Scenario { name: "replace-retired", old: Old::Retired, ..BACKUP },
     Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, ..BACKUP },
     Scenario { name: "export-two", verb: Verb::Export, check: true, shape: TWO, ..BACKUP },
     Scenario { name: "restore", verb: Verb::Restore, ..BACKUP },
@@ -55,7 +54,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
-const THROUGH_CLI: &[&str] = &["backup-columns-c", "replace", "export-z", "restore", "verify-c", "list"];
+const THROUGH_CLI: &[&str] = &["backup-columns-c", "export-z", "restore", "verify-c", "list"];
 
 /// The faults of a run.
 #[derive(Default)]
@@ -212,6 +211,10 @@ fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
     let Some(first) = outcome.problems.first().filter(|_| !outcome.is_done) else { return wrong };
     let is_refusal = first.kind == "refused" || first.code == "permission-denied";
     if fault.is_answer && is_refusal && !first.hint.is_empty() {
+        return wrong;
+    }
+    // Node sets its own limit before asmt runs: what comes of that is a limit.
+    if first.code == "system-limit" && fault.calls.iter().all(|(name, ..)| name == "prlimit64") {
         return wrong;
     }
     let expected = match errno {
