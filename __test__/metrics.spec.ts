@@ -155,9 +155,9 @@ testWithPromtool('promtool finds nothing to say, whatever asmt has done', async 
     t.true(done.status === status || verb === 'backup', show(done));
     await check();
   }
+  t.is(value(readFileSync(file, 'utf8'), 'asmt_backup_verified'), 1);
   await machine.asmt(['run', '--metrics', file, directory, '--', 'true']);
   await check();
-  t.is(value(readFileSync(file, 'utf8'), 'asmt_backup_verified'), 1);
 });
 
 testWithPromtool('promtool accepts the example of alert rules', async (t) => {
