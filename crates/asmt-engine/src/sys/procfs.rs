@@ -152,6 +152,16 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
     Some(ProcessStat { command: before.split_once('(')?.1.to_owned(), start_ticks, state, parent })
 }
 
+/// The limits on open files of this process, soft and hard; `None` in them means no limit. A limit
+/// that cannot be read is 0.
+pub fn open_file_limits() -> rustix::process::Rlimit {
+    let text = text("/proc/self/limits").unwrap_or_default();
+    let row = text.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap_or_default();
+    let mut limits = row.split_whitespace().map(|word| if word == "unlimited" { None } else { Some(word.parse().unwrap_or(0)) });
+    let mut next = || limits.next().unwrap_or(Some(0));
+    rustix::process::Rlimit { current: next(), maximum: next() }
+}
+
 /// The parent of a process; `None` if it cannot be seen.
 ///
 /// Errors: failed calls.

@@ -8,6 +8,7 @@
 use crate::error::{Code, Error, NoteCode, Result};
 use crate::progress::Control;
 use crate::sync::{Condvar, Mutex};
+use crate::sys::procfs;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -34,8 +35,10 @@ pub fn thread_count(asked: Option<usize>) -> usize {
 }
 
 fn most_by_descriptors() -> usize {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let limit = getrlimit(Resource::Nofile);
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    // Not by getrlimit(2): rustix takes it for a call that cannot fail, and where it does, the limit
+    // is what happens to be in memory.
+    let limit = procfs::open_file_limits();
     // The soft limit is a default for programs that use select(); raising it needs no right.
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     // `None` means no limit. A limit that could not be read is 0, and must not become the limit.

@@ -213,10 +213,6 @@ fn misreported(outcome: &Outcome, fault: &Fault, errno: i32) -> Vec<String> {
     if fault.is_answer && is_refusal && !first.hint.is_empty() {
         return wrong;
     }
-    // Node sets its own limit before asmt runs: what comes of that is a limit.
-    if first.code == "system-limit" && fault.calls.iter().all(|(name, ..)| name == "prlimit64") {
-        return wrong;
-    }
     let expected = match errno {
         libc::ENOSPC | libc::EDQUOT | libc::ENOMEM | libc::EMFILE => "no-room",
         _ => "failed",
