@@ -4,7 +4,7 @@
 //! or not. A hint names exactly the files of that backup, and names them for removal only if it was
 //! retired. Must never: call the system.
 
-use crate::error::{Code, NoteCode, Problem, Remark};
+use crate::error::{Code, Kind, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord};
 use crate::facts::server::Host;
 use crate::format::mark::{Identity, UsageMark, is_used_name, used_name};
@@ -63,6 +63,13 @@ pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsid
     let (superseded, mut in_the_way): (BTreeSet<&str>, BTreeSet<&str>) =
         there.into_iter().partition(|name| listing.leftovers.superseded.contains(*name));
     let mut old = Old { superseded: superseded.into_iter().map(str::to_owned).collect(), ..Old::default() };
+    if request.replace.is_some() {
+        let unread = unread(listing, &in_the_way);
+        if !unread.is_empty() {
+            plan.refusals.extend(unread);
+            return old;
+        }
+    }
     for found in backups_in(listing, instance, &request.host) {
         if !found.files.iter().any(|name| in_the_way.contains(name)) {
             continue;
@@ -93,6 +100,13 @@ pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsid
         );
     }
     old
+}
+
+/// The files with these names that cannot be read because a call fails. Nobody can tell what may
+/// become of their backup.
+fn unread(listing: &Listing, names: &BTreeSet<&str>) -> Vec<Problem> {
+    let is_unread = |(name, problem): &&(String, Problem)| problem.code.kind() == Kind::Failed && names.contains(name.as_str());
+    listing.problems.iter().filter(is_unread).map(|(_, problem)| problem.clone()).collect()
 }
 
 /// What is to become of a backup in the way. The error says why it must not be replaced.

@@ -36,8 +36,8 @@ pub fn thread_count(asked: Option<usize>) -> usize {
 
 fn most_by_descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    // Not by getrlimit(2): rustix takes it for a call that cannot fail. Where it does fail, the limit
-    // is what happens to be in memory.
+    // Not by getrlimit(2): rustix takes it for a call that cannot fail. Where it does fail, the
+    // limit is what happens to be in memory.
     let limit = procfs::open_file_limits();
     // The soft limit is a default for programs that use select(); raising it needs no right.
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

@@ -800,6 +800,14 @@ fn only_what_is_known_to_be_this_namespaces_is_replaced() {
     let mut doubled = committed("test", 0, whole());
     doubled.problems.push(unreadable("ae001100.dat.gz"));
     assert_eq!(of(&doubled, &dead()), "ae001100.dat.gz is a directory");
+    // What cannot be read is reported by itself.
+    for code in [Code::SystemCall, Code::PermissionDenied] {
+        let mut unread = committed("test", 0, whole());
+        unread.files.remove(0);
+        unread.problems.push((unread.manifests[0].name.clone(), Problem::new(code, "read asmt-manifest: failed", "a hint")));
+        let plan = plan::backup(&memory(whole()), &unread, &dead());
+        assert_eq!(refused(&plan), [format!("{}: read asmt-manifest: failed", code.as_str())]);
+    }
     let mut newer = committed("test", 0, whole());
     newer.manifests[0].manifest = Err(ManifestError::TooNew(99));
     assert_eq!(of(&newer, &dead()), "a newer asmt made it");

@@ -11,6 +11,7 @@
 //! leftovers of an earlier kill. And a call of a run that sweeps fails.
 
 use super::Point;
+use super::syscalls::VARIANTS;
 use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::{Count, Tally};
@@ -58,9 +59,7 @@ pub fn run(scratch: &Path, tally: &mut Tally<'_>) {
         if tally.wants(&names[0]) {
             kill_at_each(&names[0], &world, &calls, tally);
         }
-        // As for the loop of calls, it is open what such a run must report.
-        let is_replacing = scenario.old != Old::None;
-        if scenario.verb != Verb::Verify && scenario.threads == 1 && !is_replacing && tally.wants(&names[1]) {
+        if scenario.verb != Verb::Verify && scenario.threads == 1 && tally.wants(&names[1]) {
             kill_twice(&names[1], &world, &calls, tally);
         }
         if !scenario.name.ends_with("two") && scenario.threads == 1 && tally.wants(&names[2]) {
@@ -117,10 +116,14 @@ fn fail_at(world: &World, point: &Point) -> (Outcome, bool) {
 fn kill_twice(name: &str, world: &World, calls: &[Point], tally: &mut Tally<'_>) {
     let mut count = tally.begin(name);
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index].name)).collect();
-    for index in chosen.iter().copied().step_by(if tally.options.is_short { 29 } else { 5 }) {
+    let (calls_a_step, later_a_step) = match (tally.options.is_short, VARIANTS.contains(&world.scenario().name)) {
+        (true, _) => (29, 23),
+        (false, true) => (11, 9),
+        (false, false) => (5, 4),
+    };
+    for index in chosen.iter().copied().step_by(calls_a_step) {
         for first in ["fails", "killed", "killed-fails"] {
-            let step = if tally.options.is_short { 23 } else { 4 };
-            for second in (0..).step_by(step) {
+            for second in (0..).step_by(later_a_step) {
                 let label = format!("{index}-{}-{first}:{second}", calls[index].name);
                 if !tally.tries(&mut count, &label) {
                     if second > calls.len() {

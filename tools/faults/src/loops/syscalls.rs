@@ -11,7 +11,7 @@ use crate::calls::Call;
 use crate::judge::Allowance;
 use crate::tally::Tally;
 use crate::tracer::Action;
-use crate::world::{BACKUP, CHUNKS, Outcome, Program, Scenario, TWO, World};
+use crate::world::{BACKUP, CHUNKS, Old, Outcome, Program, Scenario, TWO, World};
 use asmt_engine::format::Form;
 use asmt_engine::format::journal::MARKS_LOCK_NAME;
 use asmt_engine::operations::report::Verb;
@@ -35,13 +35,14 @@ const SHORT: (&str, i32) = ("short", 0);
 /// signal.
 const MOST_INTERRUPTIONS: usize = 100;
 
-// A run that replaces an older backup is not among them: what it must report of one that it cannot
-// read is open (docs/RELIABILITY.md, "What is not covered").
 const SCENARIOS: &[Scenario] = &[
     BACKUP,
     Scenario { name: "backup-columns-c", form: Form::Columns, check: true, ..BACKUP },
     Scenario { name: "backup-two", shape: TWO, ..BACKUP },
     Scenario { name: "backup-z-threads", form: Form::Gzip, threads: 4, shape: CHUNKS, ..BACKUP },
+    Scenario { name: "replace", old: Old::Unsure, ..BACKUP },
+    Scenario { name: "replace-z-two", form: Form::Gzip, shape: TWO, old: Old::Unsure, ..BACKUP },
+    Scenario { name: "replace-retired", old: Old::Retired, ..BACKUP },
     Scenario { name: "export-z", verb: Verb::Export, form: Form::Gzip, ..BACKUP },
     Scenario { name: "export-two", verb: Verb::Export, check: true, shape: TWO, ..BACKUP },
     Scenario { name: "restore", verb: Verb::Restore, ..BACKUP },
@@ -53,8 +54,11 @@ const SCENARIOS: &[Scenario] = &[
     Scenario { name: "list", verb: Verb::List, ..BACKUP },
 ];
 
+/// Scenarios that differ from another one in a few calls.
+pub const VARIANTS: &[&str] = &["replace-z-two", "replace-retired"];
+
 /// Scenarios that are tried through the command line, too: a run takes a fifth of a second there.
-const THROUGH_CLI: &[&str] = &["backup-columns-c", "export-z", "restore", "verify-c", "list"];
+const THROUGH_CLI: &[&str] = &["backup-columns-c", "replace", "export-z", "restore", "verify-c", "list"];
 
 /// The faults of a run.
 #[derive(Default)]
@@ -143,8 +147,14 @@ fn each_call(name: &str, world: &World, tally: &mut Tally<'_>) {
         for (mode, is_on) in [("once", false), ("on", true)] {
             for (index, point) in calls.iter().enumerate() {
                 let is_moving = ["read", "write", "pread64", "pwrite64"].contains(&point.name.as_str());
-                // With `--short`: every fourth call once, with the errors taking turns.
-                let is_turn = !tally.options.is_short || index % 72 == 4 * (2 * number + usize::from(is_on));
+                // With `--short`: every fourth call once, with the errors taking turns. Variants:
+                // each call once.
+                let turn = 2 * number + usize::from(is_on);
+                let is_turn = match (tally.options.is_short, VARIANTS.contains(&world.scenario().name)) {
+                    (true, _) => index % 72 == 4 * turn,
+                    (false, true) => index % 18 == turn,
+                    (false, false) => true,
+                };
                 if *errno == 0 && !is_moving || !is_turn {
                     continue;
                 }
