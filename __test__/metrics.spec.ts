@@ -37,9 +37,12 @@ const namespace = (name: string, instance = 0) =>
     has_manifest: true,
   }) as unknown as Outcome['report'] extends null | (infer R) ? (R extends { namespaces: (infer N)[] } ? N : never) : never;
 
-function measured(command: string, given: Partial<Measured> & { names?: string[]; code?: string } = {}): Measured {
-  const { names = ['test'], code, ...others } = given;
-  const report = { namespaces: names.map((name) => namespace(name)), elapsed_ms: 1500 };
+type Given = Partial<Measured> & { names?: string[]; current?: string[]; code?: string };
+
+function measured(command: string, given: Given = {}): Measured {
+  const { names = ['test'], current = [], code, ...others } = given;
+  const namespaces = names.map((name) => namespace(name));
+  const report = { namespaces, current: current.map((name) => namespace(name)), elapsed_ms: 1500 };
   const problem = { kind: code === 'content-damaged' ? 'damaged' : 'stale', code };
   const outcome = {
     ok: code === undefined,
@@ -91,6 +94,25 @@ test('a run changes what it is about, and nothing else', (t) => {
   const plain = measured('verify');
   for (const entry of plain.outcome.report?.namespaces ?? []) entry.has_manifest = false;
   t.is(value(withResults(restored, plain), 'asmt_backup_verified'), 0);
+});
+
+test('a backup that stays because it is current is no other backup', (t) => {
+  const verified = withResults(withResults('', measured('backup')), measured('verify', { endMs: 20_000 }));
+  const again = (isReadBack: boolean) => measured('backup', { names: [], current: ['test'], endMs: 30_000, isReadBack });
+  const kept = withResults(verified, again(false));
+  t.is(value(kept, 'asmt_last_success_timestamp_seconds', { command: 'backup' }), 30);
+  t.is(value(kept, 'asmt_last_success_bytes', { command: 'backup' }), 100);
+  t.is(value(kept, 'asmt_last_success_duration_seconds', { command: 'backup' }), 1.5);
+  t.is(value(kept, 'asmt_backup_created_timestamp_seconds', { namespace: 'test' }), 5);
+  t.is(value(kept, 'asmt_backup_verified'), 1);
+  const plain = withResults('', measured('backup'));
+  t.is(value(withResults(plain, again(false)), 'asmt_backup_verified'), 0);
+  t.is(value(withResults(plain, again(true)), 'asmt_backup_verified'), 1);
+  // One stays beside one that is made, and that nobody has read.
+  const mixed = withResults(verified, measured('backup', { names: ['bar'], current: ['test'], endMs: 30_000 }));
+  t.is(value(mixed, 'asmt_backup_created_timestamp_seconds', { namespace: 'test' }), 5);
+  t.is(value(mixed, 'asmt_backup_created_timestamp_seconds', { namespace: 'bar' }), 30);
+  t.is(value(mixed, 'asmt_backup_verified'), 0);
 });
 
 test('namespaces and instances that a run is not about stay, and another directory goes', (t) => {
@@ -155,9 +177,9 @@ testWithPromtool('promtool finds nothing to say, whatever asmt has done', async 
     t.true(done.status === status || verb === 'backup', show(done));
     await check();
   }
-  t.is(value(readFileSync(file, 'utf8'), 'asmt_backup_verified'), 1);
   await machine.asmt(['run', '--metrics', file, directory, '--', 'true']);
   await check();
+  t.is(value(readFileSync(file, 'utf8'), 'asmt_backup_verified'), 1);
 });
 
 testWithPromtool('promtool accepts the example of alert rules', async (t) => {

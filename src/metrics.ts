@@ -77,14 +77,18 @@ export function withResults(before: string, measured: Measured): string {
 }
 
 /** Whether a sample is about what a run has found out anew. */
-function replacedBy({ command, isWhole, outcome }: Measured, instance: number): (sample: Sample) => boolean {
-  const names = new Set(namespacesOf(outcome, instance).map(({ name }) => name));
+function replacedBy(measured: Measured, instance: number): (sample: Sample) => boolean {
+  const { command, isWhole, outcome } = measured;
+  const found = [...namespacesOf(outcome, instance), ...currentOf(outcome, instance)];
+  const names = new Set(found.map(({ name }) => name));
+  const isVerified = isVerifiedNow(measured, instance);
   return ({ name, labels }) => {
     if (labels['aerospike_instance'] !== String(instance)) return false;
     if (name.startsWith('asmt_last_run_')) return labels['command'] === command;
-    if (name === 'asmt_backup_verified') return isVerifiedNow({ command, outcome }) !== null;
+    if (name === 'asmt_backup_verified') return isVerified !== null;
     if (!outcome.ok) return false;
-    if (name.startsWith('asmt_last_success_')) return labels['command'] === command;
+    if (name === 'asmt_last_success_timestamp_seconds') return labels['command'] === command;
+    if (name.startsWith('asmt_last_success_')) return labels['command'] === command && hasWorked(outcome, instance);
     return isWhole || names.has(labels['namespace'] ?? '');
   };
 }
@@ -99,21 +103,25 @@ function samplesOf(measured: Measured, instance: number): Sample[] {
     { name: 'asmt_last_run_exit_status', labels, value: status },
     { name: 'asmt_last_run_result', labels: { ...labels, code: outcome.error?.code ?? 'done' }, value: 1 },
   ];
-  const verified = isVerifiedNow(measured);
+  const verified = isVerifiedNow(measured, instance);
   if (verified !== null) samples.push({ name: 'asmt_backup_verified', labels: place, value: verified ? 1 : 0 });
   if (!outcome.ok) return samples;
   const sum = (size: (namespace: NamespaceReport) => number | null) =>
     namespaces.reduce<number | null>((total, namespace) => addOrNull(total, size(namespace)), 0);
   const bytes = sum(({ size_bytes: size }) => size) ?? 0;
-  samples.push(
-    { name: 'asmt_last_success_timestamp_seconds', labels, value: endMs / 1000 },
-    { name: 'asmt_last_success_duration_seconds', labels, value: (outcome.report?.elapsed_ms ?? 0) / 1000 },
-    { name: 'asmt_last_success_bytes', labels, value: bytes },
-  );
-  const files = sum(({ allocated_bytes: allocated }) => allocated);
-  if (files !== null) samples.push({ name: 'asmt_last_success_file_bytes', labels, value: files });
-  for (const { name, created_ms: created } of namespaces) {
-    const made = command === 'backup' ? endMs : created;
+  samples.push({ name: 'asmt_last_success_timestamp_seconds', labels, value: endMs / 1000 });
+  if (hasWorked(outcome, instance)) {
+    samples.push(
+      { name: 'asmt_last_success_duration_seconds', labels, value: (outcome.report?.elapsed_ms ?? 0) / 1000 },
+      { name: 'asmt_last_success_bytes', labels, value: bytes },
+    );
+    const files = sum(({ allocated_bytes: allocated }) => allocated);
+    if (files !== null) samples.push({ name: 'asmt_last_success_file_bytes', labels, value: files });
+  }
+  const current = currentOf(outcome, instance);
+  for (const namespace of [...namespaces, ...current]) {
+    const { name, created_ms: created } = namespace;
+    const made = command === 'backup' && !current.includes(namespace) ? endMs : created;
     if (name === null || made === null) continue;
     const value = made / 1000;
     samples.push({ name: 'asmt_backup_created_timestamp_seconds', labels: { ...place, namespace: name }, value });
@@ -122,18 +130,29 @@ function samplesOf(measured: Measured, instance: number): Sample[] {
 }
 
 /** What is known of the contents of the backup after a run; null where it has found out nothing. */
-function isVerifiedNow({ command, outcome, isReadBack = false }: Pick<Measured, 'command' | 'outcome'> & Partial<Measured>) {
+function isVerifiedNow({ command, outcome, isReadBack }: Measured, instance: number): boolean | null {
   if (outcome.error?.problems.some(({ kind }) => kind === 'damaged')) return false;
   if (!outcome.ok || outcome.report === null) return null;
-  if (command === 'backup') return isReadBack;
+  // A backup that stays is read, too, where a new one would be read back.
+  if (command === 'backup') return isReadBack || (hasWorked(outcome, instance) ? false : null);
   // A restore compares every byte that it reads, too. Without a manifest, there is nothing to
   // compare with.
   const isCompared = outcome.report.namespaces.every(({ has_manifest: has }) => has === true);
   return command === 'verify' || command === 'restore' ? isCompared : null;
 }
 
+/** Whether a run has done something: not so a backup where those that are there are current. */
+function hasWorked(outcome: Outcome, instance: number): boolean {
+  return namespacesOf(outcome, instance).length > 0 || currentOf(outcome, instance).length === 0;
+}
+
 function namespacesOf({ report }: Outcome, instance: number): readonly NamespaceReport[] {
   return (report?.namespaces ?? []).filter((namespace) => namespace.instance === instance);
+}
+
+/** The namespaces whose backup stays, because it is current. */
+function currentOf({ report }: Outcome, instance: number): readonly NamespaceReport[] {
+  return (report?.current ?? []).filter((namespace) => namespace.instance === instance);
 }
 
 function addOrNull(total: number | null, added: number | null): number | null {
