@@ -120,6 +120,32 @@ test('before a backup: ready, and nothing is changed', async (t) => {
   fits(t, page);
 });
 
+test('--replace: an older backup is in the way without it, and the unit has it', async (t) => {
+  const machine = await Machine.start(t);
+  const directory = await node(t, machine);
+  await machine.expect(0, ['backup', directory]);
+  for (const name of [TEST, CACHE]) await machine.sim('start', ...name);
+  const holder = await server(machine);
+  const without = await found(machine, 3, directory);
+  t.true(refusals(without).some((text) => text.startsWith('backup-exists')));
+  const names = machine.names(directory);
+  // Nobody restores what is replaced before the reboot.
+  const judged = await found(machine, 0, '--replace', directory);
+  t.true(judged.ready && judged.backup && !judged.restore);
+  t.regex(texts(judged, 'backup'), /the backup of \S+ (stays until the new one is complete|is outdated: it is removed)/);
+  fits(t, await machine.expect(0, ['preflight', '--replace', directory]));
+  t.deepEqual(machine.names(directory), names);
+  // What it says comes true.
+  await holder.end();
+  for (const name of [TEST, CACHE]) await machine.sim('stop', ...name);
+  const stopped = await found(machine, 0, '--replace', directory);
+  t.true(stopped.backup && !stopped.restore);
+  await machine.expect(0, ['backup', '--replace', directory]);
+  // Then the one that is there is that of these segments.
+  await found(machine, 0, '--replace', directory);
+  t.true((await found(machine, 0, 'restore', directory)).restore);
+});
+
 test('while the server runs: what will be after its stop, and then it is', async (t) => {
   const machine = await Machine.start(t);
   const directory = await node(t, machine);

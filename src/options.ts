@@ -197,7 +197,7 @@ export const OPTIONS = [
   },
   {
     name: 'replace',
-    verbs: ['backup'],
+    verbs: ['preflight', 'backup'],
     help: 'replace older backups of the same namespaces in DIR, if any',
     field: { name: 'replace', kind: 'flag' },
   },

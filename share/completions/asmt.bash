@@ -85,7 +85,7 @@ _asmt() {
     case $verb in
       '') _asmt_words '-b --backup -r --restore -h --help --version' ;;
       list) _asmt_words '-n --namespace -i --instance --deadline -v --verbose -q --quiet --json -h --help' ;;
-      preflight) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns --require-manifest --config --device --require-proof --force-stale --force-host --allow-volatile --allow-private-ipc --deadline -v --verbose -q --quiet --json --progress -h --help' ;;
+      preflight) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns --require-manifest --config --device --require-proof --replace --force-stale --force-host --allow-volatile --allow-private-ipc --deadline -v --verbose -q --quiet --json --progress -h --help' ;;
       backup) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads -a --analyze --dry-run --config --device --replace --force-stale --allow-volatile --wait --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;
       restore) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads -a --analyze --dry-run --require-manifest --config --device --require-proof --force-stale --force-host --allow-private-ipc --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;
       verify) _asmt_words '-n --namespace -i --instance -p --path -c --crc -t --threads -a --analyze --dry-run --require-manifest --config --device --require-proof --restorable --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;

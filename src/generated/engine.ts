@@ -327,6 +327,10 @@ export type PreflightRequest = {
    */
   require_proof: boolean;
   /**
+   * As in [`BackupRequest`].
+   */
+  replace: boolean;
+  /**
    * As in [`BackupRequest`] and [`RestoreRequest`].
    */
   force_stale: boolean;

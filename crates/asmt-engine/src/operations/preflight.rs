@@ -107,7 +107,9 @@ impl Operation<'_> {
             let has_files = listing.files.iter().any(|file| file.address.instance == instance);
             has_files || !listing.manifests.is_empty() || !listing.leftovers.sweep.is_empty()
         });
-        (is_in_memory || !has_backup, has_backup)
+        // The restore will be that of the backup that is to replace the one that is there.
+        let is_to_go = self.request.replace && is_in_memory;
+        (is_in_memory || !has_backup, has_backup && !is_to_go)
     }
 
     fn backup_leg(&self, request: &plan::Request) -> Result<BackupLeg> {
@@ -115,7 +117,9 @@ impl Operation<'_> {
             Ok(listing) => listing,
             Err(error) => return BackupLeg::refused(error),
         };
-        let Planned { plan, evidence, inventory } = match self.plan_backup(&listing, request) {
+        let planned =
+            self.request_beside(None, &listing, request).and_then(|request| Ok((self.plan_backup(&listing, &request)?, request)));
+        let (Planned { plan, evidence, inventory }, request) = match planned {
             Ok(planned) => planned,
             Err(error) => return Ok(BackupLeg { listing, ..BackupLeg::refused(error)? }),
         };
@@ -126,7 +130,8 @@ impl Operation<'_> {
             Some(stopped) => {
                 let mut evidence = evidence;
                 preflight::trust_devices(&mut evidence);
-                let planned = self.plan_backup_of(stopped.inventory.clone(), evidence, &listing, request);
+                let request = preflight::after_stop(request);
+                let planned = self.plan_backup_of(stopped.inventory.clone(), evidence, &listing, &request);
                 (planned.plan, planned.evidence)
             }
         };

@@ -65,6 +65,8 @@ pub struct PreflightRequest {
     pub devices: Vec<PathBuf>,
     /// As in [`RestoreRequest`].
     pub require_proof: bool,
+    /// As in [`BackupRequest`].
+    pub replace: bool,
     /// As in [`BackupRequest`] and [`RestoreRequest`].
     pub force_stale: bool,
     /// As in [`RestoreRequest`].
@@ -498,6 +500,7 @@ impl From<PreflightRequest> for Asked {
             config,
             devices,
             require_proof,
+            replace,
             force_stale,
             force_host,
             allow_volatile,
@@ -515,6 +518,7 @@ impl From<PreflightRequest> for Asked {
             config,
             devices,
             require_proof,
+            replace,
             force_stale,
             force_host,
             allow_volatile,
@@ -613,6 +617,7 @@ impl From<Asked> for Request {
                 config: asked.config,
                 devices: asked.devices,
                 require_proof: asked.require_proof,
+                replace: asked.replace,
                 force_stale: asked.force_stale,
                 force_host: asked.force_host,
                 allow_volatile: asked.allow_volatile,

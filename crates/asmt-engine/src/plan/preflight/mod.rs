@@ -26,7 +26,7 @@ mod system;
 mod words;
 
 pub use page::{Answer, Check, NamespaceReadiness, Preflight, Topic};
-pub use stopped::{Holder, Stopped, stopped, trust_devices};
+pub use stopped::{Holder, Stopped, after_stop, stopped, trust_devices};
 use words::{count, size, span};
 
 /// How fast something is.

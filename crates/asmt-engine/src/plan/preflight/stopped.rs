@@ -8,7 +8,9 @@ use crate::facts::memory::{Creator, Inventory, Makers, Segment};
 use crate::facts::server::{Configuration, DeviceState, Evidence};
 use crate::format::Manifest;
 use crate::plan::at_work::SERVER_COMMAND;
+use crate::plan::fates::Fate;
 use crate::plan::left_out::keeps_its_index;
+use crate::plan::{Fates, Request};
 use asmt_shm::{
     Address, BaseHeader, Header, KNOWN_BASE_VERSIONS, Key, NamespaceName, SHUTDOWN_CLEAN, STRIPE_TRUSTED, SegmentType,
     SiMetaHeader,
@@ -176,6 +178,17 @@ fn complete(after: &mut Inventory, segments: &[Segment], name: &NamespaceName) {
     if si_count > 0 {
         make(SegmentType::SiMeta, 0, Header::SiMeta(SiMetaHeader { stage_count: si_count }));
     }
+}
+
+/// A request that may replace older backups, after a clean stop. A server that runs now writes
+/// until then: a backup that is current now, or seems to be overtaken, may be neither by then.
+pub fn after_stop(mut request: Request) -> Request {
+    for old in request.replace.iter_mut().flat_map(Fates::values_mut) {
+        if matches!(old.fate, Fate::Current | Fate::Overtaken) {
+            old.fate = Fate::Unsure;
+        }
+    }
+    request
 }
 
 /// The devices after a clean stop: it marks them as trusted, and leaves their random.
