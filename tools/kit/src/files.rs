@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A new directory for temporary files, which is removed with all that is in it when this value is
-/// dropped.
+/// dropped. What is mounted in it is unmounted before.
 pub struct Scratch(PathBuf);
 
 impl Scratch {
@@ -30,6 +30,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        crate::mounts::detach_below(&self.0);
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
@@ -50,4 +51,28 @@ pub fn run(command: &mut Command) -> io::Result<()> {
     }
     let text = String::from_utf8_lossy(&done.stderr).trim().to_owned();
     Err(io::Error::other(format!("{command:?}: {}: {text}", done.status)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mounts, namespaces};
+
+    #[test]
+    fn a_scratch_directory_goes_with_what_is_mounted_in_it() {
+        let path = std::thread::spawn(|| {
+            let scratch = Scratch::new("kit");
+            // Only root may mount.
+            let is_mounting = namespaces::unshare_mounts().is_ok();
+            for name in ["outer", "outer/inner"].iter().filter(|_| is_mounting) {
+                let target = scratch.path().join(name);
+                std::fs::create_dir(&target).expect("a directory");
+                mounts::tmpfs(&target, c"").expect("a file system in memory");
+            }
+            std::fs::write(scratch.path().join("file"), "text").expect("a file");
+            scratch.path().to_owned()
+        });
+        let path = path.join().expect("no panic");
+        assert!(!path.exists(), "{} is left", path.display());
+    }
 }

@@ -4,7 +4,7 @@
 //! outside a mount namespace of one's own ([`crate::namespaces::unshare_mounts`]).
 
 use crate::sys;
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -29,6 +29,16 @@ pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
 pub fn is_mounted(path: &Path) -> bool {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     mounts.lines().any(|line| line.split(' ').nth(1) == path.to_str())
+}
+
+/// Unmounts everything that is mounted below a directory, the last mount first.
+pub(crate) fn detach_below(directory: &Path) {
+    let mounts = std::fs::read_to_string("/proc/thread-self/mounts").unwrap_or_default();
+    let targets: Vec<&Path> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).map(Path::new).collect();
+    for target in targets.into_iter().rev().filter(|target| target.starts_with(directory)) {
+        // One that stays keeps its directory, and no other.
+        let _ = unmount(target, UnmountFlags::DETACH);
+    }
 }
 
 /// A file as a block device.
