@@ -1,7 +1,7 @@
 /**
  * `npm run reference`: writes everything that follows from the sources: the tables of
- * docs/REFERENCE.md and docs/JSON.md, the JSON Schemas, the manual page and the completions in
- * `share/`. With `--check` it writes nothing, and fails if a file is not current.
+ * docs/REFERENCE.md, docs/JSON.md and docs/RELIABILITY.md, the JSON Schemas, the manual page and
+ * the completions in `share/`. With `--check` it writes nothing, and fails if a file is not current.
  *
  * Promise: what is written depends on the sources alone.
  */
@@ -10,18 +10,24 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 
 import { bash, fish, zsh } from './reference/completions.mjs';
+import { countsTable } from './reference/counts.ts';
 import { manual } from './reference/manual.mjs';
 import { jsonParts, referenceParts, withParts } from './reference/markdown.mjs';
 import { SCHEMAS, schemaOf } from './reference/schema.mjs';
 import { ROOT } from './setup.mjs';
 
 const { version } = JSON.parse(read('package.json'));
+const counts = JSON.parse(read('docs/runs/counts.json'));
 const schemas = SCHEMAS.map(schemaOf);
 const reference = withParts('docs/REFERENCE.md', read('docs/REFERENCE.md'), referenceParts());
 
 const FILES = new Map([
   ['docs/REFERENCE.md', reference],
   ['docs/JSON.md', withParts('docs/JSON.md', read('docs/JSON.md'), jsonParts(schemas))],
+  [
+    'docs/RELIABILITY.md',
+    withParts('docs/RELIABILITY.md', read('docs/RELIABILITY.md'), new Map([['counts', countsTable(counts)]])),
+  ],
   ...SCHEMAS.map(({ file }, index) => [file, `${JSON.stringify(schemas[index], null, 2)}\n`]),
   ['share/asmt.8', manual(reference, version)],
   ['share/completions/asmt.bash', bash()],
