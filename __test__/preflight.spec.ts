@@ -101,7 +101,8 @@ test('before a backup: ready, and nothing is changed', async (t) => {
   const { report } = await machine.json(0, ['backup', '-a', directory]);
   const allocated = judged.namespaces.reduce((sum, { allocated_bytes: bytes }) => sum + (bytes ?? 0), 0);
   t.is(allocated, report?.total_bytes ?? 0);
-  t.is(judged.data_bytes, report?.reserve_bytes ?? 0);
+  // Between the two looks the kernel may have taken back pages that were only read.
+  t.true(Math.abs((judged.data_bytes ?? 0) - (report?.reserve_bytes ?? 0)) <= 64 << 10, `${judged.data_bytes}`);
   for (const topic of ['server', 'backup', 'room', 'rights', 'time', 'stripe-size'] as const) {
     t.deepEqual(answers(judged, topic), ['ready'], topic);
   }
@@ -226,12 +227,19 @@ test('after the backup: the restore, as it will be after the reboot, and as it i
   const still = await found(machine, 0, 'restore', '--allow-private-ipc', directory);
   t.true(still.ready && still.after_reboot && still.restore && !still.backup);
   t.regex(texts(still, 'restore'), /16 segments of 2 namespaces would be restored after a reboot/);
-  // Without a word, a second backup is judged, too, and the first one is in its way.
-  const both = await found(machine, 3, directory);
-  t.true(both.backup && both.restore && both.after_reboot);
-  t.deepEqual(refusals(both), await analysed(machine, 'backup', directory));
-  t.true(refusals(both).every((text) => text.startsWith('backup-exists')));
-  t.deepEqual([...new Set(both.namespaces.map(({ backup, restore }) => `${backup} ${restore}`))], ['false true']);
+  // Without a word, no second backup is judged: a hint to move the first one away would cost it.
+  for (const words of [[directory], ['--replace', directory]]) {
+    const left = await found(machine, 0, ...words);
+    t.true(left.restore && left.after_reboot && !left.backup);
+    t.deepEqual(refusals(left), []);
+  }
+  const second = await found(machine, 3, 'backup', directory);
+  t.deepEqual(refusals(second), await analysed(machine, 'backup', directory));
+  t.true(refusals(second).every((text) => text.startsWith('backup-exists')));
+  const kept = await found(machine, 0, 'backup', '--replace', '-z', directory);
+  t.regex(texts(kept, 'backup'), /the backup that is there is current: no other one would be made/);
+  t.false(/uncompressed|would be backed up/.test(texts(kept, 'backup')));
+  t.deepEqual([...answers(kept, 'room'), ...answers(kept, 'time')], []);
   await machine.sim('remove');
   const after = await found(machine, 0, directory);
   t.true(after.restore && !after.backup && !after.after_reboot);

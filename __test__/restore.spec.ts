@@ -101,7 +101,7 @@ test('refused: segments of the namespace are in memory', async (t) => {
   const done = await machine.expect(3, ['restore', directory]);
   t.regex(
     done.stderr,
-    /1 of its segments are in memory, the first is ad009000 .*; expected none\nHINT: the server has created or used them since/,
+    /1 of its segments are in memory, the first is ad009000 .*; expected none\nHINT: the server has run since .*: do not restore it; .* leave the segments as they are, and ask Aerospike support/,
     show(done),
   );
   t.is(await machine.memory(), before);
@@ -484,7 +484,9 @@ test('limits of the IPC namespace are checked before the first segment', async (
     const done = await machine.expect(6, ['restore', directory]);
     t.regex(
       done.stderr,
-      new RegExp(`kernel\\.${name} is ${value}, expected at least ${least}\nHINT: raise it: sysctl -w`),
+      new RegExp(
+        `kernel\\.${name} is ${value}, expected at least ${least}\nHINT: raise it, .*: sysctl -w kernel\\.${name}=${old}; and`,
+      ),
       show(done),
     );
     t.is(await machine.memory(), '');

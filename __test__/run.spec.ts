@@ -66,7 +66,10 @@ test('a container is stopped and started again: the server is warm', async (t) =
   const { machine, directory, server, env } = all;
   const first = await served(all, t);
   t.regex(first.stdout, /^namespace 'test' .* started cold[^]*\nserving\n[^]*stopped by TERM\n$/, show(first));
-  t.regex(first.stderr, /error: no backup found: .*\n[^]*server exited with status 0: backing up[^]*\nbacked up 1 namespace to /);
+  t.regex(
+    first.stderr,
+    /^asmt: note: no backup found: .*\n[^]*server exited with status 0: backing up[^]*\nbacked up 1 namespace to /,
+  );
   const older = manifestLines(directory);
   await machine.sim('remove');
   const second = await machine.asmt(['run', directory, '--', server], { env, during: sending(['serving', 'SIGTERM']) });
@@ -362,6 +365,21 @@ testAsRoot('as process 1 it works, and asks for an init', async (t) => {
   t.is(done.status, 0, show(done));
   t.regex(done.stderr, /note: asmt is process 1.*--init/, show(done));
   t.true(machine.names(directory).includes('ae001000.dat'), show(done));
+});
+
+test('--progress json: everything that asmt says is one object a line', async (t) => {
+  const { machine, directory, server, env } = await node(t);
+  const words = ['run', '--progress', 'json', directory, '--', server];
+  const done = await machine.asmt(words, { env, during: sending(['serving', 'SIGTERM']) });
+  const lines = done.stderr.trimEnd().split('\n');
+  const said = lines.map((line) => JSON.parse(line) as { type: string; code?: string; message?: string });
+  const coded = (type: string, code: string) => said.filter((line) => line.type === type && line.code === code);
+  t.is(coded('remark', 'no-backup').length, 1, show(done));
+  t.is(coded('event', 'run').length, 1, show(done));
+  t.true(
+    coded('event', 'result').some(({ message = '' }) => message.startsWith('backed up 1 namespace to ')),
+    show(done),
+  );
 });
 
 test('a ready file that cannot be made: nothing is done', async (t) => {

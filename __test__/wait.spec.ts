@@ -4,6 +4,7 @@
  */
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout } from 'node:timers/promises';
 
 import test from 'ava';
 
@@ -42,6 +43,22 @@ test('--wait: a backup begins when the server has let its segments go', async (t
     show(done),
   );
   await machine.expect(0, ['verify', machine.path('b')]);
+});
+
+test('--wait: the time that was waited is no time of the backup', async (t) => {
+  const machine = await Machine.start(t);
+  await machine.sim('make');
+  const asd = await server(machine);
+  const metrics = machine.path('asmt.prom');
+  const began = Date.now();
+  const done = await waiting(machine, ['backup', '--wait', '--json', '--metrics', metrics, machine.path('b')], async () => {
+    await setTimeout(1500);
+    await asd.end();
+  });
+  const { report } = JSON.parse(done.stdout) as { report: { elapsed_ms: number } };
+  t.true(report.elapsed_ms <= Date.now() - began - 1500, show(done));
+  const seconds = /^asmt_last_success_duration_seconds\{.*\} (.*)$/m.exec(readFileSync(metrics, 'utf8'))?.[1];
+  t.is(Number(seconds), report.elapsed_ms / 1000);
 });
 
 /** Lets its segment go when its input ends, and exits later: then the file `exited` is there. */

@@ -743,6 +743,16 @@ testAsRoot('segments that nobody has restored in this boot: the server has run',
   );
 });
 
+test('a device has shown that the server has run: what a crash has left is not named for removal', async (t) => {
+  const { machine, directory, files } = await rebooted(t, 1);
+  await machine.expect(0, ['restore', directory]);
+  await machine.sim('start', '--stage-size', '64KiB', '--stripes', '1', '--devices', ...files);
+  await machine.sim('crash', '--devices', ...files);
+  const done = await machine.expect(4, ['restore', directory]);
+  t.regex(done.stderr, /of its segments are in memory/, show(done));
+  t.false(/ipcrm|nothing needs restoring/.test(done.stderr), show(done));
+});
+
 test('a restore by mistake, beside what was backed up, uses nothing up', async (t) => {
   const { machine, before, directory } = await stopped(t, 0);
   await machine.expect(0, ['backup', directory]);

@@ -1,7 +1,7 @@
 /**
  * `npm run reference`: writes everything that follows from the sources: the tables of
  * docs/REFERENCE.md, docs/JSON.md and docs/RELIABILITY.md, the JSON Schemas, the manual page and
- * the completions in `share/`. With `--check` it writes nothing, and fails if a file is not current.
+ * the completions in `share/`. With `--check` it writes nothing, and fails if one is not current.
  *
  * Promise: what is written depends on the sources alone.
  */

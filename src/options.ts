@@ -266,7 +266,7 @@ export const OPTIONS = [
  * Options of backup or restore that `run` does not take: it does not only look, its output is that
  * of the command, and what overrides a refusal once must not do so at each start.
  */
-const NOT_OF_RUN: ReadonlySet<string> = new Set(['analyze', 'json', 'force-stale', 'backup', 'restore']);
+const NOT_OF_RUN: ReadonlySet<string> = new Set(['analyze', 'json', 'replace', 'force-stale', 'backup', 'restore']);
 
 /** The table, for whoever walks it: `run` takes what backup or restore takes. */
 export const SPECS: readonly OptionSpec[] = OPTIONS.map((spec: OptionSpec) => {

@@ -95,7 +95,8 @@ ${options("''", FIRST)}${VERBS.map((verb) => options(verb, optionsOf(verb))).joi
   case $verb in
     '') _asmt_words 'help ${VERBS.join(' ')}' ;;
     help) _asmt_words '${VERBS.join(' ')}' ;;
-    ${WITH_DIRECTORIES.join(' | ')}) _asmt_directories ;;
+    preflight) _asmt_words 'backup restore'; _asmt_directories ;;
+    ${WITH_DIRECTORIES.filter((verb) => verb !== 'preflight').join(' | ')}) _asmt_directories ;;
   esac
 }
 

@@ -27,7 +27,7 @@ HINTS (every error), STALENESS (what proves a backup current), JSON, FORMAT.`;
 
 /** A planned reboot, for the examples. */
 const REBOOT = `systemctl disable --now aerospike
-asmt backup /var/backups/asmt
+asmt backup --replace /var/backups/asmt
 asmt verify --restorable /var/backups/asmt
 reboot
 asmt restore /var/backups/asmt
@@ -45,7 +45,7 @@ export function manual(reference, version) {
     named('COMMANDS', VERBS.map((verb) => commandText(verb, section(`### asmt ${verb}`))).join('')),
     `.SS The form of ASMT\n${blocks(withoutParts(section('### The ASMT form')))}`,
     named('OPTIONS', options(section('## Options'))),
-    named('EXIT STATUS', blocks(withoutParts(section('## Exit status')))),
+    named('EXIT STATUS', blocks(withoutParts(section('## Exit status')).replace(/^.*:\n+/, ''))),
     named('OUTPUT', blocks(section('## Output'))),
     named('SIGNALS', blocks(section('## Signals'))),
     named('ENVIRONMENT', blocks(section('## Environment'))),
@@ -87,7 +87,8 @@ function commandText(verb, text) {
   const more = withoutParts(text);
   const operands = OPERANDS[verb].map((name) => ` \\fI${name}\\fR`).join('');
   const head = `.TP\n\\fB${verb}\\fR${operands}\n${paragraph(sentence(VERB_HELP[verb]))}`;
-  return `${head}${more === '' ? '' : `.IP\n${paragraph(more)}`}.IP\n${filled([`Options: ${list}.`])}`;
+  const about = more === '' ? '' : `.RS\n.PP\n${blocks(more)}.RE\n`;
+  return `${head}${about}.IP\n${filled([`Options: ${list}.`])}`;
 }
 
 /** Each option with the text of its entry, its commands and its variable. */
@@ -135,6 +136,7 @@ function blocks(text) {
       if (block.startsWith('```')) return code(block.replace(/^```.*\n|\n```$/g, ''));
       if (block.startsWith('|')) return table(block);
       if (block.startsWith('- ')) return list(block);
+      if (block.startsWith('1. ')) return steps(block);
       if (/^(#|>|\d+\.|<)/.test(block)) throw new Error(`no form for this in a manual page: ${block}`);
       return `.PP\n${paragraph(block)}`;
     })
@@ -154,6 +156,11 @@ function code(text) {
 function list(block) {
   const items = block.split(/^- /m).slice(1);
   return items.map((item) => `.IP \\(bu 2\n${paragraph(item)}`).join('');
+}
+
+function steps(block) {
+  const items = block.split(/^\d+\. /m).slice(1);
+  return items.map((item, index) => `.IP ${index + 1}. 3\n${paragraph(item)}`).join('');
 }
 
 /** A row for each line: the first cell is the tag. */

@@ -105,7 +105,9 @@ function variableRows() {
 
 /** The commands in which an option has an effect. */
 function takenBy({ verbs, field }) {
-  return verbs.filter((verb) => field?.verbs?.includes(verb) ?? true);
+  const has = (verb) => field?.verbs?.includes(verb) ?? true;
+  // `run` is a restore and a backup.
+  return verbs.filter((verb) => has(verb) || (verb === 'run' && (has('backup') || has('restore'))));
 }
 
 function table(head, rows) {

@@ -91,7 +91,7 @@ _asmt() {
       verify) _asmt_words '-n --namespace -i --instance -p --path -c --crc -t --threads -a --analyze --dry-run --require-manifest --config --device --require-proof --restorable --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;
       retire) _asmt_words '-n --namespace -i --instance -p --path --deadline -v --verbose -q --quiet --json --progress -h --help' ;;
       export) _asmt_words '-n --namespace -i --instance -p --path -z --compress -c --crc -t --threads -a --analyze --dry-run --config --device --force-stale --force-host --allow-volatile --deadline -v --verbose -q --quiet --json --progress -h --help' ;;
-      run) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads --require-manifest --config --device --require-proof --replace --force-host --allow-volatile --allow-private-ipc --wait --deadline --metrics --hold --ready -v --verbose -q --quiet --progress -h --help' ;;
+      run) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads --require-manifest --config --device --require-proof --force-host --allow-volatile --allow-private-ipc --wait --deadline --metrics --hold --ready -v --verbose -q --quiet --progress -h --help' ;;
       -b) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads -a --analyze --dry-run --config --device --replace --force-stale --allow-volatile --wait --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;
       -r) _asmt_words '-n --namespace -i --instance -p --path -z --compress -Z --columns -c --crc -t --threads -a --analyze --dry-run --require-manifest --config --device --require-proof --force-stale --force-host --allow-private-ipc --deadline --metrics -v --verbose -q --quiet --json --progress -h --help' ;;
     esac
@@ -100,7 +100,8 @@ _asmt() {
   case $verb in
     '') _asmt_words 'help list preflight backup restore verify retire export run' ;;
     help) _asmt_words 'list preflight backup restore verify retire export run' ;;
-    preflight | backup | restore | verify | retire | export | run) _asmt_directories ;;
+    preflight) _asmt_words 'backup restore'; _asmt_directories ;;
+    backup | restore | verify | retire | export | run) _asmt_directories ;;
   esac
 }
 

@@ -31,7 +31,7 @@ complete -c asmt -n '__fish_seen_subcommand_from preflight backup restore verify
 complete -c asmt -n '__fish_seen_subcommand_from preflight backup restore verify export run; or __fish_contains_opt -s b backup; or __fish_contains_opt -s r restore' -l device -r -F -d 'server storage devices and files, if not as configured'
 complete -c asmt -n '__fish_seen_subcommand_from preflight restore verify run; or __fish_contains_opt -s r restore' -l require-proof -d 'refuse if no storage device proves that the backup is current'
 complete -c asmt -n '__fish_seen_subcommand_from verify' -l restorable -d 'fail if a restore here would be refused (existing segments are ignored)'
-complete -c asmt -n '__fish_seen_subcommand_from preflight backup run; or __fish_contains_opt -s b backup' -l replace -d 'replace older backups of the same namespaces in DIR, if any'
+complete -c asmt -n '__fish_seen_subcommand_from preflight backup; or __fish_contains_opt -s b backup' -l replace -d 'replace older backups of the same namespaces in DIR, if any'
 complete -c asmt -n '__fish_seen_subcommand_from preflight backup restore export; or __fish_contains_opt -s b backup; or __fish_contains_opt -s r restore' -l force-stale -d 'go on even if it is stale, used or retired, or if that is unknown'
 complete -c asmt -n '__fish_seen_subcommand_from preflight restore export run; or __fish_contains_opt -s r restore' -l force-host -d 'go on even if the backup was made on another host'
 complete -c asmt -n '__fish_seen_subcommand_from preflight backup export run; or __fish_contains_opt -s b backup' -l allow-volatile -d 'allow a target that is lost on reboot (tmpfs, ramfs, tmpfiles.d)'

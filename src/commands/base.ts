@@ -18,7 +18,7 @@ import { outputOf } from '../json.ts';
 import { recordMetrics } from '../metrics-file.ts';
 import { endProcess, runJob, tellService } from '../native.ts';
 import type { Values } from '../options.ts';
-import type { FailureKind as Kind, Outcome, Remark, Report } from '../outcome.ts';
+import type { ErrorText, FailureKind as Kind, Outcome, Remark, Report } from '../outcome.ts';
 import { standardError, writeErr, writeOut } from '../output.ts';
 import { directoryIn, resolve, notFound, wordsOf, type EngineVerb, type Invocation } from '../policy.ts';
 import { JsonProgress, NO_DISPLAY, ProgressDisplay, type Display } from '../progress.ts';
@@ -111,6 +111,11 @@ export abstract class AsmtCommand extends Command {
     return writeOut(text);
   }
 
+  /** The text of a failure. */
+  protected failure(voice: Voice, error: ErrorText): string {
+    return voice.failure(error);
+  }
+
   /** Shows what came of it. Returns the exit status. */
   #show(meant: Invocation, voice: Voice, outcome: Outcome, signal: NodeJS.Signals | null, shown: Set<string>): number {
     const { report, error } = outcome;
@@ -133,7 +138,7 @@ export abstract class AsmtCommand extends Command {
       text = meant.json ? outputOf({ ok: true, report: null, error: null }, 0) : `${render.plainly(done)}\n`;
     }
     const lost = this.writeResult(text);
-    if (error !== null) writeErr(voice.failure(error));
+    if (error !== null) writeErr(this.failure(voice, error));
     const possible = report?.possible ?? [];
     if (possible.length > 0) {
       const alone = { ...meant, request: { ...meant.request, namespaces: possible } };

@@ -13,11 +13,12 @@ import { findProgram, runToEnd, type CommandEnd } from '../command.ts';
 import { withEnvironment } from '../environment.ts';
 import { AsmtError, exitStatus } from '../errors.ts';
 import { tellService } from '../native.ts';
+import type { ErrorText } from '../outcome.ts';
 import { writeErr } from '../output.ts';
 import { afterRestore, resolveRun, type EngineVerb, type RunInvocation } from '../policy.ts';
 import { ReadyFile } from '../ready-file.ts';
-import * as render from '../render.ts';
 import { STOPPING, passSignals } from '../signals.ts';
+import { voiceOf, type Voice } from '../voice.ts';
 import { AsmtCommand } from './base.ts';
 
 /**
@@ -33,9 +34,19 @@ export class RunCommand extends AsmtCommand {
     throw new Error('run is made of two verbs');
   }
 
+  #voice: Voice = voiceOf({ quiet: false, progress: 'text' }, this.colours.err);
+  #isJson = false;
+
   protected override writeResult(text: string): string | null {
-    writeErr(text);
+    if (this.#isJson) for (const line of text.trimEnd().split('\n').filter(Boolean)) this.#say(line, 'result');
+    else writeErr(text);
     return null;
+  }
+
+  /** A first start has no backup, and an end without a server nothing to back up: no error. */
+  protected override failure(voice: Voice, error: ErrorText): string {
+    if (error.kind !== 'nothing-to-do') return super.failure(voice, error);
+    return error.problems.map(({ code, message }) => voice.remark({ code, message })).join('');
   }
 
   override async execute(): Promise<number> {
@@ -44,6 +55,8 @@ export class RunCommand extends AsmtCommand {
     meant.restore.remarks.unshift(...given.remarks);
     const { err } = await streamColours();
     this.colours = { out: err, err };
+    this.#voice = voiceOf(meant.restore, err);
+    this.#isJson = meant.restore.progress === 'json';
     const [program] = meant.command;
     if (program !== undefined) findProgram(program);
     const ready = ReadyFile.at(meant.ready);
@@ -86,17 +99,17 @@ export class RunCommand extends AsmtCommand {
       return end;
     } catch (error) {
       const ours = AsmtError.of(error);
-      writeErr(render.failure(this.colours.err, ours.toText()));
+      writeErr(this.#voice.failure(ours.toText()));
       return { status: exitStatus(ours.kind, this.form), how: 'was not started' };
     }
   }
 
-  #say(message: string): void {
-    writeErr(render.event({ code: 'run', message }));
+  #say(message: string, code = 'run'): void {
+    writeErr(this.#voice.event({ code, message }));
   }
 
   #note(code: string, message: string): void {
-    writeErr(render.remark(this.colours.err, { code, message }));
+    writeErr(this.#voice.remark({ code, message }));
   }
 }
 

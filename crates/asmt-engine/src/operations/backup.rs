@@ -41,7 +41,9 @@ impl Operation<'_> {
         self.control.begin(Phase::Plan, 0);
         let request = self.plan_request();
         if !self.request.analyze {
+            let since = Instant::now();
             self.wait_for_server(&request)?;
+            self.waited.set(since.elapsed());
             self.control.begin(Phase::Plan, 0);
         }
         // First, or another asmt's attachments would be taken for a server's.

@@ -2,6 +2,7 @@
 
 use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::Listing;
+use crate::facts::memory::Inventory;
 use crate::facts::server::Evidence;
 use crate::format::{Manifest, mark};
 use crate::look::segments;
@@ -102,7 +103,9 @@ impl Operation<'_> {
             is_there && !judged.is_kept(namespace, listing) && !judged.is_restored(namespace, listing)
         };
         if plan.refusals.is_empty() && !judged.verdict.is_proven && !self.request.force_stale {
-            plan.refusals.extend(judged.plan.namespaces.iter().filter(is_used).map(used_in_memory));
+            plan.refusals.extend(
+                judged.plan.namespaces.iter().filter(is_used).map(|namespace| used_in_memory(&judged.inventory, namespace)),
+            );
         }
         plan::export::export(target, &request, &mut plan);
         let unreadable = listing.marks.iter().filter(|(name, _)| mark::is_used_name_of(request.instance, name));
@@ -136,10 +139,10 @@ fn copy_marks(from: &Store, instance: u8, store: &Store) -> Result<Vec<String>> 
 }
 
 /// Why a backup is not exported whose segments a server has in memory, or has changed there.
-fn used_in_memory(namespace: &NamespaceRestore) -> Problem {
+fn used_in_memory(inventory: &Inventory, namespace: &NamespaceRestore) -> Problem {
     let title = plan::title(&namespace.name, namespace.instance);
     let text = format!("{title}: its segments are in memory, and not as they were backed up or restored: a server has used them");
-    Problem::new(Code::MadeSince, text, plan::SERVED_HINT)
+    Problem::new(Code::MadeSince, text, plan::served_hint(inventory, namespace))
 }
 
 /// Why a backup is not exported whose mark of use cannot be read: what is exported would look

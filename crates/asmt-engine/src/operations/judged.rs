@@ -1,6 +1,6 @@
 //! A restore that was planned, with the evidence, and what both come to.
 
-use crate::error::{Code, Error, NoteCode, Remark};
+use crate::error::{Code, Error, NoteCode, Problem, Remark};
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Segment};
 use crate::facts::server::Evidence;
@@ -214,16 +214,21 @@ impl Judged {
         }
         for namespace in &self.plan.namespaces.clone() {
             let made_since = self.made_since(namespace, listing).cloned();
-            if made_since.is_none() && !self.stripes_differ(namespace, listing) {
+            let has_run = |problem: &Problem| {
+                matches!(problem.code, Code::BackupStale | Code::MadeSince) && problem.namespace.as_ref() == Some(&namespace.name)
+            };
+            let has_run = self.verdict.refusals.iter().any(has_run);
+            if made_since.is_none() && !self.stripes_differ(namespace, listing) && !has_run {
                 continue;
             }
+            let hint = plan::served_hint(&self.inventory, namespace);
             let mut is_in_the_way = false;
             for refusal in &mut self.plan.refusals {
                 let is_its = refusal.namespace.as_ref() == Some(&namespace.name);
                 is_in_the_way |= refusal.code == Code::SegmentAttached && is_its;
                 if refusal.code == Code::SegmentsExist && is_its {
                     is_in_the_way = true;
-                    refusal.hint = plan::SERVED_HINT.to_owned();
+                    refusal.hint.clone_from(&hint);
                 }
             }
             if let Some(segment) = made_since.filter(|_| !is_in_the_way) {

@@ -17,8 +17,9 @@ use crate::work::job::Options;
 use crate::work::marking::MarkTarget;
 use crate::work::pool;
 use asmt_shm::{MAX_INSTANCE, NamespaceName};
+use std::cell::Cell;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 mod backup;
 mod build;
@@ -63,7 +64,6 @@ impl From<Error> for Failure {
 /// would trust.
 pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result::Result<Report, Failure> {
     let since = Instant::now();
-    let with_time = |report: &mut Report| report.elapsed_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
     let asked = Asked::from(request.clone());
     let operation = Operation::new(&asked, tool, control)?;
     let mut outcome = match asked.verb {
@@ -75,6 +75,9 @@ pub fn perform(request: &Request, tool: &str, control: &Control) -> std::result:
         Verb::Export => operation.export(),
         Verb::Preflight => operation.preflight(),
     };
+    // Waiting for the server is no part of the work.
+    let elapsed = since.elapsed().saturating_sub(operation.waited.get());
+    let with_time = |report: &mut Report| report.elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
     match &mut outcome {
         Ok(report) => with_time(report),
         Err(failure) => failure.report.iter_mut().for_each(|report| with_time(report)),
@@ -91,6 +94,8 @@ pub(super) struct Operation<'r> {
     host: Host,
     tool: &'r str,
     control: &'r Control,
+    /// How long it has waited for the server.
+    waited: Cell<Duration>,
 }
 
 impl<'r> Operation<'r> {
@@ -104,7 +109,7 @@ impl<'r> Operation<'r> {
         };
         let names = request.namespaces.as_ref().map(|names| names.iter().map(name).collect::<Result<Vec<_>>>()).transpose()?;
         let options = Options { threads: pool::thread_count(request.threads.map(usize::from)), check: request.check };
-        Ok(Self { request, names, options, host: look::server::host()?, tool, control })
+        Ok(Self { request, names, options, host: look::server::host()?, tool, control, waited: Cell::default() })
     }
 
     fn plan_request(&self) -> plan::Request {

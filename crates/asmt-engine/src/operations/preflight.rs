@@ -78,6 +78,16 @@ impl Operation<'_> {
             ),
             Err(_) => (None, None),
         };
+        if backup.is_some() && restore.is_some() {
+            let is_made = restore.as_ref().is_some_and(|leg| leg.is_after_reboot);
+            if is_made {
+                // The backup of these segments is there: what is left of the night is the restore.
+                backup = None;
+            } else if self.request.replace {
+                // The restore will be that of the backup that replaces the one that is there.
+                restore = None;
+            }
+        }
         if let Err(error) = runtime {
             // Both are refused for the same reason.
             if does_backup {
@@ -107,9 +117,7 @@ impl Operation<'_> {
             let has_files = listing.files.iter().any(|file| file.address.instance == instance);
             has_files || !listing.manifests.is_empty() || !listing.leftovers.sweep.is_empty()
         });
-        // The restore will be that of the backup that is to replace the one that is there.
-        let is_to_go = self.request.replace && is_in_memory;
-        (is_in_memory || !has_backup, has_backup && !is_to_go)
+        (is_in_memory || !has_backup, has_backup)
     }
 
     fn backup_leg(&self, request: &plan::Request) -> Result<BackupLeg> {

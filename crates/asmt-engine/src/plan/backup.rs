@@ -49,7 +49,7 @@ pub fn backup(inventory: &Inventory, listing: &Listing, request: &Request) -> Pl
 }
 
 /// The namespaces that are written: not those of which a current backup is there.
-fn written(namespaces: &[NamespaceBackup]) -> impl Iterator<Item = &NamespaceBackup> {
+pub fn written(namespaces: &[NamespaceBackup]) -> impl Iterator<Item = &NamespaceBackup> {
     namespaces.iter().filter(|namespace| namespace.current_ms.is_none())
 }
 

@@ -108,7 +108,8 @@ pub fn plan_group_backup(
             Copy { segment: segment.clone(), encoding: request.form.encoding(is_compressible) }
         })
         .collect();
-    plan.remarks.extend(plain_remark(&copies, request.form, &title));
+    let is_written = old.current_ms.is_none();
+    plan.remarks.extend(plain_remark(&copies, request.form, &title).filter(|_| is_written));
     plan.namespaces.push(NamespaceBackup {
         instance: group.instance,
         name: name.clone(),

@@ -76,7 +76,9 @@ pub(super) fn check<T>(listing: &Listing, request: &Request, group: &Group, nsid
         }
         let first = found.files.iter().find(|name| in_the_way.contains(*name)).copied().unwrap_or_default();
         in_the_way.retain(|name| !found.files.contains(name));
-        let problem = Problem::new(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing));
+        let is_replaceable = request.replace.is_none() && found.title == own_title;
+        let problem =
+            Problem::new(Code::BackupExists, message(&found, listing, &own_title, first), hint(&found, listing, is_replaceable));
         match request.replace.as_ref().map(|fates| fate_of(&found, listing, group, fates)) {
             Some(Ok(fate)) => old.take(fate, &found, &own_title, plan),
             Some(Err(why)) => {
@@ -269,7 +271,7 @@ fn message(found: &Found<'_>, listing: &Listing, own_title: &str, first: &str) -
 
 /// A hint how to move a backup. It must be moved as a whole: the rest would be taken for another
 /// backup.
-fn hint(found: &Found<'_>, listing: &Listing) -> String {
+fn hint(found: &Found<'_>, listing: &Listing, is_replaceable: bool) -> String {
     let Some(directory) = &listing.directory else { return "use another directory".to_owned() };
     if found.elsewhere.is_some() {
         return "the backup belongs to another server: leave it where it is, and use a separate directory for this server; if \
@@ -282,17 +284,24 @@ fn hint(found: &Found<'_>, listing: &Listing) -> String {
     // moved there already.
     let place = format!("{path}/old-{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
     let move_it = format!("mkdir -p -m 0700 {place} && mv {files} {place}");
+    let replace_it = if is_replaceable {
+        "add --replace, which keeps it until the new one is complete, unless it is outdated; or "
+    } else {
+        ""
+    };
     match found.mark {
         Some(UsageMark { retired: Some(_), .. }) => {
             format!(
-                "use another directory, or move it away: {move_it}; or, because it is retired, remove exactly its files: rm \
-                 {files}"
+                "{replace_it}use another directory, or move it away: {move_it}; or, because it is retired, remove exactly its \
+                 files: rm {files}"
             )
         }
         Some(mark) if !mark.restores.is_empty() => {
-            format!("use another directory, or move it away: {move_it}; keep it there until the new backup is made")
+            format!("{replace_it}use another directory, or move it away: {move_it}; keep it there until the new backup is made")
         }
-        _ => format!("use another directory, or move it away: {move_it}; it has not been restored yet: do not remove it"),
+        _ => format!(
+            "{replace_it}use another directory, or move it away: {move_it}; it has not been restored yet: do not remove it"
+        ),
     }
 }
 

@@ -34,10 +34,10 @@ mod verify;
 mod waiting;
 
 pub use at_work::SERVER_COMMAND;
-pub use backup::{backup, check_same, data_bytes};
+pub use backup::{backup, check_same, data_bytes, written};
 pub use fates::{Fates, OldBackup};
 pub use group::do_zeros_outweigh;
-pub use restore::{SERVED_HINT, restore};
+pub use restore::{restore, served_hint};
 #[cfg(feature = "testing")]
 pub use room::UndecidedRoom;
 pub use room::{decide_room, threads_within, undecided_room};

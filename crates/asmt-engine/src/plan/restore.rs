@@ -58,13 +58,8 @@ pub fn check_outlives(inventory: &Inventory, request: &Request, plan: &mut Plan<
 
 pub const PRIVATE_IPC: &str = "asmt is alone in its IPC namespace, which ends when asmt exits";
 
-/// Refuses if segments of the namespace are in memory: found by key, by nsid, or by name.
-pub fn check_nothing_in_memory(
-    inventory: &Inventory,
-    namespace: &NamespaceRestore,
-    caller: &Caller,
-    refusals: &mut Vec<Problem>,
-) {
+/// The segments of a namespace that are in memory: found by key, by nsid, or by name.
+fn in_the_way<'i>(inventory: &'i Inventory, namespace: &NamespaceRestore) -> Vec<&'i Segment> {
     let wanted: BTreeSet<(bool, u8)> =
         namespace.sources.iter().map(|source| (source.address.segment_type.is_index(), source.address.nsid)).collect();
     let named: BTreeSet<Key> = inventory
@@ -73,14 +68,24 @@ pub fn check_nothing_in_memory(
         .filter(|group| group.instance == namespace.instance && group.name.as_ref() == Some(&namespace.name))
         .flat_map(|group| group.keys)
         .collect();
-    let in_the_way: Vec<&Segment> = inventory
+    inventory
         .segments
         .values()
         .filter(|segment| segment.address.instance == namespace.instance)
         .filter(|segment| {
             wanted.contains(&(segment.address.segment_type.is_index(), segment.address.nsid)) || named.contains(&segment.key())
         })
-        .collect();
+        .collect()
+}
+
+/// Refuses if segments of the namespace are in memory.
+pub fn check_nothing_in_memory(
+    inventory: &Inventory,
+    namespace: &NamespaceRestore,
+    caller: &Caller,
+    refusals: &mut Vec<Problem>,
+) {
+    let in_the_way = in_the_way(inventory, namespace);
     let title = title(&namespace.name, namespace.instance);
     let (strangers, in_the_way): (Vec<&Segment>, Vec<&Segment>) =
         in_the_way.into_iter().partition(|segment| is_strangers(segment, std::slice::from_ref(namespace), caller));
@@ -97,20 +102,36 @@ pub fn check_nothing_in_memory(
     refusals.push(segments_exist(&title, &namespace.name, &in_the_way, first));
 }
 
-/// The hint for segments in the way that a server has made or used since the backup.
-pub const SERVED_HINT: &str = "the server has created or used them since this backup was made: nothing needs restoring, start \
-    the server without a restore";
+/// The hint for segments in the way of a restore where the server has run since the backup.
+pub fn served_hint(inventory: &Inventory, namespace: &NamespaceRestore) -> String {
+    let segments = in_the_way(inventory, namespace);
+    let headers: Vec<(Address, &Header)> = segments.iter().map(|segment| (segment.address, &segment.header)).collect();
+    if is_warm(&headers, &namespace.name) {
+        return "the server has created or used them since this backup was made: nothing needs restoring, start the server \
+                without a restore"
+            .to_owned();
+    }
+    format!(
+        "the server has run since this backup was made: do not restore it; a clean stop does not leave segments like these, \
+         and a start discards them: start the server without a restore{}",
+        if stripes_of(&headers).is_empty() { "" } else { START_LOSES }
+    )
+}
+
+/// Whether a start would take the segments of a namespace, as far as their headers tell.
+fn is_warm(headers: &[(Address, &Header)], name: &NamespaceName) -> bool {
+    let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
+    let is_whole = missing_or_extra(headers).is_empty() && torn_stripes(headers, name, true).is_empty();
+    is_whole && (headers.iter().any(is_clean) || stripes_of(headers).is_empty())
+}
 
 /// The refusal of a restore because of segments in memory. A hint names them for removal only if no
 /// process is at work on them; the operator must know whether the server has served with them.
 pub fn segments_exist(title: &str, name: &NamespaceName, in_the_way: &[&Segment], first: &Segment) -> Problem {
     let headers: Vec<(Address, &Header)> = in_the_way.iter().map(|segment| (segment.address, &segment.header)).collect();
-    let is_clean = |(_, header): &(Address, &Header)| matches!(header, Header::Base(base) if base.shutdown == SHUTDOWN_CLEAN);
-    let is_whole = missing_or_extra(&headers).is_empty() && torn_stripes(&headers, name, true).is_empty();
-    let is_warm = is_whole && (headers.iter().any(is_clean) || stripes_of(&headers).is_empty());
     let loses = if stripes_of(&headers).is_empty() { "" } else { START_LOSES };
     // An incomplete namespace was never shut down cleanly in this state: a start discards it.
-    let start_as_it_is = if is_warm {
+    let start_as_it_is = if is_warm(&headers, name) {
         "start the server without a restore if it was shut down cleanly, or if it has served since this backup was made or \
          restored"
             .to_owned()

@@ -7,15 +7,24 @@ use crate::plan::{NamespaceRestore, Plan, Source};
 use asmt_shm::Key;
 use std::collections::BTreeMap;
 
+/// The kernel's own values: SHMMNI for kernel.shmmni; SHMMAX and SHMALL for kernel.shmmax and
+/// kernel.shmall (linux/shm.h). restore.spec.ts reads them from the kernel.
+const USUAL_SEGMENTS: u64 = 4096;
+const USUAL_MOST: u64 = u64::MAX - (1 << 24);
+
 /// Refuses a restore that certainly does not fit: limits of the IPC namespace, and memory.
 pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_bytes: u64, refusals: &mut Vec<Problem>) {
     let sources = || namespaces.iter().flat_map(|namespace| &namespace.sources);
-    let mut limit = |name: &str, found: u64, needed: u64| {
+    let mut limit = |name: &str, found: u64, needed: u64, usual: u64| {
         if needed > found {
             refusals.push(Problem::new(
                 Code::SystemLimit,
                 format!("kernel.{name} is {found}, expected at least {needed}"),
-                format!("raise it: sysctl -w kernel.{name}={needed}"),
+                format!(
+                    "raise it, with room for what the server makes itself: sysctl -w kernel.{name}={}; and set it in \
+                     /etc/sysctl.d, or the next boot undoes it",
+                    if needed < usual { usual } else { needed.saturating_mul(2) }
+                ),
             ));
         }
     };
@@ -23,9 +32,9 @@ pub fn check_room(inventory: &Inventory, namespaces: &[NamespaceRestore], page_b
         let count = sources().count() as u64;
         let largest = sources().map(|source| source.size_bytes).max().unwrap_or(0);
         let pages = sources().map(|source| source.size_bytes.div_ceil(page_bytes)).fold(0, u64::saturating_add);
-        limit("shmmax", limits.max_segment_bytes, largest);
-        limit("shmmni", limits.max_segment_count, limits.segment_count + count);
-        limit("shmall", limits.max_total_pages, limits.total_pages.saturating_add(pages));
+        limit("shmmax", limits.max_segment_bytes, largest, USUAL_MOST);
+        limit("shmmni", limits.max_segment_count, limits.segment_count + count, USUAL_SEGMENTS);
+        limit("shmall", limits.max_total_pages, limits.total_pages.saturating_add(pages), USUAL_MOST);
     }
     check_memory(inventory, namespaces, refusals);
     let mut no_memory = |message: String, hint: &str| refusals.push(Problem::new(Code::NotEnoughMemory, message, hint));

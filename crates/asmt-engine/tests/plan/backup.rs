@@ -864,7 +864,8 @@ fn a_backup_in_the_way_is_named_with_its_date_and_use_and_its_files_exactly() {
                  /b/asmt-manifest-0-test.json";
     let move_it = |files: &str| {
         format!(
-            "use another directory, or move it away: mkdir -p -m 0700 /b/old-19700101T000001Z && mv {files} /b/old-19700101T000001Z"
+            "add --replace, which keeps it until the new one is complete, unless it is outdated; or use another directory, or move \
+             it away: mkdir -p -m 0700 /b/old-19700101T000001Z && mv {files} /b/old-19700101T000001Z"
         )
     };
     let exists = |state: &str, count: u8| {

@@ -118,8 +118,8 @@ fn kill_twice(name: &str, world: &World, calls: &[Point], tally: &mut Tally<'_>)
     let chosen: Vec<usize> = (0..calls.len()).filter(|index| is_changing(&calls[*index].name)).collect();
     let (calls_a_step, later_a_step) = match (tally.options.is_short, VARIANTS.contains(&world.scenario().name)) {
         (true, _) => (29, 23),
-        (false, true) => (11, 9),
-        (false, false) => (5, 4),
+        (false, true) => (19, 17),
+        (false, false) => (11, 7),
     };
     for index in chosen.iter().copied().step_by(calls_a_step) {
         for first in ["fails", "killed", "killed-fails"] {

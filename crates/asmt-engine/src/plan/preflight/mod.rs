@@ -15,7 +15,7 @@ use crate::format::{Form, Manifest, ServerBinary};
 use crate::layout::server_config::{DATA_SIZE, NamespaceConfig, Storage};
 use crate::plan::left_out::keeps_its_index;
 use crate::plan::room::{memory_left, memory_needed};
-use crate::plan::{NamespaceBackup, NamespaceRestore, Plan, data_bytes, title};
+use crate::plan::{NamespaceBackup, NamespaceRestore, Plan, data_bytes, title, written};
 use asmt_shm::{NamespaceName, SegmentType};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -227,9 +227,14 @@ fn backup(facts: &Facts<'_>, plan: &Plan<NamespaceBackup>) -> Option<Check> {
         return Some(Check::unknown(Topic::Backup, text, "name the directory: asmt preflight backup DIR"));
     }
     let is_refused = !plan.refusals.is_empty();
-    let number = plan.namespaces.iter().map(|namespace| namespace.copies.len()).sum::<usize>();
+    let made = || written(&plan.namespaces);
+    if made().next().is_none() && !plan.namespaces.is_empty() {
+        let text = "the backup that is there is current: no other one would be made";
+        return (!is_refused).then(|| Check::ready(Topic::Backup, text));
+    }
+    let number = made().map(|namespace| namespace.copies.len()).sum::<usize>();
     let when = if facts.stopped.is_some() { " after a clean stop" } else { "" };
-    let what = segments_of(number, plan.namespaces.len());
+    let what = segments_of(number, made().count());
     let text = format!("{what} would be backed up{when}");
     (!is_refused && number > 0).then(|| Check::ready(Topic::Backup, text))
 }
@@ -251,7 +256,7 @@ fn has_refusal(checks: &[Check], topic: Topic) -> bool {
 }
 
 fn room(facts: &Facts<'_>, checks: &[Check]) -> Option<Check> {
-    let plan = facts.backup.filter(|plan| !plan.namespaces.is_empty() && !has_refusal(checks, Topic::Room))?;
+    let plan = facts.backup.filter(|plan| written(&plan.namespaces).next().is_some() && !has_refusal(checks, Topic::Room))?;
     let target = facts.target?;
     let needed = data_bytes(&plan.namespaces);
     let Some(free) = target.free_bytes else {
@@ -340,7 +345,8 @@ fn time(facts: &Facts<'_>) -> (Vec<Check>, Option<u64>, Option<u64>) {
                 format!("if it is as fast as the backup, which took {} for {}", span(run.elapsed_ms), size(run.data_bytes)),
             ),
             (Speed::Tried { .. }, None) => {
-                checks.push(Check::note(Topic::Time, format!("{verb}: unknown: how fast it compresses was not tried")));
+                let how = if verb == "backup" { "compresses" } else { "decompresses" };
+                checks.push(Check::note(Topic::Time, format!("{verb}: unknown: how fast it {how} was not tried")));
                 return None;
             }
             (Speed::Untold(why), None) => {
@@ -352,7 +358,7 @@ fn time(facts: &Facts<'_>) -> (Vec<Check>, Option<u64>, Option<u64>) {
         checks.push(Check::ready(Topic::Time, format!("{verb}: about {} for {} of data ({how})", span(ms), size(bytes))));
         Some(ms)
     };
-    let of_backup = facts.backup.filter(|plan| !plan.namespaces.is_empty() && facts.directory.is_some());
+    let of_backup = facts.backup.filter(|plan| written(&plan.namespaces).next().is_some() && facts.directory.is_some());
     let backup_ms =
         of_backup.and_then(|plan| add("backup", data_bytes(&plan.namespaces), facts.writing, facts.form == Form::Plain));
     let of_restore = facts.restore.filter(|plan| !plan.namespaces.is_empty());
