@@ -101,6 +101,16 @@ test('an error about a value names the variable that it comes from', (t) => {
   t.throws(() => resolve('verify', { progress: 'xml' }, ['/d']), { message: '--progress is "xml", but must be text or json' });
 });
 
+test('a directory that is typed counts more than its variable', (t) => {
+  const path = (verb: Verb, operands: string[]) => given(verb, { ASMT_DIR: '/a' }, {}, operands).values.path;
+  for (const verb of ['backup', 'restore', 'verify', 'run', 'preflight'] as const) {
+    t.is(path(verb, ['/b']), undefined, verb);
+    t.is(path(verb, []), '/a', verb);
+  }
+  t.is(path('preflight', ['backup']), '/a');
+  t.is(path('preflight', ['backup', '/b']), undefined);
+});
+
 test('a variable that turns a protection off, or the work, is remarked on', (t) => {
   const remarked = SPECS.filter(({ isRemarked }) => isRemarked).map(({ name }) => name);
   t.deepEqual(remarked, ['analyze', 'force-stale', 'force-host', 'allow-volatile', 'allow-private-ipc']);

@@ -4,7 +4,18 @@
  */
 
 import { spawnSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 
 import test from 'ava';
@@ -243,12 +254,21 @@ test('a file that is none is not waited for, and what it holds is not believed',
   const [directory, file] = [machine.path('b'), machine.path('asmt.prom')];
   await machine.sim('make');
   await machine.exec('mkfifo', [file]);
-  await machine.expect(0, ['backup', '--metrics', file, directory]);
-  t.true(statSync(file).isFile());
+  const refused = await machine.expect(0, ['backup', '--metrics', file, directory]);
+  t.regex(refused.stderr, /note: the metrics could not be written to .*: it is no regular file/, show(refused));
+  t.true(statSync(file).isFIFO());
+  rmSync(file);
   const link = machine.path('link.prom');
   symlinkSync('/dev/zero', link);
   await machine.expect(0, ['verify', '--metrics', link, directory]);
-  t.is(value(readFileSync(link, 'utf8'), 'asmt_last_run_exit_status'), 0);
+  t.is(readlinkSync(link), '/dev/zero');
+  // Where a link leads to a file, that is the file.
+  rmSync(link);
+  writeFileSync(file, '');
+  symlinkSync(file, link);
+  await machine.expect(0, ['verify', '--metrics', link, directory]);
+  t.is(readlinkSync(link), file);
+  t.is(value(readFileSync(file, 'utf8'), 'asmt_last_run_exit_status'), 0);
   writeFileSync(file, 'x'.repeat(2 ** 21));
   chmodSync(file, 0o600);
   await machine.expect(0, ['verify', '--metrics', file, directory]);

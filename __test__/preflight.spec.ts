@@ -121,6 +121,29 @@ test('before a backup: ready, and nothing is changed', async (t) => {
   fits(t, page);
 });
 
+test('a backup of some of the namespaces is not all that is needed', async (t) => {
+  const machine = await Machine.start(t);
+  const directory = await node(t, machine);
+  await machine.expect(0, ['backup', '-n', 'test', directory]);
+  const without = await found(machine, 3, directory);
+  t.true(without.backup && without.restore);
+  const judged = await found(machine, 0, '--replace', directory);
+  t.true(judged.backup && !judged.restore);
+  t.regex(texts(judged, 'backup'), /segments of 1 namespace would be backed up/);
+  t.true((await found(machine, 0, '-n', 'test', directory)).restore);
+});
+
+test('a variable with which the backup would not begin', async (t) => {
+  const machine = await Machine.start(t);
+  const directory = await node(t, machine);
+  const wrong = { ASMT_WAIT: 'soon', ASMT_THREADS: 'abc', ASMT_CRC: 'ye' };
+  for (const [name, value] of Object.entries(wrong)) {
+    const done = await machine.asmt(['preflight', directory], { env: { [name]: value } });
+    t.is(done.status, 2, show(done));
+    t.regex(done.stderr, new RegExp(`error: ${name} `), show(done));
+  }
+});
+
 test('--replace: an older backup is in the way without it, and the unit has it', async (t) => {
   const machine = await Machine.start(t);
   const directory = await node(t, machine);

@@ -309,6 +309,43 @@ testAsRoot('a container that was restored from a backup replaces it, and another
   await heir.sim('remove');
 });
 
+testAsRoot('a container replaces what it was restored from and has not touched', async (t) => {
+  const first = await Machine.startHost(t);
+  const directory = first.path('b');
+  await serve(first);
+  const before = await first.memory();
+  await first.expect(0, ['backup', directory]);
+  await first.sim('remove');
+  const second = await first.container();
+  await second.expect(0, ['restore', directory]);
+  t.deepEqual(await replace(second, directory), ['old-last']);
+  await second.sim('remove');
+  const third = await first.container();
+  await third.expect(0, ['restore', directory]);
+  t.is(await third.memory(), before);
+  await third.sim('remove');
+});
+
+testAsRoot('after a killed server, the next container starts cold, and is backed up', async (t) => {
+  const first = await Machine.startHost(t);
+  const directory = first.path('b');
+  const disk = await Disk.make(t, first, 'disk', { devices: 1 });
+  writeFileSync(first.config, configuration({ test: [`device ${disk.path}`] }));
+  await serve(first, TEST, [], disk.device);
+  await replace(first, directory);
+  await first.sim('remove');
+  const killed = await first.container();
+  await killed.expect(0, ['restore', directory]);
+  await killed.sim('start', ...TEST, '--devices', disk.device);
+  await killed.sim('crash', ...TEST, '--devices', disk.device);
+  await killed.sim('remove');
+  const next = await first.container();
+  await next.expect(4, ['restore', directory]);
+  await serve(next, TEST, [], disk.device);
+  t.deepEqual(await replace(next, directory), ['old-first']);
+  await next.sim('remove');
+});
+
 testTraced('wherever a run is killed, a backup can be restored, and the next one needs no help', async (t) => {
   const machine = await Machine.start(t);
   const [directory, saved] = [machine.path('b'), machine.path('saved')];

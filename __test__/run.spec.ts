@@ -4,7 +4,7 @@
  */
 
 import type { ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync, rmSync, statSync } from 'node:fs';
 
 import test, { type ExecutionContext } from 'ava';
 
@@ -365,6 +365,24 @@ testAsRoot('as process 1 it works, and asks for an init', async (t) => {
   t.is(done.status, 0, show(done));
   t.regex(done.stderr, /note: asmt is process 1.*--init/, show(done));
   t.true(machine.names(directory).includes('ae001000.dat'), show(done));
+});
+
+test('a ready file that goes wrong while the server runs costs no backup', async (t) => {
+  const { machine, directory, server, env } = await node(t);
+  const ready = machine.path('ready');
+  const done = await machine.asmt(['run', '--ready', ready, directory, '--', server], {
+    env,
+    during: async (child, output) => {
+      await until('serving', () => output().includes('serving'));
+      rmSync(ready);
+      mkdirSync(ready);
+      child.kill('SIGTERM');
+    },
+  });
+  t.is(done.status, 0, show(done));
+  t.regex(done.stderr, /note: the file that says that asmt is ready cannot be removed: .* is no regular file\n/, show(done));
+  await machine.expect(0, ['verify', directory]);
+  t.true(statSync(ready).isDirectory());
 });
 
 test('--progress json: everything that asmt says is one object a line', async (t) => {

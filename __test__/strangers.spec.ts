@@ -157,6 +157,26 @@ testAsRoot('planted segments are named, left out of a backup, and do not come ba
   }
 });
 
+testAsRoot('a planted segment costs no backup: it passes for no server that has run', async (t) => {
+  const machine = await open(t);
+  await machine.sim('make', '--stripes', '1', '--uid', `${SERVER}`, '--gid', `${SERVER}`);
+  const before = await machine.memory();
+  const directory = machine.path('b');
+  await machine.expect(0, ['backup', directory]);
+  const planted = await plant(t, machine, 'ae00f100:4096:', 'ad001002:4096:');
+  await machine.expect(3, ['backup', directory]);
+  t.false(machine.names(directory).includes('asmt-used-0-test.json'));
+  const { report } = await machine.json(0, ['backup', '--replace', directory]);
+  t.true(report?.remarks.some(({ code }) => code === 'already-backed-up'));
+  await machine.exec(
+    'ipcrm',
+    planted.flatMap((id) => ['-m', id]),
+  );
+  await machine.sim('remove');
+  await machine.expect(0, ['restore', directory]);
+  t.is(await machine.memory(), before);
+});
+
 testAsRoot('a planted segment in the way of a restore is named, with the step that removes it', async (t) => {
   const machine = await open(t);
   await machine.sim('make', '--stripes', '1', '--uid', `${SERVER}`, '--gid', `${SERVER}`);

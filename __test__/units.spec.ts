@@ -86,6 +86,7 @@ test('the unit comes before the server, after the file system of the backup, and
 test('in the policy cold no restore costs the next backup, and no limit of systemd ends a backup', (t) => {
   t.deepEqual(values(UNIT, 'ExecStart'), ['-/usr/bin/asmt restore ${ASMT_DIR}']);
   t.deepEqual(values(UNIT, 'RemainAfterExit'), ['yes']);
+  t.deepEqual(values(UNIT, 'TimeoutStartSec'), ['15min']);
   t.deepEqual(values(UNIT, 'TimeoutStopSec'), ['infinity']);
   t.deepEqual(values(UNIT, 'EnvironmentFile'), ['-/etc/default/asmt']);
   t.deepEqual(values(UNIT, 'Environment'), ['ASMT_DIR=/var/backups/asmt']);

@@ -753,6 +753,18 @@ test('a device has shown that the server has run: what a crash has left is not n
   t.false(/ipcrm|nothing needs restoring/.test(done.stderr), show(done));
 });
 
+test('the device of another server, named by mistake, does not spoil a backup', async (t) => {
+  const { machine, before, directory } = await rebooted(t, 0);
+  const other = machine.path('other');
+  await machine.sim('device', '--path', other, '--name', 'test', '--random', '77');
+  t.regex((await machine.expect(4, ['restore', '--device', other, directory])).stderr, /names this server's devices/);
+  await machine.expect(0, ['restore', directory]);
+  t.is(await machine.memory(), before);
+  // The segments are not those of that device; and what is there would be kept.
+  const refused = await machine.expect(3, ['backup', '--replace', '-a', '--device', other, directory]);
+  t.regex(refused.stderr, /the backup of \S+ stays until the new one is complete/, show(refused));
+});
+
 test('a restore by mistake, beside what was backed up, uses nothing up', async (t) => {
   const { machine, before, directory } = await stopped(t, 0);
   await machine.expect(0, ['backup', directory]);

@@ -92,8 +92,16 @@ function isWanted(spec: OptionSpec, verb: Verb, values: Values, operands: readon
   const isExcluded = EXCLUSIVE.some(
     ([first, second]) => (first === name && isTyped(second)) || (second === name && isTyped(first)),
   );
-  const isOperand = name === 'path' && operands.length >= OPERANDS[verb].length;
+  const isOperand = name === 'path' && isDirectoryTyped(verb, operands);
   return takes && !isTyped(name) && !isExcluded && !isOperand;
+}
+
+/** Whether the directory stands among the operands. */
+function isDirectoryTyped(verb: Verb, operands: readonly string[]): boolean {
+  // The other operands of these are no directory.
+  if (verb === 'run') return operands.length > 0;
+  if (verb === 'preflight') return operands.some((word) => word !== 'backup' && word !== 'restore');
+  return operands.length >= OPERANDS[verb].length;
 }
 
 /** The value that a variable gives to its option; null where it says that the option is off. */

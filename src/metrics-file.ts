@@ -15,7 +15,9 @@ import {
   fsyncSync,
   openSync,
   readFileSync,
+  realpathSync,
   renameSync,
+  statSync,
   unlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -69,7 +71,16 @@ function present(file: string): string {
   }
 }
 
-function replace(file: string, text: string): void {
+/** The file itself: what a link leads to. Throws where something is there that is no file. */
+function fileOf(named: string): string {
+  const stats = statSync(named, { throwIfNoEntry: false });
+  if (stats === undefined) return named;
+  if (!stats.isFile()) throw new Error('it is no regular file');
+  return realpathSync(named);
+}
+
+function replace(named: string, text: string): void {
+  const file = fileOf(named);
   // node_exporter reads names that end in .prom only.
   const temporary = join(dirname(file), `.${basename(file)}.${randomBytes(6).toString('hex')}.tmp`);
   const descriptor = openSync(temporary, 'wx', 0o644);

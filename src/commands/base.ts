@@ -61,6 +61,7 @@ export abstract class AsmtCommand extends Command {
     const given = withEnvironment(verb, this.form, this.values, this.operands, process.env);
     const meant = resolve(verb, given.values, this.operands, given.sources);
     meant.remarks.unshift(...given.remarks);
+    if (verb === 'preflight') checkVariables(this.form);
     this.colours = await streamColours();
     return (await this.perform(meant)).status;
   }
@@ -172,6 +173,14 @@ export abstract class AsmtCommand extends Command {
       return render.restorability(this.colours.out, place, verdict, exitStatus(verdict.reasons[0]?.kind ?? null, 'commands'));
     });
     return [segments, plan, summary, verdicts.join('')].filter((part) => part !== '').join('\n');
+  }
+}
+
+/** A variable with which a backup or a restore would not begin is an error here, too. */
+function checkVariables(form: Form): void {
+  for (const half of ['backup', 'restore'] as const) {
+    const { values, sources } = withEnvironment(half, form, {}, ['DIR'], process.env);
+    resolve(half, values, ['DIR'], sources);
   }
 }
 

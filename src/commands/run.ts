@@ -73,11 +73,11 @@ export class RunCommand extends AsmtCommand {
     if (next === 'cold')
       this.#note('restore-refused', `going on without the restore (exit status ${status}), as --hold is not given`);
     if (signal === null) {
-      ready.write(outcome.error?.code ?? 'done');
+      this.#noteLost(ready.write(outcome.error?.code ?? 'done'), 'made');
       tellService('READY=1');
     }
     const end = await this.#served(meant, signal);
-    ready.remove();
+    this.#noteLost(ready.remove(), 'removed');
     const backup = await this.perform(meant.backup, STOPPING_BACKUP);
     if (end.status !== 0) return end.status;
     return backup.outcome.error?.kind === 'nothing-to-do' ? 0 : backup.status;
@@ -102,6 +102,11 @@ export class RunCommand extends AsmtCommand {
       writeErr(this.#voice.failure(ours.toText()));
       return { status: exitStatus(ours.kind, this.form), how: 'was not started' };
     }
+  }
+
+  /** The server, and its backup, count for more than the file. */
+  #noteLost(why: string | null, what: string): void {
+    if (why !== null) this.#note('ready-file', `the file that says that asmt is ready cannot be ${what}: ${why}`);
   }
 
   #say(message: string, code = 'run'): void {

@@ -8,7 +8,8 @@
 /// made.
 macro_rules! instead {
     () => {
-        "restore another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace \
+        "while the segments that were backed up are still in memory (asmt list), make a new backup with --replace -c; else \
+         restore another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace \
          cold-start, which empties a namespace that is in memory only"
     };
 }

@@ -10,9 +10,7 @@ use asmt_engine::format::mark::{Identity, UsageMark, UseRecord};
 use asmt_engine::format::{Encoding, HeaderStamp, Manifest, ServerFingerprint, Trace, TraceState};
 use asmt_engine::layout::server_config::{self, ServerConfig};
 use asmt_engine::plan::fates::Fate;
-use asmt_engine::plan::staleness::{
-    Overrides, SLACK_MS, Sighting, Verdict, fate, judge_backup, judge_restore, was_restored_here,
-};
+use asmt_engine::plan::staleness::{Overrides, SLACK_MS, Sighting, Verdict, fate, is_spent, judge_backup, judge_restore};
 use asmt_engine::plan::{Contents, NamespaceBackup, NamespaceRestore, Plan, Source};
 use asmt_shm::{Header, Key, NamespaceName, StripeHeader};
 use proptest::prelude::*;
@@ -706,14 +704,14 @@ fn an_older_backup_is_dead_or_current_only_where_that_is_shown() {
 }
 
 #[test]
-fn what_is_in_memory_comes_from_a_backup_if_its_mark_says_so() {
-    let here = || Case::in_memory().used("test", UseRecord { has_made: true, ..used_in(BOOT, Some("id:1")) });
-    let was = |case: Case| was_restored_here(&case.asked()[0], &case.listing(), &case.evidence.host);
-    assert!(was(here()));
-    assert!(!was(Case::in_memory()));
-    assert!(!was(here().with(|case| case.evidence.host.ipc_namespace = "id:2".to_owned())));
-    assert!(!was(here().with(|case| case.evidence.host.boot_id = OTHER_BOOT.to_owned())));
-    assert!(!was(Case::in_memory().used("test", used_in(BOOT, Some("id:1")))), "a restore that made nothing");
+fn a_backup_is_spent_by_a_restore_anywhere_on_the_host_and_by_its_devices() {
+    let used = || Case::in_memory().used("test", UseRecord { has_made: true, ..used_in(BOOT, Some("id:1")) });
+    let is = |case: Case| is_spent(&case.asked()[0], &case.listing(), &case.evidence);
+    assert!(is(used()));
+    assert!(!is(Case::in_memory()), "what is in memory may be another server's");
+    assert!(is(used().with(|case| case.evidence.host.ipc_namespace = "id:2".to_owned())), "another container");
+    assert!(is(used().with(|case| case.evidence.host.boot_id = OTHER_BOOT.to_owned())), "another boot");
+    assert!(!is(Case::in_memory().used("test", used_in(BOOT, Some("id:1")))), "a restore that made nothing");
 }
 
 fn judged_backup(case: &Case) -> (Vec<Problem>, Vec<String>) {

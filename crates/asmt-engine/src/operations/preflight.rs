@@ -20,6 +20,7 @@ use crate::plan::{self, NamespaceBackup, NamespaceRestore, Plan};
 use crate::progress::Phase;
 use crate::store::{Lock, Rate, Store};
 use crate::work::instance::InstanceLock;
+use asmt_shm::NamespaceName;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -79,9 +80,9 @@ impl Operation<'_> {
             Err(_) => (None, None),
         };
         if backup.is_some() && restore.is_some() {
-            let is_made = restore.as_ref().is_some_and(|leg| leg.is_after_reboot);
+            let is_made = restore.as_ref().is_some_and(|leg| leg.is_after_reboot && self.has_all(leg, &inventory));
             if is_made {
-                // The backup of these segments is there: what is left of the night is the restore.
+                // The backup of all these segments is there: what is left is the restore.
                 backup = None;
             } else if self.request.replace {
                 // The restore will be that of the backup that replaces the one that is there.
@@ -104,6 +105,15 @@ impl Operation<'_> {
             None => Ok(report),
             Some(problem) => Err(Failure { error: problem.into(), report: Some(Box::new(report)) }),
         }
+    }
+
+    /// Whether a backup has every namespace that is asked for and in memory.
+    fn has_all(&self, leg: &RestoreLeg, inventory: &Inventory) -> bool {
+        let instance = self.request.instance.unwrap_or(0);
+        let is_asked = |name: &NamespaceName| self.names.as_ref().is_none_or(|names| names.contains(name));
+        let has = |name: &NamespaceName| leg.plan.namespaces.iter().any(|namespace| namespace.name == *name);
+        let groups = inventory.groups().into_iter().filter(|group| group.instance == instance);
+        groups.filter(|group| group.name.as_ref().is_none_or(is_asked)).all(|group| group.name.as_ref().is_some_and(has))
     }
 
     /// What is judged: what was asked for, or else what there is.

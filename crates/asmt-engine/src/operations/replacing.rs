@@ -52,8 +52,8 @@ impl Operation<'_> {
             if fate == Fate::Current && reads && !self.is_undamaged(store, namespace)? {
                 fate = Fate::Unsure;
             }
-            let was_restored_here = staleness::was_restored_here(namespace, listing, &judged.evidence.host);
-            fates.insert(namespace.name.clone(), OldBackup { fate, was_restored_here });
+            let is_spent = staleness::is_spent(namespace, listing, &judged.evidence);
+            fates.insert(namespace.name.clone(), OldBackup { fate, is_spent });
         }
         Ok(fates)
     }

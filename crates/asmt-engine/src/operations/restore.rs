@@ -121,8 +121,9 @@ impl<'r> Operation<'r> {
     /// Judges whether the server has run since a backup was made, whether or not it could be
     /// restored.
     pub(super) fn judge_reading(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
-        let inventory = segments::take()?;
+        let mut inventory = segments::take()?;
         let plan = plan::restore(listing, &inventory, request);
+        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, Some(store), listing)?;
         let restored = instance::restored_segments(request.instance)?;
         Ok(Judged { plan, inventory, evidence, verdict, restored })

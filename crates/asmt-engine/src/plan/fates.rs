@@ -25,6 +25,6 @@ pub type Fates = BTreeMap<NamespaceName, OldBackup>;
 pub struct OldBackup {
     /// What is to become of it.
     pub fate: Fate,
-    /// What is in memory was restored from it.
-    pub was_restored_here: bool,
+    /// It is of no use any more to whoever made it, wherever that was on this host.
+    pub is_spent: bool,
 }

@@ -124,11 +124,10 @@ fn fate_of(found: &Found<'_>, listing: &Listing, group: &Group, fates: &Fates) -
         return Err("a newer asmt made it".to_owned());
     }
     let known = group.name.as_ref().and_then(|name| fates.get(name));
-    let unsure = OldBackup { fate: Fate::Unsure, was_restored_here: false };
-    let OldBackup { fate, was_restored_here } = known.copied().unwrap_or(unsure);
-    // A container that has taken the place of another one knows by its mark which backup it was
-    // restored from.
-    let is_heir = found.is_of_host && was_restored_here && fate == Fate::Dead;
+    let unsure = OldBackup { fate: Fate::Unsure, is_spent: false };
+    let OldBackup { fate, is_spent } = known.copied().unwrap_or(unsure);
+    // A container that has taken the place of another one.
+    let is_heir = found.is_of_host && is_spent;
     if found.elsewhere.is_some() && !is_heir {
         return Err("it belongs to another server".to_owned());
     }

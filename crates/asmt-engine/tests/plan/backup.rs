@@ -709,7 +709,7 @@ fn what_an_interrupted_run_had_committed_is_superseded() {
 
 /// A request that may replace a backup of 'test' of which this is known.
 fn replacing(fate: Fate) -> Request {
-    let old = plan::OldBackup { fate, was_restored_here: false };
+    let old = plan::OldBackup { fate, is_spent: false };
     Request { replace: Some(plan::Fates::from([(name("test"), old)])), ..request() }
 }
 
@@ -822,14 +822,18 @@ fn only_what_is_known_to_be_this_namespaces_is_replaced() {
         manifest.noted.ipc_namespace = Some("id:7".to_owned());
     });
     let heir = |fate| {
-        let old = plan::OldBackup { fate, was_restored_here: true };
+        let old = plan::OldBackup { fate, is_spent: true };
         Request { replace: Some(plan::Fates::from([(name("test"), old)])), ..request() }
     };
-    for (listing, request) in [(&other_host, dead()), (&other_host, heir(Fate::Dead)), (&container, dead())] {
+    for (listing, request) in
+        [(&other_host, dead()), (&other_host, heir(Fate::Dead)), (&container, dead()), (&container, replacing(Fate::Unsure))]
+    {
         assert_eq!(of(listing, &request), "it belongs to another server");
     }
-    assert_eq!(of(&container, &heir(Fate::Unsure)), "it belongs to another server");
-    assert_eq!(refused(&plan::backup(&memory(whole()), &container, &heir(Fate::Dead))), [] as [&str; 0]);
+    // What this container was restored from is its own; what is used up is of no use to another.
+    for request in [heir(Fate::Dead), heir(Fate::Unsure), heir(Fate::Current)] {
+        assert_eq!(refused(&plan::backup(&memory(whole()), &container, &request)), [] as [&str; 0]);
+    }
     // One without a manifest, or with a damaged one, is replaced.
     let mut damaged = committed("test", 0, whole());
     damaged.manifests[0].manifest = Err(ManifestError::Damaged("it is empty".to_owned()));

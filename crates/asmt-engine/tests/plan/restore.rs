@@ -354,7 +354,8 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     };
     let place = |problem: &Problem| (problem.file.clone(), problem.segment.clone(), problem.offset);
     let stage = (Some("ae001100.dat.gz".to_owned()), Some("ae001100".to_owned()));
-    let damaged = "the backup is damaged: restore another copy of this same backup, if there is one (an older backup is stale); \
+    let damaged = "the backup is damaged: while the segments that were backed up are still in memory (asmt list), make a \
+         new backup with --replace -c; else restore another copy of this same backup, if there is one (an older backup is stale); \
         otherwise let the namespace cold-start, which empties a namespace that is in memory only";
     for (bytes, offset) in [(9999, 9999), (10_001, 10_000)] {
         let mut listing = committed("test", 0, whole());
@@ -370,15 +371,17 @@ fn damage_is_said_with_its_place_and_the_next_step() {
     let problem = first(|listing| remove(listing, BASE));
     assert_eq!(
         problem.hint,
-        "without base, either the backup was never committed or base was removed: it cannot be used in this state; restore \
-         another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace cold-start, \
-         which empties a namespace that is in memory only"
+        "without base, either the backup was never committed or base was removed: it cannot be used in this state; \
+         while the segments that were backed up are still in memory (asmt list), make a new backup with --replace -c; else \
+         restore another copy of this same backup, if there is one (an older backup is stale); otherwise let the namespace \
+         cold-start, which empties a namespace that is in memory only"
     );
     let problem = first(|listing| file(listing, STAGE).encoding = Encoding::Raw);
     assert_eq!(
         problem.hint,
         "the file is not the one in the manifest: if the expected file is elsewhere, put it back, and move the other one out of \
-         the directory; otherwise restore another copy of this same backup, if there is one (an older backup is stale); \
+         the directory; otherwise while the segments that were backed up are still in memory (asmt list), make a \
+         new backup with --replace -c; else restore another copy of this same backup, if there is one (an older backup is stale); \
          otherwise let the namespace cold-start, which empties a namespace that is in memory only"
     );
 }
@@ -717,7 +720,8 @@ fn a_manifest_that_cannot_be_used_leaves_no_backup_of_asmts() {
         (
             listing(&error(ManifestError::Damaged("no end".to_owned()))),
             "manifest-damaged: asmt-manifest-0-test.json is damaged: no end",
-            "the backup cannot be checked: restore another copy of this same backup, if there is one (an older backup is \
+            "the backup cannot be checked: while the segments that were backed up are still in memory (asmt list), make a \
+         new backup with --replace -c; else restore another copy of this same backup, if there is one (an older backup is \
              stale); otherwise let the namespace cold-start, which empties a namespace that is in memory only",
         ),
         (

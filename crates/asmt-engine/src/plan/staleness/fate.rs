@@ -60,12 +60,15 @@ pub fn fate(namespace: &NamespaceRestore, listing: &Listing, evidence: &Evidence
 /// The id of a boot that is not this one.
 const NEXT_BOOT: &str = "the next boot";
 
-/// Returns true if a restore of this backup was begun in this boot and IPC namespace, and made
-/// segments: then what is in memory comes from it, wherever it was made.
-pub fn was_restored_here(namespace: &NamespaceRestore, listing: &Listing, here: &Host) -> bool {
+/// Returns true if a backup of this host is of no use any more to the container that made it: a
+/// restore of it has made segments, here or in another container, it was retired, or a device that
+/// it recorded shows that the server has run since. What is in memory here proves nothing of the
+/// server of another container.
+pub fn is_spent(namespace: &NamespaceRestore, listing: &Listing, evidence: &Evidence) -> bool {
     let own_name = used_name(namespace.instance, &namespace.name);
     let identity = identity_of(namespace, listing);
     let marks = listing.marks.iter().filter(|(name, _)| *name == own_name).filter_map(|(_, mark)| mark.as_ref().ok());
-    let mut uses = marks.filter(|mark| mark.is_of(&identity)).flat_map(|mark| &mark.restores);
-    uses.any(|used| used.has_made && used.is_in(&here.boot_id, &here.ipc_namespace))
+    let mut marks = marks.filter(|mark| mark.is_of(&identity));
+    let is_marked = marks.any(|mark| mark.retired.is_some() || mark.restores.iter().any(|used| used.has_made));
+    is_marked || judge_restore(std::slice::from_ref(namespace), listing, evidence, Overrides::default()).device_has_run
 }

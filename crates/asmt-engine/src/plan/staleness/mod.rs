@@ -25,7 +25,7 @@ mod fate;
 mod signs;
 
 pub use backup::{judge_backup, noted_devices};
-pub use fate::{Sighting, fate, was_restored_here};
+pub use fate::{Sighting, fate, is_spent};
 
 /// Time by which a sign must be later than a backup, if only times can be compared: clocks are
 /// coarse, and a stopping server writes its last lines while a backup may already begin.
