@@ -63,6 +63,7 @@ test('defaults', (t) => {
     config: null,
     devices: [],
     ...proof,
+    replace: false,
     force_stale: false,
     force_host: false,
     allow_volatile: false,
