@@ -9,7 +9,17 @@
 
 import { similar } from './argv.ts';
 import { AsmtError, type Form } from './errors.ts';
-import { EXCLUSIVE, OPERANDS, SPECS, variablesOf, type OptionName, type OptionSpec, type Values, type Verb } from './options.ts';
+import {
+  EXCLUSIVE,
+  OPERANDS,
+  SPECS,
+  hasEffect,
+  variablesOf,
+  type OptionName,
+  type OptionSpec,
+  type Values,
+  type Verb,
+} from './options.ts';
 import type { Remark } from './outcome.ts';
 import type { Sources } from './policy.ts';
 
@@ -86,14 +96,11 @@ interface Variable {
 function isWanted(spec: OptionSpec, verb: Verb, values: Values, operands: readonly string[]): boolean {
   const isTyped = (name: OptionName) => values[name] !== undefined;
   const name = spec.name as OptionName;
-  // `run` is made of two verbs.
-  const parts: readonly Verb[] = verb === 'run' ? ['backup', 'restore'] : [verb];
-  const takes = spec.verbs.includes(verb) && (spec.field?.verbs?.some((other) => parts.includes(other)) ?? true);
   const isExcluded = EXCLUSIVE.some(
     ([first, second]) => (first === name && isTyped(second)) || (second === name && isTyped(first)),
   );
   const isOperand = name === 'path' && isDirectoryTyped(verb, operands);
-  return takes && !isTyped(name) && !isExcluded && !isOperand;
+  return hasEffect(spec, verb) && !isTyped(name) && !isExcluded && !isOperand;
 }
 
 /** Whether the directory stands among the operands. */

@@ -298,6 +298,12 @@ function variableNamed(name: string): string {
   return `ASMT_${name.toUpperCase().replaceAll('-', '_')}`;
 }
 
+/** Whether a command takes an option and does something with it; `run` is restore and backup. */
+export function hasEffect({ verbs, field }: OptionSpec, verb: Verb): boolean {
+  const parts: readonly Verb[] = verb === 'run' ? ['backup', 'restore'] : [verb];
+  return verbs.includes(verb) && (field?.verbs?.some((other) => parts.includes(other)) ?? true);
+}
+
 /** The option of a long name or an alias. */
 export function optionNamed(name: string): OptionSpec | undefined {
   return SPECS.find((spec) => spec.name === name || spec.aliases?.includes(name));

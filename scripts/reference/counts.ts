@@ -2,8 +2,8 @@
  * The counts of the whole runs: read from what the loops print, kept in docs/runs/counts.json, and
  * written into the table of docs/RELIABILITY.md.
  *
- * Promise: what is not in an output is in no row; a part that has not ended, or was run in its
- * short form, is no whole run. Pure.
+ * Promise: what is not in an output is in no row, and an output of which a part has not ended is an
+ * error. Pure. Must never: be given a short form, whose lines are those of a whole run.
  */
 
 /** A result of a loop. */

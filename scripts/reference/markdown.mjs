@@ -6,7 +6,7 @@
  */
 
 import { EXIT_STATUSES } from '../../src/errors.ts';
-import { OPERANDS, SPECS, VERBS, VERB_HELP, optionUsage, variablesOf } from '../../src/options.ts';
+import { OPERANDS, SPECS, VERBS, VERB_HELP, hasEffect, optionUsage, variablesOf } from '../../src/options.ts';
 
 /** Longest line of a usage. */
 const WIDTH = 100;
@@ -104,10 +104,8 @@ function variableRows() {
 }
 
 /** The commands in which an option has an effect. */
-function takenBy({ verbs, field }) {
-  const has = (verb) => field?.verbs?.includes(verb) ?? true;
-  // `run` is a restore and a backup.
-  return verbs.filter((verb) => has(verb) || (verb === 'run' && (has('backup') || has('restore'))));
+function takenBy(spec) {
+  return spec.verbs.filter((verb) => hasEffect(spec, verb));
 }
 
 function table(head, rows) {

@@ -91,7 +91,7 @@ impl Operation<'_> {
         let request = self.plan_request();
         let plan = plan::verify(listing, &request);
         let mut inventory = segments::take()?;
-        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
+        plan::leave_out_strangers(&mut inventory, &plan.namespaces, &request.caller);
         // Nothing is marked in the directory that is read: it need not be writable.
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, None, listing)?;
         let restored = instance::restored_segments(request.instance)?;

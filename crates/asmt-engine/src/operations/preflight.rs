@@ -72,21 +72,15 @@ impl Operation<'_> {
         let runtime = InstanceLock::lock(request.instance);
         let inventory = segments::take()?;
         let (does_backup, does_restore) = self.legs(&inventory, request.instance);
-        let (mut backup, mut restore) = match &runtime {
-            Ok(runtime) => (
-                does_backup.then(|| self.backup_leg(&request)).transpose()?,
-                does_restore.then(|| self.restore_leg(runtime, &request)).transpose()?,
-            ),
-            Err(_) => (None, None),
-        };
-        if backup.is_some() && restore.is_some() {
+        let (mut backup, mut restore) = (None, None);
+        if let Ok(runtime) = &runtime {
+            restore = does_restore.then(|| self.restore_leg(runtime, &request)).transpose()?;
+            // If the backup of all these segments is there, what is left is the restore.
             let is_made = restore.as_ref().is_some_and(|leg| leg.is_after_reboot && self.has_all(leg, &inventory));
-            if is_made {
-                // The backup of all these segments is there: what is left is the restore.
-                backup = None;
-            } else if self.request.replace {
-                // The restore will be that of the backup that replaces the one that is there.
-                restore = None;
+            if does_backup && !is_made {
+                backup = Some(self.backup_leg(&request)?);
+                // Otherwise, the restore will be that of the backup that replaces the one there.
+                restore = restore.filter(|_| !self.request.replace);
             }
         }
         if let Err(error) = runtime {

@@ -123,7 +123,7 @@ impl<'r> Operation<'r> {
     pub(super) fn judge_reading(&self, store: &Store, listing: &Listing, request: &plan::Request) -> Result<Judged> {
         let mut inventory = segments::take()?;
         let plan = plan::restore(listing, &inventory, request);
-        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
+        plan::leave_out_strangers(&mut inventory, &plan.namespaces, &request.caller);
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, Some(store), listing)?;
         let restored = instance::restored_segments(request.instance)?;
         Ok(Judged { plan, inventory, evidence, verdict, restored })
@@ -141,8 +141,7 @@ impl<'r> Operation<'r> {
         inventory.leave_out(leftovers, request.page_bytes);
         inventory.keeper = Some(look::keeper::keeper()?);
         let mut plan = plan::restore(listing, &inventory, request);
-        // Nobody's segments but the server's and asmt's own tell anything of the server.
-        inventory.segments.retain(|_, segment| !plan::is_strangers(segment, &plan.namespaces, &request.caller));
+        plan::leave_out_strangers(&mut inventory, &plan.namespaces, &request.caller);
         let (verdict, evidence) = self.verdict(&plan.namespaces, request.instance, Some(store), listing)?;
         if request.namespaces.is_none() {
             let names = plan::names_in_backup(listing);

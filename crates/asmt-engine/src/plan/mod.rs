@@ -41,7 +41,7 @@ pub use restore::{restore, served_hint};
 #[cfg(feature = "testing")]
 pub use room::UndecidedRoom;
 pub use room::{decide_room, threads_within, undecided_room};
-pub use strangers::is_strangers;
+pub use strangers::leave_out_strangers;
 pub use titles::{title, titles};
 pub use verify::verify;
 pub use waiting::{as_if_let_go, reason_to_wait};

@@ -130,6 +130,12 @@ fn two_owners(group: &Group, own: &Makers, other: &Makers) -> Problem {
     )
 }
 
+/// Leaves out of what is in memory what strangers have made: nobody's segments but the server's and
+/// asmt's own tell anything of the server.
+pub fn leave_out_strangers(inventory: &mut Inventory, namespaces: &[NamespaceRestore], caller: &Caller) {
+    inventory.segments.retain(|_, segment| !is_strangers(segment, namespaces, caller));
+}
+
 /// Returns true if a segment was made by a user other than root, the caller, and the owner of the
 /// backup. Its owner does not count, because its maker can give it away.
 pub fn is_strangers(segment: &Segment, namespaces: &[NamespaceRestore], caller: &Caller) -> bool {
