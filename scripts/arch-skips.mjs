@@ -1,6 +1,6 @@
 /**
- * Rust tests that `npm run test:arch` leaves out, each with its reason. All of them run natively in
- * `npm test`.
+ * Rust tests that `npm run test:arch` leaves out, each with its reason, or runs alone. All of them
+ * run natively in `npm test`.
  *
  * Promise: a test is left out by its whole name, and a name that no test has is a failure. Must
  * never: leave out a test because it fails for a reason of ours.
@@ -13,6 +13,20 @@ const ROOT = 'qemu-user looks up / below the directory of the emulated libraries
 const CACHE = 'qemu-user has no preadv2, which tells what the page cache holds';
 const ITSELF = 'runs its own program, which only binfmt_misc can do for another processor';
 const LONG = 'tries each length of each file: takes more than 15 minutes in an emulator';
+
+/**
+ * Tests that run in a process of their own, by name of the test program. qemu-user keeps some
+ * memory of each thread that has ended: these start many, and some check the peak of their process.
+ */
+export const ALONE_IN_EMULATOR = {
+  engine: [
+    'hostile::a_bomb_stops_at_the_segments_size',
+    'hostile::a_forged_manifest_is_refused_or_means_the_same',
+    'hostile::any_set_of_odd_files_is_refused_or_comes_back_as_it_is',
+    'hostile::every_flipped_bit_is_refused_or_means_the_same',
+    'hostile::sizes_that_files_claim_decide_neither_time_nor_memory',
+  ],
+};
 
 /** By name of the test program, then of the test. */
 export const SKIPPED_IN_EMULATOR = {

@@ -18,7 +18,7 @@ import { basename, dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 
 import { Exchange } from './arch-exchange.mjs';
-import { SKIPPED_IN_EMULATOR } from './arch-skips.mjs';
+import { ALONE_IN_EMULATOR, SKIPPED_IN_EMULATOR } from './arch-skips.mjs';
 import { TARGETS, addon, cargo, emulator, prepare } from './cross.mjs';
 import { ROOT, install, ipcNamespace, step, temporaries, testEnvironment } from './setup.mjs';
 
@@ -254,7 +254,14 @@ function skipsOf({ runner }, { name }) {
   return runner.length === 0 ? {} : (SKIPPED_IN_EMULATOR[name] ?? {});
 }
 
-/** Runs a test program without those tests that the table leaves out. */
+function aloneOf({ runner }, { name }) {
+  return runner.length === 0 ? [] : (ALONE_IN_EMULATOR[name] ?? []);
+}
+
+/**
+ * Runs a test program without those tests that the table leaves out, and those that must be alone
+ * each in a process of its own.
+ */
 async function rustTests(there, program, count) {
   const since = performance.now();
   const title = `${there.target}: ${basename(program.place)} ${program.name}`;
@@ -262,8 +269,12 @@ async function rustTests(there, program, count) {
   const all = [...listed.text.matchAll(/^(\S+): test$/gm)].map(([, name]) => name);
   const reasons = skipsOf(there, program);
   const skipped = Object.keys(reasons);
-  const unknown = skipped.filter((name) => !all.includes(name));
-  const { text, status } = await run(there, program, ['--exact', ...skipped.flatMap((name) => ['--skip', name])]);
+  const alone = aloneOf(there, program);
+  const unknown = [...skipped, ...alone].filter((name) => !all.includes(name));
+  const runs = [await run(there, program, ['--exact', ...[...skipped, ...alone].flatMap((name) => ['--skip', name])])];
+  for (const name of alone) runs.push(await run(there, program, ['--exact', name]));
+  const text = runs.map((done) => done.text).join('');
+  const status = runs.map((done) => done.status).find((code) => code !== 0) ?? 0;
   const results = new Map(
     [...text.matchAll(/^test (\S+)(?: - should panic)? \.\.\. (ok|FAILED|ignored)/gm)].map(([, name, result]) => [name, result]),
   );
@@ -273,7 +284,7 @@ async function rustTests(there, program, count) {
   const wrong = [
     ...failed.map((name) => `failed: ${name}`),
     ...missing.map((name) => `did not run: ${name}`),
-    ...unknown.map((name) => `left out, but there is no such test: ${name}`),
+    ...unknown.map((name) => `named in the tables, but there is no such test: ${name}`),
     ...(status !== 0 && failed.length + missing.length === 0 ? [`exit ${status}`] : []),
   ];
   count.passed += passed.length;
@@ -288,11 +299,12 @@ async function rustTests(there, program, count) {
   if (wrong.length > 0) process.stdout.write(`${wrong.map((line) => `  ${line}\n`).join('')}${text}\n`);
 }
 
-/** The table of skips must not name a test program that is not there. */
+/** The tables must not name a test program that is not there. */
 function unknownSkips({ target, runner, programs }, count) {
   if (runner.length === 0 || values.short) return;
-  for (const name of Object.keys(SKIPPED_IN_EMULATOR).filter((name) => !programs.some((program) => program.name === name))) {
+  const named = new Set([...Object.keys(SKIPPED_IN_EMULATOR), ...Object.keys(ALONE_IN_EMULATOR)]);
+  for (const name of [...named].filter((name) => !programs.some((program) => program.name === name))) {
     count.failed += 1;
-    process.stdout.write(`${target}: left out, but there is no such test program: ${name}\n`);
+    process.stdout.write(`${target}: named in the tables, but there is no such test program: ${name}\n`);
   }
 }

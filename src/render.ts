@@ -316,7 +316,7 @@ export function summary(colours: Colours, report: Report, command: string | null
   } else {
     const data = report.data_bytes ?? report.total_bytes;
     const holes = data < report.total_bytes ? ` (${size(data)} of it data)` : '';
-    const speed = `${duration(report.elapsed_ms)}, ${rate(report.verb === 'verify' ? data : report.total_bytes, report.elapsed_ms)}`;
+    const speed = `${duration(report.elapsed_ms)}, ${rate(data, report.elapsed_ms)}`;
     const place = placeOf(report);
     lines.push(`${colours.green(PAST[report.verb])} ${count} ${place}: ${size(report.total_bytes)}${holes} in ${speed}`);
   }

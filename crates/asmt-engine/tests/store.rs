@@ -316,6 +316,23 @@ fn other_names_of_a_file_are_counted_and_not_judged() {
 }
 
 #[test]
+fn a_backup_that_was_moved_aside_is_looked_for_where_there_is_no_other() {
+    let root = Root::new();
+    let names = ["old-20261130T010203Z", "old-20261201T010203Z", "old-empty", "older"];
+    for name in names {
+        fs::create_dir(root.path(name)).expect("a directory");
+    }
+    for name in [names[0], names[1], names[3]] {
+        root.write(&format!("{name}/ae001100.dat"), noise(SECTOR));
+    }
+    root.write("old-file", b"text");
+    symlink(root.path(names[0]), root.path("old-link")).expect("a link");
+    assert_eq!(root.store().list().expect("a listing").set_aside, names[..2]);
+    root.write("ae001000.dat", noise(SECTOR));
+    assert!(root.store().list().expect("a listing").set_aside.is_empty());
+}
+
+#[test]
 fn a_mark_or_journal_that_others_may_write_by_another_name_says_nothing() {
     let used = serde_json::to_string(&UsageMark::new(&Identity { made_ms: 7, boot_id: None, files: None })).expect("text");
     let name = "asmt-used-0-test.json";

@@ -139,6 +139,9 @@ pub struct Listing {
     pub leftovers: Leftovers,
     /// The directory has a name that is neither asmt's nor ASMT's.
     pub has_other_names: bool,
+    /// Directories in it into which a hint has moved a backup, sorted by name. They are looked for
+    /// only where the directory itself has no backup.
+    pub set_aside: Vec<String>,
     /// The target of a backup; `None` if nobody asked for it.
     pub target: Option<Target>,
 }

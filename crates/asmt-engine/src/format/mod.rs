@@ -29,7 +29,9 @@ pub use frame::{
 pub use manifest::{CopyRun, HeaderStamp, MANIFEST_VERSION, Manifest, ServerBinary, ServerFingerprint, Trace, TraceState};
 pub use manifest_line::ManifestError;
 pub use manifest_segment::ManifestSegment;
-pub use names::{Encoding, Form, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name};
+pub use names::{
+    Encoding, Form, SET_ASIDE_PREFIX, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name,
+};
 #[cfg(feature = "testing")]
 pub use names::{is_namespace_file, namespace_file_name};
 pub use time::rfc3339;

@@ -6,6 +6,9 @@
 
 use asmt_shm::{Address, Key, NamespaceName};
 
+/// How the name of a directory begins into which a hint moves an older backup.
+pub const SET_ASIDE_PREFIX: &str = "old-";
+
 /// How a segment stands in its file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Encoding {

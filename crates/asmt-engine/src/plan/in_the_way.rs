@@ -8,7 +8,9 @@ use crate::error::{Code, Kind, NoteCode, Problem, Remark};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord};
 use crate::facts::server::Host;
 use crate::format::mark::{Identity, UsageMark, is_used_name, used_name};
-use crate::format::{Manifest, ManifestError, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339};
+use crate::format::{
+    Manifest, ManifestError, SET_ASIDE_PREFIX, instance_of_manifest_name, manifest_name, parse_file_name, rfc3339,
+};
 use crate::hints::shell_word;
 use crate::layout::namespace::{Group, group};
 use crate::plan::fates::Fate;
@@ -281,7 +283,7 @@ fn hint(found: &Found<'_>, listing: &Listing, is_replaceable: bool) -> String {
     let files = patterns(&found.files).into_iter().map(|pattern| format!("{path}/{pattern}")).collect::<Vec<_>>().join(" ");
     // The name has the time to the second, because another backup of the same day may have been
     // moved there already.
-    let place = format!("{path}/old-{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
+    let place = format!("{path}/{SET_ASIDE_PREFIX}{}", rfc3339(found.made_ms).replace(['-', ':'], ""));
     let move_it = format!("mkdir -p -m 0700 {place} && mv {files} {place}");
     let replace_it = if is_replaceable {
         "add --replace, which keeps it until the new one is complete, unless it is outdated; or "

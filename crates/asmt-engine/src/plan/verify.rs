@@ -7,7 +7,7 @@ use crate::format::mark::is_used_name;
 use crate::format::{
     MANIFEST_VERSION, MAX_DEFLATE_RATIO, Manifest, ManifestError, ManifestSegment, manifest_name, parse_file_name,
 };
-use crate::hints;
+use crate::hints::{self, shell_word};
 use crate::layout::namespace::{Group, group, missing_or_extra};
 use crate::plan::access::{FileAccess, Purpose, check_directory, check_files};
 use crate::plan::checks::{Place, bears_name, check_base, choose, torn_set};
@@ -75,8 +75,23 @@ pub fn verify(listing: &Listing, request: &Request) -> Plan<NamespaceRestore> {
             }
         }
     }
+    explain_set_aside(listing, &mut plan.refusals);
     check_other_files(listing, request, &mut plan);
     plan
+}
+
+/// Where nothing is found because a backup was moved aside, says where it is.
+fn explain_set_aside(listing: &Listing, refusals: &mut [Problem]) {
+    let (Some(directory), Some(last)) = (&listing.directory, listing.set_aside.last()) else { return };
+    for refusal in refusals.iter_mut().filter(|problem| problem.code == Code::NothingFound) {
+        let path = directory.path.trim_end_matches('/');
+        refusal.message = format!("{}; a backup was moved from here to {}", refusal.message, listing.set_aside.join(", "));
+        refusal.hint = format!(
+            "{}; use the backup that was moved only if the server has not run since it was made: give its directory, {}",
+            refusal.hint,
+            shell_word(&format!("{path}/{last}"))
+        );
+    }
 }
 
 /// Refuses where an interrupted backup, or one still at work, is what was asked for.

@@ -5,21 +5,23 @@ use crate::error::{Code, Error, Problem, Result};
 use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
 use crate::format::mark::{UsageMark, is_used_name};
 use crate::format::{
-    ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Encoding, Manifest, ManifestError, is_manifest_name,
-    manifest_name, parse_file_name,
+    ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Encoding, Manifest, ManifestError, SET_ASIDE_PREFIX,
+    is_manifest_name, manifest_name, parse_file_name,
 };
 use crate::hints;
 use crate::store::Store;
 use crate::store::direct::read_at_most;
 use crate::store::entries::{Text, is_own_name, link_count, modified_ms};
+use crate::sys::dir::names_at;
 use asmt_codec::GZIP_HEADER;
 use asmt_codec::columns;
 use asmt_codec::decode::MemberDecoder;
 use asmt_shm::{Address, HEADER_BYTES, Header, Key};
 
-use rustix::fs;
+use rustix::fs::{self, AtFlags, FileType};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
+use std::path::Path;
 
 /// Largest manifest that is read: a chunk table for about 50 TiB.
 pub const MAX_MANIFEST_BYTES: u64 = 512 << 20;
@@ -107,7 +109,23 @@ impl Store {
         }
         listing.marks = self.marks_among(&names)?;
         listing.files = files.into_values().collect();
+        if listing.files.is_empty() && listing.manifests.is_empty() {
+            listing.set_aside = names.into_iter().filter(|name| self.is_set_aside(name)).collect();
+        }
         Ok(listing)
+    }
+
+    /// Returns true if a name is that of a directory into which a backup was moved. One that cannot
+    /// be read is none: it is only named to the operator.
+    fn is_set_aside(&self, name: &str) -> bool {
+        let is_directory = |name: &str| {
+            let stat = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+        };
+        let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
+        name.starts_with(SET_ASIDE_PREFIX)
+            && is_directory(name)
+            && names_at(&self.directory, Path::new(name), &self.path).is_ok_and(|names| names.iter().any(is_of_backup))
     }
 
     /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are

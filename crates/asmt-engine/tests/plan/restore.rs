@@ -632,6 +632,18 @@ fn what_was_asked_for_is_chosen_from_a_directory_of_several_backups() {
 }
 
 #[test]
+fn a_backup_that_was_moved_aside_is_named_where_nothing_is_found() {
+    let listing = Listing { set_aside: vec!["old-1".to_owned(), "old-2 b".to_owned()], ..empty() };
+    let plan = plan::verify(&listing, &request());
+    let expected = "nothing-found: nothing of instance 0 is in the directory; found: nothing; a backup was moved from here to \
+        old-1, old-2 b";
+    assert_eq!(refused(&plan), [expected]);
+    let hint = "check the directory, the name (-n) and the instance (-i); use the backup that was moved only if the server has \
+        not run since it was made: give its directory, '/b/old-2 b'";
+    assert_eq!(plan.refusals[0].hint, hint);
+}
+
+#[test]
 fn a_file_of_a_committed_namespace_that_its_manifest_does_not_claim_is_refused() {
     let extra = |file: &str, owner: &str| format!("extra-file: namespace '{owner}': {file} is not in its manifest");
     let (test, bar) = ("0 test: 8 from a2001000.dat", "0 bar: 1 from ad006000.dat.gz");
