@@ -38,6 +38,8 @@ const MOST_MINUTES = 60;
 const MOST_BYTES = 5 * 2 ** 30;
 /** Random cases of each property of the codec in the emulator, which is some ten times slower. */
 const CASES_IN_EMULATOR = '24';
+/** Most memory of a test that looks at the peak of its process, which is the emulator's there. */
+const MOST_MIB_IN_EMULATOR = '2048';
 /** The line of the codec's test with the sums of what its encoders make. */
 const SUMS_TEST = 'same_bytes::every_level_makes_the_same_bytes_of_many_inputs';
 const SUMS = /^encoder sums: (.*) \(levels: (.*)\)$/m;
@@ -135,9 +137,10 @@ function artifacts(target, words) {
 /** Runs a test program, and returns its output and exit status. */
 async function run({ runner }, { path, place }, args) {
   const [program, ...words] = [...runner, path, ...args];
+  const limits = { ASMT_TEST_CASES: CASES_IN_EMULATOR, ASMT_TEST_MOST_MIB: MOST_MIB_IN_EMULATOR };
   const child = spawn(program, words, {
     cwd: place,
-    env: { ...env, CARGO_MANIFEST_DIR: place, ...(runner.length > 0 && { ASMT_TEST_CASES: CASES_IN_EMULATOR }) },
+    env: { ...env, CARGO_MANIFEST_DIR: place, ...(runner.length > 0 && limits) },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   let text = '';
