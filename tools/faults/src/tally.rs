@@ -70,7 +70,6 @@ pub struct Tally<'o> {
 pub struct Count {
     name: String,
     since: Instant,
-    seen: u64,
     states: u64,
     wrong: u64,
     words: BTreeMap<String, u64>,
@@ -88,7 +87,7 @@ impl<'o> Tally<'o> {
 
     /// Begins a loop. The name is the first part of its states' labels.
     pub fn begin(&self, name: impl Into<String>) -> Count {
-        Count { name: name.into(), since: Instant::now(), seen: 0, states: 0, wrong: 0, words: BTreeMap::new(), is_cut: false }
+        Count { name: name.into(), since: Instant::now(), states: 0, wrong: 0, words: BTreeMap::new(), is_cut: false }
     }
 
     /// Returns true if a scenario of a loop has states that are asked for.
@@ -100,7 +99,6 @@ impl<'o> Tally<'o> {
 
     /// Returns true if the state is to be tried. To be called once for each state.
     pub fn tries(&self, count: &mut Count, label: &str) -> bool {
-        count.seen += 1;
         if let Some(state) = &self.options.state {
             return *state == format!("{}:{label}", count.name);
         }
@@ -108,7 +106,9 @@ impl<'o> Tally<'o> {
             count.is_cut = true;
             return false;
         }
-        self.options.part.is_none_or(|(part, parts)| count.seen % parts == part)
+        // By its name: how many states a part has seen depends on those that it tries.
+        let share = |parts: u64| u64::from(crc32fast::hash(label.as_bytes())) % parts;
+        self.options.part.is_none_or(|(part, parts)| share(parts) == part)
     }
 
     /// Counts a state that was tried.

@@ -134,7 +134,9 @@ fn kill_twice(name: &str, world: &World, calls: &[Point], tally: &mut Tally<'_>)
                 world.reset();
                 let mut allowance = Allowance::default();
                 let (outcome, is_reached) = if first == "fails" {
-                    fail_and_kill(world, index, second)
+                    let (outcome, is_reached, removal_failed) = fail_and_kill(world, index, second);
+                    allowance.removal_failed = removal_failed;
+                    (outcome, is_reached)
                 } else {
                     kill_at(world, &calls[index]);
                     allowance = Allowance {
@@ -180,19 +182,22 @@ fn is_changing(name: &str) -> bool {
     CHANGING.contains(&name)
 }
 
-/// The call with this index fails, and `later` calls after it the run is killed. Returns true with
-/// the outcome if it came to that.
-fn fail_and_kill(world: &World, index: usize, later: usize) -> (Outcome, bool) {
-    let mut at = 0_usize;
+/// The call with this index fails, and `later` calls after it the run is killed. Returns, with the
+/// outcome, whether it came to that, and whether the call was to remove something.
+fn fail_and_kill(world: &World, index: usize, later: usize) -> (Outcome, bool, bool) {
+    let (mut at, mut removal_failed) = (0_usize, false);
     let outcome = world.run(Program::Driver, Shown::All, &mut |call: &Call| {
         at += 1;
         match at.checked_sub(index + 1) {
-            Some(0) if call.can_fail() => Action::Fail(libc::EIO),
+            Some(0) if call.can_fail() => {
+                removal_failed = call.is_removal();
+                Action::Fail(libc::EIO)
+            }
             Some(passed) if passed == later + 1 => Action::Signal(libc::SIGKILL),
             _ => Action::Go,
         }
     });
-    (outcome, at > index + later + 1)
+    (outcome, at > index + later + 1, removal_failed)
 }
 
 fn signal_at_each(name: &str, world: &World, tally: &mut Tally<'_>) {
