@@ -18,7 +18,8 @@ const OUTDATED = [STALE, NOTHING];
 /** Where the last backup was ended in its middle: the same, or there is nothing but its files. */
 const INTERRUPTED = [DAMAGED, ...OUTDATED];
 /** Each write of a file, or each read, takes this long: there is a middle of the work. */
-const slow = (call) => `/usr/bin/strace -D -f -qq -o /dev/null -e trace=${call} -e inject=${call}:delay_exit=500000 `;
+const slow = (call, ms = 500) =>
+  `/usr/bin/strace -D -f -qq -o /dev/null -e trace=${call} -e inject=${call}:delay_exit=${ms * 1000} `;
 
 function same(what, found, expected) {
   const allowed = [expected].flat();
@@ -80,8 +81,8 @@ async function inBackup(machine, stop) {
 }
 
 /** Each write of the unit's backup takes its time. */
-function slowBackup(machine, more = '') {
-  const command = machine.image.backup({ before: slow('pwrite64'), options: '-t 1' });
+function slowBackup(machine, more = '', ms = undefined) {
+  const command = machine.image.backup({ before: slow('pwrite64', ms), options: '-t 1' });
   machine.dropIn('asmt.service', `[Service]\nSystemCallFilter=\n${more}ExecStop=\n${command}\n`, 'slow');
 }
 
@@ -432,7 +433,8 @@ export const CASES = [
   {
     name: "the reboot's time limit is shorter than the backup",
     async run(machine) {
-      slowBackup(machine);
+      // Well above the limit, and well below it before the backup begins, on a busy machine, too.
+      slowBackup(machine, '', 1500);
       machine.dropIn('reboot.target', '[Unit]\nJobTimeoutSec=3\nJobTimeoutAction=reboot-force\n');
       await first(machine);
       await machine.reboot();
