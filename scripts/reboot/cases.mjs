@@ -81,7 +81,7 @@ async function inBackup(machine, stop) {
 }
 
 /** Each write of the unit's backup takes its time. */
-function slowBackup(machine, more = '', ms = undefined) {
+function slowBackup(machine, more = '', ms) {
   const command = machine.image.backup({ before: slow('pwrite64', ms), options: '-t 1' });
   machine.dropIn('asmt.service', `[Service]\nSystemCallFilter=\n${more}ExecStop=\n${command}\n`, 'slow');
 }
