@@ -191,7 +191,7 @@ async function testTarget(entry, here, expected) {
   totals.set(target, count);
   const there = built(entry, values.short ? CODEC : PACKAGES);
   for (const program of there.programs) await rustTests(there, program, count);
-  unknownSkips(there, count);
+  unknownPrograms(there, count);
   const { requestOf } = await import('./requests.mjs');
   const exchange = values.short
     ? null
@@ -303,7 +303,7 @@ async function rustTests(there, program, count) {
 }
 
 /** The tables must not name a test program that is not there. */
-function unknownSkips({ target, runner, programs }, count) {
+function unknownPrograms({ target, runner, programs }, count) {
   if (runner.length === 0 || values.short) return;
   const named = new Set([...Object.keys(SKIPPED_IN_EMULATOR), ...Object.keys(ALONE_IN_EMULATOR)]);
   for (const name of [...named].filter((name) => !programs.some((program) => program.name === name))) {

@@ -97,7 +97,7 @@ impl<'o> Tally<'o> {
             && self.options.state.as_ref().is_none_or(|state| state.starts_with(&format!("{name}:")))
     }
 
-    /// Returns true if the state is to be tried. To be called once for each state.
+    /// Returns true if the state is to be tried.
     pub fn tries(&self, count: &mut Count, label: &str) -> bool {
         if let Some(state) = &self.options.state {
             return *state == format!("{}:{label}", count.name);

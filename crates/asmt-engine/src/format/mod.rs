@@ -30,7 +30,8 @@ pub use manifest::{CopyRun, HeaderStamp, MANIFEST_VERSION, Manifest, ServerBinar
 pub use manifest_line::ManifestError;
 pub use manifest_segment::ManifestSegment;
 pub use names::{
-    Encoding, Form, SET_ASIDE_PREFIX, file_name, instance_of_manifest_name, is_manifest_name, manifest_name, parse_file_name,
+    Encoding, Form, SET_ASIDE_PREFIX, file_name, instance_of_manifest_name, is_backup_name, is_manifest_name, manifest_name,
+    parse_file_name,
 };
 #[cfg(feature = "testing")]
 pub use names::{is_namespace_file, namespace_file_name};

@@ -132,6 +132,11 @@ pub fn is_manifest_name(name: &str) -> bool {
     is_namespace_file(MANIFEST_PREFIX, name)
 }
 
+/// Whether a file name is one that only a backup has: a segment's, or a manifest's.
+pub fn is_backup_name(name: &str) -> bool {
+    parse_file_name(name).is_some() || is_manifest_name(name)
+}
+
 /// Whether a file name is of the form that [`namespace_file_name`] gives.
 pub fn is_namespace_file(prefix: &str, name: &str) -> bool {
     name.starts_with(prefix) && name.ends_with(".json")

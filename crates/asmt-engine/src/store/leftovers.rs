@@ -2,10 +2,10 @@
 
 use crate::error::{Error, Problem, Result};
 use crate::facts::directory::{Decided, Interrupted, Leftovers};
+use crate::format::is_backup_name;
 use crate::format::journal::{JOURNAL_PREFIX, Journal, JournalNamespace, TEMPORARY_PREFIX, published_name, temporary_name};
 use crate::format::mark::is_used_name;
 use crate::format::run_id::RunId;
-use crate::format::{is_manifest_name, parse_file_name};
 use crate::hints;
 use crate::store::Store;
 use crate::sys::process::{Unseen, is_other_and_may_live, own_run};
@@ -96,11 +96,10 @@ impl Store {
         let mut published = Vec::new();
         for namespace in &journal.namespaces {
             // The names are only claims: names that a backup cannot have are ignored.
-            let is_of_backup = |name: &str| parse_file_name(name).is_some() || is_manifest_name(name);
             let mut there = Vec::new();
             let mut is_committed = false;
             let mut is_replaced = false;
-            for (index, (name, inode)) in namespace.files.iter().enumerate().filter(|(_, (name, _))| is_of_backup(name)) {
+            for (index, (name, inode)) in namespace.files.iter().enumerate().filter(|(_, (name, _))| is_backup_name(name)) {
                 let is_last = index + 1 == namespace.files.len();
                 match self.inode_of(name)? {
                     Some(found) if found == *inode => {
@@ -136,7 +135,7 @@ impl Store {
     pub(super) fn judge_decision(&self, run: RunId, mut journal: Journal, leftovers: &mut Leftovers) -> Result<()> {
         // The names are only claims, as in any other journal.
         for namespace in journal.namespaces.iter_mut().chain(&mut journal.replaced) {
-            namespace.files.retain(|(name, _)| parse_file_name(name).is_some() || is_manifest_name(name));
+            namespace.files.retain(|(name, _)| is_backup_name(name));
         }
         let mut decided = Decided { run, journal: Journal::default(), staged: BTreeMap::new(), replaced: BTreeSet::new() };
         for namespace in journal.namespaces {

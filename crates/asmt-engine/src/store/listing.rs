@@ -6,7 +6,7 @@ use crate::facts::directory::{FileRecord, Listing, ManifestRecord, MarkRecord};
 use crate::format::mark::{UsageMark, is_used_name};
 use crate::format::{
     ASMT_HEADER_BYTES, AsmtHeader, COLUMNS_HEADER_BYTES, ColumnsHeader, Encoding, Manifest, ManifestError, SET_ASIDE_PREFIX,
-    is_manifest_name, manifest_name, parse_file_name,
+    is_backup_name, is_manifest_name, manifest_name, parse_file_name,
 };
 use crate::hints;
 use crate::store::Store;
@@ -118,14 +118,12 @@ impl Store {
     /// Returns true if a name is that of a directory into which a backup was moved. One that cannot
     /// be read is none: it is only named to the operator.
     fn is_set_aside(&self, name: &str) -> bool {
-        let is_directory = |name: &str| {
-            let stat = fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
-            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
-        };
-        let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
+        // Not where a link leads to: that may be a file system that does not answer.
+        let stat = || fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW);
+        let names = || names_at(&self.directory, Path::new(name), &self.path);
         name.starts_with(SET_ASIDE_PREFIX)
-            && is_directory(name)
-            && names_at(&self.directory, Path::new(name), &self.path).is_ok_and(|names| names.iter().any(is_of_backup))
+            && stat().is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+            && names().is_ok_and(|names| names.iter().any(|name| is_backup_name(name)))
     }
 
     /// Reads every mark of use again. Only under [`Self::lock_marks`] do they stay as they are

@@ -2,7 +2,7 @@
 
 use crate::error::{Code, Error, Result};
 use crate::facts::directory::{DirectoryRecord, Listing, Target, Volatile, Writable};
-use crate::format::{is_manifest_name, parse_file_name};
+use crate::format::is_backup_name;
 use crate::progress::Control;
 use crate::store::entries::{is_own_name, owner_of};
 use crate::store::{Store, above};
@@ -194,10 +194,9 @@ impl Store {
             return Ok(false);
         }
         let names = self.names()?;
-        let is_of_backup = |name: &String| parse_file_name(name).is_some() || is_manifest_name(name);
         // A disk of its own that is mounted there has this and nothing else.
         let is_other = |name: &String| !is_own_name(name) && name != "lost+found";
-        Ok(!names.iter().any(is_of_backup) && names.iter().any(is_other))
+        Ok(!names.iter().any(|name| is_backup_name(name)) && names.iter().any(is_other))
     }
 
     /// Its path without links, as the kernel shows it.
