@@ -1,6 +1,6 @@
 //! `backup`: from shared memory to files.
 
-use crate::error::{Code, NoteCode, Result};
+use crate::error::{NoteCode, Result};
 use crate::facts;
 use crate::facts::directory::Listing;
 use crate::facts::memory::{Inventory, Keeper};
@@ -187,15 +187,10 @@ impl Operation<'_> {
     /// What a backup would find in its directory; nothing where none is named.
     pub(super) fn listing_to_analyze(&self) -> Result<Listing> {
         let Some(path) = &self.request.directory else { return Ok(Listing::default()) };
-        match Store::open(path) {
-            Ok(store) => {
-                store.lock(Lock::Shared)?;
-                Ok(Listing { target: Some(store.target()?), ..store.list()? })
-            }
-            // A backup would make it.
-            Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
-            Err(error) => Err(error),
-        }
+        // A backup would make it.
+        let Some(store) = Store::open_if_there(path)? else { return Store::look(path) };
+        store.lock(Lock::Shared)?;
+        Ok(Listing { target: Some(store.target()?), ..store.list()? })
     }
 
     /// Plans a backup beside what is in the directory. Without `store`, nothing is read of that but
@@ -217,9 +212,9 @@ impl Operation<'_> {
         }
         let fates = match store {
             Some(store) => self.fates(store, listing, request, self.request.check)?,
-            None => match Store::open(&self.directory()?) {
-                Ok(store) => self.fates(&store, listing, request, false)?,
-                Err(_) => plan::Fates::new(),
+            None => match Store::open_if_there(&self.directory()?)? {
+                Some(store) => self.fates(&store, listing, request, false)?,
+                None => plan::Fates::new(),
             },
         };
         Ok(plan::Request { replace: Some(fates), ..request.clone() })

@@ -78,10 +78,9 @@ impl Operation<'_> {
 
     /// What is at the path that is written to.
     fn target_of(path: &Path) -> Result<Listing> {
-        match Store::open(path) {
-            Ok(store) => Ok(Listing { target: Some(store.target()?), ..store.list()? }),
-            Err(error) if error.first().code == Code::DirectoryMissing => Store::look(path),
-            Err(error) => Err(error),
+        match Store::open_if_there(path)? {
+            Some(store) => Ok(Listing { target: Some(store.target()?), ..store.list()? }),
+            None => Store::look(path),
         }
     }
 

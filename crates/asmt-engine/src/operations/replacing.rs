@@ -1,6 +1,6 @@
 //! `backup --replace`: what is to become of older backups in the directory.
 
-use crate::error::{Code, NoteCode, Result};
+use crate::error::{NoteCode, Result};
 use crate::facts::directory::Listing;
 use crate::operations::Operation;
 use crate::operations::judged::Judged;
@@ -15,11 +15,7 @@ use std::path::Path;
 impl Operation<'_> {
     /// Completes what killed runs had decided: until then, only asmt finds these backups.
     pub(super) fn complete_decided(&self, path: &Path) -> Result<()> {
-        let store = match Store::open(path) {
-            // Not any failure: what is there would be called current without its names.
-            Err(error) if error.first().code == Code::DirectoryMissing => return Ok(()),
-            other => other?,
-        };
+        let Some(store) = Store::open_if_there(path)? else { return Ok(()) };
         if !store.has_journals()? {
             return Ok(());
         }

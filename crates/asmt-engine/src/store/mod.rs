@@ -92,6 +92,17 @@ impl Store {
         Self::open_as(path, OFlags::empty())
     }
 
+    /// Opens a directory; `None` if it does not exist. Any other failure is one: what cannot be
+    /// looked at must not be taken for what is not there.
+    ///
+    /// Errors: those of [`Self::open`], except for a missing directory.
+    pub fn open_if_there(path: &Path) -> Result<Option<Self>> {
+        match Self::open(path) {
+            Err(error) if error.first().code == Code::DirectoryMissing => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
     fn open_as(path: &Path, more: OFlags) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | more;
         match fs::open(path, flags, Mode::empty()) {

@@ -67,18 +67,14 @@ impl Store {
     ///
     /// Errors: those of [`Self::open`], except for a missing directory.
     pub fn look(path: &Path) -> Result<Listing> {
-        let (directory, target) = match Self::open(path) {
-            Ok(store) => (store.record()?, store.target()?),
-            Err(error) if error.first().code == Code::DirectoryMissing => {
-                let store = match Self::open(parent_of(path)) {
-                    Err(error) if error.first().code == Code::DirectoryMissing => return Err(nothing_above(path)),
-                    other => other?,
-                };
+        let (directory, target) = match Self::open_if_there(path)? {
+            Some(store) => (store.record()?, store.target()?),
+            None => {
+                let store = Self::open_if_there(parent_of(path))?.ok_or_else(|| nothing_above(path))?;
                 let (parent, above) = (store.record_of(path.file_name())?, above::steps(None, path)?);
                 let directory = DirectoryRecord { path: path.display().to_string(), owner: None, above, ..parent };
                 (directory, store.target()?)
             }
-            Err(error) => return Err(error),
         };
         Ok(Listing { directory: Some(directory), target: Some(target), ..Listing::default() })
     }

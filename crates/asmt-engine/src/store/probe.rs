@@ -6,7 +6,7 @@
 //! goes with its descriptor, however the process ends. It takes at most a sixteenth of the free
 //! space. Must never: touch another file.
 
-use crate::error::{Code, Error, Result};
+use crate::error::{Error, Result};
 use crate::format::journal::TEMPORARY_PREFIX;
 use crate::progress::Control;
 use crate::store::Store;
@@ -49,9 +49,9 @@ impl Store {
     ///
     /// Errors: those of [`Self::open`].
     pub fn open_or_above(path: &Path) -> Result<(Self, bool)> {
-        match Self::open(path) {
-            Err(error) if error.first().code == Code::DirectoryMissing => Ok((Self::open(parent_of(path))?, false)),
-            other => Ok((other?, true)),
+        match Self::open_if_there(path)? {
+            Some(store) => Ok((store, true)),
+            None => Ok((Self::open(parent_of(path))?, false)),
         }
     }
 
